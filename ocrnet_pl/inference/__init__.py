@@ -1,0 +1,1 @@
+"""From raw output to predictions at the original size."""

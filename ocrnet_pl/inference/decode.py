@@ -1,0 +1,73 @@
+"""From candidates to boxes: score threshold, suppression, best first."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ocrnet_pl.structures import DetectionOutput
+
+
+class Detections(NamedTuple):
+    """The boxes of one image, best first.
+
+    Attributes:
+        boxes: float32 [N, 4], xyxy in input pixels.
+        scores: float32 [N].
+        labels: int64 [N].
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+class Decode(nn.Module):
+    """Keeps the best boxes of each image by non-maximum suppression within each class.
+
+    Args:
+        score_threshold: Candidates below it are dropped.
+        iou_threshold: A box that overlaps a better one of its class by more is dropped.
+        max_candidates: Best candidates of an image that enter suppression.
+        max_detections: Boxes an image.
+    """
+
+    def __init__(
+        self,
+        score_threshold: float = 0.02,
+        iou_threshold: float = 0.6,
+        max_candidates: int = 1000,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.max_candidates = max_candidates
+        self.max_detections = max_detections
+
+    @torch.no_grad()
+    def forward(self, detection: DetectionOutput, size: tuple[int, int]) -> list[Detections]:
+        """Return the boxes of each image.
+
+        Args:
+            detection: The decoder's output.
+            size: (height, width) of the input; boxes are clipped to it.
+        """
+        from torchvision.ops import batched_nms
+
+        batch, _, num_classes = detection.scores.shape
+        scores = detection.scores.flatten(1).float()
+        best, order = scores.topk(min(self.max_candidates, scores.shape[1]), 1)
+        height, width = size
+        limit = best.new_tensor((width, height, width, height))
+        results = []
+        for image in range(batch):
+            keep = best[image] > self.score_threshold
+            picked, score = order[image][keep], best[image][keep]
+            boxes = detection.boxes[image][picked // num_classes].float().clamp(min=0).minimum(limit)
+            labels = picked % num_classes
+            kept = batched_nms(boxes, score, labels, self.iou_threshold)[: self.max_detections]
+            results.append(Detections(boxes[kept], score[kept], labels[kept]))
+        return results

@@ -1,0 +1,51 @@
+"""From the network's coordinates back to the original image: the one place where that happens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ocrnet_pl.structures import Placement
+
+
+def boxes_to_original(boxes: Tensor, placement: Placement) -> Tensor:
+    """Map boxes from input pixels to original pixels, clipped to the image.
+
+    Args:
+        boxes: float [..., 4], xyxy in input pixels.
+        placement: Where the original lies in the input.
+
+    Returns:
+        float [..., 4], xyxy in original pixels.
+    """
+    height, width = placement.original_size
+    (scale_y, scale_x), (offset_y, offset_x) = placement.scale, placement.offset
+    offset = boxes.new_tensor((offset_x, offset_y, offset_x, offset_y))
+    scale = boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
+    limit = boxes.new_tensor((width, height, width, height))
+    return torch.minimum(((boxes - offset) / scale).clamp(min=0), limit)
+
+
+def maps_to_original(maps: Tensor, stride: int, placement: Placement) -> Tensor:
+    """Resample maps that lie over the padded input to the original image's pixels, bilinearly.
+
+    Args:
+        maps: float [C, h, w] over the padded input.
+        stride: Input pixels a cell of the maps.
+        placement: Where the original lies in the input.
+
+    Returns:
+        float [C, H, W] at the original size.
+    """
+    height, width = placement.original_size
+    (scale_y, scale_x), (offset_y, offset_x) = placement.scale, placement.offset
+    top, left = round(offset_y), round(offset_x)
+    bottom, right = top + round(height * scale_y), left + round(width * scale_x)
+    full = maps[None]
+    if stride > 1:
+        full = F.interpolate(full, scale_factor=float(stride), mode="bilinear", align_corners=False)
+    content = full[..., top:bottom, left:right]
+    if content.shape[-2:] != (height, width):
+        content = F.interpolate(content, size=(height, width), mode="bilinear", align_corners=False)
+    return content[0]

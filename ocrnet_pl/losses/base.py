@@ -1,0 +1,21 @@
+"""The protocol of the losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from ocrnet_pl.structures import Batch, Output
+
+
+class Loss(nn.Module, ABC):
+    """Computes named, weighted loss terms of one task.
+
+    Every term is a float32 scalar, finite for every empty case, keeps all of the decoder's outputs in the graph,
+    and gives exactly zero gradient for what the batch's supervision does not cover.
+    """
+
+    @abstractmethod
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms by name; their sum is the task's loss."""

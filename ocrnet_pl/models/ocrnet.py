@@ -1,0 +1,168 @@
+"""The whole network: encoder, neck, decoders, and what turns their output into predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ocrnet_pl.models.base import DetectionDecoder, Encoder, Neck, SegmentationDecoder
+from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
+
+NeckFactory = Callable[[list[int], list[int]], Neck]
+"""Makes the neck from the encoder's channels and strides."""
+DetectionFactory = Callable[[list[int], list[int], Taxonomy], DetectionDecoder]
+"""Makes the detection decoder from the neck's channels and strides and the taxonomy."""
+SegmentationFactory = Callable[[list[int], list[int], Taxonomy], SegmentationDecoder]
+"""Makes the segmentation decoder from the neck's channels and strides and the taxonomy."""
+
+
+class OCRNet(nn.Module):
+    """One encoder and neck, a detection and a segmentation decoder on the same maps.
+
+    Args:
+        taxonomy: The categories; class counts come from here.
+        encoder: Turns images into feature maps.
+        neck: Called with the encoder's channels and strides.
+        detection: Called with the neck's channels and strides and the taxonomy; None for segmentation alone.
+        segmentation: Likewise; None for detection alone.
+        postprocess: Turns outputs into predictions.
+        input_size: (height, width) that :meth:`predict` letterboxes images into.
+
+    Raises:
+        ValueError: There is no decoder at all.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        encoder: Encoder,
+        neck: NeckFactory,
+        detection: DetectionFactory | None,
+        segmentation: SegmentationFactory | None,
+        postprocess: PostProcess,
+        input_size: tuple[int, int] = (512, 512),
+    ) -> None:
+        super().__init__()
+        if detection is None and segmentation is None:
+            raise ValueError("model: detection and segmentation are both null; give at least one decoder")
+        self.taxonomy = taxonomy
+        self.input_size = input_size
+        self.encoder = encoder
+        self.neck = neck(encoder.channels, encoder.strides)
+        channels, strides = self.neck.channels, self.neck.strides
+        self.detection = None if detection is None else detection(channels, strides, taxonomy)
+        self.segmentation = None if segmentation is None else segmentation(channels, strides, taxonomy)
+        self.postprocess = postprocess
+        self.divisor = max(*encoder.strides, *strides)
+        scale = torch.tensor(255.0)
+        self.register_buffer("mean", torch.tensor(encoder.mean).view(1, -1, 1, 1) * scale, persistent=False)
+        self.register_buffer("std", torch.tensor(encoder.std).view(1, -1, 1, 1) * scale, persistent=False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Output:
+        """Map images to the decoders' raw output.
+
+        Args:
+            images: uint8 or float [B, C, H, W], 0 to 255, of any size; padded here to a whole number of cells with
+                what the encoder sees as its mean.
+
+        Returns:
+            Boxes in the pixels of ``images``; logits over the padded images.
+        """
+        normalised = (images - self.mean) / self.std
+        height, width = images.shape[-2:]
+        pad_y, pad_x = -height % self.divisor, -width % self.divisor
+        if pad_y or pad_x:
+            normalised = F.pad(normalised, (0, pad_x, 0, pad_y))
+        features = self.neck(self.encoder(normalised.contiguous(memory_format=torch.channels_last)))
+        detection = None if self.detection is None else self.detection(features)
+        if self.segmentation is None:
+            return Output(detection, None)
+        semantic, *auxiliary = self.segmentation(features)
+        return Output(detection, semantic, self.segmentation.stride, tuple(auxiliary))
+
+    def postprocessed(self, output: Output, placements: Sequence[Placement]) -> Predictions:
+        """Turn an output into predictions, raw and fused, in the frame that the placements map to."""
+        predictions: Predictions = self.postprocess(output, placements, self.taxonomy)
+        return predictions
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor | str | Path | Sequence[Tensor | str | Path]) -> list[Prediction]:
+        """Return the predictions for images of any size, each at its original size.
+
+        Args:
+            images: One or several; each a path or a uint8 tensor [C, H, W].
+
+        Returns:
+            One prediction an image, fused where the network has both tasks.
+
+        Raises:
+            DataError: A file cannot be read as an image.
+        """
+        from ocrnet_pl.data.images import read_image
+        from ocrnet_pl.data.transforms import letterbox_image
+
+        items = [images] if isinstance(images, Tensor | str | Path) else list(images)
+        was_training = self.training
+        self.eval()
+        predictions = []
+        for item in items:
+            image = item if isinstance(item, Tensor) else read_image(item)
+            boxed, placement = letterbox_image(image, self.input_size)
+            output = self(boxed[None].to(self.mean.device))
+            prediction = self.postprocessed(output, [placement]).best[0]
+            prediction.path = "" if isinstance(item, Tensor) else str(item)
+            prediction.image_id = Path(prediction.path).stem
+            predictions.append(prediction)
+        self.train(was_training)
+        return predictions
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, map_location: str | torch.device = "cpu") -> OCRNet:
+        """Rebuild a trained network from a checkpoint, ready to predict; needs no data set and no config.
+
+        Args:
+            path: A checkpoint that training wrote.
+            map_location: Where to put the weights.
+
+        Returns:
+            The network in evaluation mode, with the averaged weights where training kept an average.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is not a checkpoint of this project.
+        """
+        from jsonargparse import ArgumentParser
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        try:
+            saved: dict[str, Any] = dict(checkpoint["hyper_parameters"])
+            taxonomy = Taxonomy.from_dict(checkpoint["taxonomy"])
+            height, width = checkpoint["input_size"]
+        except KeyError as error:
+            raise ValueError(f"checkpoint {str(path)!r}: no entry {error}; it is not one of this project") from None
+        parser = ArgumentParser(exit_on_error=False)
+        skip = {"taxonomy", "input_size"}
+        parser.add_class_arguments(cls, "network", skip=skip, fail_untyped=False)
+        names = ("encoder", "neck", "detection", "segmentation", "postprocess")
+        config = parser.parse_object({"network": {name: saved[name] for name in names}})
+        # The checkpoint brings the weights: the file that training started from need not exist here.
+        encoder = config["network"]["encoder"]["init_args"]
+        if "weights" in encoder:
+            encoder["weights"] = None
+        parts = vars(parser.instantiate_classes(config)["network"])
+        network = cls(taxonomy, **parts, input_size=(height, width))
+        prefix = "network."
+        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        network.load_state_dict(state)
+        return network.eval()

@@ -1,0 +1,63 @@
+"""Parameter groups and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ocrnet_pl.models.ocrnet import OCRNet
+
+
+def parameter_groups(network: OCRNet) -> list[dict[str, Any]]:
+    """Split the trainable parameters into encoder and decoders, each with and without weight decay.
+
+    Norms, biases and other vectors are the ones without.
+
+    Returns:
+        Named groups, none empty.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    encoder = {id(parameter) for parameter in network.encoder.parameters()}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            part = "encoder" if id(parameter) in encoder else "decoders"
+            name = part if parameter.ndim > 1 else f"{part}_no_decay"
+            groups.setdefault(name, {"name": name, "params": []})["params"].append(parameter)
+    return list(groups.values())
+
+
+def adjust_groups(optimizer: Optimizer, encoder_lr: float) -> None:
+    """Scale the encoder's rate and lift the weight decay where the groups' names ask for it.
+
+    Args:
+        optimizer: Made from :func:`parameter_groups`.
+        encoder_lr: Factor on the rate of the encoder's groups.
+    """
+    for group in optimizer.param_groups:
+        if group["name"].startswith("encoder"):
+            group["lr"] *= encoder_lr
+        if group["name"].endswith("no_decay"):
+            group["weight_decay"] = 0.0
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int, final: float) -> LambdaLR:
+    """Raise the rates linearly, then lower them along a half cosine.
+
+    Args:
+        optimizer: Its groups keep their ratios.
+        total_steps: Of the run.
+        warmup_steps: Of the rise; at most a third of the run is used, so that short runs still train.
+        final: Share of the peak at the end.
+    """
+    warmup_steps = min(warmup_steps, total_steps // 3)
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,419 @@
+"""The contracts between the stages: what each stage takes and what it gives.
+
+Data flows one way through these types::
+
+    source -> Sample -> transforms -> Sample -> collate -> Batch -> OCRNet -> Output
+        -> losses, or -> PostProcess -> Prediction -> metrics, writers
+
+This module imports no other part of the package.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
+
+IGNORE_INDEX = 255
+"""The value of a pixel without a label in every semantic map."""
+
+
+def distinct_color(index: int) -> tuple[int, int, int]:
+    """Return the colour of the ``index``-th category: hues a golden angle apart, so neighbours differ."""
+    hue = (index * 0.618033988749895) % 1.0
+    value = 0.95 if index % 2 == 0 else 0.75
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category of a taxonomy.
+
+    Attributes:
+        name: Unique name.
+        is_thing: Whether the category has countable instances.
+        color: RGB, 0 to 255.
+        detection: Index among the detection classes; None if the category has no boxes.
+        semantic: Index among the segmentation classes; None if the category has no pixels.
+    """
+
+    name: str
+    is_thing: bool
+    color: tuple[int, int, int]
+    detection: int | None
+    semantic: int | None
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The ordered categories of a data set; every class count comes from here.
+
+    Attributes:
+        categories: In order; detection and semantic indices each run 0, 1, 2, ... without gaps.
+
+    Raises:
+        ValueError: A name stands twice, an index has a gap, or there are more than 255 segmentation classes.
+    """
+
+    categories: tuple[Category, ...]
+
+    def __post_init__(self) -> None:
+        names = [category.name for category in self.categories]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"taxonomy: the category name {name!r} stands more than once")
+        for kind in ("detection", "semantic"):
+            indices = [getattr(c, kind) for c in self.categories if getattr(c, kind) is not None]
+            if sorted(indices) != list(range(len(indices))):
+                raise ValueError(f"taxonomy: the {kind} indices {indices} are not 0 to {len(indices) - 1}")
+        if self.num_semantic > IGNORE_INDEX:
+            raise ValueError(f"taxonomy: {self.num_semantic} segmentation classes, at most {IGNORE_INDEX} fit")
+
+    @classmethod
+    def build(
+        cls,
+        things: Sequence[str] = (),
+        stuff: Sequence[str] = (),
+        *,
+        detected: Iterable[str] | None = None,
+        segmented: Iterable[str] | None = None,
+        colors: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> Taxonomy:
+        """Build a taxonomy from names, stuff first, so that a background class gets segmentation index 0.
+
+        Args:
+            things: Names of the countable categories.
+            stuff: Names of the uncountable categories.
+            detected: The names that have boxes; by default the things.
+            segmented: The names that have pixels; by default all.
+            colors: RGB by name; a category not named gets a distinct colour.
+
+        Returns:
+            The taxonomy with indices in the order given.
+        """
+        names = [*stuff, *things]
+        detected = set(things if detected is None else detected)
+        segmented = set(names if segmented is None else segmented)
+        categories: list[Category] = []
+        next_detection = next_semantic = 0
+        for position, name in enumerate(names):
+            detection = semantic = None
+            if name in detected:
+                detection, next_detection = next_detection, next_detection + 1
+            if name in segmented:
+                semantic, next_semantic = next_semantic, next_semantic + 1
+            color = (colors or {}).get(name, distinct_color(position))
+            categories.append(Category(name, position >= len(stuff), color, detection, semantic))
+        return cls(tuple(categories))
+
+    @cached_property
+    def detection_categories(self) -> tuple[Category, ...]:
+        """The categories that have boxes, by detection index."""
+        chosen = [c for c in self.categories if c.detection is not None]
+        return tuple(sorted(chosen, key=lambda c: c.detection or 0))
+
+    @cached_property
+    def semantic_categories(self) -> tuple[Category, ...]:
+        """The categories that have pixels, by segmentation index."""
+        chosen = [c for c in self.categories if c.semantic is not None]
+        return tuple(sorted(chosen, key=lambda c: c.semantic or 0))
+
+    @property
+    def num_detection(self) -> int:
+        """The number of detection classes."""
+        return len(self.detection_categories)
+
+    @property
+    def num_semantic(self) -> int:
+        """The number of segmentation classes."""
+        return len(self.semantic_categories)
+
+    @cached_property
+    def detection_to_semantic(self) -> tuple[int, ...]:
+        """For each detection class its segmentation class, -1 where it has none."""
+        return tuple(-1 if c.semantic is None else c.semantic for c in self.detection_categories)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and dicts, for a checkpoint or JSON."""
+        return {
+            "categories": [
+                {
+                    "name": c.name,
+                    "is_thing": c.is_thing,
+                    "color": list(c.color),
+                    "detection": c.detection,
+                    "semantic": c.semantic,
+                }
+                for c in self.categories
+            ]
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Taxonomy:
+        """Rebuild a taxonomy from :meth:`to_dict`."""
+        return cls(
+            tuple(
+                Category(c["name"], bool(c["is_thing"]), tuple(c["color"]), c["detection"], c["semantic"])
+                for c in data["categories"]
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """The classes that an image was labelled for, per task.
+
+    A class that was not labelled gives no signal: neither its presence nor its absence is known.
+
+    Attributes:
+        detection: bool [num_detection].
+        semantic: bool [num_semantic].
+    """
+
+    detection: Tensor
+    semantic: Tensor
+
+    @classmethod
+    def full(cls, taxonomy: Taxonomy, *, detection: bool = True, semantic: bool = True) -> Supervision:
+        """Return the supervision of an image labelled for all classes of the tasks that are True."""
+        return cls(
+            torch.full((taxonomy.num_detection,), detection, dtype=torch.bool),
+            torch.full((taxonomy.num_semantic,), semantic, dtype=torch.bool),
+        )
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an original image lies in the network's input: ``input = original * scale + offset``.
+
+    Coordinates are continuous pixel edges: a pixel (i, j) covers [j, j + 1) x [i, i + 1).
+
+    Attributes:
+        original_size: (height, width) of the original image.
+        input_size: (height, width) of the network's input, padding included.
+        scale: (y, x), exact: resized side / original side.
+        offset: (y, x) in input pixels.
+    """
+
+    original_size: tuple[int, int]
+    input_size: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def identity(cls, size: tuple[int, int]) -> Placement:
+        """Return the placement of an image that was not moved."""
+        return cls(size, size)
+
+
+@dataclass
+class Sample:
+    """One labelled image.
+
+    Attributes:
+        image: uint8 [C, H, W].
+        boxes: float32 [N, 4], xyxy in pixels.
+        labels: int64 [N], detection classes.
+        crowd: bool [N]; a crowd is neither a target nor a false alarm.
+        semantic: uint8 [H, W] of segmentation classes, 255 = ignore; None if the image has no such map.
+        instances: int32 [H, W], the index of a box plus one, 0 = none; None if the image has no such map.
+        supervision: What the image was labelled for.
+        image_id: The data set's own id.
+        path: The image file, or a description for a generated image.
+        placement: Where the original image lies in ``image``; None before any transform.
+    """
+
+    image: tv_tensors.Image
+    boxes: tv_tensors.BoundingBoxes
+    labels: Tensor
+    crowd: Tensor
+    supervision: Supervision
+    semantic: tv_tensors.Mask | None = None
+    instances: tv_tensors.Mask | None = None
+    image_id: int | str = 0
+    path: str = ""
+    placement: Placement | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The image's (height, width)."""
+        return int(self.image.shape[-2]), int(self.image.shape[-1])
+
+    def replace(self, **changes: Any) -> Sample:
+        """Return a copy with the fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass
+class Batch:
+    """Images of one size with padded targets.
+
+    Attributes:
+        images: uint8 [B, C, H, W].
+        boxes: float32 [B, M, 4], xyxy in input pixels; rows past an image's own are zero.
+        labels: int64 [B, M].
+        valid: bool [B, M]; the row is a box to find (neither padding, nor a crowd, nor degenerate).
+        crowd: bool [B, M]; the row is a crowd region.
+        semantic: int64 [B, H, W], 255 = ignore.
+        detection_classes: bool [B, num_detection], the detection supervision.
+        semantic_classes: bool [B, num_semantic], the segmentation supervision.
+        placements: One an image.
+        truths: The samples to evaluate against, in the frame that predictions are mapped to; empty in training.
+        image_ids: One an image.
+        paths: One an image.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+    crowd: Tensor
+    semantic: Tensor
+    detection_classes: Tensor
+    semantic_classes: Tensor
+    placements: list[Placement] = field(default_factory=list)
+    truths: list[Sample] = field(default_factory=list)
+    image_ids: list[int | str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    def _map_tensors(self, function: Any) -> Batch:
+        changes = {f.name: function(getattr(self, f.name)) for f in fields(self) if f.type == "Tensor"}
+        return replace(self, **changes)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return the batch with its tensors on ``device``; the truths stay where they are."""
+        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in pinned memory, as the DataLoader asks."""
+        return self._map_tensors(lambda tensor: tensor.pin_memory())
+
+
+class DetectionOutput(NamedTuple):
+    """What the detection decoder emits, all levels joined; A candidates an image, in float32 at any precision.
+
+    Attributes:
+        boxes: float32 [B, A, 4], xyxy in input pixels.
+        confidence: float32 [B, A], logits.
+        classes: float32 [B, A, K], logits.
+        scores: float32 [B, A, K], 0 to 1: confidence and class joined, by which candidates are ranked.
+        points: float32 [A, 2], the candidates' (x, y) centres in input pixels.
+        strides: float32 [A].
+        grids: (height, width, stride) of each level; its candidates stand row by row, levels in this order.
+    """
+
+    boxes: Tensor
+    confidence: Tensor
+    classes: Tensor
+    scores: Tensor
+    points: Tensor
+    strides: Tensor
+    grids: tuple[tuple[int, int, int], ...]
+
+
+class Output(NamedTuple):
+    """What the network emits, before any suppression.
+
+    Attributes:
+        detection: None if the network has no detection decoder.
+        semantic: float [B, S, h, w], logits over the padded input at the decoder's stride; None if the
+            network has no segmentation decoder.
+        stride: Input pixels a logit, ``H_padded / h``.
+        auxiliary: Further logits of the segmentation decoder, each [B, S, h', w'], for its auxiliary losses.
+    """
+
+    detection: DetectionOutput | None
+    semantic: Tensor | None
+    stride: int = 1
+    auxiliary: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a panoptic map.
+
+    Attributes:
+        id: The value of its pixels in the map, from 1.
+        category: Index into ``taxonomy.categories``.
+        score: 0 to 1; 1 for stuff.
+        area: Pixels.
+        instance: Row of the prediction's boxes; None for stuff.
+    """
+
+    id: int
+    category: int
+    score: float
+    area: int
+    instance: int | None = None
+
+
+@dataclass
+class Prediction:
+    """The result for one image, at its original size.
+
+    Attributes:
+        boxes: float32 [N, 4], xyxy in pixels, best first.
+        scores: float32 [N], 0 to 1.
+        labels: int64 [N], detection classes.
+        semantic: uint8 [H, W] of segmentation classes; None without a segmentation decoder.
+        instances: int32 [H, W], the row of a box plus one, 0 = none; None where there is nothing to make masks of.
+        panoptic: int32 [H, W], segment ids, 0 = void; None likewise.
+        segments: The panoptic map's segments.
+        image_id: The data set's own id.
+        path: The image file.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    semantic: Tensor | None = None
+    instances: Tensor | None = None
+    panoptic: Tensor | None = None
+    segments: list[Segment] = field(default_factory=list)
+    image_id: int | str = 0
+    path: str = ""
+
+    @property
+    def masks(self) -> Tensor | None:
+        """Masks, bool [N, H, W], not overlapping; None without an instance map."""
+        if self.instances is None:
+            return None
+        rows = torch.arange(1, len(self.scores) + 1, device=self.instances.device, dtype=self.instances.dtype)
+        return self.instances[None] == rows[:, None, None]
+
+
+@dataclass
+class Predictions:
+    """What one batch gives: each image before and after fusion, in the same order.
+
+    Attributes:
+        raw: The decoders' own answers: boxes after suppression, the semantic arg max, and the plain merge of both.
+        fused: After fusion; None where the network has one task only.
+    """
+
+    raw: list[Prediction]
+    fused: list[Prediction] | None = None
+
+    @property
+    def best(self) -> list[Prediction]:
+        """The fused predictions where there are any, else the raw ones."""
+        return self.raw if self.fused is None else self.fused
+
+
+class PostProcess(nn.Module, ABC):
+    """Turns the network's output into predictions at the original size; holds no weights."""
+
+    @abstractmethod
+    def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
+        """Return one prediction per placement, raw and, with both tasks, fused."""

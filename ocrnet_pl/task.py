@@ -1,0 +1,244 @@
+"""The LightningModule: steps, optimiser and logging; the mathematics is in the parts it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.losses.base import Loss
+from ocrnet_pl.losses.detection import QualityDetectionLoss
+from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
+from ocrnet_pl.metrics.detection import DetectionMetric
+from ocrnet_pl.metrics.panoptic import PanopticMetric
+from ocrnet_pl.metrics.segmentation import SegmentationMetric
+from ocrnet_pl.models.base import Encoder
+from ocrnet_pl.models.detection import AnchorFreeDecoder
+from ocrnet_pl.models.encoder import TimmEncoder
+from ocrnet_pl.models.necks import PathAggregationNeck
+from ocrnet_pl.models.ocrnet import DetectionFactory, NeckFactory, OCRNet, SegmentationFactory
+from ocrnet_pl.models.segmentation import SubPixelDecoder
+from ocrnet_pl.optimizers import adjust_groups, parameter_groups, warmup_cosine
+from ocrnet_pl.structures import Batch, Output, PostProcess, Predictions, Taxonomy
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+
+
+class EvaluationMetrics(nn.Module):
+    """The metrics of one stage: those of the raw predictions, and the same after fusion under ``fused_``.
+
+    Args:
+        taxonomy: The categories.
+        boxes: The network detects.
+        pixels: The network segments.
+    """
+
+    def __init__(self, taxonomy: Taxonomy, boxes: bool, pixels: bool) -> None:
+        super().__init__()
+
+        def of_predictions() -> nn.ModuleList:
+            metrics: list[nn.Module] = []
+            if boxes:
+                metrics.append(DetectionMetric(taxonomy))
+            if pixels:
+                metrics.append(SegmentationMetric(taxonomy))
+            if boxes and pixels:
+                metrics.append(PanopticMetric(taxonomy))
+            return nn.ModuleList(metrics)
+
+        self.raw = of_predictions()
+        self.fused = of_predictions() if boxes and pixels else nn.ModuleList()
+        if boxes and pixels:
+            self.fused.append(DetectionMetric(taxonomy, masks=True))
+
+    def update(self, predictions: Predictions, batch: Batch) -> None:
+        """Take in one batch."""
+        for metric in self.raw:
+            metric.update(predictions.raw, batch.truths)  # type: ignore[operator]
+        for metric in self.fused:
+            metric.update(predictions.fused, batch.truths)  # type: ignore[operator]
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return all figures, gathered over all processes, and start anew.
+
+        ``score`` is the mean of the best box mAP and mIoU there are: one figure to choose checkpoints by.
+        """
+        values: dict[str, Tensor] = {}
+        for prefix, metrics in (("", self.raw), ("fused_", self.fused)):
+            for metric in metrics:
+                for key, value in metric.compute().items():  # type: ignore[operator]
+                    values[prefix + key] = value
+                metric.reset()  # type: ignore[operator]
+        prefix = "fused_" if self.fused else ""
+        best = [values[key] for key in (f"{prefix}map", f"{prefix}miou") if key in values]
+        values["score"] = torch.stack([torch.nan_to_num(v) for v in best]).mean()
+        return values
+
+    def confusion(self) -> Tensor | None:
+        """Return the last epoch's confusion matrix [S, S], or None without a segmentation decoder."""
+        for metric in self.raw:
+            if isinstance(metric, SegmentationMetric):
+                return metric.confusion
+        return None
+
+
+class OCRNetTask(LightningModule):
+    """Trains an :class:`OCRNet` on both tasks at once with one optimiser over the weighted sum of their losses.
+
+    Args:
+        taxonomy: The categories; the command line passes the data's.
+        encoder: Turns images into feature maps.
+        neck: Made for the encoder's channels and strides.
+        detection: Made for the neck's channels and strides; null to train segmentation alone.
+        segmentation: Likewise; null to train detection alone.
+        postprocess: Turns outputs into predictions.
+        detection_loss: Its terms are logged as ``train/loss_<term>``.
+        segmentation_loss: Likewise.
+        detection_weight: On the sum of the detection terms.
+        segmentation_weight: On the sum of the segmentation terms.
+        optimizer: Made for the parameter groups; norms and biases get no weight decay.
+        encoder_lr: Factor on the learning rate of a pretrained encoder.
+        warmup_steps: Of the learning rate; a half cosine follows.
+        final_lr: Share of the learning rate that is left at the end.
+        input_size: (height, width) that prediction letterboxes into; the command line passes the data's.
+    """
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        encoder: Encoder | None = None,
+        neck: NeckFactory = PathAggregationNeck,
+        detection: DetectionFactory | None = AnchorFreeDecoder,
+        segmentation: SegmentationFactory | None = SubPixelDecoder,
+        postprocess: PostProcess | None = None,
+        detection_loss: Loss | None = None,
+        segmentation_loss: Loss | None = None,
+        detection_weight: float = 1.0,
+        segmentation_weight: float = 1.0,
+        optimizer: OptimizerFactory = lambda params: AdamW(params, lr=1e-3, weight_decay=0.05),
+        encoder_lr: float = 0.3,
+        warmup_steps: int = 100,
+        final_lr: float = 0.01,
+        input_size: tuple[int, int] = (512, 512),
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["taxonomy", "input_size"])
+        # Under the command line these are class paths, which rebuild the parts; objects could only be pickled.
+        for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]:
+            del self.hparams[name]
+        self.network = OCRNet(
+            taxonomy,
+            encoder or TimmEncoder(),
+            neck,
+            detection,
+            segmentation,
+            postprocess or FusionPostProcess(),
+            input_size,
+        )
+        self.detection_loss = detection_loss or QualityDetectionLoss()
+        self.segmentation_loss = segmentation_loss or CrossEntropyDiceLoss()
+        self.detection_weight = detection_weight
+        self.segmentation_weight = segmentation_weight
+        self._optimizer = optimizer
+        self._encoder_lr = encoder_lr
+        self._warmup_steps = warmup_steps
+        self._final_lr = final_lr
+        has_boxes, has_pixels = detection is not None, segmentation is not None
+        self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
+        self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The categories."""
+        return self.network.taxonomy
+
+    def forward(self, images: Tensor) -> Output:
+        """Return the network's raw output for uint8 or float images [B, C, H, W], 0 to 255."""
+        output: Output = self.network(images)
+        return output
+
+    def losses(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the joint loss and its terms by name."""
+        detection = self.detection_loss(output, batch)
+        segmentation = self.segmentation_loss(output, batch)
+        total = self.detection_weight * sum(detection.values()) + self.segmentation_weight * sum(segmentation.values())
+        return total, detection | segmentation
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the joint loss."""
+        total, terms = self.losses(self(batch.images), batch)
+        size = len(batch)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        self.log_dict({f"train/loss_{name}": term.detach() for name, term in terms.items()}, batch_size=size)
+        return total
+
+    def _evaluate(self, batch: Batch, metrics: EvaluationMetrics) -> Predictions:
+        predictions = self.network.postprocessed(self(batch.images), batch.placements)
+        for group in (predictions.raw, predictions.fused or []):
+            for prediction, image_id, path in zip(group, batch.image_ids, batch.paths, strict=True):
+                prediction.image_id, prediction.path = image_id, path
+        # The trial batches before training must not count.
+        if not self.trainer.sanity_checking and not self.trainer.predicting:
+            metrics.update(predictions, batch)
+        return predictions
+
+    def _log_metrics(self, stage: str, metrics: EvaluationMetrics) -> None:
+        if self.trainer.sanity_checking:
+            return
+        values = metrics.compute()
+        shown = {"map", "miou", "pq", "fused_map", "fused_miou", "fused_pq"}
+        for name, value in values.items():
+            # Every process computed the same figure from all processes' images: nothing is left to synchronise.
+            self.log(f"{stage}/{name}", value, prog_bar=name in shown, sync_dist=False, rank_zero_only=False)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Predictions:
+        """Return the batch's predictions, for the callbacks."""
+        return self._evaluate(batch, self.val_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the whole set."""
+        self._log_metrics("val", self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Predictions:
+        """Return the batch's predictions, for the callbacks."""
+        return self._evaluate(batch, self.test_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of the whole set."""
+        self._log_metrics("test", self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Predictions:
+        """Return the batch's predictions, for the writers."""
+        return self._evaluate(batch, self.val_metrics)
+
+    @property
+    def confusion(self) -> Tensor | None:
+        """The last evaluation's confusion matrix [S, S], rows true; None without a segmentation decoder."""
+        metrics = self.test_metrics if self.trainer.testing else self.val_metrics
+        return metrics.confusion()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser over all parameter groups and its schedule.
+
+        Raises:
+            ValueError: The run has no planned end, which the schedule needs.
+        """
+        optimizer = self._optimizer(parameter_groups(self.network))
+        adjust_groups(optimizer, self._encoder_lr if self.network.encoder.pretrained else 1.0)
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ValueError("trainer: set max_epochs or max_steps; the learning-rate schedule needs the run's length")
+        schedule = warmup_cosine(optimizer, int(total), self._warmup_steps, self._final_lr)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what prediction needs besides the weights."""
+        checkpoint["taxonomy"] = self.taxonomy.to_dict()
+        checkpoint["input_size"] = list(self.network.input_size)
