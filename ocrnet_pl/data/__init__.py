@@ -1,0 +1,1 @@
+"""The data room: sources of labelled images, transforms, and batches."""

@@ -1,0 +1,25 @@
+"""The error of this room."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class DataError(ValueError):
+    """A data set, an annotation file or an image that cannot be used as it stands.
+
+    It takes one message, so that it survives the way from a DataLoader worker to the main process unchanged.
+    """
+
+    @classmethod
+    def at(cls, path: str | PathLike[str], problem: str, *, field: str = "", advice: str = "") -> DataError:
+        """Return an error that names the place.
+
+        Args:
+            path: The file or folder.
+            problem: What is wrong.
+            field: Where inside the file, such as ``annotations[3].bbox``.
+            advice: What to do about it.
+        """
+        where = f"{path}: {field}" if field else f"{path}"
+        return cls(f"{where}: {problem}" + (f"; {advice}" if advice else ""))

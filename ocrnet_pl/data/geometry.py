@@ -1,0 +1,230 @@
+"""Moving a whole sample at once: image, boxes, instance map and semantic map by the same numbers.
+
+Coordinates are continuous pixel edges: pixel j covers [j, j + 1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from ocrnet_pl.structures import IGNORE_INDEX, Placement, Sample
+
+Size = tuple[int, int]
+"""(height, width)."""
+
+FILL = 114
+"""The grey of pixels outside the image."""
+
+
+def wrap_boxes(boxes: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
+    """Mark xyxy boxes as boxes of an image of this (height, width)."""
+    return tv_tensors.BoundingBoxes(boxes, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size)
+
+
+def letterbox_placement(original: Size, size: Size) -> Placement:
+    """Return where an image lies after scaling it to fit, its aspect ratio kept, at the top left.
+
+    Args:
+        original: The image's (height, width).
+        size: To fit into.
+    """
+    factor = min(size[0] / original[0], size[1] / original[1])
+    height = min(size[0], max(1, round(original[0] * factor)))
+    width = min(size[1], max(1, round(original[1] * factor)))
+    # The sides are whole pixels, so the scales of the axes differ a little; the placement holds the true ones.
+    return Placement(original, size, (height / original[0], width / original[1]))
+
+
+def letterbox_image(image: Tensor, size: Size) -> tuple[Tensor, Placement]:
+    """Scale an image to fit, its aspect ratio kept, and pad it at the bottom and right with grey.
+
+    Args:
+        image: uint8 [C, H, W].
+        size: (height, width) of the result.
+
+    Returns:
+        The image and where the original lies in it.
+    """
+    original = (int(image.shape[-2]), int(image.shape[-1]))
+    placement = letterbox_placement(original, size)
+    resized = _resized_size(placement)
+    return _place_image(image.as_subclass(Tensor), (0, 0, *original), resized, size, (0, 0)), placement
+
+
+def letterbox_sample(sample: Sample, size: Size) -> Sample:
+    """Letterbox a sample like :func:`letterbox_image`; no object is lost."""
+    if sample.size == size and sample.placement is not None:
+        return sample
+    placement = letterbox_placement(sample.size, size)
+    moved = place(sample, (0, 0, *sample.size), _resized_size(placement), size, (0, 0), min_visible=0.0)
+    if sample.placement is not None:
+        before = sample.placement
+        placement = Placement(
+            before.original_size,
+            size,
+            (before.scale[0] * placement.scale[0], before.scale[1] * placement.scale[1]),
+            (before.offset[0] * placement.scale[0], before.offset[1] * placement.scale[1]),
+        )
+    return moved.replace(placement=placement)
+
+
+def _resized_size(placement: Placement) -> Size:
+    return (
+        round(placement.original_size[0] * placement.scale[0]),
+        round(placement.original_size[1] * placement.scale[1]),
+    )
+
+
+def place(
+    sample: Sample,
+    window: tuple[int, int, int, int],
+    resized: Size,
+    size: Size,
+    offset: Size,
+    *,
+    min_visible: float,
+) -> Sample:
+    """Cut a window out of a sample, scale it, and put it on a canvas.
+
+    Cutting comes first, so nothing is scaled that is thrown away. Objects that the window does not meet are dropped;
+    those that it cuts get the box of what is left of them; those of which too little is left become crowd rows, since
+    their pixels are neither background nor a fair target.
+
+    Args:
+        sample: In its own frame.
+        window: Top, left, height and width in whole pixels, inside the image.
+        resized: The (height, width) that the window is scaled to.
+        size: Of the canvas.
+        offset: (top, left) of the scaled window on the canvas; it must fit.
+        min_visible: The share of an object's area that has to stay for it to remain a target.
+
+    Returns:
+        The new sample, without a placement.
+    """
+    instances = None if sample.instances is None else sample.instances.as_subclass(Tensor)
+    boxes, keep, demote = _cut_boxes(sample, instances, window, min_visible)
+    top, left, height, width = window
+    scale = np.array([resized[1] / width, resized[0] / height] * 2)
+    shift = np.array([offset[1], offset[0]] * 2)
+    moved = (boxes - np.array([left, top] * 2)) * scale + shift
+    # Rounding to 32 bits may carry a box over the canvas by an ulp.
+    moved = np.clip(moved, 0, np.array([size[1], size[0]] * 2)).astype(np.float32)
+
+    crowd = sample.crowd | torch.from_numpy(demote)
+    kept = torch.from_numpy(keep)
+    if instances is not None:
+        instances = _place_mask(instances, window, resized, size, offset, 0)
+        if not keep.all() or demote.any():
+            numbers = np.zeros(len(keep) + 1, dtype=np.int32)
+            numbers[1:][keep] = np.arange(1, keep.sum() + 1)
+            numbers[1:][demote] = 0
+            instances = torch.from_numpy(numbers)[instances]
+    semantic = sample.semantic
+    return sample.replace(
+        image=tv_tensors.Image(_place_image(sample.image.as_subclass(Tensor), window, resized, size, offset)),
+        boxes=wrap_boxes(torch.from_numpy(moved[keep]), size),
+        labels=sample.labels if keep.all() else sample.labels[kept],
+        crowd=crowd if keep.all() else crowd[kept],
+        semantic=None
+        if semantic is None
+        else tv_tensors.Mask(_place_mask(semantic.as_subclass(Tensor), window, resized, size, offset, IGNORE_INDEX)),
+        instances=None if instances is None else tv_tensors.Mask(instances),
+        placement=None,
+    )
+
+
+def _cut_boxes(
+    sample: Sample, instances: Tensor | None, window: tuple[int, int, int, int], min_visible: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the boxes inside the window, still in the image's frame, which to keep, and which to make crowds."""
+    boxes = sample.boxes.as_subclass(Tensor).numpy().astype(np.float64)
+    top, left, height, width = window
+    clipped = np.clip(boxes, [left, top] * 2, [left + width, top + height] * 2)
+    keep = ((clipped[:, 2:] - clipped[:, :2]) > 0).all(1)
+    demote = np.zeros(len(boxes), dtype=np.bool_)
+    crowd = sample.crowd.numpy()
+    # A box may stand a little over the image's own edge; that is no cut.
+    inside = np.clip(boxes, 0, [sample.size[1], sample.size[0]] * 2)
+    pixels = None if instances is None else instances.numpy()
+    for i in np.flatnonzero(keep & ~crowd & (inside != clipped).any(1)):
+        visible: float | None = None
+        if pixels is not None:
+            clipped[i], visible = _cut_instance(pixels, int(i) + 1, inside[i], clipped[i], window)
+        if visible is None:
+            whole = inside[i, 2:] - inside[i, :2]
+            visible = float(np.prod(clipped[i, 2:] - clipped[i, :2]) / max(np.prod(whole), 1e-9))
+        keep[i] = visible > 0
+        demote[i] = visible < min_visible
+    return clipped, keep, demote & keep
+
+
+def _cut_instance(
+    pixels: NDArray[np.int32],
+    number: int,
+    box: NDArray[np.float64],
+    clipped: NDArray[np.float64],
+    window: tuple[int, int, int, int],
+) -> tuple[NDArray[np.float64], float | None]:
+    """Return the box of an object's pixels in the window, and the share of them; None if it has no pixels.
+
+    The part of a slanted or hollow object inside the window is smaller than the part of its box. Where the box was
+    not tight before (an object behind others, whose box was drawn around all of it), the clipped box stays.
+    """
+    y0, x0 = max(0, int(box[1]) - 1), max(0, int(box[0]) - 1)
+    own = pixels[y0 : int(np.ceil(box[3])) + 1, x0 : int(np.ceil(box[2])) + 1] == number
+    bounds = _bounds(own)
+    if bounds is None:
+        return clipped, None
+    top, left, height, width = window
+    ys, xs = max(0, top - y0), max(0, left - x0)
+    part = own[ys : max(0, top + height - y0), xs : max(0, left + width - x0)]
+    share = np.count_nonzero(part) / np.count_nonzero(own)
+    rest = _bounds(part)
+    if rest is None or np.abs(bounds + np.array([x0, y0] * 2) - box).max() > 1:
+        return clipped, share
+    tight = rest + np.array([x0 + xs, y0 + ys] * 2)
+    # An edge that the cut did not move keeps its fraction of a pixel.
+    return np.where(np.abs(tight - clipped) <= 1, clipped, tight), share
+
+
+def _bounds(mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
+
+
+def _place_image(image: Tensor, window: tuple[int, int, int, int], resized: Size, size: Size, offset: Size) -> Tensor:
+    top, left, height, width = window
+    part = image[:, top : top + height, left : left + width]
+    if resized != (height, width):
+        part = F.resize_image(part, list(resized), interpolation=InterpolationMode.BILINEAR, antialias=True)
+    return _on_canvas(part, size, offset, FILL)
+
+
+def _place_mask(
+    mask: Tensor, window: tuple[int, int, int, int], resized: Size, size: Size, offset: Size, fill: int
+) -> Tensor:
+    top, left, height, width = window
+    part = mask[top : top + height, left : left + width]
+    if resized != (height, width):
+        # The image kernel on purpose: the mask kernel of older torchvision versions turns "nearest exact" into
+        # "nearest", which takes the pixel at the corner instead of the centre and so shifts the mask.
+        part = F.resize_image(part[None], list(resized), interpolation=InterpolationMode.NEAREST_EXACT)[0]
+    return _on_canvas(part[None], size, offset, fill)[0]
+
+
+def _on_canvas(part: Tensor, size: Size, offset: Size, fill: int) -> Tensor:
+    height, width = int(part.shape[-2]), int(part.shape[-1])
+    if (height, width) == size:
+        return part.contiguous()
+    canvas = part.new_full((part.shape[0], *size), fill)
+    canvas[:, offset[0] : offset[0] + height, offset[1] : offset[1] + width] = part
+    return canvas

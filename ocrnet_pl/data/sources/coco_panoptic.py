@@ -1,0 +1,195 @@
+"""COCO panoptic: one JSON file, and for each image a PNG whose colors are segment ids."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.files import Fields, Folder, read_json, unique
+from ocrnet_pl.data.images import read_image
+from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
+
+_IDS = 1 << 24
+"""A segment id is three bytes: red + 256 green + 65536 blue."""
+
+
+class CocoPanoptic(Source):
+    """COCO panoptic segmentation, things and stuff.
+
+    Categories with ``isthing`` are detection classes; all are segmentation classes, the stuff first. Pixels of id 0
+    are ignored. A crowd segment's pixels have its class but no instance id. A thing whose
+    box has no area is not detected, only segmented.
+
+    Args:
+        images: Folder of the images.
+        annotations: The JSON file.
+        masks: Folder of the PNGs.
+
+    Raises:
+        DataError: A file is missing, a field is missing or wrong, an id is unknown, or a file name leaves its folder.
+    """
+
+    def __init__(
+        self, images: str | PathLike[str], annotations: str | PathLike[str], masks: str | PathLike[str]
+    ) -> None:
+        self._fields = Fields(annotations)
+        content = read_json(annotations)
+        image_folder, mask_folder = Folder(images, "images"), Folder(masks, "panoptic PNGs")
+        self._image_root, self._mask_root = image_folder.root, mask_folder.root
+        category_ids = self._read_categories(self._fields.objects(content, "categories"))
+
+        entries = self._fields.objects(content, "images")
+        if not entries:
+            raise self._fields.error("images", "the list is empty")
+        self._ids: list[int] = []
+        self._names: list[str] = []
+        for position, entry in enumerate(entries):
+            where = f"images[{position}]"
+            self._ids.append(self._fields.integer(entry, where, "id"))
+            name = self._fields.text(entry, where, "file_name")
+            self._names.append(image_folder.find(name, self._fields, f"{where}.file_name"))
+        unique(self._ids, self._fields, "images", "id")
+        self._read_annotations(self._fields.objects(content, "annotations"), category_ids, mask_folder)
+        self._rows_of: NDArray[np.uint16] | None = None
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The JSON's categories."""
+        return self._taxonomy
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Sample:
+        path = str(self._image_root / self._names[index])
+        mask_path = str(self._mask_root / self._mask_names[index])
+        image = read_image(path)
+        rows = slice(int(self._starts[index]), int(self._starts[index + 1]))
+        segments = self._segment_map(mask_path, rows)
+        if image.shape[1:] != segments.shape:
+            image = read_image(path, exif=False)
+            if image.shape[1:] != segments.shape:
+                raise DataError.at(
+                    mask_path,
+                    f"the mask is {segments.shape[1]} x {segments.shape[0]}, but {path} is "
+                    f"{image.shape[2]} x {image.shape[1]}",
+                )
+        # Row 0 of each table is void; row 0 of the targets is the first thing.
+        categories, crowd = self._categories[rows], self._crowd[rows]
+        boxes = self._boxes[rows]
+        thing = (self._label_of[categories] >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        semantic_of = np.append(np.uint8(IGNORE_INDEX), self._semantic_of[categories])
+        instance_of = np.zeros(len(thing) + 1, dtype=np.int32)
+        instance_of[1:][thing] = np.arange(1, thing.sum() + 1)
+        instance_of[1:][thing & crowd] = 0
+        return make_sample(
+            image,
+            boxes=boxes[thing],
+            labels=self._label_of[categories][thing],
+            crowd=crowd[thing],
+            semantic=semantic_of[segments],
+            instances=instance_of[segments],
+            supervision=Supervision.full(self._taxonomy),
+            image_id=self._ids[index],
+            path=path,
+        )
+
+    def _read_categories(self, categories: list[dict[str, Any]]) -> list[int]:
+        fields = self._fields
+        if not categories:
+            raise fields.error("categories", "the list is empty")
+        ids: list[int] = []
+        names: list[str] = []
+        things: list[bool] = []
+        colors: dict[str, tuple[int, int, int]] = {}
+        for position, category in enumerate(categories):
+            where = f"categories[{position}]"
+            ids.append(fields.integer(category, where, "id"))
+            names.append(fields.text(category, where, "name"))
+            things.append(bool(fields.integer(category, where, "isthing", 0)))
+            if "color" in category:
+                red, green, blue = (int(value) for value in fields.numbers(category, where, "color", 3))
+                colors[names[-1]] = (red, green, blue)
+        unique(ids, fields, "categories", "id")
+        unique(names, fields, "categories", "name")
+        self._taxonomy = Taxonomy.build(
+            things=[name for name, thing in zip(names, things, strict=True) if thing],
+            stuff=[name for name, thing in zip(names, things, strict=True) if not thing],
+            colors=colors,
+        )
+        by_name = {category.name: category for category in self._taxonomy.categories}
+        ordered = [by_name[name] for name in names]
+        self._label_of = np.array([-1 if c.detection is None else c.detection for c in ordered], dtype=np.int64)
+        self._semantic_of = np.array([c.semantic for c in ordered], dtype=np.uint8)
+        return ids
+
+    def _read_annotations(
+        self, annotations: list[dict[str, Any]], category_ids: list[int], mask_folder: Folder
+    ) -> None:
+        fields = self._fields
+        row_of = {category_id: row for row, category_id in enumerate(category_ids)}
+        index_of = {image_id: index for index, image_id in enumerate(self._ids)}
+        masks: dict[int, str] = {}
+        segments: list[list[tuple[int, int, bool, list[float]]]] = [[] for _ in self._ids]
+        for position, annotation in enumerate(annotations):
+            where = f"annotations[{position}]"
+            image_id = fields.integer(annotation, where, "image_id")
+            if image_id not in index_of:
+                raise fields.error(f"{where}.image_id", f"there is no image {image_id}")
+            index = index_of[image_id]
+            if index in masks:
+                raise fields.error(f"{where}.image_id", f"image {image_id} is annotated more than once")
+            masks[index] = mask_folder.find(fields.text(annotation, where, "file_name"), fields, f"{where}.file_name")
+            for number, segment in enumerate(fields.objects(annotation, "segments_info")):
+                place = f"{where}.segments_info[{number}]"
+                segment_id = fields.integer(segment, place, "id", 1)
+                category_id = fields.integer(segment, place, "category_id")
+                if segment_id >= _IDS:
+                    raise fields.error(f"{place}.id", f"{segment_id} does not fit into three bytes")
+                if category_id not in row_of:
+                    raise fields.error(f"{place}.category_id", f"there is no category {category_id}")
+                x, y, width, height = fields.numbers(segment, place, "bbox", 4)
+                row = row_of[category_id]
+                crowd = bool(segment.get("iscrowd", 0))
+                segments[index].append((segment_id, row, crowd, [x, y, x + width, y + height]))
+        for index, image_id in enumerate(self._ids):
+            if index not in masks:
+                raise fields.error("annotations", f"image {image_id} has none", "remove it from `images`")
+        flat = [segment for of_image in segments for segment in of_image]
+        self._mask_names = [masks[index] for index in range(len(self._ids))]
+        self._starts = np.cumsum([0, *map(len, segments)])
+        self._segment_ids = np.array([segment[0] for segment in flat], dtype=np.int64)
+        self._categories = np.array([segment[1] for segment in flat], dtype=np.int64)
+        self._crowd = np.array([segment[2] for segment in flat], dtype=np.bool_)
+        self._boxes = np.array([segment[3] for segment in flat], dtype=np.float32).reshape(-1, 4)
+
+    def _segment_map(self, path: str, rows: slice) -> NDArray[np.uint16]:
+        """Return each pixel's segment by its place in the JSON's list, from 1; 0 is void."""
+        try:
+            with Image.open(path) as mask:
+                if mask.mode not in ("RGB", "RGBA"):
+                    raise DataError.at(path, f"expected a PNG of three channels, found mode {mask.mode}")
+                colors = np.array(mask)[..., :3].astype(np.uint32)
+        except DataError:
+            raise
+        except Exception as error:  # Pillow's decoders raise almost anything on broken files
+            raise DataError.at(path, f"the mask cannot be read ({error})") from error
+        ids = colors[..., 0] | colors[..., 1] << 8 | colors[..., 2] << 16
+        # A table of all ids is several times faster than sorting the pixels. Only the few entries that are written
+        # ever take memory, and they are wiped after use.
+        if self._rows_of is None:
+            self._rows_of = np.zeros(_IDS, dtype=np.uint16)
+        own = self._segment_ids[rows]
+        self._rows_of[own] = np.arange(1, len(own) + 1)
+        segments: NDArray[np.uint16] = self._rows_of[ids]
+        self._rows_of[own] = 0
+        unlisted = (segments == 0) & (ids != 0)
+        if unlisted.any():
+            raise DataError.at(path, f"segment id {ids[unlisted][0]} is not listed in {self._fields.path}")
+        return segments

@@ -1,0 +1,78 @@
+"""A folder of images without labels, to predict on."""
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.images import check_image, read_image
+from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.structures import Sample, Supervision, Taxonomy
+
+
+class ImageFolder(Source):
+    """The images of a folder and its subfolders by name, or one image.
+
+    Every file counts as meant to be an image, except those whose name begins with a dot; what is none is listed in
+    ``skipped``. Only the headers are read here; a file that turns out to be broken later raises when it is read.
+
+    Args:
+        path: The folder or file.
+        taxonomy: Of the network that predicts; the samples carry no labels, so it may be left out.
+
+    Attributes:
+        skipped: Path and reason of each file that is not an image.
+
+    Raises:
+        DataError: There is no such folder or file, or no image in it.
+    """
+
+    def __init__(self, path: str | PathLike[str], taxonomy: Taxonomy | None = None) -> None:
+        root = Path(path).expanduser()
+        if not root.exists():
+            raise DataError.at(root, "there is no such folder or image", advice="check the path")
+        self._taxonomy = taxonomy or Taxonomy(())
+        self._root = root if root.is_dir() else root.parent
+        self.skipped: list[tuple[str, str]] = []
+        self._paths: list[Path] = []
+        for candidate in _files(root) if root.is_dir() else [root]:
+            try:
+                check_image(candidate)
+            except DataError as error:
+                self.skipped.append((str(candidate), str(error).removeprefix(f"{candidate}: ")))
+            else:
+                self._paths.append(candidate)
+        if not self._paths:
+            raise DataError.at(root, "there is no readable image", advice="give a folder of image files")
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The one given."""
+        return self._taxonomy
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        path = self._paths[index]
+        return make_sample(
+            read_image(path),
+            boxes=np.zeros((0, 4)),
+            labels=(),
+            crowd=(),
+            supervision=Supervision.full(self._taxonomy, detection=False, semantic=False),
+            image_id=path.relative_to(self._root).as_posix(),
+            path=str(path),
+        )
+
+
+def _files(root: Path) -> list[Path]:
+    found: list[Path] = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(found)

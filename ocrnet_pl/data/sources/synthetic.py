@@ -1,0 +1,295 @@
+"""Procedurally drawn scenes: a labelled data set that needs no download.
+
+A scene is a landscape of sky, water and grass with flat objects scattered over it. Colors overlap between classes,
+so texture and shape have to be learnt; sizes range over 20:1; objects turn, overlap and leave the frame. Boxes,
+instances and classes are exact, because the drawing knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.structures import Sample, Supervision, Taxonomy
+
+Array = NDArray[np.float32]
+
+STUFF = ("sky", "water", "grass")
+_SKY, _WATER, _GRASS = range(3)
+
+_INNER = 0.45
+"""The inner radius of a star, in parts of the outer."""
+
+
+def _disc(u: Array, v: Array) -> Array:
+    return np.asarray(np.hypot(u, v * np.float32(1.2)) - 1)
+
+
+def _square(u: Array, v: Array) -> Array:
+    # A little smaller than fits, so that its area is not far above the others'.
+    return np.asarray(np.maximum(np.abs(u), np.abs(v)) - np.float32(0.7))
+
+
+def _triangle(u: Array, v: Array) -> Array:
+    # Three half-planes; the inner radius of a triangle in the unit circle is one half.
+    side = np.float32(0.75**0.5)
+    return np.asarray(np.maximum(np.maximum(v, -v / 2 + side * u), -v / 2 - side * u) - np.float32(0.5))
+
+
+def _star(u: Array, v: Array) -> Array:
+    # Folded onto one tenth of the circle, the outline is one straight edge from a tip to an inner corner.
+    sector = np.float32(2 * np.pi / 5)
+    angle = np.arctan2(v, u)
+    angle = np.abs(angle - sector * np.round(angle / sector))
+    radius = np.hypot(u, v)
+    corner = np.array([_INNER * np.cos(np.pi / 5), _INNER * np.sin(np.pi / 5)])
+    edge = corner - [1, 0]
+    normal = (np.array([-edge[1], edge[0]]) / -np.hypot(*edge)).astype(np.float32)
+    return np.asarray((radius * np.cos(angle) - 1) * normal[0] + radius * np.sin(angle) * normal[1])
+
+
+def _ring(u: Array, v: Array) -> Array:
+    return np.asarray(np.abs(np.hypot(u, v) - np.float32(0.75)) - np.float32(0.25))
+
+
+SHAPES: dict[str, Callable[[Array, Array], Array]] = {
+    "disc": _disc,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "ring": _ring,
+}
+"""The distance to each shape's outline, negative inside, for a shape that fits into the unit circle."""
+
+_COLORS = {
+    "sky": (150, 200, 240),
+    "water": (40, 90, 160),
+    "grass": (90, 160, 60),
+    "disc": (230, 60, 50),
+    "square": (250, 190, 40),
+    "triangle": (180, 60, 200),
+    "star": (255, 120, 180),
+    "ring": (40, 220, 220),
+}
+
+
+class SyntheticSource(Source):
+    """Drawn scenes with exact truth, the same for the same seed and index everywhere.
+
+    Splits are made by different seeds.
+
+    Args:
+        length: Number of scenes.
+        seed: Of the scenes.
+        size: (height, width) or one side for both.
+        min_objects: Fewest objects drawn into a scene; hidden ones are then left out.
+        max_objects: Most objects.
+        min_size: Side of the smallest objects, in parts of the shorter side.
+        max_size: Side of the largest.
+        min_visible: The share of an object that has to be visible; objects hidden further are left out of the scene.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        length: int = 512,
+        seed: int = 0,
+        size: int | tuple[int, int] = 160,
+        min_objects: int = 3,
+        max_objects: int = 10,
+        min_size: float = 0.035,
+        max_size: float = 0.7,
+        min_visible: float = 0.4,
+    ) -> None:
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        if length < 1:
+            raise ValueError(f"SyntheticSource: length must be at least 1, got {length}")
+        if seed < 0:
+            raise ValueError(f"SyntheticSource: seed must not be negative, got {seed}")
+        if len(sides) != 2 or min(sides) < 32:
+            raise ValueError(f"SyntheticSource: size must be one side or (height, width) of at least 32, got {size}")
+        if not 0 <= min_objects <= max_objects:
+            raise ValueError(
+                f"SyntheticSource: expected 0 <= min_objects <= max_objects, got {min_objects} and {max_objects}"
+            )
+        if not 0 < min_size <= max_size <= 1:
+            raise ValueError(f"SyntheticSource: expected 0 < min_size <= max_size <= 1, got {min_size} and {max_size}")
+        if not 0 < min_visible <= 1:
+            raise ValueError(f"SyntheticSource: min_visible must lie in 0 to 1, got {min_visible}")
+        self.length = length
+        self.seed = seed
+        self.size = (sides[0], sides[1])
+        self.objects = (min_objects, max_objects)
+        self.range = (min_size, max_size)
+        self.min_visible = min_visible
+        self._taxonomy = Taxonomy.build(things=list(SHAPES), stuff=STUFF, colors=_COLORS)
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """Three kinds of stuff and five kinds of things."""
+        return self._taxonomy
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        rng = np.random.default_rng((self.seed, index))
+        image, semantic = _landscape(rng, self.size)
+        instances = np.zeros(self.size, dtype=np.int32)
+        things = self._visible_things(rng)
+        for number, thing in enumerate(things, 1):
+            thing.paint(image)
+            instances[thing.window][thing.mask] = number
+            semantic[thing.window][thing.mask] = len(STUFF) + thing.label
+        boxes = [thing.bounds(instances[thing.window] == number) for number, thing in enumerate(things, 1)]
+        image += rng.standard_normal((*self.size, 1), dtype=np.float32) * np.float32(rng.uniform(1, 6))
+        pixels = torch.from_numpy(np.clip(image, 0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()
+        return make_sample(
+            pixels,
+            boxes=boxes,
+            labels=[thing.label for thing in things],
+            crowd=[False] * len(things),
+            semantic=semantic,
+            instances=instances,
+            supervision=Supervision.full(self._taxonomy),
+            image_id=index,
+            path=f"synthetic-{self.seed}-{index}",
+        )
+
+    def _visible_things(self, rng: np.random.Generator) -> list[_Thing]:
+        """Return the objects to draw, backmost first, without those that the ones in front would hide."""
+        count = int(rng.integers(self.objects[0], self.objects[1] + 1))
+        things = [_Thing(rng, self.size, self.range) for _ in range(count)]
+        covered = np.zeros(self.size, dtype=np.bool_)
+        kept: list[_Thing] = []
+        for thing in reversed(things):
+            visible = thing.mask & ~covered[thing.window]
+            if np.count_nonzero(visible) < max(4, self.min_visible * thing.area):
+                continue
+            covered[thing.window] |= thing.mask
+            kept.append(thing)
+        return kept[::-1]
+
+
+class _Thing:
+    """One object: where it is, and how it is painted.
+
+    Attributes:
+        label: Detection class.
+        window: The part of the image that it touches.
+        mask: Its pixels in the window.
+        area: Its pixels, those outside the image included.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int], sizes: tuple[float, float]) -> None:
+        self.label = int(rng.integers(len(SHAPES)))
+        # Even in the logarithm, bent so that the smallest, which are a few pixels, stay rare.
+        share = sizes[0] * (sizes[1] / sizes[0]) ** (rng.random() ** 0.65)
+        radius = max(3.0, share * min(size) / 2)
+        center = rng.random(2) * size
+        angle = rng.random() * 2 * np.pi
+        low = np.floor(center - radius - 1).astype(int)
+        high = np.ceil(center + radius + 1).astype(int)
+        y, x = np.ogrid[low[0] : high[0], low[1] : high[1]]
+        y = (y + 0.5 - center[0]).astype(np.float32)
+        x = (x + 0.5 - center[1]).astype(np.float32)
+        cos, sin = np.float32(np.cos(angle) / radius), np.float32(np.sin(angle) / radius)
+        u, v = x * cos + y * sin, y * cos - x * sin
+        distance = list(SHAPES.values())[self.label](u, v) * np.float32(radius)
+        self.area = int(np.count_nonzero(distance <= 0))
+        first, last = np.maximum(-low, 0), np.minimum(size - low, high - low)
+        inner = (slice(first[0], last[0]), slice(first[1], last[1]))
+        self.window = (slice(low[0] + first[0], low[0] + last[0]), slice(low[1] + first[1], low[1] + last[1]))
+        self._distance = distance[inner]
+        self._u, self._v = u[inner], v[inner]
+        self._radius = radius
+        self.mask = self._distance <= 0
+        self._hue = (self.label / len(SHAPES) + rng.normal(0, 0.04)) % 1
+        self._saturation, self._value = rng.uniform(0.55, 1.0), rng.uniform(0.6, 1.0)
+        self._pattern, self._frequency = int(rng.integers(4)), rng.uniform(5, 9)
+        self._edge = rng.uniform(0.25, 0.7) if rng.random() < 0.7 else rng.uniform(1.2, 1.5)
+
+    def bounds(self, mask: NDArray[np.bool_]) -> list[int]:
+        """Return the box, in the image, of some pixels of the window."""
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        top, left = self.window[0].start, self.window[1].start
+        return [left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1]
+
+    def paint(self, image: Array) -> None:
+        """Draw onto the image, its border mixed with what is behind."""
+        shade = 1 + 0.25 * self._v
+        if self._pattern == 1:
+            shade = shade * (1 + 0.25 * np.sign(np.sin(self._frequency * self._u)))
+        elif self._pattern == 2:
+            shade = shade * (1 + 0.25 * np.sign(np.sin(self._frequency * self._u) * np.sin(self._frequency * self._v)))
+        elif self._pattern == 3:
+            shade = shade * (1 + 0.25 * self._u)
+        border = np.clip(self._distance + max(1.0, 0.08 * self._radius) + 0.5, 0, 1)
+        shade = shade + (self._edge - shade) * border
+        color = 255 * _rgb(self._hue, self._saturation, self._value)
+        alpha = np.clip(0.5 - self._distance, 0, 1)[..., None]
+        view = image[self.window]
+        view += alpha * (shade[..., None].astype(np.float32) * color - view)
+
+
+def _landscape(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Array, NDArray[np.uint8]]:
+    """Return sky over water and grass: float32 [H, W, 3], 0 to 255, and the classes of the pixels."""
+    height, width = size
+    y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(0, 1, width, dtype=np.float32)[None, :]
+    rough = _noise(rng, size, 5)
+    horizon = rng.uniform(0.15, 0.5) if rng.random() < 0.85 else -1.0
+    sky = y + 0.08 * _noise(rng, (1, width), 5) < horizon
+    angle = rng.random() * np.pi
+    slope = (x - rng.uniform(0.25, 0.75)) * np.cos(angle) + (y - rng.uniform(0.4, 0.9)) * np.sin(angle)
+    water = (slope * rng.choice([-1, 1]) + 0.15 * rough).astype(np.float32) > 0
+    semantic = np.where(sky, _SKY, np.where(water, _WATER, _GRASS)).astype(np.uint8)
+
+    # Sky: a gradient with soft clouds. Water: long, flat ripples. Grass: fine, rough grain.
+    ripples = np.sin((y * rng.uniform(50, 90) + 1.5 * _noise(rng, size, 8)) * 2)
+    grain = _noise(rng, size, max(size) // 3)
+    value = np.where(sky, 0.8 - 0.25 * y + 0.12 * rough, np.where(water, 0.55 + 0.1 * ripples, 0.5 + 0.14 * grain))
+    hues = rng.normal([0.58, 0.55, 0.29], [0.03, 0.05, 0.05])
+    saturations = rng.uniform([0.15, 0.25, 0.3], [0.5, 0.6, 0.65])
+    palette = np.stack([_rgb(hue % 1, saturation, 1.0) for hue, saturation in zip(hues, saturations, strict=True)])
+    light = 255 * rng.uniform(0.8, 1.25) * rng.uniform(0.92, 1.08, 3)
+    image = (palette * light).astype(np.float32)[semantic] * value[..., None].astype(np.float32)
+    return image, semantic
+
+
+def _noise(rng: np.random.Generator, size: tuple[int, int], cells: int) -> Array:
+    """Return smooth noise of about unit strength, [H, W], with this many cells along each axis."""
+    rows, columns = _spread(size[0], cells), _spread(size[1], cells)
+    corners = torch.from_numpy(rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32))
+    # By torch, because loading workers run it on one thread, while NumPy's library would start one a core in each.
+    field: Array = (rows @ corners @ columns.T).numpy()
+    return field
+
+
+@lru_cache(maxsize=64)
+def _spread(length: int, cells: int) -> torch.Tensor:
+    """Return the matrix that spreads values at the corners of cells smoothly over a line of pixels."""
+    cells = min(cells, length)
+    position = (np.arange(length) + 0.5) / length * cells
+    cell = np.minimum(position.astype(int), cells - 1)
+    part = position - cell
+    part = part * part * (3 - 2 * part)
+    matrix = np.zeros((length, cells + 1), dtype=np.float32)
+    matrix[np.arange(length), cell] = 1 - part
+    matrix[np.arange(length), cell + 1] = part
+    return torch.from_numpy(matrix)
+
+
+def _rgb(hue: float, saturation: float, value: float) -> Array:
+    sectors = (hue * 6 + np.array([0.0, 4.0, 2.0])) % 6
+    pure = np.clip(np.abs(sectors - 3) - 1, 0, 1)
+    return np.asarray(value * (1 + saturation * (pure - 1)), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Metrics that give the same figures on one process and on many."""

@@ -1,0 +1,205 @@
+"""COCO mean average precision of boxes or masks."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+from ocrnet_pl.metrics.sync import compute_on_first
+from ocrnet_pl.structures import Prediction, Sample, Taxonomy
+
+MAX_DETECTIONS = 100
+"""Boxes an image that count, as COCO has it."""
+
+_NAMES = {
+    "map": 0,
+    "map_50": 1,
+    "map_75": 2,
+    "map_small": 3,
+    "map_medium": 4,
+    "map_large": 5,
+    "mar_100": 8,
+}
+"""Our names for the entries of COCO's summary."""
+
+_ENCODE_AT_ONCE = 32
+
+
+class _Image(NamedTuple):
+    """One image's boxes, packed for the exchange; masks are run lengths, empty for boxes."""
+
+    key: tuple[str, str]
+    size: tuple[int, int]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    masks: list[bytes]
+    predicted_boxes: NDArray[np.float64]
+    predicted_labels: NDArray[np.int64]
+    predicted_scores: NDArray[np.float64]
+    predicted_masks: list[bytes]
+
+
+def encode_instances(instances: Tensor, count: int) -> list[bytes]:
+    """Return COCO run lengths of the instances 1 to ``count`` of a map [H, W]."""
+    from faster_coco_eval.core import mask as rle
+
+    plane = instances.cpu().numpy()
+    runs: list[bytes] = []
+    for start in range(1, count + 1, _ENCODE_AT_ONCE):
+        ids = np.arange(start, min(start + _ENCODE_AT_ONCE, count + 1))
+        stack = np.asfortranarray((plane[:, :, None] == ids).astype(np.uint8))
+        runs += [encoded["counts"] for encoded in rle.encode(stack)]
+    return runs
+
+
+class DetectionMetric(Metric):
+    """Average precision as COCO computes it, by faster-coco-eval, which equals pycocotools.
+
+    A true object's size is its area in the instance map, where the sample has one, else its box's. Images without
+    detection supervision are left out; predictions of classes that an image was not labelled for are dropped.
+
+    Args:
+        taxonomy: The categories.
+        masks: Compare masks instead of boxes; the keys then start with ``mask_``. Samples without an instance map
+            are left out.
+        per_class: Add ``map_per_class/<name>``.
+    """
+
+    full_state_update = False
+
+    def __init__(self, taxonomy: Taxonomy, masks: bool = False, per_class: bool = True) -> None:
+        super().__init__(sync_on_compute=False)
+        self.taxonomy = taxonomy
+        self.masks = masks
+        self.per_class = per_class
+        self._images: list[_Image] = []
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self._images = []
+
+    def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
+        """Take in one batch."""
+        for prediction, truth in zip(predictions, truths, strict=True):
+            known = truth.supervision.detection
+            if known.any() and not (self.masks and (truth.instances is None or prediction.instances is None)):
+                self._images.append(self._pack(prediction, truth))
+
+    def _pack(self, prediction: Prediction, truth: Sample) -> _Image:
+        boxes = np.asarray(truth.boxes, dtype=np.float64).reshape(-1, 4)
+        count = len(boxes)
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        if truth.instances is not None:
+            pixels = torch.bincount(torch.as_tensor(truth.instances).flatten().long(), minlength=count + 1)
+            drawn = pixels[1 : count + 1].double().numpy()
+            # A crowd, or an object that others cover whole, has no pixels of its own in the map.
+            areas = np.where(drawn > 0, drawn, areas)
+        labels = prediction.labels.cpu()
+        kept = truth.supervision.detection[labels].nonzero()[:MAX_DETECTIONS, 0]
+        predicted_masks: list[bytes] = []
+        masks: list[bytes] = []
+        if self.masks and truth.instances is not None and prediction.instances is not None:
+            masks = encode_instances(torch.as_tensor(truth.instances), count)
+            encoded = encode_instances(prediction.instances, len(labels))
+            predicted_masks = [encoded[row] for row in kept.tolist()]
+        return _Image(
+            (type(truth.image_id).__name__, str(truth.image_id).rjust(24)),
+            truth.size,
+            boxes,
+            truth.labels.numpy(),
+            truth.crowd.numpy(),
+            areas,
+            masks,
+            prediction.boxes.double().cpu()[kept].numpy(),
+            labels[kept].numpy(),
+            prediction.scores.double().cpu()[kept].numpy(),
+            predicted_masks,
+        )
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the figures over all processes' images; NaN where there is nothing to measure."""
+        prefix = "mask_" if self.masks else ""
+        figures = compute_on_first(self._images, self._evaluate)
+        return {prefix + name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
+
+    def _evaluate(self, parts: list[list[_Image]]) -> dict[str, float]:
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        # Equal scores rank by the images' order, which must not depend on the number of processes.
+        images = sorted((image for part in parts for image in part), key=lambda image: image.key)
+        names = [category.name for category in self.taxonomy.detection_categories]
+        truth, results = self._as_coco(images, len(names))
+        undefined = dict.fromkeys(_NAMES, float("nan"))
+        undefined |= {f"map_per_class/{name}": float("nan") for name in names if self.per_class}
+        if not truth["annotations"]:
+            return undefined
+        if not results:
+            present = {annotation["category_id"] for annotation in truth["annotations"] if not annotation["iscrowd"]}
+            per_class = {f"map_per_class/{n}": 0.0 for i, n in enumerate(names, 1) if self.per_class and i in present}
+            return undefined | dict.fromkeys(("map", "map_50", "map_75", "mar_100"), 0.0) | per_class
+        reference = COCO(truth, print_function=_silent)
+        kind = "segm" if self.masks else "bbox"
+        evaluation = COCOeval_faster(reference, reference.loadRes(results), kind, print_function=_silent)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        figures = {name: _defined(evaluation.stats[index]) for name, index in _NAMES.items()}
+        if self.per_class:
+            # [threshold, recall, class, area, detections]: all sizes, 100 detections.
+            precision = evaluation.eval["precision"][:, :, :, 0, -1]
+            for index, name in enumerate(names):
+                own = precision[:, :, index]
+                own = own[own > -1]
+                figures[f"map_per_class/{name}"] = float(own.mean()) if own.size else float("nan")
+        return figures
+
+    def _as_coco(self, images: list[_Image], num_classes: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        annotations: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
+        for number, image in enumerate(images, 1):
+            for row, (x1, y1, x2, y2) in enumerate(image.boxes.tolist()):
+                entry = {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(image.labels[row]) + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": float(image.areas[row]),
+                    "iscrowd": int(image.crowd[row]),
+                }
+                if self.masks:
+                    entry["segmentation"] = {"size": list(image.size), "counts": image.masks[row]}
+                annotations.append(entry)
+            for row, (x1, y1, x2, y2) in enumerate(image.predicted_boxes.tolist()):
+                entry = {
+                    "image_id": number,
+                    "category_id": int(image.predicted_labels[row]) + 1,
+                    "score": float(image.predicted_scores[row]),
+                }
+                if self.masks:
+                    entry["segmentation"] = {"size": list(image.size), "counts": image.predicted_masks[row]}
+                else:
+                    entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+                results.append(entry)
+        truth = {
+            "images": [{"id": n, "height": i.size[0], "width": i.size[1]} for n, i in enumerate(images, 1)],
+            "annotations": annotations,
+            "categories": [{"id": number + 1, "name": str(number)} for number in range(num_classes)],
+        }
+        return truth, results
+
+
+def _silent(*_: object) -> None:
+    """Take faster-coco-eval's progress lines."""
+
+
+def _defined(value: float) -> float:
+    """COCO says -1 where there is nothing to measure."""
+    return float("nan") if value < 0 else float(value)

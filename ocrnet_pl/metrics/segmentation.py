@@ -1,0 +1,58 @@
+"""Mean intersection over union."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ocrnet_pl.metrics.sync import sum_over_processes
+from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
+
+
+class SegmentationMetric(Metric):
+    """IoU of every class from one confusion matrix over all pixels of the set.
+
+    As Cityscapes and ADE20K have it: pixels of value 255 do not count, a class that is neither in the truth nor
+    predicted is left out of the mean, and one that is predicted without being in the truth counts as 0.
+
+    Args:
+        taxonomy: The categories.
+    """
+
+    full_state_update = False
+    _counts: Tensor
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        super().__init__(sync_on_compute=False)
+        self.taxonomy = taxonomy
+        size = taxonomy.num_semantic
+        self.add_state("_counts", torch.zeros(size, size, dtype=torch.int64), dist_reduce_fx=None)
+        self.confusion: Tensor | None = None
+
+    def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
+        """Take in one batch; samples without a semantic map are left out."""
+        size = self.taxonomy.num_semantic
+        for prediction, truth in zip(predictions, truths, strict=True):
+            if truth.semantic is None or prediction.semantic is None:
+                continue
+            predicted = prediction.semantic
+            true = torch.as_tensor(truth.semantic).to(predicted.device)
+            counts = true != IGNORE_INDEX
+            pairs = true[counts].long() * size + predicted[counts].long()
+            self._counts += torch.bincount(pairs, minlength=size * size).view(size, size).to(self._counts.device)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return ``miou``, ``pixel_accuracy`` and ``iou_per_class/<name>``; NaN where there is nothing to measure.
+
+        The matrix itself, rows true and columns predicted, then stands in ``confusion``.
+        """
+        self.confusion = sum_over_processes(self._counts, self.device)
+        matrix = self.confusion.double()
+        hit = matrix.diagonal()
+        union = matrix.sum(0) + matrix.sum(1) - hit
+        iou = hit / union
+        figures = {"miou": iou.nanmean(), "pixel_accuracy": hit.sum() / matrix.sum()}
+        for category, value in zip(self.taxonomy.semantic_categories, iou, strict=True):
+            figures[f"iou_per_class/{category.name}"] = value
+        return figures
