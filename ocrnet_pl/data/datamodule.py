@@ -30,6 +30,7 @@ class JointDataModule(LightningDataModule):
         val: Validation set.
         test: Test set; by default the validation set.
         predict_path: Folder of images, or one image, to predict on.
+        root: Folder that the sources' paths start from. The command line hands it to every source that has a root.
         size: Base input size, (height, width) or one side for both.
         scales: Factors of the base size for training batches; the sides are rounded to multiples of 32.
         batch_size: Training images a step and process.
@@ -55,6 +56,7 @@ class JointDataModule(LightningDataModule):
         val: Source | None = None,
         test: Source | None = None,
         predict_path: str | None = None,
+        root: str | None = None,
         size: int | tuple[int, int] = 256,
         scales: Sequence[float] = (0.75, 1.0, 1.25),
         batch_size: int = 16,
@@ -86,6 +88,8 @@ class JointDataModule(LightningDataModule):
         self.val = val
         self.test = test
         self._check_sources()
+        if root is not None and all(getattr(source, "root", None) != root for source in (train, val, test)):
+            raise ValueError("data.root is set, but no source starts its paths from it; set the sources' own paths")
         if cache:
             self.train, self.val, self.test = (
                 None if source is None else Cached(source) for source in (train, val, test)

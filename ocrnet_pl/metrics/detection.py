@@ -13,9 +13,6 @@ from torchmetrics import Metric
 from ocrnet_pl.metrics.sync import compute_on_first
 from ocrnet_pl.structures import Prediction, Sample, Taxonomy
 
-MAX_DETECTIONS = 100
-"""Boxes an image that count, as COCO has it."""
-
 _NAMES = {
     "map": 0,
     "map_50": 1,
@@ -62,7 +59,7 @@ def encode_instances(instances: Tensor, count: int) -> list[bytes]:
 class DetectionMetric(Metric):
     """Average precision as COCO computes it, by faster-coco-eval, which equals pycocotools.
 
-    A true object's size is its area in the instance map, where the sample has one, else its box's. Images without
+    Of each image and class the best 100 boxes count. A true object's size is its area in the instance map, where the sample has one, else its box's. Images without
     detection supervision are left out; predictions of classes that an image was not labelled for are dropped.
 
     Args:
@@ -103,7 +100,7 @@ class DetectionMetric(Metric):
             # A crowd, or an object that others cover whole, has no pixels of its own in the map.
             areas = np.where(drawn > 0, drawn, areas)
         labels = prediction.labels.cpu()
-        kept = truth.supervision.detection[labels].nonzero()[:MAX_DETECTIONS, 0]
+        kept = truth.supervision.detection[labels].nonzero()[:, 0]
         predicted_masks: list[bytes] = []
         masks: list[bytes] = []
         if self.masks and truth.instances is not None and prediction.instances is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from os.path import join
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class CocoInstances(Source):
         annotations: The JSON file.
         semantic: Whether to derive semantic maps; without them the images are labelled for detection only.
         background: Name of the segmentation class of the pixels without a mask, at index 0; None ignores them.
+        root: Folder that the paths start from; ``data.root`` on the command line.
 
     Raises:
         DataError: A file is missing, a field is missing or wrong, an id is unknown, or a file name leaves the folder.
@@ -45,7 +47,10 @@ class CocoInstances(Source):
         annotations: str | PathLike[str],
         semantic: bool = True,
         background: str | None = "background",
+        root: str | PathLike[str] = ".",
     ) -> None:
+        self.root = root
+        images, annotations = join(root, images), join(root, annotations)
         self.semantic = semantic
         self.background = background if semantic else None
         self._fields = Fields(annotations)

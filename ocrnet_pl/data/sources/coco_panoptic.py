@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from os.path import join
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,21 @@ class CocoPanoptic(Source):
         images: Folder of the images.
         annotations: The JSON file.
         masks: Folder of the PNGs.
+        root: Folder that the paths start from; ``data.root`` on the command line.
 
     Raises:
         DataError: A file is missing, a field is missing or wrong, an id is unknown, or a file name leaves its folder.
     """
 
     def __init__(
-        self, images: str | PathLike[str], annotations: str | PathLike[str], masks: str | PathLike[str]
+        self,
+        images: str | PathLike[str],
+        annotations: str | PathLike[str],
+        masks: str | PathLike[str],
+        root: str | PathLike[str] = ".",
     ) -> None:
+        self.root = root
+        images, annotations, masks = join(root, images), join(root, annotations), join(root, masks)
         self._fields = Fields(annotations)
         content = read_json(annotations)
         image_folder, mask_folder = Folder(images, "images"), Folder(masks, "panoptic PNGs")
