@@ -198,7 +198,7 @@ class OCRNetTask(LightningModule):
             # Every process computed the same figure from all processes' images: nothing is left to synchronise.
             self.log(f"{stage}/{name}", value, prog_bar=name in shown, sync_dist=False, rank_zero_only=False)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Predictions:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
         """Return the batch's predictions, for the callbacks."""
         return self._evaluate(batch, self.val_metrics)
 
@@ -206,7 +206,7 @@ class OCRNetTask(LightningModule):
         """Log the figures of the whole set."""
         self._log_metrics("val", self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Predictions:
+    def test_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
         """Return the batch's predictions, for the callbacks."""
         return self._evaluate(batch, self.test_metrics)
 

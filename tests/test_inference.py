@@ -7,7 +7,7 @@ import torchvision
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, box_pixels, paint, tight_bounds
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
-from ocrnet_pl.structures import DetectionOutput, Placement, Taxonomy
+from ocrnet_pl.structures import DetectionOutput, Taxonomy
 from tests.builders import TAXONOMY, make_batch, tiny_network
 
 NUCLEI = Taxonomy.build(things=["nucleus"], stuff=["background"])

@@ -114,7 +114,9 @@ def naive_assignment(detection, batch: Batch, topk: int, alpha: float, beta: flo
 
 
 def test_task_aligned_assignment_equals_a_naive_loop() -> None:
-    batch = make_batch([[[4, 4, 30, 28], [20, 18, 50, 60], [40.5, 2.2, 43.1, 5.0]], [[8, 30, 36, 60]]], [[0, 1, 2], [1]])
+    batch = make_batch(
+        [[[4, 4, 30, 28], [20, 18, 50, 60], [40.5, 2.2, 43.1, 5.0]], [[8, 30, 36, 60]]], [[0, 1, 2], [1]]
+    )
     network = tiny_network()
     with torch.no_grad():
         detection = network(batch.images).detection

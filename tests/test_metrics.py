@@ -35,7 +35,10 @@ def make_truth(generator: torch.Generator, objects: int, image_id: int, crowds: 
     semantic[:, : width // 2] = 0
     boxes, labels, crowd = [], [], []
     for row in range(objects):
-        y, x = torch.randint(0, height - 8, (1,), generator=generator), torch.randint(0, width - 8, (1,), generator=generator)
+        y, x = (
+            torch.randint(0, height - 8, (1,), generator=generator),
+            torch.randint(0, width - 8, (1,), generator=generator),
+        )
         h, w = torch.randint(3, 24, (2,), generator=generator).tolist()
         label = int(torch.randint(0, 3, (1,), generator=generator))
         y1, x1 = int(y), int(x)
@@ -204,7 +207,9 @@ def test_images_and_classes_without_detection_labels_do_not_count() -> None:
     none = Supervision(torch.zeros(3, dtype=torch.bool), torch.ones(5, dtype=torch.bool))
     partly = Supervision(torch.tensor([True, False, True]), torch.ones(5, dtype=torch.bool))
     metric = DetectionMetric(TAXONOMY)
-    metric.update(predictions, [*truths[:2], truths[2].replace(supervision=none), truths[3].replace(supervision=partly)])
+    metric.update(
+        predictions, [*truths[:2], truths[2].replace(supervision=none), truths[3].replace(supervision=partly)]
+    )
     kept = predictions[3].labels != 1
     third = Prediction(predictions[3].boxes[kept], predictions[3].scores[kept], predictions[3].labels[kept])
     want = DetectionMetric(TAXONOMY)

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.models.detection import AnchorFreeDecoder, make_points
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.models.segmentation import SubPixelDecoder
-from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.structures import Taxonomy
 from tests.builders import TAXONOMY, TinyEncoder, tiny_network
 from tests.test_encoder import NAMES

@@ -75,15 +75,16 @@ class CrossEntropyDiceLoss(Loss):
             classes = batch.semantic.clamp(max=batch.semantic_classes.shape[1] - 1)
             known = batch.semantic_classes.gather(1, classes.flatten(1)).view_as(classes)
             target = torch.where(known, batch.semantic, IGNORE_INDEX)
-            logits = self._masked(output.semantic, output.stride, batch)
+            log_probability = self._log_probability(output.semantic, output.stride, batch)
+            cross_entropy = self._cross_entropy(log_probability, target)
             terms = {
-                "ce": self.cross_entropy_weight * self._cross_entropy(logits, target) + output.semantic.sum() * 0.0,
-                "dice": self.dice_weight * dice_loss(logits.softmax(1), target),
+                "ce": self.cross_entropy_weight * cross_entropy + output.semantic.sum() * 0.0,
+                "dice": self.dice_weight * dice_loss(log_probability.exp(), target),
             }
             if output.auxiliary:
                 padded = output.semantic.shape[-2] * output.stride
                 losses = [
-                    self._cross_entropy(self._masked(extra, padded // extra.shape[-2], batch), target)
+                    self._cross_entropy(self._log_probability(extra, padded // extra.shape[-2], batch), target)
                     + extra.sum() * 0.0
                     for extra in output.auxiliary
                 ]
@@ -91,13 +92,13 @@ class CrossEntropyDiceLoss(Loss):
             return terms
 
     @staticmethod
-    def _masked(logits: Tensor, stride: int, batch: Batch) -> Tensor:
+    def _log_probability(logits: Tensor, stride: int, batch: Batch) -> Tensor:
         height, width = batch.semantic.shape[-2:]
         full = logits_at_input(logits.float(), stride, (height, width))
-        return full.masked_fill(~batch.semantic_classes[:, :, None, None], -1e4)
+        return full.masked_fill(~batch.semantic_classes[:, :, None, None], -1e4).log_softmax(1)
 
     @staticmethod
-    def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    def _cross_entropy(log_probability: Tensor, target: Tensor) -> Tensor:
         """Mean over the pixels that count; zero, not NaN, if there is none."""
-        loss = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="sum")
+        loss = F.nll_loss(log_probability, target, ignore_index=IGNORE_INDEX, reduction="sum")
         return loss / (target != IGNORE_INDEX).sum().clamp(min=1)

@@ -59,8 +59,9 @@ def encode_instances(instances: Tensor, count: int) -> list[bytes]:
 class DetectionMetric(Metric):
     """Average precision as COCO computes it, by faster-coco-eval, which equals pycocotools.
 
-    Of each image and class the best 100 boxes count. A true object's size is its area in the instance map, where the sample has one, else its box's. Images without
-    detection supervision are left out; predictions of classes that an image was not labelled for are dropped.
+    Of each image and class the best 100 boxes count. A true object's size is its area in the instance map, where the
+    sample has one, else its box's. Images without detection supervision are left out; predictions of classes that an
+    image was not labelled for are dropped.
 
     Args:
         taxonomy: The categories.

@@ -20,6 +20,15 @@ DetectionFactory = Callable[[list[int], list[int], Taxonomy], DetectionDecoder]
 SegmentationFactory = Callable[[list[int], list[int], Taxonomy], SegmentationDecoder]
 """Makes the segmentation decoder from the neck's channels and strides and the taxonomy."""
 
+PARTS: dict[str, Any] = {
+    "encoder": Encoder,
+    "neck": NeckFactory,
+    "detection": DetectionFactory | None,
+    "segmentation": SegmentationFactory | None,
+    "postprocess": PostProcess,
+}
+"""The parts that a config names by class path, and their types."""
+
 
 class OCRNet(nn.Module):
     """One encoder and neck, a detection and a segmentation decoder on the same maps.
@@ -152,15 +161,13 @@ class OCRNet(nn.Module):
         except KeyError as error:
             raise ValueError(f"checkpoint {str(path)!r}: no entry {error}; it is not one of this project") from None
         parser = ArgumentParser(exit_on_error=False)
-        skip = {"taxonomy", "input_size"}
-        parser.add_class_arguments(cls, "network", skip=skip, fail_untyped=False)
-        names = ("encoder", "neck", "detection", "segmentation", "postprocess")
-        config = parser.parse_object({"network": {name: saved[name] for name in names}})
+        for name, kind in PARTS.items():
+            parser.add_argument(f"--{name}", type=kind)
+        config = parser.parse_object({name: saved[name] for name in PARTS})
         # The checkpoint brings the weights: the file that training started from need not exist here.
-        encoder = config["network"]["encoder"]["init_args"]
-        if "weights" in encoder:
-            encoder["weights"] = None
-        parts = vars(parser.instantiate_classes(config)["network"])
+        if "weights" in config["encoder"]["init_args"]:
+            config["encoder"]["init_args"]["weights"] = None
+        parts = vars(parser.instantiate_classes(config))
         network = cls(taxonomy, **parts, input_size=(height, width))
         prefix = "network."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}

@@ -103,10 +103,10 @@ class SyntheticSource(Source):
         seed: int = 0,
         size: int | tuple[int, int] = 160,
         min_objects: int = 3,
-        max_objects: int = 10,
+        max_objects: int = 8,
         min_size: float = 0.035,
         max_size: float = 0.7,
-        min_visible: float = 0.4,
+        min_visible: float = 0.5,
     ) -> None:
         sides = (size, size) if isinstance(size, int) else tuple(size)
         if length < 1:
@@ -193,7 +193,7 @@ class _Thing:
     def __init__(self, rng: np.random.Generator, size: tuple[int, int], sizes: tuple[float, float]) -> None:
         self.label = int(rng.integers(len(SHAPES)))
         # Even in the logarithm, bent so that the smallest, which are a few pixels, stay rare.
-        share = sizes[0] * (sizes[1] / sizes[0]) ** (rng.random() ** 0.65)
+        share = sizes[0] * (sizes[1] / sizes[0]) ** (rng.random() ** 0.5)
         radius = max(3.0, share * min(size) / 2)
         center = rng.random(2) * size
         angle = rng.random() * 2 * np.pi

@@ -1,0 +1,78 @@
+"""An exponential moving average of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+
+class EMA(WeightAveraging):
+    """Averages the weights over the last steps; validation uses the average, and checkpoints hold it.
+
+    The decay warms up (Tan and Le's EfficientNet schedule): at update ``n`` it is ``(1 + n) / (10 + n)`` or ``decay``,
+    whichever is less, so that the random start is soon forgotten. Statistics of norms are averaged like weights. A
+    checkpoint's ``state_dict`` is the average, its ``current_model_state`` the live weights.
+
+    Args:
+        decay: 0 to below 1; the average reaches over about ``1 / (1 - decay)`` steps. 0 switches averaging off.
+
+    Raises:
+        ValueError: ``decay`` is out of range.
+    """
+
+    def __init__(self, decay: float = 0.998) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema.decay: expected 0 to below 1, got {decay}")
+        super().__init__(use_buffers=True, multi_avg_fn=self._update)
+        self.decay = decay
+        self._swapped = False
+
+    def current_decay(self, updates: int) -> float:
+        """Return the decay at the update after ``updates`` others."""
+        return min(self.decay, (1 + updates) / (10 + updates))
+
+    def _update(self, averaged: Any, current: Any, count: Tensor | int) -> None:
+        # The number of steps is known here; the counter that comes along lives on the device and would have to be
+        # waited for.
+        if averaged[0].is_floating_point():
+            weight = 1 - self.current_decay(self._latest_update_step)
+            torch._foreach_lerp_(list(averaged), list(current), weight)
+        else:
+            torch._foreach_copy_(list(averaged), list(current))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the average, unless it is switched off."""
+        if self.decay > 0:
+            super().setup(trainer, pl_module, stage)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Return whether there is an average to update after this step."""
+        return step_idx is not None and self._average_model is not None
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in the network."""
+        if self._average_model is not None:
+            super().on_train_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the live weights back if validation was cut off."""
+        if self._swapped:
+            self._swap_models(pl_module)
+
+    def _swap_models(self, pl_module: LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._swapped = not self._swapped
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store the average as the checkpoint's weights."""
+        if self._average_model is not None:
+            super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Restore both sets of weights; outside of training the average is all that is wanted."""
+        if self._average_model is not None:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)

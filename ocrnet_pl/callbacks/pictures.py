@@ -1,0 +1,210 @@
+"""Pictures of a fixed set of images, curves and the confusion matrix, as PNG files and in Weights & Biases."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from ocrnet_pl.callbacks.run import run_folder
+from ocrnet_pl.metrics.sync import compute_on_first
+from ocrnet_pl.plots import plot_confusion, plot_curves
+from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonomy
+from ocrnet_pl.tracking import WandbTracker
+from ocrnet_pl.visualization import draw_prediction, draw_truth, panel, write_png
+from ocrnet_pl.wandb_media import to_wandb_image
+
+
+@dataclass
+class _Picture:
+    """One image's place in the data set, its truth, and its predictions before and after fusion."""
+
+    position: int
+    truth: Sample
+    raw: Prediction
+    fused: Prediction | None
+
+
+class Pictures(Callback):
+    """Draws the same few validation images again and again: truth, raw prediction, fused prediction.
+
+    They are spread evenly over the set, whatever the number of processes. Written into ``pictures/`` of the run's
+    folder and shown by W&B with boxes and masks that can be switched on and off; at the end also ``curves.png`` and
+    ``confusion.png``. Validation and testing draw once.
+
+    Args:
+        count: How many images.
+        every_n_epochs: In training, draw at the validations of every n-th epoch, and at the end.
+        threshold: Boxes scored lower are not drawn.
+        enabled: False draws nothing.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(self, count: int = 4, every_n_epochs: int = 5, threshold: float = 0.3, enabled: bool = True) -> None:
+        if count < 0 or every_n_epochs < 1:
+            raise ValueError("pictures: count must be at least 0 and every_n_epochs at least 1")
+        self.count = count
+        self.every_n_epochs = every_n_epochs
+        self.threshold = threshold
+        self.enabled = enabled
+        self._folder: Path | None = None
+        self._wanted: set[int] = set()
+        self._seen = 0
+        self._pictures: list[_Picture] = []
+        self._epoch = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learn the run's folder."""
+        folder = run_folder(trainer)
+        self._folder = None if folder is None else folder / "pictures"
+        self._pictures = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the images."""
+        self._choose(trainer, trainer.val_dataloaders, trainer.num_val_batches)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the images."""
+        self._choose(trainer, trainer.test_dataloaders, trainer.num_test_batches)
+
+    def _choose(self, trainer: Trainer, loader: Any, batches: list[int | float]) -> None:
+        self._seen, self._epoch = 0, trainer.current_epoch
+        self._pictures = []
+        self._wanted = set()
+        if self._folder is None or trainer.sanity_checking:
+            return
+        loader = loader[0] if isinstance(loader, list | tuple) else loader
+        total = min(len(loader.dataset), int(sum(batches)) * int(loader.batch_size or 1) * trainer.world_size)
+        # The middles of equal shares of the set.
+        self._wanted = {(2 * i + 1) * total // (2 * self.count) for i in range(min(self.count, total))}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the chosen images of the batch."""
+        self._collect(trainer, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the chosen images of the batch."""
+        self._collect(trainer, outputs, batch)
+
+    def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
+        if not self._wanted or not isinstance(outputs, Predictions) or not isinstance(batch, Batch):
+            return
+        for row, truth in enumerate(batch.truths):
+            # Each process has every n-th image of the set.
+            position = (self._seen + row) * trainer.world_size + trainer.global_rank
+            if position in self._wanted:
+                fused = None if outputs.fused is None else _on_cpu(outputs.fused[row])
+                self._pictures.append(_Picture(position, truth, _on_cpu(outputs.raw[row]), fused))
+        self._seen += len(batch)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, if it is time."""
+        if trainer.sanity_checking or self._folder is None:
+            return
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._draw(trainer, pl_module, "validate")
+        elif (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._draw(trainer, pl_module, f"epoch-{self._epoch:04d}")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw."""
+        if self._folder is not None:
+            self._draw(trainer, pl_module, "test")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what the last validation saw, if it was not drawn then."""
+        if self._folder is not None:
+            self._draw(trainer, pl_module, f"epoch-{self._epoch:04d}")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Plot curves and the confusion matrix."""
+        self._plot_curves(trainer)
+        self._plot_confusion(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Plot the curves as far as the run came."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._plot_curves(trainer)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
+        own, self._pictures = self._pictures, []
+        gathered: list[_Picture] = []
+        # Tracking needs them in one place, and a few pictures are quickly sent.
+        compute_on_first(own, lambda parts: gathered.extend(picture for part in parts for picture in part))
+        if trainer.is_global_zero:
+            gathered.sort(key=lambda picture: picture.position)
+            self._write(trainer, pl_module.taxonomy, name, gathered)  # type: ignore[arg-type]
+            if name in ("validate", "test"):
+                self._plot_confusion(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, taxonomy: Taxonomy, name: str, pictures: list[_Picture]) -> None:
+        assert self._folder is not None
+        for picture in pictures:
+            drawn = [draw_truth(picture.truth, taxonomy)]
+            titles = ["ground truth"]
+            for title, prediction in (("raw", picture.raw), ("fused", picture.fused)):
+                if prediction is not None:
+                    drawn.append(draw_prediction(picture.truth.image, prediction, taxonomy, threshold=self.threshold))
+                    titles.append(title if picture.fused is not None else "prediction")
+            stem = re.sub(r"[^\w.-]+", "_", Path(picture.truth.path or str(picture.truth.image_id)).stem)[:60]
+            write_png(panel(drawn, titles), self._folder / f"{name}_{picture.position:05d}_{stem}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbTracker) and pictures:
+                self._track(logger, trainer.global_step, taxonomy, pictures)
+
+    def _track(self, logger: WandbTracker, step: int, taxonomy: Taxonomy, pictures: list[_Picture]) -> None:
+        try:
+            images = [to_wandb_image(p.truth.image, p.truth, p.raw, p.fused, taxonomy) for p in pictures]
+            logger.experiment.log({"pictures": images, "trainer/global_step": step})
+        except Exception as error:  # Tracking must not stop a run.
+            rank_zero_warn(f"W&B could not take the pictures: {error}")
+
+    def _plot_curves(self, trainer: Trainer) -> None:
+        if self._folder is None or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                logger.save()
+                plot_curves(Path(logger.log_dir, "metrics.csv"), self._folder / "curves.png")
+
+    def _plot_confusion(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._folder is None or not trainer.is_global_zero:
+            return
+        confusion = getattr(pl_module, "confusion", None)
+        if isinstance(confusion, Tensor) and bool(confusion.any()):
+            taxonomy: Taxonomy = pl_module.taxonomy  # type: ignore[assignment]
+            names = [category.name for category in taxonomy.semantic_categories]
+            plot_confusion(confusion, names, self._folder / "confusion.png")
+
+
+def _on_cpu(prediction: Prediction) -> Prediction:
+    tensors: dict[str, Any] = {
+        name: value.cpu() for name, value in vars(prediction).items() if isinstance(value, torch.Tensor)
+    }
+    return replace(prediction, **tensors)

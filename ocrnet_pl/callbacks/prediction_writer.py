@@ -1,0 +1,165 @@
+"""Predictions to files, batch by batch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+
+from ocrnet_pl.callbacks.run import run_folder
+from ocrnet_pl.files import complete_file, write_json
+from ocrnet_pl.metrics.detection import encode_instances
+from ocrnet_pl.structures import Batch, Prediction, Predictions, Taxonomy
+from ocrnet_pl.visualization import draw_prediction, write_png
+
+
+class PredictionWriter(Callback):
+    """Writes what ``predict`` finds into ``<run>/predictions/``, at the images' original sizes.
+
+    Per image, below the folders ``overlay``, ``semantic`` and ``panoptic`` and under the image's own path:
+
+    - an overlay to look at;
+    - the semantic map, a palette PNG of segmentation classes;
+    - the panoptic map, a PNG in COCO's coding (``id = R + 256 G + 65536 B``, 0 = void).
+
+    For all images together ``predictions.json`` in COCO's results format (``image_id`` is the image's path,
+    ``category_id`` counts the detection classes from 1), ``panoptic.json`` with the segments of each image, and
+    ``categories.json``. Each process writes its own images; the first joins the JSON files at the end.
+
+    Args:
+        min_score: Boxes below it are written to the JSON but not drawn.
+        overlays: Whether to draw overlays.
+    """
+
+    def __init__(self, min_score: float = 0.3, overlays: bool = True) -> None:
+        self.min_score = min_score
+        self.overlays = overlays
+        self._folder: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the run's folder."""
+        folder = run_folder(trainer)
+        self._folder = None if folder is None else folder / "predictions"
+
+    def _parts(self) -> Path:
+        assert self._folder is not None
+        return self._folder / ".parts"
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make room for this process's lines."""
+        if self._folder is not None:
+            self._parts().mkdir(parents=True, exist_ok=True)
+            (self._parts() / f"{trainer.global_rank}.jsonl").touch()
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one batch."""
+        if self._folder is None or not isinstance(outputs, Predictions):
+            return
+        taxonomy = pl_module.taxonomy
+        assert isinstance(taxonomy, Taxonomy)
+        lines = []
+        for prediction, truth in zip(outputs.best, batch.truths, strict=True):
+            name = f"{prediction.image_id}.png"
+            if self.overlays:
+                picture = draw_prediction(truth.image, prediction, taxonomy, threshold=self.min_score, min_side=0)
+                write_png(picture, self._folder / "overlay" / name)
+            self._write_maps(prediction, taxonomy, name)
+            entry = {"results": to_coco(prediction), "panoptic": _segments(prediction, taxonomy, name)}
+            lines.append(json.dumps(entry))
+        with (self._parts() / f"{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    def _write_maps(self, prediction: Prediction, taxonomy: Taxonomy, name: str) -> None:
+        assert self._folder is not None
+        if prediction.semantic is not None:
+            picture = Image.fromarray(prediction.semantic.cpu().numpy(), mode="P")
+            picture.putpalette([value for c in taxonomy.semantic_categories for value in c.color])
+            with complete_file(self._folder / "semantic" / name) as temporary:
+                picture.save(temporary, format="PNG")
+        if prediction.panoptic is not None:
+            ids = prediction.panoptic.cpu().numpy().astype(np.int64)
+            coded = np.stack((ids % 256, ids // 256 % 256, ids // 65536), -1).astype(np.uint8)
+            with complete_file(self._folder / "panoptic" / name) as temporary:
+                Image.fromarray(coded).save(temporary, format="PNG")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Join the processes' lines."""
+        trainer.strategy.barrier()
+        if self._folder is None or not trainer.is_global_zero:
+            return
+        results: list[dict[str, Any]] = []
+        panoptic: list[dict[str, Any]] = []
+        for part in sorted(self._parts().glob("*.jsonl")):
+            for line in part.read_text(encoding="utf-8").splitlines():
+                entry = json.loads(line)
+                results += entry["results"]
+                panoptic += [] if entry["panoptic"] is None else [entry["panoptic"]]
+        taxonomy = pl_module.taxonomy
+        assert isinstance(taxonomy, Taxonomy)
+        write_json(self._folder / "predictions.json", results)
+        write_json(self._folder / "panoptic.json", panoptic)
+        write_json(
+            self._folder / "categories.json",
+            {
+                "detection": [{"id": i, "name": c.name} for i, c in enumerate(taxonomy.detection_categories, 1)],
+                "semantic": [{"id": i, "name": c.name} for i, c in enumerate(taxonomy.semantic_categories)],
+                "panoptic": [
+                    {"id": i, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)}
+                    for i, c in enumerate(taxonomy.categories, 1)
+                ],
+            },
+        )
+        shutil.rmtree(self._parts())
+        print(f"Predictions: {self._folder}")
+
+
+def to_coco(prediction: Prediction) -> list[dict[str, Any]]:
+    """Return a prediction's boxes in COCO's results format, with run-length masks where it has an instance map."""
+    masks: list[bytes | None] = [None] * len(prediction.scores)
+    if prediction.instances is not None:
+        masks = list(encode_instances(prediction.instances, len(prediction.scores)))
+    results = []
+    rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), masks, strict=True)
+    for (x1, y1, x2, y2), score, label, mask in rows:
+        entry: dict[str, Any] = {
+            "image_id": prediction.image_id,
+            "category_id": label + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        if mask is not None and prediction.instances is not None:
+            entry["segmentation"] = {"size": list(prediction.instances.shape), "counts": mask.decode("ascii")}
+        results.append(entry)
+    return results
+
+
+def _segments(prediction: Prediction, taxonomy: Taxonomy, name: str) -> dict[str, Any] | None:
+    if prediction.panoptic is None:
+        return None
+    return {
+        "image_id": prediction.image_id,
+        "file_name": name,
+        "segments_info": [
+            {
+                "id": segment.id,
+                "category_id": segment.category + 1,
+                "isthing": int(taxonomy.categories[segment.category].is_thing),
+                "area": segment.area,
+                "score": segment.score,
+            }
+            for segment in prediction.segments
+        ],
+    }

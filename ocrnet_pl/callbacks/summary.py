@@ -1,0 +1,113 @@
+"""What came out of a run: ``summary.json`` and a table."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ocrnet_pl import __version__
+from ocrnet_pl.callbacks.results import results_tables
+from ocrnet_pl.callbacks.run import run_folder
+from ocrnet_pl.callbacks.throughput import Throughput
+from ocrnet_pl.files import write_json
+
+_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
+_SCORE = "val/score"
+
+
+class Summary(Callback):
+    """Writes ``summary.json`` at the end of fit, validate and test, and prints the figures raw beside fused.
+
+    The file holds: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished`` or ``interrupted``),
+    ``last`` and ``best`` (figures by their logged names), ``best_checkpoint``, ``epochs``, ``steps``, ``time_s``,
+    ``images_per_s``, ``seed``, ``versions``.
+
+    Args:
+        throughput: Measures the images a second.
+    """
+
+    def __init__(self, throughput: Throughput) -> None:
+        self._throughput = throughput
+        self._command = ""
+        self._folder: Path | None = None
+        self._start = time.perf_counter()
+        self._best: dict[str, float] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the clock and find the run's folder."""
+        self._folder = run_folder(trainer)
+        self._command = str(getattr(trainer.state.fn, "value", ""))
+        self._start = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best figures, so that a continued run knows them."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best figures."""
+        self._best = state_dict["best"]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the figures if they are the best so far."""
+        figures = self._figures(trainer)
+        if not trainer.sanity_checking and figures.get(_SCORE, 0.0) >= self._best.get(_SCORE, 0.0):
+            self._best = {key: value for key, value in figures.items() if key.startswith("val/")}
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and show."""
+        self._finish(trainer, "interrupted" if trainer.interrupted else "finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what is known."""
+        self._write(trainer, "interrupted")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write and show after validate and test, which have no hook of their own for their end."""
+        if stage in ("validate", "test") and stage == self._command:
+            self._finish(trainer, "finished")
+
+    @staticmethod
+    def _figures(trainer: Trainer) -> dict[str, float]:
+        return {key: float(value) for key, value in trainer.callback_metrics.items()}
+
+    def _finish(self, trainer: Trainer, status: str) -> None:
+        self._write(trainer, status)
+        if trainer.is_global_zero:
+            from rich.console import Console
+
+            for table in results_tables(self._figures(trainer), "test" if self._command == "test" else "val"):
+                Console().print(table)
+            if self._folder is not None:
+                print(f"Run folder: {self._folder}")
+
+    def _write(self, trainer: Trainer, status: str) -> None:
+        if self._folder is None or not trainer.is_global_zero:
+            return
+        checkpoint = trainer.checkpoint_callback
+        best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+        seed = os.environ.get("PL_GLOBAL_SEED")
+        last = self._figures(trainer)
+        content = {
+            "name": self._folder.parent.name,
+            "version": self._folder.name,
+            "command": self._command,
+            "status": status,
+            "last": last,
+            "best": self._best or last,
+            "best_checkpoint": str(best or trainer.ckpt_path or "") or None,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "time_s": round(time.perf_counter() - self._start, 2),
+            "images_per_s": round(self._throughput.images_per_s, 2),
+            "seed": None if seed is None else int(seed),
+            "versions": {"python": platform.python_version(), "ocrnet_pl": __version__}
+            | {package: metadata.version(package) for package in _PACKAGES},
+        }
+        write_json(self._folder / "summary.json", content)

@@ -1,0 +1,48 @@
+"""Images a second."""
+
+from __future__ import annotations
+
+import time
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ocrnet_pl.structures import Batch
+
+
+class Throughput(Callback):
+    """Logs ``train/images_per_s`` over all processes, waiting for data included, validation not.
+
+    Args:
+        every_n_steps: Steps from one figure to the next.
+
+    Attributes:
+        images_per_s: The mean over the run so far; 0 before the second step.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        self.every_n_steps = every_n_steps
+        self.images_per_s = 0.0
+        self._images = 0
+        self._seconds = 0.0
+        self._last: float | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock after whatever stood between the epochs."""
+        self._last = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._last = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the batch; the first after a pause only starts the clock."""
+        now = time.perf_counter()
+        if self._last is not None:
+            self._images += len(batch) * trainer.world_size
+            self._seconds += now - self._last
+            self.images_per_s = self._images / self._seconds
+            if trainer.global_step % self.every_n_steps == 0:
+                pl_module.log("train/images_per_s", self.images_per_s, batch_size=1)
+        self._last = now

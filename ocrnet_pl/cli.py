@@ -1,0 +1,279 @@
+"""The LightningCLI: subcommands, run folders, and errors in one line."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+# Imported for their classes: a config may then name them without their module.
+import ocrnet_pl.data.sources.coco
+import ocrnet_pl.data.sources.coco_panoptic
+import ocrnet_pl.data.sources.synthetic
+import ocrnet_pl.tracking  # noqa: F401
+from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
+from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.callbacks.guard import LossError, LossGuard
+from ocrnet_pl.callbacks.pictures import Pictures
+from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
+from ocrnet_pl.callbacks.summary import Summary
+from ocrnet_pl.callbacks.throughput import Throughput
+from ocrnet_pl.config_errors import check_files, explain
+from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.main import SUBCOMMANDS
+from ocrnet_pl.structures import Taxonomy
+from ocrnet_pl.task import OCRNetTask
+
+DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
+"""Set to 1, this environment variable shows the traceback behind a one-line error."""
+
+EXIT_ERROR, EXIT_USAGE, EXIT_SKIPPED, EXIT_TERMINATED = 1, 2, 3, 143
+"""The data or the setup is wrong; the command line or config is; predict left files out; the run was terminated."""
+
+MONITOR = "val/score"
+
+_SETTINGS: dict[str, dict[str, Any]] = {
+    # The results' table replaces Lightning's, which would list every class.
+    "validate": {"verbose": False},
+    "test": {"verbose": False},
+    # Predictions go to files, batch by batch; a list of all of them would fill the memory.
+    "predict": {"return_predictions": False},
+}
+"""What the command line sets of the trainer's own options."""
+
+
+def package_classes() -> list[str]:
+    """Return the import paths of the package's own classes that have been imported."""
+    return sorted(
+        f"{name}.{attribute}"
+        for name, module in list(sys.modules.items())
+        if name.startswith("ocrnet_pl.")
+        for attribute, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == name
+    )
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line instead of the usage of every option."""
+
+    words: list[str]
+    """The whole command line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and exit with status 2."""
+        if os.environ.get(DEBUG_VARIABLE) and ex is not None:
+            raise ex
+        line = explain(message, self._dotted_keys(), package_classes(), getattr(Parser, "words", []))
+        sys.stderr.write(f"error: {line}\n")
+        sys.exit(EXIT_USAGE)
+
+    def _dotted_keys(self) -> Iterator[str]:
+        parsers: list[Any] = [self]
+        subcommands = getattr(self, "_subcommands_action", None)
+        if subcommands is not None:
+            parsers += list(subcommands.choices.values())
+        for parser in parsers:
+            for action in parser._actions:
+                if action.dest and not action.dest.startswith("_"):
+                    yield action.dest
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the config in the run's folder, and in the tracker."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save once, at the start."""
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                # Made first: it warns about a folder in which it finds other files.
+                _ = logger.experiment
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hand the config to Weights & Biases, on the first process."""
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_config"):
+                import yaml
+
+                logger.log_config(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+
+
+class OCRNetCLI(LightningCLI):
+    """``OCRNetTask`` and ``JointDataModule`` with the project's callbacks and run folders."""
+
+    _taxonomy: Taxonomy | None = None
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Return a parser that takes no abbreviated keys: argparse would take a mistyped key for one."""
+        kwargs["dump_header"] = ["Run it again with: python train.py fit --config FILE"]
+        return super().init_parser(**kwargs, allow_abbrev=False)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the subcommands, each with the trainer's options that the command line sets itself."""
+        return {name: LightningCLI.subcommands()[name] | set(_SETTINGS.get(name, {})) for name in SUBCOMMANDS}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's name, the links from data to model, and the callbacks."""
+        parser.add_argument("--name", type=str, default="run", help="Name of the run's folder.")
+        parser.add_argument(
+            "--version", type=str, default=None, help="Folder below the name; by default version_0, version_1, ..."
+        )
+        parser.link_arguments("data", "model.taxonomy", compute_fn=self._choose_taxonomy, apply_on="instantiate")
+        parser.link_arguments("data.size", "model.input_size", apply_on="instantiate")
+        for split in ("train", "val", "test"):
+            # Sources without a root, which read no files, are left alone.
+            parser.link_arguments("data.root", f"data.{split}.init_args.root")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(EMA, "ema")
+        parser.add_lightning_class_args(Pictures, "pictures")
+        parser.add_lightning_class_args(PredictionWriter, "prediction")
+        parser.add_lightning_class_args(LossGuard, "guard")
+        parts = "ocrnet_pl"
+        parser.set_defaults(
+            {
+                "trainer.default_root_dir": "runs",
+                "trainer.log_every_n_steps": 10,
+                "early_stopping.monitor": MONITOR,
+                "early_stopping.mode": "max",
+                "early_stopping.patience": 30,
+                "model.encoder": {"class_path": f"{parts}.models.encoder.TimmEncoder"},
+                "model.postprocess": {
+                    "class_path": f"{parts}.inference.fusion.FusionPostProcess",
+                    "init_args": {"decode": {"class_path": f"{parts}.inference.decode.Decode"}},
+                },
+                "model.detection_loss": {
+                    "class_path": f"{parts}.losses.detection.QualityDetectionLoss",
+                    "init_args": {
+                        "assigner": {"class_path": f"{parts}.losses.assignment.TaskAlignedAssigner"},
+                        "box_loss": {"class_path": f"{parts}.losses.boxes.GIoULoss"},
+                    },
+                },
+                "model.segmentation_loss": {"class_path": f"{parts}.losses.segmentation.CrossEntropyDiceLoss"},
+            }
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return the trainer with the run's folder and the loggers that write to it."""
+        root = Path(self._get(self.config_init, "trainer")["default_root_dir"])
+        name, version = self._get(self.config_init, "name"), self._get(self.config_init, "version")
+        if version is not None and (root / name / version / "config.yaml").exists():
+            raise ValueError(
+                f"run folder {str(root / name / version)!r}: it holds a run already; give another --version"
+            )
+        table = CSVLogger(root, name=name, version=version)
+        given = self._get(self.config_init, "trainer").get("logger")
+        others: list[Logger] = [] if not given or given is True else given if isinstance(given, list) else [given]
+        for logger in others:
+            if hasattr(logger, "use_folder"):
+                logger.use_folder(Path(table.log_dir), f"{name}/{Path(table.log_dir).name}")
+        return super().instantiate_trainer(logger=[table, *others], **kwargs)
+
+    def _parse_ckpt_path(self) -> None:
+        """Do not let the checkpoint's settings override those that were given here."""
+
+    def before_instantiate_classes(self) -> None:
+        """Let a checkpoint stand in for what training started from: encoder weights and, to predict, the data."""
+        config = self.config[self.config["subcommand"]]
+        path = config.get("ckpt_path")
+        if self.config["subcommand"] == "fit" or not path:
+            return
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"ckpt_path {path!r}: no such file")
+        encoder = config["model"]["encoder"]["init_args"]
+        if "weights" in encoder:
+            encoder["weights"] = None
+        if self.config["subcommand"] == "predict":
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            if "taxonomy" not in content:
+                raise ValueError(f"ckpt_path {path!r}: not a checkpoint of this project, it has no taxonomy")
+            self._taxonomy = Taxonomy.from_dict(content["taxonomy"])
+            config["data"]["root"] = None
+            for split in ("train", "val", "test"):
+                config["data"][split] = None
+
+    def _choose_taxonomy(self, data: JointDataModule) -> Taxonomy:
+        return self._taxonomy or data.taxonomy
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Wait for :meth:`execute`: mistakes in building and in running are told apart."""
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return super()._prepare_subcommand_kwargs(subcommand) | _SETTINGS.get(subcommand, {})
+
+    def execute(self) -> None:
+        """Run the subcommand."""
+        super()._run_subcommand(str(self.subcommand))
+
+
+def _one_line(error: BaseException) -> str:
+    """Return the last line of an error, which for one out of a loading process stands behind its traceback."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    last = lines[-1].strip()
+    return last.removeprefix("ocrnet_pl.data.errors.DataError: ") if "Traceback" in str(error) else " ".join(lines)
+
+
+def run(words: list[str]) -> None:
+    """Run a subcommand; mistakes in configs and data end it with one line and a status that is not 0.
+
+    Args:
+        words: The command line, without the program's name.
+    """
+    Parser.words = words
+    throughput = Throughput()
+    # Noise between Lightning and torch, of no use to anybody here.
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    try:
+        check_files(words)
+        cli = OCRNetCLI(
+            OCRNetTask,
+            JointDataModule,
+            save_config_callback=SaveConfig,
+            parser_class=Parser,
+            # The summary stands last, so that it sees what all others have logged.
+            trainer_defaults={"callbacks": [LearningRateMonitor("step"), throughput, Summary(throughput)]},
+            seed_everything_default=0,
+            # Lightning warns of arguments that come from elsewhere than the command line.
+            args=None if words == sys.argv[1:] else words,
+            auto_configure_optimizers=False,
+        )
+    except (ValueError, OSError, MisconfigurationException) as error:
+        _fail(error)
+    try:
+        cli.execute()
+    except (DataError, LossError, MisconfigurationException) as error:
+        _fail(error)
+    except SystemExit:
+        # Lightning ends a terminated run with status 0; nobody may take it for a finished one.
+        if cli.trainer.received_sigterm:
+            sys.exit(EXIT_TERMINATED)
+        raise
+    if cli.trainer.received_sigterm:
+        sys.exit(EXIT_TERMINATED)
+    if cli.subcommand == "predict" and cli.datamodule.skipped:
+        for path, reason in cli.datamodule.skipped:
+            sys.stderr.write(f"skipped: {path}: {reason}\n")
+        sys.stderr.write(f"error: {len(cli.datamodule.skipped)} file(s) could not be read as images\n")
+        sys.exit(EXIT_SKIPPED)
+
+
+def _fail(error: BaseException) -> NoReturn:
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    sys.stderr.write(f"error: {_one_line(error)}\n")
+    sys.exit(EXIT_ERROR)

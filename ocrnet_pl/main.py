@@ -1,0 +1,57 @@
+"""The entry point, light enough to answer ``--help`` at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+SUBCOMMANDS = {
+    "fit": "train and validate",
+    "validate": "evaluate a checkpoint on the validation set",
+    "test": "evaluate a checkpoint on the test set",
+    "predict": "write predictions for a folder of images",
+}
+"""What the command line does; the names are Lightning's."""
+
+
+def overview() -> str:
+    """Return the help that lists the subcommands."""
+    width = max(map(len, SUBCOMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in SUBCOMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: train.py SUBCOMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]",
+            "",
+            "Joint object detection and semantic segmentation: one network, one pass.",
+            "",
+            "subcommands:",
+            *lines,
+            "",
+            "options of a subcommand:",
+            "  --config FILE       a YAML file; a later one overrides an earlier one",
+            "  --KEY VALUE         any key of the config, such as --trainer.max_epochs 20 or --data.batch_size 8",
+            "  --ckpt_path FILE    a checkpoint to evaluate, predict with, or continue from",
+            "  --print_config      print the whole configuration with its defaults, and exit",
+            "  --help              every key with its type and meaning",
+            "",
+            "example: python train.py fit --config configs/quickstart.yaml",
+        ]
+    )
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: Instead of the process's own arguments.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        if not words:
+            sys.exit(2)
+        return
+    # Lightning takes seconds to import, which the overview has no use for.
+    from ocrnet_pl.cli import run
+
+    run(words)
