@@ -181,7 +181,7 @@ class OCRNetTask(LightningModule):
 
     def _evaluate(self, batch: Batch, metrics: EvaluationMetrics) -> Predictions:
         predictions = self.network.postprocessed(self(batch.images), batch.placements)
-        for group in (predictions.raw, predictions.fused or []):
+        for group in (predictions.raw, predictions.best):
             for prediction, image_id, path in zip(group, batch.image_ids, batch.paths, strict=True):
                 prediction.image_id, prediction.path = image_id, path
         # The trial batches before training must not count.

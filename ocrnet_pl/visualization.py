@@ -86,6 +86,9 @@ def draw_prediction(
 
     Returns:
         uint8 [3, H', W'].
+
+    Raises:
+        ValueError: A map's size is not the image's.
     """
     kept = (prediction.scores >= threshold).cpu()
     rows = kept.nonzero()[:, 0].tolist()
@@ -114,6 +117,9 @@ def draw_truth(sample: Sample, taxonomy: Taxonomy, *, min_side: int = 512) -> Te
 
     Returns:
         uint8 [3, H', W'].
+
+    Raises:
+        ValueError: A map's size is not the image's.
     """
     labels = [int(label) for label in sample.labels]
     texts = [taxonomy.detection_categories[label].name for label in labels]
@@ -145,8 +151,8 @@ def panel(images: Sequence[Tensor], titles: Sequence[str]) -> Tensor:
         draw.text((x, _MARGIN), title, fill=_INK, font=font)
         page.paste(to_pil_image(_plain(image)), (x, header + _MARGIN))
         x += image.shape[-1] + _MARGIN
-    picture: Tensor = pil_to_tensor(page)
-    return picture
+    drawn: Tensor = pil_to_tensor(page)
+    return drawn
 
 
 def write_png(image: Tensor, path: str | os.PathLike[str]) -> None:
@@ -159,7 +165,7 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().as_subclass(Tensor).cpu()
 
 
-def to_rgb(image: Tensor) -> Tensor:
+def _rgb(image: Tensor) -> Tensor:
     """Show any number of channels as three."""
     image = _plain(image)
     channels = image.shape[0]
@@ -204,17 +210,22 @@ def _enlarge(layers: _Layers, factor: int) -> _Layers:
 
 
 def _draw(layers: _Layers, taxonomy: Taxonomy, min_side: int) -> Tensor:
-    planes: dict[str, Any] = {
-        name: None if plane is None else _plain(plane).long()
-        for name, plane in (("semantic", layers.semantic), ("instances", layers.instances))
-    }
-    layers = replace(layers, image=to_rgb(layers.image), **planes)
-    longest = max(layers.image.shape[-2:])
+    size = layers.image.shape[-2:]
+    for name, plane in (("semantic", layers.semantic), ("instance", layers.instances)):
+        if plane is not None and plane.shape != size:
+            raise ValueError(f"the {name} map is {list(plane.shape)}, the image {list(size)}")
+    layers = replace(
+        layers,
+        image=_rgb(layers.image),
+        semantic=None if layers.semantic is None else _plain(layers.semantic).long(),
+        instances=None if layers.instances is None else _plain(layers.instances).long(),
+    )
+    longest = max(size)
     layers = _enlarge(layers, max(1, math.ceil(min_side / longest)))
     canvas = to_pil_image(_tint(layers, taxonomy))
     _draw_boxes(canvas, layers, taxonomy.detection_categories)
-    picture: Tensor = pil_to_tensor(canvas)
-    return picture
+    drawn: Tensor = pil_to_tensor(canvas)
+    return drawn
 
 
 def _tint(layers: _Layers, taxonomy: Taxonomy) -> Tensor:
@@ -227,6 +238,10 @@ def _tint(layers: _Layers, taxonomy: Taxonomy) -> Tensor:
         strength = torch.zeros(IGNORE_INDEX + 1)
         # A thing's pixels that belong to no drawn instance are tinted like stuff.
         strength[: taxonomy.num_semantic] = _STUFF_ALPHA
+        stuff = [index for index, category in enumerate(taxonomy.semantic_categories) if not category.is_thing]
+        if len(stuff) == 1:
+            # A lone stuff class is the background: a tint would only dull the image.
+            strength[stuff] = 0
         alpha = strength[layers.semantic][..., None]
     if layers.instances is not None and layers.labels:
         categories = taxonomy.detection_categories
@@ -235,7 +250,7 @@ def _tint(layers: _Layers, taxonomy: Taxonomy) -> Tensor:
         inside = (layers.instances > 0)[..., None]
         color = torch.where(inside, table[layers.instances], color)
         alpha = torch.where(inside, _THING_ALPHA, alpha)
-        outline = _outline(layers.instances)[..., None]
+        outline = _outline(layers.instances, max(1, round(max(height, width) / 400)))[..., None]
         pale = table + (255 - table) * 0.35
         color = torch.where(outline, pale[layers.instances], color)
         alpha = torch.where(outline, 0.95, alpha)
@@ -243,13 +258,16 @@ def _tint(layers: _Layers, taxonomy: Taxonomy) -> Tensor:
     return blended.round().clamp(0, 255).to(torch.uint8).permute(2, 0, 1).contiguous()
 
 
-def _outline(instances: Tensor) -> Tensor:
-    """Return the pixels of instances that have a neighbour outside, bool [H, W]."""
-    padded = F.pad(instances[None, None].float(), (1, 1, 1, 1), mode="replicate")[0, 0]
-    height, width = instances.shape
+def _outline(instances: Tensor, width: int) -> Tensor:
+    """Return the pixels of instances that have a neighbor outside within ``width`` pixels, bool [H, W]."""
     differs = torch.zeros_like(instances, dtype=torch.bool)
-    for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        differs |= padded[y : y + height, x : x + width] != instances
+    for step in range(1, width + 1):
+        across = instances[:, step:] != instances[:, :-step]
+        differs[:, step:] |= across
+        differs[:, :-step] |= across
+        down = instances[step:] != instances[:-step]
+        differs[step:] |= down
+        differs[:-step] |= down
     return differs & (instances > 0)
 
 

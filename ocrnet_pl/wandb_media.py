@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor
 
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
-from ocrnet_pl.visualization import to_rgb
 
 if TYPE_CHECKING:
     import wandb
@@ -81,7 +80,9 @@ def to_wandb_image(
 
     size = int(sample_image.shape[-2]), int(sample_image.shape[-1])
     boxes, masks = overlay_data(size, truth, raw, fused, taxonomy)
-    pixels = to_rgb(sample_image).permute(1, 2, 0).contiguous().numpy()
+    image = sample_image.detach().as_subclass(Tensor).cpu()
+    rgb = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
+    pixels = rgb.permute(1, 2, 0).contiguous().numpy()
     return wandb.Image(pixels, boxes=boxes, masks=masks, caption=str(truth.image_id))
 
 

@@ -177,7 +177,7 @@ class FusionPostProcess(PostProcess):
         claims = semantic.flatten()[pixels.pixel] == of_class[pixels.box]
         instances = paint(pixels, claims, scores[pixels.box], size)
         prediction = Prediction(boxes, scores, labels, semantic.to(torch.uint8), instances)
-        return self._with_panoptic(prediction, taxonomy)
+        return self._with_panoptic(prediction, taxonomy, scores)
 
     def fuse(self, detections: Detections, probability: Tensor, taxonomy: Taxonomy) -> Prediction:
         """Merge with each side correcting the other; arguments as for :meth:`merge`."""
@@ -219,16 +219,17 @@ class FusionPostProcess(PostProcess):
             corrected.view(size).to(torch.uint8),
             lookup[instances.long()],
         )
-        return self._with_panoptic(prediction, taxonomy)
+        # Whether an object is there was the detector's to say; the pixels only moved its rank.
+        return self._with_panoptic(prediction, taxonomy, scores[order])
 
-    def _with_panoptic(self, prediction: Prediction, taxonomy: Taxonomy) -> Prediction:
+    def _with_panoptic(self, prediction: Prediction, taxonomy: Taxonomy, confidence: Tensor) -> Prediction:
         """Add the panoptic map: confident instances, then stuff; what is left is void."""
         assert prediction.instances is not None and prediction.semantic is not None
         count = len(prediction.scores)
         device = prediction.scores.device
         areas = torch.bincount(prediction.instances.flatten(), minlength=count + 1)[1:]
         box_areas = (prediction.boxes[:, 2:] - prediction.boxes[:, :2]).clamp(min=1).prod(-1)
-        good = (prediction.scores >= self.mask_threshold) & (areas >= self.min_fill * box_areas) & (areas > 0)
+        good = (confidence >= self.mask_threshold) & (areas >= self.min_fill * box_areas) & (areas > 0)
         segment_of = torch.where(good, good.cumsum(0), 0)
         panoptic = torch.cat((segment_of.new_zeros(1), segment_of))[prediction.instances.long()]
         things = int(good.sum())

@@ -193,7 +193,7 @@ class _Thing:
     def __init__(self, rng: np.random.Generator, size: tuple[int, int], sizes: tuple[float, float]) -> None:
         self.label = int(rng.integers(len(SHAPES)))
         # Even in the logarithm, bent so that the smallest, which are a few pixels, stay rare.
-        share = sizes[0] * (sizes[1] / sizes[0]) ** (rng.random() ** 0.5)
+        share = sizes[0] * (sizes[1] / sizes[0]) ** (rng.random() ** 0.4)
         radius = max(3.0, share * min(size) / 2)
         center = rng.random(2) * size
         angle = rng.random() * 2 * np.pi

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.callbacks.guard import LossError, LossGuard
+from ocrnet_pl.data.sources.synthetic import SyntheticSource
+from ocrnet_pl.files import complete_file, write_json
+from ocrnet_pl.task import OCRNetTask
+from tests.test_task import make_data, make_task, make_trainer
+
+
+class Recorder(Callback):
+    """Keeps the live weights after every step, before the average sees them or after."""
+
+    def __init__(self) -> None:
+        self.weights: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        self.weights.append(next(pl_module.parameters()).detach().clone())
+
+
+def fit(tmp_path: Path, callbacks: list[Callback], task: OCRNetTask | None = None, **options: object) -> OCRNetTask:
+    source = SyntheticSource(length=8, seed=5, size=64)
+    torch.manual_seed(0)
+    task = task or make_task(source.taxonomy)
+    make_trainer(tmp_path, callbacks=callbacks, **options).fit(task, make_data(source, source))
+    return task
+
+
+def test_the_average_follows_its_formula(tmp_path: Path) -> None:
+    recorder = Recorder()
+    task = fit(tmp_path, [recorder, EMA(decay=0.3)], max_epochs=3)
+    average = recorder.weights[0].clone()
+    # The first update copies; the decay of the n-th is min(0.3, (1 + n) / (10 + n)).
+    for updates, weights in enumerate(recorder.weights[1:], 1):
+        decay = min(0.3, (1 + updates) / (10 + updates))
+        average = decay * average + (1 - decay) * weights
+    torch.testing.assert_close(next(task.parameters()).detach(), average)
+
+
+def test_no_average_when_switched_off(tmp_path: Path) -> None:
+    recorder = Recorder()
+    task = fit(tmp_path, [recorder, EMA(decay=0)], max_epochs=2)
+    assert torch.equal(next(task.parameters()), recorder.weights[-1])
+
+
+class FailInValidation(Callback):
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if not trainer.sanity_checking:
+            raise RuntimeError("stop here")
+
+
+def test_live_weights_come_back_when_validation_fails(tmp_path: Path) -> None:
+    source = SyntheticSource(length=8, seed=5, size=64)
+    torch.manual_seed(0)
+    task, recorder = make_task(source.taxonomy), Recorder()
+    with pytest.raises(RuntimeError, match="stop here"):
+        fit(tmp_path, [recorder, EMA(decay=0.9), FailInValidation()], task)
+    assert torch.equal(next(task.parameters()), recorder.weights[-1])
+
+
+def test_averaging_resumes_exactly(tmp_path: Path) -> None:
+    whole = fit(tmp_path / "a", [EMA(0.9)], max_epochs=4, max_steps=8)
+    source = SyntheticSource(length=8, seed=5, size=64)
+    torch.manual_seed(0)
+    half = make_task(source.taxonomy)
+
+    class StopAfterTwo(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+                trainer.should_stop = True
+
+    fit(tmp_path / "b", [EMA(0.9), StopAfterTwo()], half, max_epochs=4, max_steps=8)
+    torch.manual_seed(7)
+    resumed = make_task(source.taxonomy)
+    trainer = make_trainer(tmp_path / "c", callbacks=[EMA(0.9)], max_epochs=4, max_steps=8)
+    trainer.fit(resumed, make_data(source, source), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    for (name, want), got in zip(whole.named_parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(got, want, msg=name, rtol=0, atol=0)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(tmp_path: Path) -> None:
+    source = SyntheticSource(length=8, seed=5, size=64)
+    task = make_task(source.taxonomy, segmentation_weight=math.nan)
+    with pytest.raises(LossError, match=r"synthetic-5-\d"):
+        fit(tmp_path, [LossGuard()], task)
+
+
+def test_json_has_no_nan_and_appears_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": math.nan, "y": [1.5, math.inf]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [1.5, None]}
+    with pytest.raises(RuntimeError), complete_file(tmp_path / "b.json") as unfinished:
+        unfinished.write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
