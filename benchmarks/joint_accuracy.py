@@ -37,13 +37,14 @@ def main() -> None:
     """Train all, then print a row a seed and the means."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, help="where to keep the runs; by default they are removed")
     parser.add_argument("arguments", nargs="+", help="what train.py fit takes, after --")
     options = parser.parse_args()
     results: dict[str, list[dict[str, float]]] = {name: [] for name in NETWORKS}
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory() as temporary:
         for seed in options.seeds:
             for name, extra in NETWORKS.items():
-                folder = Path(root) / f"{name.replace(' ', '_')}_{seed}"
+                folder = (options.folder or Path(temporary)) / f"{name.replace(' ', '_')}_{seed}"
                 results[name].append(train([*options.arguments, *extra], seed, folder))
     for metric, twin in METRICS.items():
         print(f"\n{metric}: joint against {twin}, equal steps")

@@ -237,6 +237,7 @@ def run(words: list[str]) -> None:
     Parser.words = words
     throughput = Throughput()
     # Noise between Lightning and torch, of no use to anybody here.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     try:
         check_files(words)
@@ -248,8 +249,7 @@ def run(words: list[str]) -> None:
             # The summary stands last, so that it sees what all others have logged.
             trainer_defaults={"callbacks": [LearningRateMonitor("step"), throughput, Summary(throughput)]},
             seed_everything_default=0,
-            # Lightning warns of arguments that come from elsewhere than the command line.
-            args=None if words == sys.argv[1:] else words,
+            args=words,
             auto_configure_optimizers=False,
         )
     except (ValueError, OSError, MisconfigurationException) as error:

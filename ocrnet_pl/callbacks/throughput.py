@@ -12,15 +12,11 @@ from ocrnet_pl.structures import Batch
 class Throughput(Callback):
     """Logs ``train/images_per_s`` over all processes, waiting for data included, validation not.
 
-    Args:
-        every_n_steps: Steps from one figure to the next.
-
     Attributes:
         images_per_s: The mean over the run so far; 0 before the second step.
     """
 
-    def __init__(self, every_n_steps: int = 10) -> None:
-        self.every_n_steps = every_n_steps
+    def __init__(self) -> None:
         self.images_per_s = 0.0
         self._images = 0
         self._seconds = 0.0
@@ -43,6 +39,6 @@ class Throughput(Callback):
             self._images += len(batch) * trainer.world_size
             self._seconds += now - self._last
             self.images_per_s = self._images / self._seconds
-            if trainer.global_step % self.every_n_steps == 0:
+            if trainer.global_step % int(getattr(trainer, "log_every_n_steps", 1)) == 0:
                 pl_module.log("train/images_per_s", self.images_per_s, batch_size=1)
         self._last = now
