@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 import warnings
@@ -91,15 +92,7 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the config in the run's folder, and in the tracker."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save once, at the start."""
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger):
-                # Made first: it warns about a folder in which it finds other files.
-                _ = logger.experiment
-        super().setup(trainer, pl_module, stage)
+    """Saves the config in the run's folder and hands it to Weights & Biases."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hand the config to Weights & Biases, on the first process."""
@@ -193,9 +186,9 @@ class OCRNetCLI(LightningCLI):
             return
         if not Path(path).is_file():
             raise FileNotFoundError(f"ckpt_path {path!r}: no such file")
-        encoder = config["model"]["encoder"]["init_args"]
-        if "weights" in encoder:
-            encoder["weights"] = None
+        arguments = config["model"]["encoder"].get("init_args")
+        if arguments and "weights" in arguments:
+            arguments["weights"] = None
         if self.config["subcommand"] == "predict":
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             if "taxonomy" not in content:
@@ -238,6 +231,12 @@ def run(words: list[str]) -> None:
     throughput = Throughput()
     # Noise between Lightning and torch, of no use to anybody here.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    warnings.filterwarnings("ignore", message="The dirpath has changed")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+    # Every process computed these from all images: there is nothing to synchronise.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(val|test)/")
+    # The folder is new; Weights & Biases, which Lightning starts first, may have put its own there.
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     try:
         check_files(words)

@@ -8,22 +8,38 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 _OWNER = re.compile(r'Parser key "([^"]+)"')
-_UNKNOWN_KEY = re.compile(r"does not accept option '([^']+)'|[Uu]nrecognized arguments?:? +(\S+)")
+_UNKNOWN_KEY = re.compile(r"(?:Group '([^']+)' )?does not accept option '([^']+)'|[Uu]nrecognized arguments?:? +(\S+)")
 _UNKNOWN_ARGUMENT = re.compile(r"Option '([^']+)' is not accepted")
-_GIVEN_CLASS = re.compile(r"class_path[= ]'([\w.]+)'")
 _UNKNOWN_CLASS = re.compile(
     r"Expected a dot import path string: ([\w.]+)|Import path ([\w.]+)|[Uu]nexpected import path format: ([\w.]+)"
 )
 _WRONG_TYPE = re.compile(r"Expected an? (?:<class '([^']+)'>|(\S[^.\n]*))\. Got value: (.*)")
+_PLUMBING = re.compile(r"\.?\b(?:init_args|class_path|dict_kwargs)\b")
 
 
 class DuplicateKeyError(ValueError):
     """A key that stands twice in one mapping of a YAML file, where the last would win silently."""
+
+
+class Entry(NamedTuple):
+    """One setting, as a user wrote it.
+
+    Attributes:
+        where: ``config 'x.yaml', line 3: ``, or nothing for the command line.
+        path: Dotted keys, without ``init_args``; a class's own path has the key of what it is the class of.
+        value: Of a scalar; nothing for a mapping or a list.
+        is_class: The value is a class path.
+    """
+
+    where: str
+    path: str
+    value: str
+    is_class: bool
 
 
 def find_duplicate(text: str) -> tuple[str, int] | None:
@@ -76,6 +92,36 @@ def check_files(words: list[str]) -> None:
             raise DuplicateKeyError(f"config {name!r}, line {duplicate[1]}: the key {duplicate[0]!r} stands twice")
 
 
+def entries(words: list[str]) -> list[Entry]:
+    """Return what a command line and its config files set; what overrides stands before what it overrides."""
+    found = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--"):
+            key, _, value = word[2:].partition("=")
+            path = _PLUMBING.sub("", key)
+            found.append(Entry("", path, value or following, key.endswith("class_path")))
+    for name in reversed(list(config_files(words))):
+        if Path(name).is_file():
+            text = Path(name).read_text(encoding="utf-8")
+            found += _entries_of(yaml.compose(text, Loader=yaml.SafeLoader), name, "")
+    return found
+
+
+def _entries_of(node: Any, file: str, path: str) -> Iterator[Entry]:
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from _entries_of(child, file, path)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = str(key.value).rstrip("+")
+            own = path if _PLUMBING.fullmatch(name) else f"{path}.{name}".lstrip(".")
+            scalar = str(value.value) if isinstance(value, yaml.ScalarNode) else ""
+            if name != "init_args":
+                where = f"config {file!r}, line {key.start_mark.line + 1}: "
+                yield Entry(where, own, scalar, name == "class_path")
+            yield from _entries_of(value, file, own)
+
+
 def _arguments_of(class_path: str, known: Iterable[str]) -> list[str]:
     """Return the constructor arguments of a class given by path or by the short name of a known one."""
     candidates = [class_path, *(path for path in known if path.rpartition(".")[2] == class_path)]
@@ -89,8 +135,9 @@ def _arguments_of(class_path: str, known: Iterable[str]) -> list[str]:
     return []
 
 
-def _closest(name: str, valid: list[str]) -> str:
+def _closest(name: str, valid: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` with the closest valid name, or nothing if none is close."""
+    valid = list(valid)
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     if not near and "." in name:
         leaf = name.rpartition(".")[2]
@@ -98,18 +145,31 @@ def _closest(name: str, valid: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _line_of(key: str, words: list[str], value: str = "") -> str:
-    """Return where a config file has the key, as ``config 'x.yaml', line 3: ``, or nothing."""
-    leaf = key.rpartition(".")[2].rstrip("+")
-    pattern = re.compile(rf"^\s*-?\s*['\"]?{re.escape(leaf)}['\"]?\+?\s*:.*{re.escape(value)}")
-    for name in config_files(words):
-        path = Path(name)
-        if not path.is_file():
-            continue
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if pattern.match(line):
-                return f"config {name!r}, line {number}: "
-    return ""
+def _where(given: list[Entry], path: str, value: str = "") -> str:
+    """Return where a setting stands; nothing if the command line or no file has it."""
+    return next((entry.where for entry in given if entry.path == path and value in entry.value), "")
+
+
+def _unknown_key(key: str, keys: list[str], given: list[Entry]) -> str:
+    """Blame the first part of a dotted key that is not the beginning of any valid one."""
+    prefixes = {".".join(valid.split(".")[:depth]) for valid in keys for depth in range(1, valid.count(".") + 2)}
+    parts = key.split(".")
+    wrong = next((p for n in range(1, len(parts)) if (p := ".".join(parts[:n])) not in prefixes), key)
+    level = [prefix for prefix in prefixes if prefix.count(".") == wrong.count(".")]
+    hint = _closest(wrong, sorted(level)) or _closest(key, keys)
+    return f"{_where(given, wrong)}there is no key {wrong!r}{hint}"
+
+
+def _unknown_argument(argument: str, classes: list[str], given: list[Entry]) -> str:
+    """Name the part whose class does not take the argument."""
+    nowhere = Entry("", "", "", False)
+    entry = next((e for e in given if e.path.rpartition(".")[2] == argument and "." in e.path), nowhere)
+    owner = entry.path.rpartition(".")[0]
+    of_owner = [e.value for e in given if e.path == owner and e.value and (e.is_class or not e.where)]
+    valid = _arguments_of(of_owner[0], classes) if of_owner else []
+    of = f" of {of_owner[0].rpartition('.')[2]}" if of_owner else ""
+    hint = _closest(argument, valid) or (f"; it has {', '.join(valid)}" if valid else "")
+    return f"{entry.where}{owner + ': ' if owner else ''}there is no option {argument!r}{of}{hint}"
 
 
 def explain(message: str, keys: Iterable[str], classes: Iterable[str], words: list[str]) -> str:
@@ -124,26 +184,20 @@ def explain(message: str, keys: Iterable[str], classes: Iterable[str], words: li
     Returns:
         One line that names the file, the key and, for an unknown key or class, the closest valid one.
     """
-    keys, classes = list(keys), list(classes)
-    owner = match.group(1) if (match := _OWNER.search(message)) else ""
+    keys, classes, given = list(keys), list(classes), entries(words)
+    owner = _PLUMBING.sub("", match.group(1)) if (match := _OWNER.search(message)) else ""
 
     if match := _UNKNOWN_KEY.search(message):
-        key = next(filter(None, match.groups())).lstrip("-").partition("=")[0]
-        key = re.sub(r"\.(class_path|init_args)(\..*)?$", "", key)
-        return f"{_line_of(key, words)}there is no key {key!r}{_closest(key, keys)}"
+        group, option, word = match.groups()
+        key = word.lstrip("-").partition("=")[0] if word else f"{group}.{option}" if group else option
+        return _unknown_key(_PLUMBING.sub("", key), keys, given)
     if match := _UNKNOWN_ARGUMENT.search(message):
-        given = _GIVEN_CLASS.search(message)
-        valid = _arguments_of(given.group(1), classes) if given else []
-        argument = match.group(1)
-        of = f" of {given.group(1).rpartition('.')[2]}" if given else ""
-        hint = _closest(argument, valid) or (f"; it has {', '.join(valid)}" if valid else "")
-        return f"{_line_of(argument, words)}{owner}: there is no option {argument!r}{of}{hint}"
+        return _unknown_argument(match.group(1).rpartition(".")[2], classes, given)
     if match := _UNKNOWN_CLASS.search(message):
         name = next(filter(None, match.groups()))
         hint = _closest(name.rpartition(".")[2], [path.rpartition(".")[2] for path in classes])
-        return f"{_line_of('class_path', words, name)}{owner}: there is no class {name!r}{hint}"
+        return f"{_where(given, owner, name)}{owner}: there is no class {name!r}{hint}"
     if match := _WRONG_TYPE.search(message):
         expected, value = match.group(1) or match.group(2), match.group(3).strip()
-        return f"{_line_of(owner, words)}{owner}: expected {expected}, got {value!r}"
-    where = _line_of(owner, words) if owner else ""
-    return where + " ".join(message.split())
+        return f"{_where(given, owner)}{owner}: expected {expected}, got {value!r}"
+    return (_where(given, owner) if owner else "") + " ".join(message.split())

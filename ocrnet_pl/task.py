@@ -31,6 +31,16 @@ from ocrnet_pl.structures import Batch, Output, PostProcess, Predictions, Taxono
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 
 
+class _SharedFactory:
+    """A factory that copies of the task share: the command line's holds on to the parser and, by it, the trainer."""
+
+    def __init__(self, factory: OptimizerFactory) -> None:
+        self.factory = factory
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _SharedFactory:
+        return self
+
+
 class EvaluationMetrics(nn.Module):
     """The metrics of one stage: those of the raw predictions, and the same after fusion under ``fused_``.
 
@@ -146,7 +156,7 @@ class OCRNetTask(LightningModule):
         self.segmentation_loss = segmentation_loss or CrossEntropyDiceLoss()
         self.detection_weight = detection_weight
         self.segmentation_weight = segmentation_weight
-        self._optimizer = optimizer
+        self._optimizer = _SharedFactory(optimizer)
         self._encoder_lr = encoder_lr
         self._warmup_steps = warmup_steps
         self._final_lr = final_lr
@@ -230,7 +240,7 @@ class OCRNetTask(LightningModule):
         Raises:
             ValueError: The run has no planned end, which the schedule needs.
         """
-        optimizer = self._optimizer(parameter_groups(self.network))
+        optimizer = self._optimizer.factory(parameter_groups(self.network))
         adjust_groups(optimizer, self._encoder_lr if self.network.encoder.pretrained else 1.0)
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):

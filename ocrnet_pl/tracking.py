@@ -80,6 +80,8 @@ class WandbTracker(WandbLogger):
             tags=tags,
             notes=notes,
         )
+        # Without effect today, and soon an error; Lightning still passes it on.
+        self._wandb_init.pop("anonymous", None)
 
     def use_folder(self, folder: Path, name: str) -> None:
         """Keep the run's files in ``folder`` and show the run as ``name``; before the first use."""

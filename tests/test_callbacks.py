@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.callbacks.guard import LossError, LossGuard
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
@@ -66,23 +67,30 @@ def test_live_weights_come_back_when_validation_fails(tmp_path: Path) -> None:
     assert torch.equal(next(task.parameters()), recorder.weights[-1])
 
 
-def test_averaging_resumes_exactly(tmp_path: Path) -> None:
-    whole = fit(tmp_path / "a", [EMA(0.9)], max_epochs=4, max_steps=8)
+class FailInThirdEpoch(Callback):
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if trainer.current_epoch == 2:
+            raise RuntimeError("stop here")
+
+
+@pytest.mark.parametrize("length", [{"max_epochs": 4}, {"max_epochs": -1, "max_steps": 8}], ids=["epochs", "steps"])
+def test_a_run_continues_exactly_from_its_last_checkpoint(tmp_path: Path, length: dict[str, int]) -> None:
+    options: dict[str, object] = {"num_sanity_val_steps": 0, **length}
+    whole = fit(tmp_path / "whole", [EMA(0.9)], **options)
+
+    # The figure falls, so that the last checkpoint is not the best.
+    checkpoint = BestCheckpoint(monitor="step", mode="min", save_on_exception=False)
+    checkpoint.dirpath = str(tmp_path)
+    with pytest.raises(RuntimeError, match="stop here"):
+        fit(tmp_path / "half", [EMA(0.9), FailInThirdEpoch(), checkpoint], **options, enable_checkpointing=True)
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 4
+
     source = SyntheticSource(length=8, seed=5, size=64)
-    torch.manual_seed(0)
-    half = make_task(source.taxonomy)
-
-    class StopAfterTwo(Callback):
-        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            if trainer.current_epoch == 1:
-                trainer.save_checkpoint(tmp_path / "half.ckpt")
-                trainer.should_stop = True
-
-    fit(tmp_path / "b", [EMA(0.9), StopAfterTwo()], half, max_epochs=4, max_steps=8)
     torch.manual_seed(7)
     resumed = make_task(source.taxonomy)
-    trainer = make_trainer(tmp_path / "c", callbacks=[EMA(0.9)], max_epochs=4, max_steps=8)
-    trainer.fit(resumed, make_data(source, source), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    trainer = make_trainer(tmp_path / "rest", callbacks=[EMA(0.9)], **options)
+    trainer.fit(resumed, make_data(source, source), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     for (name, want), got in zip(whole.named_parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(got, want, msg=name, rtol=0, atol=0)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+import wandb
 import yaml
 from PIL import Image
 from pycocotools import mask as rle
@@ -128,6 +129,24 @@ def test_validate_repeats_the_figures_of_training(trained: Path, tiny: Path, tmp
         assert value == pytest.approx(fitted[key], abs=1e-6), key
 
 
+def test_two_processes_end_with_the_figures_that_one_gives(tiny: Path, tmp_path: Path) -> None:
+    """Five images over two processes; the run's last figures against one process on its last checkpoint."""
+    root = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
+    command = [sys.executable, "train.py", "fit", *root, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
+    run = tmp_path / "tiny" / "version_0"
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["version_0"]
+    both = json.loads((run / "summary.json").read_text())
+    assert both["steps"] == 2
+    main(["validate", *root, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+    alone = json.loads((tmp_path / "tiny" / "version_1" / "summary.json").read_text())
+    for key, value in alone["last"].items():
+        assert both["last"][key] == pytest.approx(value, abs=1e-6, nan_ok=True), key
+    header = (run / "metrics.csv").read_text().splitlines()[0]
+    assert "val/fused_mask_map" in header
+    assert list(run.glob("pictures/epoch-*.png"))
+
+
 def test_test_logs_under_its_own_name(trained: Path, tiny: Path, tmp_path: Path) -> None:
     checkpoint = str(trained / "checkpoints" / "last.ckpt")
     main(["test", "--config", str(tiny), "--ckpt_path", checkpoint, "--trainer.default_root_dir", str(tmp_path)])
@@ -214,7 +233,7 @@ def test_a_mistake_on_the_command_line_is_one_line(
     ("text", "expected"),
     [
         ("trainer:\n  max_epoch: 3\n", ["line 2", "'trainer.max_epoch'", "did you mean 'trainer.max_epochs'"]),
-        ("modle:\n  encoder_lr: 1\n", ["line 1", "'modle", "did you mean 'model"]),
+        ("modle:\n  encoder_lr: 1\n", ["line 1", "'modle'", "did you mean 'model'"]),
         (
             "model:\n  encoder:\n    class_path: TimmEncoder\n    init_args:\n      nmae: resnet18\n",
             ["line 5", "model.encoder", "'nmae'", "did you mean 'name'"],
@@ -287,15 +306,16 @@ def test_a_twin_is_the_same_config_without_a_decoder(tiny: Path, tmp_path: Path,
 
 
 def test_wandb_goes_offline_by_itself(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no_login"))
     words = ["--config", str(tiny), "--config", str(ROOT / "configs" / "wandb.yaml"), "--trainer.max_epochs=1"]
     main(["fit", *words, "--trainer.default_root_dir", str(tmp_path)])
-    said = capfd.readouterr()
-    assert "logging offline, since there is no account" in said.out + said.err
+    wandb.finish()
+    (said,) = [record.message for record in caplog.records if "Weights & Biases" in record.message]
+    assert "logging offline, since there is no account" in said
     run = tmp_path / "tiny" / "version_0"
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
     assert (run / "config.yaml").is_file()

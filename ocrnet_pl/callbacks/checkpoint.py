@@ -33,6 +33,8 @@ class BestCheckpoint(ModelCheckpoint):
             save_top_k=save_top_k,
             save_last=save_last,
             save_on_exception=save_on_exception,
+            # Saved after validation, a run continues exactly; saved at an epoch's end, Lightning can skip an epoch.
+            save_on_train_epoch_end=False,
             auto_insert_metric_name=False,
         )
 
@@ -43,3 +45,9 @@ class BestCheckpoint(ModelCheckpoint):
         figures = [f"{name}={{val/{name}:.3f}}" for name, decoder in names.items() if decoder is not None]
         self.filename = "-".join(["epoch={epoch:03d}", *figures])
         super().setup(trainer, pl_module, stage)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the best, and the last whether or not it is one of the best."""
+        super().on_validation_end(trainer, pl_module)
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -26,8 +26,8 @@ class Summary(Callback):
     """Writes ``summary.json`` at the end of fit, validate and test, and prints the figures raw beside fused.
 
     The file holds: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished`` or ``interrupted``),
-    ``last`` and ``best`` (figures by their logged names), ``best_checkpoint``, ``epochs``, ``steps``, ``time_s``,
-    ``images_per_s``, ``seed``, ``versions``.
+    ``last`` and ``best`` (figures by their logged names), ``best_checkpoint`` (for validate and test: the one that was
+    evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``seed``, ``versions``.
 
     Args:
         throughput: Measures the images a second.
@@ -91,7 +91,9 @@ class Summary(Callback):
         if self._folder is None or not trainer.is_global_zero:
             return
         checkpoint = trainer.checkpoint_callback
-        best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+        best = trainer.ckpt_path
+        if self._command == "fit" and isinstance(checkpoint, ModelCheckpoint):
+            best = checkpoint.best_model_path
         seed = os.environ.get("PL_GLOBAL_SEED")
         last = self._figures(trainer)
         content = {
@@ -101,7 +103,7 @@ class Summary(Callback):
             "status": status,
             "last": last,
             "best": self._best or last,
-            "best_checkpoint": str(best or trainer.ckpt_path or "") or None,
+            "best_checkpoint": str(best) if best else None,
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "time_s": round(time.perf_counter() - self._start, 2),

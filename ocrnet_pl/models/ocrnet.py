@@ -165,8 +165,9 @@ class OCRNet(nn.Module):
             parser.add_argument(f"--{name}", type=kind)
         config = parser.parse_object({name: saved[name] for name in PARTS})
         # The checkpoint brings the weights: the file that training started from need not exist here.
-        if "weights" in config["encoder"]["init_args"]:
-            config["encoder"]["init_args"]["weights"] = None
+        arguments = config["encoder"].get("init_args")
+        if arguments and "weights" in arguments:
+            arguments["weights"] = None
         parts = vars(parser.instantiate_classes(config))
         network = cls(taxonomy, **parts, input_size=(height, width))
         prefix = "network."
