@@ -14,13 +14,15 @@ from collections.abc import Callable
 
 import torch
 
+from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.geometry import maps_to_original
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.models.segmentation import SubPixelDecoder
-from ocrnet_pl.structures import Placement, Taxonomy
+from ocrnet_pl.structures import Output, Placement, Taxonomy
 
 TAXONOMY = Taxonomy.build(things=["car", "person", "rider", "sign"], stuff=["road", "building", "sky", "plant"])
 
@@ -68,7 +70,7 @@ def main() -> None:
         for size in options.sizes:
             images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
             output = joint(images)
-            fuse = functools.partial(fuse_known_boxes, joint, output, size, options.boxes)
+            fuse = fuse_known_boxes(joint, output, size, options.boxes)
             passes = [functools.partial(net, images) for net in (joint, boxes_only, pixels_only)]
             together, first, second, fusion = medians([*passes, fuse], options.rounds)
             print(
@@ -77,21 +79,27 @@ def main() -> None:
             )
 
 
-def fuse_known_boxes(network: OCRNet, output: object, size: int, count: int) -> None:
-    """Fuse ``count`` boxes of a twelfth of the image's side with the pixels, for every image of the batch."""
+def fuse_known_boxes(network: OCRNet, output: Output, size: int, count: int) -> Callable[[], None]:
+    """Return what fuses ``count`` boxes of a twelfth of the image's side with the pixels, for each image of the batch.
+
+    What a network without fusion would have to do as well, pixels at full size and boxes after suppression, is done
+    beforehand.
+    """
     post = network.postprocess
     assert isinstance(post, FusionPostProcess)
+    assert output.semantic is not None
     generator = torch.Generator().manual_seed(0)
     low = torch.rand(count, 2, generator=generator) * size * 11 / 12
     boxes = torch.cat((low, low + size / 12), 1)
-    from ocrnet_pl.inference.decode import Detections
-    from ocrnet_pl.inference.geometry import maps_to_original
-
     detections = Detections(boxes, torch.linspace(0.9, 0.1, count), torch.arange(count) % TAXONOMY.num_detection)
     placement = Placement.identity((size, size))
-    for logits in output.semantic:  # type: ignore[attr-defined]
-        probability = maps_to_original(logits, output.stride, placement).softmax(0)  # type: ignore[attr-defined]
-        post.fuse(detections, probability, TAXONOMY)
+    pixels = [maps_to_original(logits, output.stride, placement).softmax(0) for logits in output.semantic]
+
+    def fuse() -> None:
+        for probability in pixels:
+            post.fuse(detections, probability, TAXONOMY)
+
+    return fuse
 
 
 if __name__ == "__main__":
