@@ -63,8 +63,12 @@ def test_nuclei_takes_a_step_on_data_of_its_shape(tmp_path: Path) -> None:
 
 
 def test_every_config_is_tested() -> None:
-    known = {"quickstart.yaml", "nuclei.yaml", "sweep.yaml", *OVERLAYS}
-    assert {str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml")} == known
+    """Each is named in a test file; applications and formats have their own."""
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    untested = [
+        str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml") if p.relative_to(CONFIGS).as_posix() not in tests
+    ]
+    assert not untested
 
 
 def test_the_sweep_names_real_keys(capsys: pytest.CaptureFixture[str]) -> None:
