@@ -30,7 +30,7 @@ from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
-from ocrnet_pl.config_errors import check_files, explain
+from ocrnet_pl.config_errors import cause, check_files, explain
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.main import SUBCOMMANDS
@@ -62,7 +62,7 @@ def package_classes() -> list[str]:
         for name, module in list(sys.modules.items())
         if name.startswith("ocrnet_pl.")
         for attribute, value in vars(module).items()
-        if inspect.isclass(value) and value.__module__ == name
+        if inspect.isclass(value) and value.__module__ == name and not inspect.isabstract(value)
     )
 
 
@@ -128,7 +128,7 @@ class OCRNetCLI(LightningCLI):
         parser.link_arguments("data.size", "model.input_size", apply_on="instantiate")
         for split in ("train", "val", "test"):
             # Sources without a root, which read no files, are left alone.
-            parser.link_arguments("data.root", f"data.{split}.init_args.root")
+            parser.link_arguments("data.root", f"data.{split}.init_args.root", compute_fn=_start_of_paths)
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(EMA, "ema")
@@ -212,9 +212,13 @@ class OCRNetCLI(LightningCLI):
         super()._run_subcommand(str(self.subcommand))
 
 
+def _start_of_paths(root: str | None) -> str:
+    return root or "."
+
+
 def _one_line(error: BaseException) -> str:
     """Return the last line of an error, which for one out of a loading process stands behind its traceback."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    lines = [line for line in cause(str(error)).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     last = lines[-1].strip()

@@ -19,6 +19,10 @@ _UNKNOWN_CLASS = re.compile(
     r"Expected a dot import path string: ([\w.]+)|Import path ([\w.]+)|[Uu]nexpected import path format: ([\w.]+)"
 )
 _WRONG_TYPE = re.compile(r"Expected an? (?:<class '([^']+)'>|(\S[^.\n]*))\. Got value: (.*)")
+_UNION = re.compile(r"Subtypes: \[(.*)\]\n(?:.*\n)*?\s*Given value: (.*)")
+_PLAIN_TYPE = re.compile(r"\b(?:int|float|bool|str|list|tuple|dict|Sequence)\b")
+_LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
+_CAUSE = re.compile(r"^ *- (?!Expected an? )(.*)$", re.MULTILINE)
 _PLUMBING = re.compile(r"\.?\b(?:init_args|class_path|dict_kwargs)\b")
 
 
@@ -122,6 +126,14 @@ def _entries_of(node: Any, file: str, path: str) -> Iterator[Entry]:
             yield from _entries_of(value, file, own)
 
 
+def cause(message: str) -> str:
+    """Return what went wrong in building a part, without what the parser says around it."""
+    message = _LINK.sub("", message)
+    if "Does not validate against any" in message and (match := _CAUSE.search(message)):
+        return match.group(1)
+    return message
+
+
 def _arguments_of(class_path: str, known: Iterable[str]) -> list[str]:
     """Return the constructor arguments of a class given by path or by the short name of a known one."""
     candidates = [class_path, *(path for path in known if path.rpartition(".")[2] == class_path)]
@@ -143,6 +155,14 @@ def _closest(name: str, valid: Iterable[str]) -> str:
         leaf = name.rpartition(".")[2]
         near = [v for v in valid if difflib.get_close_matches(leaf, [v.rpartition(".")[2]], cutoff=0.8)][:1]
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _readable(types: str) -> str:
+    """Shorten the parser's names of types: ``<class 'int'>, <class 'NoneType'>`` is ``int or null``."""
+    plain = re.sub(r"<class '([^']+)'>", r"\1", types).replace("NoneType", "null")
+    plain = re.sub(r"\b(?:\w+\.)*Sequence\b", "list", plain)
+    parts = re.split(r", (?![^\[]*\])", plain)
+    return " or ".join(part.rpartition(".")[2] if "[" not in part else part for part in parts)
 
 
 def _where(given: list[Entry], path: str, value: str = "") -> str:
@@ -186,6 +206,9 @@ def explain(message: str, keys: Iterable[str], classes: Iterable[str], words: li
     """
     keys, classes, given = list(keys), list(classes), entries(words)
     owner = _PLUMBING.sub("", match.group(1)) if (match := _OWNER.search(message)) else ""
+    if owner and "." not in owner:
+        # Of a class's arguments the parser names only the last part.
+        owner = next((entry.path for entry in given if entry.path.endswith(f".{owner}")), owner)
 
     if match := _UNKNOWN_KEY.search(message):
         group, option, word = match.groups()
@@ -193,11 +216,13 @@ def explain(message: str, keys: Iterable[str], classes: Iterable[str], words: li
         return _unknown_key(_PLUMBING.sub("", key), keys, given)
     if match := _UNKNOWN_ARGUMENT.search(message):
         return _unknown_argument(match.group(1).rpartition(".")[2], classes, given)
+    if (match := _UNION.search(message)) and _PLAIN_TYPE.search(match.group(1)):
+        return f"{_where(given, owner)}{owner}: expected {_readable(match.group(1))}, got {match.group(2).strip()!r}"
     if match := _UNKNOWN_CLASS.search(message):
         name = next(filter(None, match.groups()))
         hint = _closest(name.rpartition(".")[2], [path.rpartition(".")[2] for path in classes])
         return f"{_where(given, owner, name)}{owner}: there is no class {name!r}{hint}"
     if match := _WRONG_TYPE.search(message):
         expected, value = match.group(1) or match.group(2), match.group(3).strip()
-        return f"{_where(given, owner)}{owner}: expected {expected}, got {value!r}"
+        return f"{_where(given, owner)}{owner}: expected {_readable(expected)}, got {value!r}"
     return (_where(given, owner) if owner else "") + " ".join(message.split())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +13,10 @@ import torch
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 torch.set_num_threads(2)
+for name in ("lightning.pytorch", "lightning.fabric"):
+    # Its handlers hold on to the error stream of the moment, which a test's capture closes; caplog still sees all.
+    importlib.import_module(name)
+    logging.getLogger(name).handlers.clear()
 
 
 @pytest.fixture(scope="session")
