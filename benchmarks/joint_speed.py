@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from ocrnet_pl.inference.decode import Detections
-from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
 from ocrnet_pl.inference.geometry import maps_to_original
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
@@ -93,11 +93,12 @@ def fuse_known_boxes(network: OCRNet, output: Output, size: int, count: int) -> 
     boxes = torch.cat((low, low + size / 12), 1)
     detections = Detections(boxes, torch.linspace(0.9, 0.1, count), torch.arange(count) % TAXONOMY.num_detection)
     placement = Placement.identity((size, size))
-    pixels = [maps_to_original(logits, output.stride, placement).softmax(0) for logits in output.semantic]
+    full = [maps_to_original(logits, output.stride, placement).softmax(0) for logits in output.semantic]
+    maps = [SemanticMap.of(probability) for probability in full]
 
     def fuse() -> None:
-        for probability in pixels:
-            post.fuse(detections, probability, TAXONOMY)
+        for semantic in maps:
+            post.fuse(detections, semantic, TAXONOMY)
 
     return fuse
 

@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from ocrnet_pl.inference.decode import Decode, Detections
-from ocrnet_pl.inference.fusion import FusionPostProcess, box_pixels, paint, tight_bounds
+from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap, box_pixels, paint, tight_bounds
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
 from ocrnet_pl.structures import DetectionOutput, Taxonomy
 from tests.builders import TAXONOMY, make_batch, tiny_network
@@ -120,7 +120,7 @@ def two_touching_discs() -> tuple[Detections, torch.Tensor]:
 
 def test_fusion_parts_touching_objects_and_doubts_a_box_without_pixels() -> None:
     detections, probability = two_touching_discs()
-    fused = FusionPostProcess().fuse(detections, probability, NUCLEI)
+    fused = FusionPostProcess(spread=0.7).fuse(detections, SemanticMap.of(probability), NUCLEI)
     masks = fused.masks
     assert masks is not None
     # The shared band x 28..31 is split near its middle instead of going whole to the better score.
@@ -135,7 +135,7 @@ def test_fusion_parts_touching_objects_and_doubts_a_box_without_pixels() -> None
 
 def test_plain_merge_gives_the_overlap_to_the_better_score() -> None:
     detections, probability = two_touching_discs()
-    raw = FusionPostProcess().merge(detections, probability, NUCLEI)
+    raw = FusionPostProcess().merge(detections, SemanticMap.of(probability), NUCLEI)
     assert raw.instances is not None
     assert raw.instances[20, 28:31].tolist() == [1, 1, 1]
     assert torch.equal(raw.boxes, detections.boxes)
@@ -145,15 +145,15 @@ def test_a_confident_box_wins_back_narrowly_lost_pixels() -> None:
     detections, probability = two_touching_discs()
     probability[:, 18:22, 18:22] = torch.tensor([0.52, 0.48])[:, None, None]
     post = FusionPostProcess()
-    assert post.merge(detections, probability, NUCLEI).semantic[20, 20] == 0
-    assert post.fuse(detections, probability, NUCLEI).semantic[20, 20] == 1
+    assert post.merge(detections, SemanticMap.of(probability), NUCLEI).semantic[20, 20] == 0
+    assert post.fuse(detections, SemanticMap.of(probability), NUCLEI).semantic[20, 20] == 1
 
 
 def test_classes_without_pixels_or_without_boxes_fuse() -> None:
     taxonomy = Taxonomy.build(things=["sign", "car"], stuff=["road"], segmented=["road", "car"])
     detections = Detections(torch.tensor([[2.0, 2.0, 8.0, 8.0]]), torch.tensor([0.9]), torch.tensor([0]))
     probability = torch.tensor([0.7, 0.3])[:, None, None].expand(2, 10, 10)
-    fused = FusionPostProcess(min_stuff_area=1).fuse(detections, probability, taxonomy)
+    fused = FusionPostProcess(min_stuff_area=1).fuse(detections, SemanticMap.of(probability), taxonomy)
     assert fused.scores.tolist() == pytest.approx([0.9])
     assert fused.masks is not None
     assert not fused.masks.any()
@@ -162,7 +162,7 @@ def test_classes_without_pixels_or_without_boxes_fuse() -> None:
 def test_no_boxes_fuse() -> None:
     empty = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
     probability = torch.stack((torch.full((8, 9), 0.8), torch.full((8, 9), 0.2)))
-    fused = FusionPostProcess(min_stuff_area=1).fuse(empty, probability, NUCLEI)
+    fused = FusionPostProcess(min_stuff_area=1).fuse(empty, SemanticMap.of(probability), NUCLEI)
     assert fused.panoptic is not None
     assert fused.panoptic.unique().tolist() == [1]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,7 +45,23 @@ def keep_in_graph(detection: DetectionOutput) -> Tensor:
     return (detection.boxes.sum() + detection.confidence.sum() + detection.classes.sum()) * 0.0
 
 
-class QualityDetectionLoss(Loss):
+class DetectionLoss(Loss):
+    """The three terms of detection, in float32; none for a network that does not detect."""
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms ``box``, ``confidence`` and ``class``."""
+        detection = output.detection
+        if detection is None:
+            return {}
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return self._terms(detection, batch)
+
+    @abstractmethod
+    def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
+        """Compute the terms."""
+
+
+class QualityDetectionLoss(DetectionLoss):
     """IoU loss on boxes, and confidence and classes trained towards each candidate's quality.
 
     The classification target of a positive candidate is its task-aligned quality (Feng et al., TOOD, ICCV 2021), its
@@ -76,14 +94,6 @@ class QualityDetectionLoss(Loss):
         self.confidence_weight = confidence_weight
         self.class_weight = class_weight
         self.focus = focus
-
-    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms ``box``, ``confidence`` and ``class``."""
-        detection = output.detection
-        if detection is None:
-            return {}
-        with torch.autocast(batch.images.device.type, enabled=False):
-            return self._terms(detection, batch)
 
     def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
         assignment = self.assigner(detection, batch)
@@ -119,7 +129,7 @@ class QualityDetectionLoss(Loss):
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none") * distance
 
 
-class TutorialDetectionLoss(Loss):
+class TutorialDetectionLoss(DetectionLoss):
     """Mean squared error on box and confidence and cross-entropy on the class: the tutorial's recipe.
 
     The detection decoder's class scores should be exclusive (a softmax) under this loss.
@@ -149,14 +159,6 @@ class TutorialDetectionLoss(Loss):
         self.confidence_weight = confidence_weight
         self.class_weight = class_weight
         self.background_weight = background_weight
-
-    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms ``box``, ``confidence`` and ``class``."""
-        detection = output.detection
-        if detection is None:
-            return {}
-        with torch.autocast(batch.images.device.type, enabled=False):
-            return self._terms(detection, batch)
 
     def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
         assignment = self.assigner(detection, batch)
