@@ -299,6 +299,21 @@ def test_a_run_never_overwrites_another(tiny: Path, tmp_path: Path, capsys: pyte
     assert (tmp_path / "tiny" / "one" / "config.yaml").read_text() == before
 
 
+def test_a_terminated_run_saves_itself_and_does_not_pass_for_finished(tiny: Path, tmp_path: Path) -> None:
+    words = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs=1000"]
+    process = subprocess.Popen([sys.executable, "train.py", "fit", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    run = tmp_path / "tiny" / "version_0"
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 143
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == summary["steps"]
+
+
 @pytest.mark.parametrize("alone", ["detection", "segmentation"])
 def test_a_twin_is_the_same_config_without_a_decoder(tiny: Path, tmp_path: Path, alone: str) -> None:
     other = {"detection": "segmentation", "segmentation": "detection"}[alone]
