@@ -18,6 +18,7 @@ from ocrnet_pl.data.transforms import (
     ColorJitter,
     Compose,
     Letterbox,
+    RandomCrop,
     RandomFlip,
     RandomRotate90,
     RandomScaleJitter,
@@ -224,6 +225,51 @@ def test_scale_jitter_moves_the_boxes_as_the_image(seed: int) -> None:
     got = got[((got[:, 2:] - got[:, :2]) > 0.5).all(1)]
     assert len(got) == len(moved)
     assert np.abs(got - moved).max(initial=0) < 1
+
+
+def test_large_scale_jitter_covers_its_range() -> None:
+    """0.1 to 2.0, even in the logarithm; what is left of the canvas is padding, and every box stays with its object."""
+    scales = []
+    for seed in range(60):
+        before = _blobs(90, 120, seed, round_=False).replace(image=_ramps(90, 120))
+        after = RandomScaleJitter(0.1, 2.0)(before, (96, 128), _generator(seed))
+        assert after.size == (96, 128)
+        fit = min(96 / 90, 128 / 120)
+        scale = (after.image[2] == 255).any(0).sum().item() / 120 / fit  # under 1, the width that is no padding
+        scales.append(scale)
+        padding = _array(after.image)[2] == 114
+        assert (_array(after.semantic)[padding] == 255).all() and not _array(after.instances)[padding].any()
+        instances = _array(after.instances)
+        for row, box in enumerate(after.boxes.numpy()):
+            mask = instances == row + 1
+            if mask.any():
+                assert np.abs(_bounds(mask) - box).max() <= 1
+    assert 0.09 < min(scales) < 0.14
+    below = np.mean(np.array(scales) < 0.99)
+    assert 0.62 < below < 0.92  # log(10) / log(20) = 0.77
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_crops_as_torchvision_cuts_them(seed: int) -> None:
+    """The window is read off the image, whose pixels hold their place."""
+    before = _blobs(70, 90, seed)
+    image = torch.empty(3, 70, 90, dtype=torch.uint8)
+    image[0], image[1], image[2] = torch.arange(90), torch.arange(70)[:, None], 255
+    before = before.replace(image=type(before.image)(image))
+    after = RandomCrop(0.3, 0.9, min_visible=0.0)(before, (1, 1), _generator(seed))
+    (height, width), (left, top) = after.size, after.image[:2, 0, 0].tolist()
+    assert (height, width) != (70, 90)
+    for name in ("image", "semantic", "instances"):
+        got, source = getattr(after, name), getattr(before, name)
+        if name == "instances":  # numbered anew
+            got, source = got > 0, source > 0
+        assert torch.equal(got.as_subclass(Tensor), F.crop(source.as_subclass(Tensor), top, left, height, width))
+    boxes, _ = F.crop_bounding_boxes(before.boxes.as_subclass(Tensor), before.boxes.format, top, left, height, width)
+    boxes = boxes.clamp(torch.zeros(4), torch.tensor([width, height] * 2, dtype=torch.float32))
+    kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
+    simple = RandomCrop(0.3, 0.9, min_visible=0.0)(before.replace(instances=None), (1, 1), _generator(seed))
+    assert simple.size == after.size and torch.equal(simple.boxes.as_subclass(Tensor), boxes[kept])
+    assert torch.equal(simple.labels, before.labels[kept])
 
 
 def test_scale_jitter_covers_its_range() -> None:

@@ -21,6 +21,14 @@ Size = tuple[int, int]
 FILL = 114
 """The grey of pixels outside the image."""
 
+TIGHT = 2.0
+"""A box whose edges lie further than this from its object's pixels was drawn around hidden parts as well.
+
+Whole pixels that are scaled up once or twice end up to so many pixels from where their box does.
+"""
+
+_NEAR = int(TIGHT)
+
 
 def wrap_boxes(boxes: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
     """Mark xyxy boxes as boxes of an image of this (height, width)."""
@@ -108,7 +116,7 @@ def place(
         The new sample, without a placement.
     """
     instances = None if sample.instances is None else sample.instances.as_subclass(Tensor)
-    boxes, keep, demote = _cut_boxes(sample, instances, window, min_visible)
+    boxes, keep, demote = cut_boxes(sample, instances, window, min_visible)
     top, left, height, width = window
     scale = np.array([resized[1] / width, resized[0] / height] * 2)
     shift = np.array([offset[1], offset[0]] * 2)
@@ -116,33 +124,66 @@ def place(
     # Rounding to 32 bits may carry a box over the canvas by an ulp.
     moved = np.clip(moved, 0, np.array([size[1], size[0]] * 2)).astype(np.float32)
 
-    crowd = sample.crowd | torch.from_numpy(demote)
-    kept = torch.from_numpy(keep)
     if instances is not None:
         instances = _place_mask(instances, window, resized, size, offset, 0)
-        if not keep.all() or demote.any():
-            numbers = np.zeros(len(keep) + 1, dtype=np.int32)
-            numbers[1:][keep] = np.arange(1, keep.sum() + 1)
-            numbers[1:][demote] = 0
-            instances = torch.from_numpy(numbers)[instances]
     semantic = sample.semantic
+    if semantic is not None:
+        semantic = tv_tensors.Mask(
+            _place_mask(semantic.as_subclass(Tensor), window, resized, size, offset, IGNORE_INDEX)
+        )
+    image = tv_tensors.Image(_place_image(sample.image.as_subclass(Tensor), window, resized, size, offset))
+    return with_rows(sample.replace(image=image, semantic=semantic), moved, keep, demote, instances)
+
+
+def with_rows(
+    sample: Sample,
+    boxes: NDArray[np.floating],
+    keep: NDArray[np.bool_],
+    demote: NDArray[np.bool_],
+    instances: Tensor | None,
+) -> Sample:
+    """Give a sample new boxes, leave out some of its rows, and make crowds of others.
+
+    Args:
+        sample: With its new image and semantic map, and its old rows.
+        boxes: [N, 4], one an old row, in the frame of the new image.
+        keep: [N], the rows that stay.
+        demote: [N], the rows that become crowds.
+        instances: int32 [H, W], numbered by the old rows.
+
+    Returns:
+        The new sample, without a placement, its instance map numbered by the new rows.
+    """
+    if instances is not None and not (keep.all() and not demote.any()):
+        numbers = np.zeros(len(keep) + 1, dtype=np.int32)
+        numbers[1:][keep] = np.arange(1, keep.sum() + 1)
+        numbers[1:][demote] = 0
+        instances = torch.from_numpy(np.take(numbers, instances.numpy()))
+    crowd = sample.crowd | torch.from_numpy(demote)
+    kept = torch.from_numpy(keep)
     return sample.replace(
-        image=tv_tensors.Image(_place_image(sample.image.as_subclass(Tensor), window, resized, size, offset)),
-        boxes=wrap_boxes(torch.from_numpy(moved[keep]), size),
+        boxes=wrap_boxes(torch.from_numpy(boxes[keep].astype(np.float32)), sample.size),
         labels=sample.labels if keep.all() else sample.labels[kept],
         crowd=crowd if keep.all() else crowd[kept],
-        semantic=None
-        if semantic is None
-        else tv_tensors.Mask(_place_mask(semantic.as_subclass(Tensor), window, resized, size, offset, IGNORE_INDEX)),
         instances=None if instances is None else tv_tensors.Mask(instances),
         placement=None,
     )
 
 
-def _cut_boxes(
+def cut_boxes(
     sample: Sample, instances: Tensor | None, window: tuple[int, int, int, int], min_visible: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the boxes inside the window, still in the image's frame, which to keep, and which to make crowds."""
+    """Find what a window leaves of a sample's objects.
+
+    Args:
+        sample: In its own frame.
+        instances: Its instance map as a plain tensor.
+        window: Top, left, height and width in whole pixels, inside the image.
+        min_visible: The share of an object's area that has to stay for it to remain a target.
+
+    Returns:
+        The boxes inside the window, still in the image's frame, which to keep, and which of these to make crowds.
+    """
     boxes = sample.boxes.as_subclass(Tensor).numpy().astype(np.float64)
     top, left, height, width = window
     clipped = np.clip(boxes, [left, top] * 2, [left + width, top + height] * 2)
@@ -176,24 +217,26 @@ def _cut_instance(
     The part of a slanted or hollow object inside the window is smaller than the part of its box. Where the box was
     not tight before (an object behind others, whose box was drawn around all of it), the clipped box stays.
     """
-    y0, x0 = max(0, int(box[1]) - 1), max(0, int(box[0]) - 1)
-    own = pixels[y0 : int(np.ceil(box[3])) + 1, x0 : int(np.ceil(box[2])) + 1] == number
-    bounds = _bounds(own)
-    if bounds is None:
+    y0, x0 = max(0, int(box[1]) - _NEAR), max(0, int(box[0]) - _NEAR)
+    own = pixels[y0 : int(np.ceil(box[3])) + _NEAR, x0 : int(np.ceil(box[2])) + _NEAR] == number
+    whole = bounds(own)
+    if whole is None:
         return clipped, None
     top, left, height, width = window
     ys, xs = max(0, top - y0), max(0, left - x0)
     part = own[ys : max(0, top + height - y0), xs : max(0, left + width - x0)]
     share = np.count_nonzero(part) / np.count_nonzero(own)
-    rest = _bounds(part)
-    if rest is None or np.abs(bounds + np.array([x0, y0] * 2) - box).max() > 1:
+    rest = bounds(part)
+    whole += [x0, y0] * 2
+    if rest is None or np.abs(whole - box).max() > TIGHT:
         return clipped, share
-    tight = rest + np.array([x0 + xs, y0 + ys] * 2)
+    rest += [x0 + xs, y0 + ys] * 2
     # An edge that the cut did not move keeps its fraction of a pixel.
-    return np.where(np.abs(tight - clipped) <= 1, clipped, tight), share
+    return np.where(rest == whole, clipped, rest), share
 
 
-def _bounds(mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+def bounds(mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    """Return the xyxy box of the pixels that are True; None if there are none."""
     rows = np.flatnonzero(mask.any(1))
     if not len(rows):
         return None
@@ -201,10 +244,30 @@ def _bounds(mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
 
 
+def object_bounds(pixels: NDArray[np.int32], number: int, box: NDArray[np.floating]) -> NDArray[np.float64] | None:
+    """Return the xyxy box of an object's pixels.
+
+    Args:
+        pixels: [H, W], an instance map.
+        number: The object's in the map.
+        box: Where to look: pixels further than ``TIGHT`` outside of it are not found.
+
+    Returns:
+        None if no pixel is found.
+    """
+    left, top = (max(0, int(np.floor(edge)) - _NEAR) for edge in box[:2])
+    right, bottom = (max(0, int(np.ceil(edge)) + _NEAR) for edge in box[2:])
+    found = bounds(pixels[top:bottom, left:right] == number)
+    return None if found is None else found + [left, top] * 2
+
+
 def _place_image(image: Tensor, window: tuple[int, int, int, int], resized: Size, size: Size, offset: Size) -> Tensor:
     top, left, height, width = window
     part = image[:, top : top + height, left : left + width]
-    if resized != (height, width):
+    if resized == (1, 1):
+        # torch's 8-bit kernel breaks off at a single pixel.
+        part = part.float().mean((1, 2), keepdim=True).round().to(torch.uint8)
+    elif resized != (height, width):
         part = F.resize_image(part, list(resized), interpolation=InterpolationMode.BILINEAR, antialias=True)
     return _on_canvas(part, size, offset, FILL)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import Size, letterbox_sample, wrap_boxes
 from ocrnet_pl.data.samplers import Item
 from ocrnet_pl.data.sources.base import Source
-from ocrnet_pl.data.transforms import Transform
+from ocrnet_pl.data.transforms import MixingTransform, Transform
 from ocrnet_pl.structures import Batch, Placement, Sample, Supervision
 
 Frame = Literal["original", "input"]
@@ -85,7 +85,14 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
             return Skipped(path, reason)
         if self.transforms is not None:
             generator = torch.Generator().manual_seed(item.seed)
-            sample = self.transforms(original, item.size, generator)
+            others = len(self.source) - 1
+            if isinstance(self.transforms, MixingTransform) and self.transforms.partners and others:
+                drawn = torch.randint(others, (self.transforms.partners,), generator=generator)
+                # All but the sample itself.
+                partners = Partners(self.source, (drawn + (drawn >= item.index)).tolist())
+                sample = self.transforms(original, item.size, generator, partners)
+            else:
+                sample = self.transforms(original, item.size, generator)
             return Prepared(sample if sample.size == item.size else letterbox_sample(sample, item.size))
         sample = letterbox_sample(original, item.size)
         if self.frame is None:
@@ -94,6 +101,33 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
         if self.frame == "input":
             truth = sample = sample.replace(placement=Placement.identity(sample.size))
         return Prepared(sample, truth if item.counted else unlabelled(truth))
+
+
+class Partners(Sequence[Sample]):
+    """Samples of a source to mix with another, each read when it is asked for.
+
+    Args:
+        source: To read from.
+        indices: Of the samples.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self._source = source
+        self._indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return Partners(self._source, self._indices[index])
+        return self._source[self._indices[index]]
 
 
 def unlabelled(sample: Sample) -> Sample:

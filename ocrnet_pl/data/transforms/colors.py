@@ -1,0 +1,141 @@
+"""Changes of color that leave the geometry alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from ocrnet_pl.data.geometry import Size
+from ocrnet_pl.data.transforms.base import Transform, check_share
+from ocrnet_pl.structures import Sample
+
+
+class ColorJitter(Transform):
+    """Changes brightness, contrast, saturation and hue of RGB images at random.
+
+    All four are linear in the colours, so they are joined to one matrix and applied in one pass; doing them one after
+    the other takes several times as long.
+
+    Args:
+        brightness: Factors are drawn from 1 - brightness to 1 + brightness.
+        contrast: Likewise, about the image's mean grey.
+        saturation: Likewise, about each pixel's grey.
+        hue: Largest turn of the colour circle, 0.5 being half of it.
+        p: Probability of changing an image at all.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 0.3,
+        contrast: float = 0.3,
+        saturation: float = 0.3,
+        hue: float = 0.02,
+        p: float = 0.8,
+    ) -> None:
+        check_share(self, brightness=brightness, contrast=contrast, saturation=saturation, p=p)
+        if not 0 <= hue <= 0.5:
+            raise ValueError(f"ColorJitter: hue must lie in 0 to 0.5, got {hue}")
+        self.brightness = brightness
+        self.contrast = contrast
+        self.saturation = saturation
+        self.hue = hue
+        self.p = p
+
+    def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
+        """Change the colours."""
+        draws = torch.rand(5, generator=generator).tolist()
+        if draws[0] >= self.p:
+            return sample
+        brightness, contrast, saturation, hue = (
+            (2 * draw - 1) * spread
+            for draw, spread in zip(draws[1:], (self.brightness, self.contrast, self.saturation, self.hue), strict=True)
+        )
+        image = adjust_colors(sample.image.as_subclass(Tensor), 1 + brightness, 1 + contrast, 1 + saturation, hue)
+        return sample.replace(image=tv_tensors.Image(image))
+
+
+_GRAY = np.array([0.2989, 0.587, 0.114])
+"""The weights of torchvision's grey."""
+
+_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+
+
+def adjust_colors(image: Tensor, brightness: float, contrast: float, saturation: float, hue: float) -> Tensor:
+    """Change an image's colours by one matrix.
+
+    Args:
+        image: uint8 [3, H, W]; images of other channel counts get brightness and contrast only.
+        brightness: Factor of all values.
+        contrast: Factor of the distance to the image's mean grey.
+        saturation: Factor of the distance to each pixel's grey.
+        hue: Turn of the colour circle in the YIQ space, 0.5 being half of it.
+
+    Returns:
+        uint8, of the same shape.
+    """
+    values = image.float()
+    channels = len(image)
+    if channels != 3:
+        mean = values.mean()
+        changed = values.mul_(brightness * contrast).add_(mean * brightness * (1 - contrast))
+        return changed.round_().clamp_(0, 255).to(torch.uint8)
+    angle = 2 * math.pi * hue
+    turn = np.array([[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]])
+    matrix = np.linalg.inv(_TO_YIQ) @ turn @ _TO_YIQ if hue else np.eye(3)
+    matrix = (saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * _GRAY) @ matrix
+    flat = values.reshape(3, -1)
+    mean_color = flat.mean(1).double().numpy()
+    matrix = brightness * matrix
+    mean_gray = float(_GRAY @ (matrix @ mean_color))
+    weights = torch.from_numpy((contrast * matrix).astype(np.float32))
+    bias = torch.full((3, 1), (1 - contrast) * mean_gray)
+    return torch.addmm(bias, weights, flat).round_().clamp_(0, 255).to(torch.uint8).view_as(image)
+
+
+class RandomGamma(Transform):
+    """Brightens or darkens the middle tones by a power, as under- and overexposure do; black and white stay.
+
+    Args:
+        maximum: Largest exponent; its inverse is the smallest.
+        p: Probability of changing an image at all.
+    """
+
+    def __init__(self, maximum: float = 1.5, p: float = 0.3) -> None:
+        if maximum < 1:
+            raise ValueError(f"RandomGamma: maximum must be at least 1, got {maximum}")
+        check_share(self, p=p)
+        self.maximum = maximum
+        self.p = p
+
+    def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
+        """Change the exposure."""
+        draws = torch.rand(2, generator=generator).tolist()
+        if draws[0] >= self.p:
+            return sample
+        gamma = self.maximum ** (2 * draws[1] - 1)
+        table = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
+        changed = torch.from_numpy(np.take(table, sample.image.as_subclass(Tensor).numpy()))
+        return sample.replace(image=tv_tensors.Image(changed))
+
+
+class RandomGrayscale(Transform):
+    """Takes the color out of RGB images, so that shape has to be learnt; other channel counts stay as they are.
+
+    Args:
+        p: Probability.
+    """
+
+    def __init__(self, p: float = 0.1) -> None:
+        check_share(self, p=p)
+        self.p = p
+
+    def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
+        """Take the color out."""
+        if float(torch.rand(1, generator=generator)) >= self.p or len(sample.image) != 3:
+            return sample
+        gray = adjust_colors(sample.image.as_subclass(Tensor), 1.0, 1.0, 0.0, 0.0)
+        return sample.replace(image=tv_tensors.Image(gray))

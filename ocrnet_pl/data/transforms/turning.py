@@ -1,0 +1,113 @@
+"""Mirroring and turning."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from ocrnet_pl.data.geometry import Size, wrap_boxes
+from ocrnet_pl.data.rotation import rotate
+from ocrnet_pl.data.transforms.base import Transform, check_share
+from ocrnet_pl.structures import Sample
+
+
+class RandomFlip(Transform):
+    """Mirrors at random.
+
+    Args:
+        horizontal: Probability of swapping left and right.
+        vertical: Probability of swapping top and bottom; for images without an up, such as microscopy or aerial.
+    """
+
+    def __init__(self, horizontal: float = 0.5, vertical: float = 0.0) -> None:
+        check_share(self, horizontal=horizontal, vertical=vertical)
+        self.horizontal = horizontal
+        self.vertical = vertical
+
+    def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
+        """Mirror."""
+        draws = torch.rand(2, generator=generator).tolist()
+        for flip, chosen in (
+            (F.horizontal_flip, draws[0] < self.horizontal),
+            (F.vertical_flip, draws[1] < self.vertical),
+        ):
+            if chosen:
+                sample = sample.replace(
+                    image=flip(sample.image),
+                    boxes=flip(sample.boxes),
+                    semantic=None if sample.semantic is None else flip(sample.semantic),
+                    instances=None if sample.instances is None else flip(sample.instances),
+                    placement=None,
+                )
+        return sample
+
+
+class RandomRotate90(Transform):
+    """Turns by a random multiple of 90 degrees; for images without an up. Put it before the scaling.
+
+    Args:
+        p: Probability of drawing a turn at all.
+    """
+
+    def __init__(self, p: float = 1.0) -> None:
+        check_share(self, p=p)
+        self.p = p
+
+    def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
+        """Turn."""
+        draws = torch.rand(2, generator=generator).tolist()
+        turns = min(3, int(draws[1] * 4)) if draws[0] < self.p else 0
+        return rotate90(sample, turns) if turns else sample
+
+
+def rotate90(sample: Sample, turns: int) -> Sample:
+    """Turn a sample counter-clockwise by whole quarters, exactly.
+
+    Args:
+        sample: Of any size.
+        turns: Quarters.
+    """
+    height, width = sample.size
+    boxes = sample.boxes.as_subclass(Tensor)
+    for _ in range(turns % 4):
+        x0, y0, x1, y1 = boxes.unbind(1)
+        boxes = torch.stack([y0, width - x1, y1, width - x0], 1)
+        height, width = width, height
+
+    def turn(tensor: Tensor) -> Tensor:
+        return torch.rot90(tensor.as_subclass(Tensor), turns, (-2, -1)).contiguous()
+
+    return sample.replace(
+        image=tv_tensors.Image(turn(sample.image)),
+        boxes=wrap_boxes(boxes, (height, width)),
+        semantic=None if sample.semantic is None else tv_tensors.Mask(turn(sample.semantic)),
+        instances=None if sample.instances is None else tv_tensors.Mask(turn(sample.instances)),
+        placement=None,
+    )
+
+
+class RandomRotate(Transform):
+    """Turns by a small random angle about the middle; the corners fill with grey and are ignored.
+
+    Args:
+        degrees: Largest angle to either side, below 90.
+        min_visible: The share of an object that has to stay inside for it to remain a target; others become crowds.
+        p: Probability of turning at all.
+    """
+
+    def __init__(self, degrees: float = 10.0, min_visible: float = 0.2, p: float = 0.5) -> None:
+        if not 0 < degrees < 90:
+            raise ValueError(f"RandomRotate: degrees must lie between 0 and 90, got {degrees}")
+        check_share(self, min_visible=min_visible, p=p)
+        self.degrees = degrees
+        self.min_visible = min_visible
+        self.p = p
+
+    def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
+        """Turn."""
+        draws = torch.rand(2, generator=generator).tolist()
+        if draws[0] >= self.p:
+            return sample
+        return rotate(sample, (2 * draws[1] - 1) * self.degrees, self.min_visible)

@@ -1,0 +1,82 @@
+"""What the loader hands to transforms that mix several images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ocrnet_pl.data.geometry import Size
+from ocrnet_pl.data.loading import Prepared, PreparedDataset
+from ocrnet_pl.data.samplers import Item
+from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.data.transforms import Compose, MixingTransform, Mosaic, RandomFlip
+from ocrnet_pl.structures import Sample, Supervision, Taxonomy
+
+TAXONOMY = Taxonomy.build(things=["disc"], stuff=["sky"])
+
+
+class Flat(Source):
+    """Image i has the value i everywhere; notes what was read."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.read: list[int] = []
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        return TAXONOMY
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        self.read.append(index)
+        image = torch.full((3, 32, 32), index, dtype=torch.uint8)
+        return make_sample(image, boxes=[], labels=[], crowd=[], supervision=Supervision.full(TAXONOMY), image_id=index)
+
+
+class Note(MixingTransform):
+    partners = 2
+
+    def __init__(self) -> None:
+        self.seen: list[list[int]] = []
+
+    def __call__(
+        self, sample: Sample, size: Size, generator: torch.Generator, partners: Sequence[Sample] = ()
+    ) -> Sample:
+        self.seen.append([int(partner.image_id) for partner in partners])
+        return sample
+
+
+def test_partners_are_any_others_and_depend_on_the_seed_alone() -> None:
+    note = Note()
+    dataset = PreparedDataset(Flat(5), (32, 32), transforms=Compose([RandomFlip(), note]))
+    for seed in range(60):
+        dataset[Item(3, (32, 32), seed)]
+    assert all(len(seen) == 2 for seen in note.seen)
+    assert {index for seen in note.seen for index in seen} == {0, 1, 2, 4}
+    dataset[Item(3, (32, 32), 7)]
+    assert note.seen[-1] == note.seen[7]
+
+
+def test_a_single_image_has_no_partners() -> None:
+    note = Note()
+    PreparedDataset(Flat(1), (32, 32), transforms=note)[Item(0, (32, 32), 1)]
+    assert note.seen == [[]]
+
+
+def test_a_mosaic_shows_other_images() -> None:
+    source = Flat(9)
+    item = PreparedDataset(source, (64, 64), transforms=Compose([Mosaic(p=1.0)]))[Item(4, (64, 64), 3)]
+    assert isinstance(item, Prepared)
+    shown = set(item.sample.image.unique().tolist())
+    assert 4 in source.read and len(set(source.read)) > 1
+    assert len(shown & set(source.read)) > 1
+
+
+def test_what_does_not_mix_reads_nothing_more() -> None:
+    source = Flat(9)
+    PreparedDataset(source, (32, 32), transforms=Compose([RandomFlip()]))[Item(4, (32, 32), 3)]
+    PreparedDataset(source, (32, 32), transforms=Compose([Mosaic(p=0.0)]))[Item(5, (32, 32), 3)]
+    assert source.read == [4, 5]
