@@ -1,0 +1,336 @@
+"""Pascal VOC: one XML file of boxes an image, and PNGs of class and object indices for some of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from os import PathLike
+from os.path import join
+from pathlib import Path
+from typing import Literal
+from xml.etree.ElementTree import Element
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.images import read_image
+from ocrnet_pl.data.label_maps import match_boxes, read_id_map, read_image_like, tight_boxes
+from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.data.stems import Stems
+from ocrnet_pl.data.xml_files import XmlFields, read_xml
+from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
+
+VOC_CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+"""The classes of Pascal VOC in the order of the indices 1 to 20 of its masks."""
+
+_LEAST_OVERLAP = 0.3
+"""An object's mask and box are the same from here on: the void border makes a small mask much smaller than its box."""
+
+
+class PascalVoc(Source):
+    """Pascal VOC detection and segmentation, and data sets of the same shape.
+
+    The classes are things; index 0 of the class masks is the background, and 255 (the objects' borders) is ignored.
+    Boxes of the XML count pixels from 1 and include their last, so ``(1, 1, 1, 1)`` is the first pixel: they become
+    ``(xmin - 1, ymin - 1, xmax, ymax)``. An object mask belongs to the box of the same class that it overlaps best;
+    one that fits no box keeps its class but gets no instance.
+
+    Each image is supervised by what it has: boxes where it has an XML file, pixels where it has a class mask.
+
+    Args:
+        split: List of image names without ending, one a line, such as those in ``ImageSets``; None takes every image.
+        classes: Names in the order of the mask indices from 1; by default those of Pascal VOC.
+        images: Folder of the images.
+        annotations: Folder of the XML files; None for masks alone.
+        class_masks: Folder of the class PNGs; None for boxes alone, without segmentation classes.
+        object_masks: Folder of the object PNGs; None for none.
+        difficult: What objects marked as difficult become: "crowd" makes them neither targets nor false alarms, as
+            the VOC evaluation does, "keep" targets like any other, "drop" background to the detector.
+        background: Name of the segmentation class of index 0.
+        root: Folder that the paths start from; ``data.root`` on the command line.
+
+    Raises:
+        DataError: A file is missing or broken, a field is missing or wrong, a class is unknown, or a name in the list
+            leaves the folder.
+    """
+
+    def __init__(
+        self,
+        split: str | PathLike[str] | None,
+        classes: Sequence[str] | None = None,
+        images: str | PathLike[str] = "JPEGImages",
+        annotations: str | PathLike[str] | None = "Annotations",
+        class_masks: str | PathLike[str] | None = "SegmentationClass",
+        object_masks: str | PathLike[str] | None = "SegmentationObject",
+        difficult: Literal["crowd", "keep", "drop"] = "crowd",
+        background: str = "background",
+        root: str | PathLike[str] = ".",
+    ) -> None:
+        if difficult not in ("crowd", "keep", "drop"):
+            raise ValueError(f"PascalVoc: difficult must be 'crowd', 'keep' or 'drop', got {difficult!r}")
+        self.root = root
+        self.difficult = difficult
+        names = list(VOC_CLASSES if classes is None else classes)
+        if not names:
+            raise ValueError("PascalVoc: classes must be a list of at least one name")
+        self._taxonomy = Taxonomy.build(
+            things=names,
+            stuff=[] if class_masks is None else [background],
+            segmented=() if class_masks is None else None,
+            colors={background: (0, 0, 0)},
+        )
+
+        found = Stems(join(root, images), "images")
+        xml = _optional(root, annotations, "XML files", "annotations", (".xml",))
+        class_files = _optional(root, class_masks, "class masks", "class_masks", (".png",))
+        object_files = _optional(root, object_masks, "object masks", "object_masks", (".png",))
+        self._image_root = found.root
+        self._class_root = None if class_files is None else class_files.root
+        self._object_root = None if object_files is None else object_files.root
+        stems = self._read_split(split, found, xml)
+        for stem in stems:
+            if not any(files is not None and stem in files for files in (xml, class_files)):
+                raise DataError.at(
+                    found.root / found.name(stem), "it has neither an XML file nor a class mask", advice="label it"
+                )
+        self._names = np.array([found.name(stem) for stem in stems])
+        # Flat arrays, so that worker processes share them.
+        self._has_boxes, self._has_classes, self._has_objects = (
+            np.array([files is not None and stem in files for stem in stems], dtype=np.bool_)
+            for files in (xml, class_files, object_files)
+        )
+        self._read_annotations(stems, xml, {name: label for label, name in enumerate(names)})
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The classes as things, and the background."""
+        return self._taxonomy
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = str(self._names[index])
+        stem = os.path.splitext(name)[0]
+        path = str(self._image_root / name)
+        rows = slice(int(self._starts[index]), int(self._starts[index + 1]))
+        boxes, labels, crowd = self._boxes[rows], self._labels[rows], self._crowd[rows]
+
+        semantic = self._class_map(stem) if self._has_classes[index] else None
+        objects = self._object_map(stem) if self._has_objects[index] and self._has_boxes[index] else None
+        known: list[tuple[str, tuple[int, ...]]] = []
+        if semantic is not None:
+            known.append((join(str(self._class_root), f"{stem}.png"), semantic.shape))
+        if objects is not None:
+            known.append((join(str(self._object_root), f"{stem}.png"), objects.shape))
+        if self._sizes[index].all():
+            known.append((self._xml_path(stem), tuple(self._sizes[index].tolist())))
+        if known:
+            file, size = known[0]
+            for other, other_size in known[1:]:
+                if other_size != size:
+                    raise DataError.at(
+                        other, f"it is {other_size[1]} x {other_size[0]}, but {file} is {size[1]} x {size[0]}"
+                    )
+            image = read_image_like(path, (size[0], size[1]), file)
+        else:
+            image = read_image(path)
+        height, width = image.shape[1:]
+        boxes = np.minimum(boxes, np.array([width, height] * 2, dtype=np.float32))
+        outside = (boxes[:, 2:] <= boxes[:, :2]).any(1)
+        if outside.any():
+            where = f"object[{int(self._numbers[rows][outside][0])}].bndbox"
+            raise DataError.at(self._xml_path(stem), f"it lies outside the image of {width} x {height}", field=where)
+        return make_sample(
+            image,
+            boxes=boxes,
+            labels=labels,
+            crowd=crowd,
+            semantic=semantic,
+            instances=None if objects is None else self._instances(objects, semantic, boxes, labels, crowd),
+            supervision=Supervision.full(
+                self._taxonomy, detection=bool(self._has_boxes[index]), semantic=semantic is not None
+            ),
+            image_id=stem,
+            path=path,
+        )
+
+    def _xml_path(self, stem: str) -> str:
+        return join(str(self._xml_root), f"{stem}.xml")
+
+    def _read_split(self, split: str | PathLike[str] | None, found: Stems, xml: Stems | None) -> list[str]:
+        if split is None:
+            for stem in xml or ():
+                if stem not in found:
+                    raise DataError.at(
+                        join(xml.root if xml else "", f"{stem}.xml"),
+                        f"there is no image {stem!r} in {found.root}",
+                        advice="remove it or add the image",
+                    )
+            if not len(found):
+                raise DataError.at(found.root, "there is no image", advice="check the folder")
+            return list(found)
+        path = Path(join(self.root, split))
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise DataError.at(path, f"the list cannot be read ({error.strerror})", advice="check the path") from error
+        except UnicodeDecodeError as error:
+            raise DataError.at(path, f"this is not a text file ({error})") from error
+        seen: dict[str, int] = {}
+        for number, line in enumerate(lines, 1):
+            # The lists of single classes have a second column.
+            words = line.split()
+            if not words:
+                continue
+            stem = words[0]
+            if os.path.basename(stem) != stem or stem == os.pardir:
+                raise DataError.at(
+                    path, f"{stem!r} leads out of the folder {found.root}", field=f"line {number}", advice="write names"
+                )
+            if stem not in found:
+                raise DataError.at(
+                    path,
+                    f"there is no image {stem!r} in {found.root}",
+                    field=f"line {number}",
+                    advice="write names without ending, or check the folder",
+                )
+            if stem in seen:
+                raise DataError.at(path, f"{stem!r} stands in line {seen[stem]} already", field=f"line {number}")
+            seen[stem] = number
+        if not seen:
+            raise DataError.at(path, "the list is empty", advice="write one image name a line")
+        return list(seen)
+
+    def _read_annotations(self, stems: list[str], xml: Stems | None, label_of: dict[str, int]) -> None:
+        self._xml_root = None if xml is None else xml.root
+        starts = [0]
+        boxes: list[tuple[float, float, float, float]] = []
+        labels: list[int] = []
+        crowd: list[bool] = []
+        numbers: list[int] = []
+        sizes: list[tuple[int, int]] = []
+        for stem in stems:
+            size = (0, 0)
+            if xml is not None and stem in xml:
+                fields = XmlFields(xml.root / xml.name(stem))
+                content = read_xml(fields.path)
+                size = _size(content, fields)
+                for number, item in enumerate(content.findall("object")):
+                    where = f"object[{number}]"
+                    name = fields.text(item, where, "name")
+                    if name not in label_of:
+                        raise fields.error(
+                            f"{where}.name", f"there is no class {name!r:.60}", "add it to `classes` of the source"
+                        )
+                    box = _box(fields.child(item, where, "bndbox"), f"{where}.bndbox", fields)
+                    if all(size) and (box[0] >= size[1] or box[1] >= size[0]):
+                        raise fields.error(
+                            f"{where}.bndbox", f"it lies outside the image of {size[1]} x {size[0]}", "correct it"
+                        )
+                    hard = fields.flag(item, where, "difficult")
+                    if hard and self.difficult == "drop":
+                        continue
+                    boxes.append(box)
+                    labels.append(label_of[name])
+                    crowd.append(hard and self.difficult == "crowd")
+                    numbers.append(number)
+            sizes.append(size)
+            starts.append(len(boxes))
+        self._starts = np.array(starts, dtype=np.int64)
+        self._boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+        self._labels = np.array(labels, dtype=np.int64)
+        self._crowd = np.array(crowd, dtype=np.bool_)
+        self._numbers = np.array(numbers, dtype=np.int32)
+        self._sizes = np.array(sizes, dtype=np.int32)
+
+    def _class_map(self, stem: str) -> NDArray[np.uint8]:
+        path = join(str(self._class_root), f"{stem}.png")
+        classes = read_id_map(path)
+        unknown = classes[(classes >= self._taxonomy.num_semantic) & (classes != IGNORE_INDEX)]
+        if unknown.size:
+            raise DataError.at(
+                path,
+                f"there is no class of index {unknown[0]}, only 0 to {self._taxonomy.num_semantic - 1}",
+                advice="check `classes` of the source",
+            )
+        return classes.astype(np.uint8)
+
+    def _object_map(self, stem: str) -> NDArray[np.int32]:
+        objects = read_id_map(join(str(self._object_root), f"{stem}.png"))
+        objects[objects == IGNORE_INDEX] = 0
+        return objects
+
+    def _instances(
+        self,
+        objects: NDArray[np.int32],
+        semantic: NDArray[np.uint8] | None,
+        boxes: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        crowd: NDArray[np.bool_],
+    ) -> NDArray[np.int32]:
+        """Number the objects by the row of their box plus one."""
+        count = int(objects.max(initial=0))
+        classes = np.full(count, -1, dtype=np.int64)
+        if semantic is not None and count:
+            pairs = objects.astype(np.int64) * 256 + semantic
+            votes = np.bincount(pairs.ravel(), minlength=(count + 1) * 256).reshape(-1, 256)[1:, 1:IGNORE_INDEX]
+            # Index 0 of the masks is the background, so detection class k has index k + 1.
+            classes = np.where(votes.any(1), votes.argmax(1), -1)
+        rows = match_boxes(tight_boxes(objects, count), classes, boxes, labels, _LEAST_OVERLAP)
+        numbers = np.zeros(count + 1, dtype=np.int32)
+        # A crowd has no instance.
+        numbers[1:] = np.where((rows >= 0) & ~np.append(crowd, True)[rows], rows + 1, 0)
+        return numbers[objects]
+
+
+def _optional(
+    root: str | PathLike[str], folder: str | PathLike[str] | None, purpose: str, option: str, endings: tuple[str, ...]
+) -> Stems | None:
+    if folder is None:
+        return None
+    path = join(root, folder)
+    if not os.path.isdir(path):
+        raise DataError.at(path, "there is no such folder", advice=f"set `{option}: null` if there are no {purpose}")
+    return Stems(path, purpose, endings)
+
+
+def _size(content: Element, fields: XmlFields) -> tuple[int, int]:
+    """Return (height, width), or zeros where the file does not say; some tools write zeros themselves."""
+    size = content.find("size")
+    if size is None:
+        return 0, 0
+    height, width = fields.number(size, "size", "height"), fields.number(size, "size", "width")
+    if max(height, width) >= 1 << 31:
+        raise fields.error("size", f"{width:g} x {height:g} is not the size of an image")
+    return int(height), int(width)
+
+
+def _box(item: Element, where: str, fields: XmlFields) -> tuple[float, float, float, float]:
+    xmin, ymin, xmax, ymax = (fields.number(item, where, name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    if xmax < xmin or ymax < ymin:
+        raise fields.error(where, f"({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g}) is no box", "the minimum comes first")
+    # Tools that count from 0 write zeros.
+    return max(0.0, xmin - 1), max(0.0, ymin - 1), xmax, ymax
