@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ocrnet_pl.inference.tiling import Tiling
     from ocrnet_pl.models.ocrnet import OCRNet
 
 __version__ = "0.1.0"
-__all__ = ["OCRNet", "__version__"]
+__all__ = ["OCRNet", "Tiling", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the network on first use: ``import ocrnet_pl`` alone stays cheap."""
+    """Import the classes on first use: ``import ocrnet_pl`` alone stays cheap."""
     if name == "OCRNet":
         from ocrnet_pl.models.ocrnet import OCRNet
 
         return OCRNet
+    if name == "Tiling":
+        from ocrnet_pl.inference.tiling import Tiling
+
+        return Tiling
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.detection import QualityDetectionLoss
 from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
@@ -118,6 +119,7 @@ class OCRNetTask(LightningModule):
         warmup_steps: Of the learning rate; a half cosine follows.
         final_lr: Share of the learning rate that is left at the end.
         input_size: (height, width) that prediction letterboxes into; the command line passes the data's.
+        tile: Evaluate and predict images larger than the input tile by tile; by default they are scaled down to fit.
     """
 
     def __init__(
@@ -137,9 +139,10 @@ class OCRNetTask(LightningModule):
         warmup_steps: int = 100,
         final_lr: float = 0.01,
         input_size: tuple[int, int] = (512, 512),
+        tile: Tiling | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["taxonomy", "input_size"])
+        self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile"])
         # Under the command line these are class paths, which rebuild the parts; objects could only be pickled.
         for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]:
             del self.hparams[name]
@@ -160,6 +163,7 @@ class OCRNetTask(LightningModule):
         self._encoder_lr = encoder_lr
         self._warmup_steps = warmup_steps
         self._final_lr = final_lr
+        self.tile = tile
         has_boxes, has_pixels = detection is not None, segmentation is not None
         self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
         self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
@@ -189,8 +193,16 @@ class OCRNetTask(LightningModule):
         self.log_dict({f"train/loss_{name}": term.detach() for name, term in terms.items()}, batch_size=size)
         return total
 
+    def _predictions(self, batch: Batch) -> Predictions:
+        # In the frame of the letterboxed input there is nothing to cut.
+        if self.tile is None or all(truth.size == batch.images.shape[-2:] for truth in batch.truths):
+            return self.network.postprocessed(self(batch.images), batch.placements)
+        parts = [self.tile(self.network, truth.image.as_subclass(Tensor)) for truth in batch.truths]
+        fused = [prediction for part in parts for prediction in part.fused or []]
+        return Predictions([prediction for part in parts for prediction in part.raw], fused or None)
+
     def _evaluate(self, batch: Batch, metrics: EvaluationMetrics) -> Predictions:
-        predictions = self.network.postprocessed(self(batch.images), batch.placements)
+        predictions = self._predictions(batch)
         for group in (predictions.raw, predictions.best):
             for prediction, image_id, path in zip(group, batch.image_ids, batch.paths, strict=True):
                 prediction.image_id, prediction.path = image_id, path

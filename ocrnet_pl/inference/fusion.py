@@ -169,28 +169,39 @@ class FusionPostProcess(PostProcess):
         found: Sequence[Detections | None] = [None] * len(placements)
         if output.detection is not None:
             found = self.decode(output.detection, placements[0].input_size)
-        raw, fused = [], []
+        raw: list[Prediction] = []
+        fused: list[Prediction] = []
         for index, (detections, placement) in enumerate(zip(found, placements, strict=True)):
             semantic = None
             if output.semantic is not None:
                 logits = maps_to_original(output.semantic[index].float(), output.stride, placement)
                 semantic = SemanticMap.of(logits.softmax(0))
-            if detections is None:
-                raw.append(self._pixels_only(semantic))
-                continue
-            detections = detections._replace(boxes=boxes_to_original(detections.boxes, placement))
-            if semantic is None:
-                raw.append(Prediction(*detections))
-                continue
-            raw.append(self.merge(detections, semantic, taxonomy))
-            fused.append(self.fuse(detections, semantic, taxonomy))
+            if detections is not None:
+                detections = detections._replace(boxes=boxes_to_original(detections.boxes, placement))
+            predictions = self.join(detections, semantic, taxonomy)
+            raw += predictions.raw
+            fused += predictions.fused or []
         return Predictions(raw, fused or None)
+
+    def join(self, detections: Detections | None, semantic: SemanticMap | None, taxonomy: Taxonomy) -> Predictions:
+        """Return one image's prediction, raw and, with both tasks, fused.
+
+        Args:
+            detections: At the original size; None without a detection decoder.
+            semantic: At the original size; None without a segmentation decoder.
+            taxonomy: Relates detection to segmentation classes.
+        """
+        if detections is None:
+            return Predictions([self._pixels_only(semantic)])
+        if semantic is None:
+            return Predictions([Prediction(*detections)])
+        return Predictions([self.merge(detections, semantic, taxonomy)], [self.fuse(detections, semantic, taxonomy)])
 
     @staticmethod
     def _pixels_only(semantic: SemanticMap | None) -> Prediction:
         if semantic is None:
             raise ValueError("postprocess: the network's output holds neither boxes nor pixels")
-        empty = semantic.top.new_zeros(0)
+        empty = semantic.top.new_zeros(0, dtype=torch.float32)
         return Prediction(empty.view(0, 4), empty, empty.long(), semantic.labels.to(torch.uint8))
 
     def merge(self, detections: Detections, semantic: SemanticMap, taxonomy: Taxonomy) -> Prediction:
@@ -217,6 +228,7 @@ class FusionPostProcess(PostProcess):
         pixels = box_pixels(boxes, semantic.size)
         score, wanted = look_up(scores, pixels.box), look_up(of_class, pixels.box)
         own = look_up(semantic.probability.flatten(), wanted.clamp(min=0) * (height * width) + pixels.pixel)
+        own = own.to(scores.dtype)
         place = torch.exp((pixels.offset_x.square() + pixels.offset_y.square()) / (-2 * self.spread**2))
         raised = own * (1 + self.claim * score * place)
         claims = (wanted >= 0) & (raised >= look_up(semantic.top.flatten(), pixels.pixel))

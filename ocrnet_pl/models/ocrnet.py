@@ -104,11 +104,17 @@ class OCRNet(nn.Module):
         return predictions
 
     @torch.inference_mode()
-    def predict(self, images: Tensor | str | Path | Sequence[Tensor | str | Path]) -> list[Prediction]:
+    def predict(
+        self,
+        images: Tensor | str | Path | Sequence[Tensor | str | Path],
+        tile: Callable[[OCRNet, Tensor], Predictions] | None = None,
+    ) -> list[Prediction]:
         """Return the predictions for images of any size, each at its original size.
 
         Args:
             images: One or several; each a path or a uint8 tensor [C, H, W].
+            tile: How to predict images larger than the input, such as :class:`~ocrnet_pl.inference.tiling.Tiling`;
+                by default they are scaled down to fit.
 
         Returns:
             One prediction an image, fused where the network has both tasks.
@@ -125,9 +131,12 @@ class OCRNet(nn.Module):
         predictions = []
         for item in items:
             image = item if isinstance(item, Tensor) else read_image(item)
-            boxed, placement = letterbox_image(image, self.input_size)
-            output = self(boxed[None].to(self.mean.device))
-            prediction = self.postprocessed(output, [placement]).best[0]
+            if tile is None:
+                boxed, placement = letterbox_image(image, self.input_size)
+                found = self.postprocessed(self(boxed[None].to(self.mean.device)), [placement])
+            else:
+                found = tile(self, image)
+            prediction = found.best[0]
             prediction.path = "" if isinstance(item, Tensor) else str(item)
             prediction.image_id = Path(prediction.path).stem
             predictions.append(prediction)
