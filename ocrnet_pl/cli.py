@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -19,9 +21,14 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported for their classes: a config may then name them without their module.
+import ocrnet_pl.data.sources.bdd100k
+import ocrnet_pl.data.sources.cityscapes
 import ocrnet_pl.data.sources.coco
 import ocrnet_pl.data.sources.coco_panoptic
 import ocrnet_pl.data.sources.synthetic
+import ocrnet_pl.data.sources.tiled
+import ocrnet_pl.data.sources.voc
+import ocrnet_pl.data.transforms
 import ocrnet_pl.tracking  # noqa: F401
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.ema import EMA
@@ -33,6 +40,8 @@ from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.config_errors import cause, check_files, explain
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.doctor.check import Recipe, run_check
 from ocrnet_pl.main import SUBCOMMANDS
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.task import OCRNetTask
@@ -116,7 +125,26 @@ class OCRNetCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the subcommands, each with the trainer's options that the command line sets itself."""
-        return {name: LightningCLI.subcommands()[name] | set(_SETTINGS.get(name, {})) for name in SUBCOMMANDS}
+        return {
+            name: skipped | set(_SETTINGS.get(name, {}))
+            for name, skipped in LightningCLI.subcommands().items()
+            if name in SUBCOMMANDS
+        }
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Add the check of the data beside what the trainer does; it takes the same configs."""
+        super()._add_subcommands(parser, **kwargs)
+        own = self.init_parser(description=f"{SUBCOMMANDS['check']}.")
+        self._add_arguments(own)
+        own.add_argument(
+            "--output", type=Path | None, default=None, help="Folder of the report; by default runs/NAME/check."
+        )
+        own.add_argument("--fix", type=Path | None, default=None, help="New folder for a corrected COCO copy.")
+        own.add_argument("--limit", type=PositiveInt | None, default=None, help="Look at so many images of each split.")
+        self._subcommand_parsers["check"] = own
+        self._subcommand_method_arguments["check"] = []
+        action: Any = parser._subcommands_action
+        action.add_subcommand("check", own, help=SUBCOMMANDS["check"])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's name, the links from data to model, and the callbacks."""
@@ -126,9 +154,6 @@ class OCRNetCLI(LightningCLI):
         )
         parser.link_arguments("data", "model.taxonomy", compute_fn=self._choose_taxonomy, apply_on="instantiate")
         parser.link_arguments("data.size", "model.input_size", apply_on="instantiate")
-        for split in ("train", "val", "test"):
-            # Sources without a root, which read no files, are left alone.
-            parser.link_arguments("data.root", f"data.{split}.init_args.root", compute_fn=_start_of_paths)
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(EMA, "ema")
@@ -159,6 +184,16 @@ class OCRNetCLI(LightningCLI):
             }
         )
 
+    def _set_seed(self) -> None:
+        """Seed what is random; the check of the data is not."""
+        if self.subcommand != "check":
+            super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Build data, network and trainer; to check the data, the sources alone are built, later and one by one."""
+        if self.subcommand != "check":
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return the trainer with the run's folder and the loggers that write to it."""
         root = Path(self._get(self.config_init, "trainer")["default_root_dir"])
@@ -179,8 +214,11 @@ class OCRNetCLI(LightningCLI):
         """Do not let the checkpoint's settings override those that were given here."""
 
     def before_instantiate_classes(self) -> None:
-        """Let a checkpoint stand in for what training started from: encoder weights and, to predict, the data."""
+        """Start the sources' paths from ``data.root``, and let a checkpoint stand in for what training started from."""
         config = self.config[self.config["subcommand"]]
+        if config["data"]["root"] is not None:
+            for split in ("train", "val", "test"):
+                _start_paths(config["data"].get(split), config["data"]["root"])
         path = config.get("ckpt_path")
         if self.config["subcommand"] == "fit" or not path:
             return
@@ -211,9 +249,62 @@ class OCRNetCLI(LightningCLI):
         """Run the subcommand."""
         super()._run_subcommand(str(self.subcommand))
 
+    def check_data(self) -> int:
+        """Check the sources that the config names, and return the number of errors.
 
-def _start_of_paths(root: str | None) -> str:
-    return root or "."
+        Raises:
+            DataError: There is no source, or the copy cannot be written.
+        """
+        config = self.config["check"]
+        data = config["data"]
+        recipes = {name: _recipe(name, data[name]) for name in ("train", "val", "test") if data.get(name) is not None}
+        if not recipes:
+            raise DataError("data: there is no source to check; set data.train")
+        size = data["size"]
+        output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "check")
+        return run_check(
+            recipes,
+            output=output,
+            fix=config["fix"],
+            limit=config["limit"],
+            input_size=(size, size) if isinstance(size, int) else tuple(size),
+            workers=data["num_workers"],
+            title=config["name"],
+        )
+
+
+def _recipe(split: str, config: Namespace) -> Recipe:
+    """Return how to make a source of a checked part of the config."""
+    parser = ArgumentParser()
+    parser.add_argument("--source", type=Source)
+
+    def make(**changes: Any) -> Source:
+        own = Namespace(source=config.clone())
+        own.source.init_args.update(Namespace(**changes))
+        try:
+            source: Source = parser.instantiate_classes(own).source
+        except DataError:
+            raise
+        except ValueError as error:
+            # An option out of range is no fault of the data.
+            raise MisconfigurationException(f"data.{split}: {error}") from error
+        return source
+
+    module, _, name = config.class_path.rpartition(".")
+    return Recipe(make, getattr(sys.modules[module], name), config.init_args.as_dict())
+
+
+def _start_paths(config: Any, root: str) -> None:
+    """Give the root to a source and to the sources inside it that have none of their own."""
+    if isinstance(config, list):
+        for item in config:
+            _start_paths(item, root)
+    elif isinstance(config, Namespace):
+        for key, value in vars(config).items():
+            if key == "root" and value == ".":
+                config[key] = root
+            else:
+                _start_paths(value, root)
 
 
 def _one_line(error: BaseException) -> str:
@@ -257,6 +348,14 @@ def run(words: list[str]) -> None:
         )
     except (ValueError, OSError, MisconfigurationException) as error:
         _fail(error)
+    if cli.subcommand == "check":
+        try:
+            errors = cli.check_data()
+        except (DataError, MisconfigurationException, OSError) as error:
+            _fail(error)
+        if errors:
+            sys.exit(EXIT_ERROR)
+        return
     try:
         cli.execute()
     except (DataError, LossError, MisconfigurationException) as error:

@@ -10,8 +10,9 @@ SUBCOMMANDS = {
     "validate": "evaluate a checkpoint on the validation set",
     "test": "evaluate a checkpoint on the test set",
     "predict": "write predictions for a folder of images",
+    "check": "look for faults in the data",
 }
-"""What the command line does; the names are Lightning's."""
+"""What the command line does; the names are Lightning's, save that of the check."""
 
 
 def overview() -> str:
@@ -31,6 +32,7 @@ def overview() -> str:
             "  --config FILE       a YAML file; a later one overrides an earlier one",
             "  --KEY VALUE         any key of the config, such as --trainer.max_epochs 20 or --data.batch_size 8",
             "  --ckpt_path FILE    a checkpoint to evaluate, predict with, or continue from",
+            "  --fix DIR           of check: write a corrected copy; also --output DIR and --limit N",
             "  --print_config      print the whole configuration with its defaults, and exit",
             "  --help              every key with its type and meaning",
             "",

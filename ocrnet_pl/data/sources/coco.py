@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.files import Fields, Folder, read_json, unique
 from ocrnet_pl.data.images import read_image
-from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.data.sources.base import RawBoxes, Source, make_sample
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 _NONE, _POLYGONS, _RLE = 0, 1, 2
@@ -121,6 +121,32 @@ class CocoInstances(Source):
             path=path,
         )
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return the size that the JSON names."""
+        return int(self._sizes[index, 0]), int(self._sizes[index, 1])
+
+    def image_boxes(self, index: int) -> NDArray[np.float32]:
+        """Return the boxes of the JSON."""
+        return self._boxes[self._order[self._starts[index] : self._starts[index + 1]]]
+
+    def raw_boxes(self, index: int) -> RawBoxes:
+        """Return the boxes of an image as they stand in the JSON, those without area included."""
+        rows = self._order[self._starts[index] : self._starts[index + 1]]
+        dropped = np.arange(*np.searchsorted(self._dropped_images, [index, index + 1]))
+        height, width = (int(side) for side in self._sizes[index])
+        boxes = np.concatenate([self._boxes[rows], self._dropped_boxes[dropped]]).astype(np.float64)
+        return RawBoxes(
+            image=str(self._root / self._names[index]),
+            file=str(self._fields.path),
+            field="annotations[{}].bbox",
+            numbers=np.concatenate([self._numbers[rows], self._dropped_numbers[dropped]]),
+            boxes=boxes,
+            labels=np.concatenate([self._labels[rows], self._dropped_labels[dropped]]),
+            crowd=np.concatenate([self._crowd[rows], np.zeros(len(dropped), dtype=np.bool_)]),
+            rows=np.concatenate([np.arange(len(rows)), np.full(len(dropped), -1)]),
+            masks=(*(self._encoding(int(row), (height, width)) for row in rows), *([None] * len(dropped))),
+        )
+
     def _read_images(self, images: list[dict[str, Any]], folder: Folder) -> None:
         fields = self._fields
         if not images:
@@ -153,6 +179,8 @@ class CocoInstances(Source):
         boxes: list[list[float]] = []
         crowd: list[bool] = []
         kinds: list[int] = []
+        numbers: list[int] = []
+        dropped: list[tuple[int, int, int, list[float]]] = []
         ends = [0]
         blob = bytearray()
         for position, annotation in enumerate(annotations):
@@ -163,15 +191,17 @@ class CocoInstances(Source):
             if not isinstance(category_id, int) or category_id not in label_of:
                 raise fields.error(f"{where}.category_id", f"there is no category {category_id!r:.60}")
             x, y, width, height = fields.numbers(annotation, where, "bbox", 4)
-            if width <= 0 or height <= 0:
-                continue
             row = image_rows[image_id]
+            if width <= 0 or height <= 0:
+                dropped.append((row, label_of[category_id], position, [x, y, x + width, y + height]))
+                continue
             kind, packed = self._pack(annotation.get("segmentation"), f"{where}.segmentation", row)
             images.append(row)
             labels.append(label_of[category_id])
             boxes.append([x, y, x + width, y + height])
             crowd.append(bool(annotation.get("iscrowd", 0)))
             kinds.append(kind)
+            numbers.append(position)
             blob += packed
             ends.append(len(blob))
         self._labels = np.array(labels, dtype=np.int64)
@@ -180,6 +210,12 @@ class CocoInstances(Source):
         self._kinds = np.array(kinds, dtype=np.uint8)
         self._ends = np.array(ends, dtype=np.int64)
         self._blob = bytes(blob)
+        self._numbers = np.array(numbers, dtype=np.int64)
+        dropped.sort(key=lambda entry: entry[0])
+        self._dropped_images = np.array([entry[0] for entry in dropped], dtype=np.int64)
+        self._dropped_labels = np.array([entry[1] for entry in dropped], dtype=np.int64)
+        self._dropped_numbers = np.array([entry[2] for entry in dropped], dtype=np.int64)
+        self._dropped_boxes = np.array([entry[3] for entry in dropped], dtype=np.float32).reshape(-1, 4)
         image_of = np.array(images, dtype=np.int64)
         self._order = np.argsort(image_of, kind="stable")
         self._starts = np.searchsorted(image_of[self._order], np.arange(len(self._ids) + 1))

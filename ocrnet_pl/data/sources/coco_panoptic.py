@@ -12,8 +12,8 @@ from PIL import Image
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.files import Fields, Folder, read_json, unique
-from ocrnet_pl.data.images import read_image
-from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.data.images import check_image, read_image
+from ocrnet_pl.data.sources.base import RawBoxes, Source, make_sample
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 _IDS = 1 << 24
@@ -108,6 +108,27 @@ class CocoPanoptic(Source):
             path=path,
         )
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return the size of the sample's mask, which is the image's as it was annotated."""
+        return check_image(self._mask_root / self._mask_names[index])
+
+    def raw_boxes(self, index: int) -> RawBoxes:
+        """Return the boxes of an image's things as they stand in the JSON, those without area included."""
+        rows = slice(int(self._starts[index]), int(self._starts[index + 1]))
+        labels, boxes = self._label_of[self._categories[rows]], self._boxes[rows]
+        numbers = np.flatnonzero(labels >= 0)
+        kept = (boxes[numbers, 2:] > boxes[numbers, :2]).all(1)
+        return RawBoxes(
+            image=str(self._image_root / self._names[index]),
+            file=str(self._fields.path),
+            field=f"annotations[{self._positions[index]}].segments_info[{{}}].bbox",
+            numbers=numbers,
+            boxes=boxes[numbers].astype(np.float64),
+            labels=labels[numbers],
+            crowd=self._crowd[rows][numbers],
+            rows=np.where(kept, np.cumsum(kept) - 1, -1),
+        )
+
     def _read_categories(self, categories: list[dict[str, Any]]) -> list[int]:
         fields = self._fields
         if not categories:
@@ -144,6 +165,7 @@ class CocoPanoptic(Source):
         row_of = {category_id: row for row, category_id in enumerate(category_ids)}
         index_of = {image_id: index for index, image_id in enumerate(self._ids)}
         masks: dict[int, str] = {}
+        positions = np.zeros(len(self._ids), dtype=np.int64)
         segments: list[list[tuple[int, int, bool, list[float]]]] = [[] for _ in self._ids]
         for position, annotation in enumerate(annotations):
             where = f"annotations[{position}]"
@@ -153,6 +175,7 @@ class CocoPanoptic(Source):
             index = index_of[image_id]
             if index in masks:
                 raise fields.error(f"{where}.image_id", f"image {image_id} is annotated more than once")
+            positions[index] = position
             masks[index] = mask_folder.find(fields.text(annotation, where, "file_name"), fields, f"{where}.file_name")
             for number, segment in enumerate(fields.objects(annotation, "segments_info")):
                 place = f"{where}.segments_info[{number}]"
@@ -170,6 +193,7 @@ class CocoPanoptic(Source):
             if index not in masks:
                 raise fields.error("annotations", f"image {image_id} has none", "remove it from `images`")
         flat = [segment for of_image in segments for segment in of_image]
+        self._positions = positions
         self._mask_names = [masks[index] for index in range(len(self._ids))]
         self._starts = np.cumsum([0, *map(len, segments)])
         self._segment_ids = np.array([segment[0] for segment in flat], dtype=np.int64)

@@ -57,6 +57,10 @@ class ImageFolder(Source):
     def __len__(self) -> int:
         return len(self._paths)
 
+    def image_path(self, index: int) -> Path:
+        """Return the image's file."""
+        return self._paths[index]
+
     def __getitem__(self, index: int) -> Sample:
         path = self._paths[index]
         return make_sample(

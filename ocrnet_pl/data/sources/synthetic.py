@@ -165,6 +165,10 @@ class SyntheticSource(Source):
             path=f"synthetic-{self.seed}-{index}",
         )
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return the size of all scenes."""
+        return self.size
+
     def _visible_things(self, rng: np.random.Generator) -> list[_Thing]:
         """Return the objects to draw, backmost first, without those that the ones in front would hide."""
         count = int(rng.integers(self.objects[0], self.objects[1] + 1))

@@ -1,0 +1,373 @@
+"""The whole check: read every image once, find the faults, write the report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import combinations
+from os.path import join
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.geometry import Size
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.sources.coco import CocoInstances
+from ocrnet_pl.doctor.classes import category_faults, rare_classes
+from ocrnet_pl.doctor.examine import Examiner, Record, Split, kind_of
+from ocrnet_pl.doctor.findings import Finding, FindingLog, Kind, Level
+from ocrnet_pl.doctor.fingerprints import SIDE, similar_pairs
+from ocrnet_pl.doctor.readings import Reading, Verdict
+from ocrnet_pl.doctor.salvage import salvage, write_salvaged
+from ocrnet_pl.doctor.statistics import SplitStatistics
+from ocrnet_pl.files import complete_file
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a source.
+
+    Attributes:
+        make: Makes it; keyword arguments override those of the config.
+        source_class: Its class.
+        arguments: Those of the config.
+    """
+
+    make: Callable[..., Source]
+    source_class: type[Source]
+    arguments: Mapping[str, Any]
+
+
+@dataclass
+class Examined:
+    """A split after its images were looked at.
+
+    Attributes:
+        split: With its source.
+        statistics: The sums.
+        verdict: On the box format.
+        reading: The format that the boxes seem to be in.
+        indices: The images that were looked at.
+        paths: One an image looked at; so are the following.
+        digests: Of the files.
+        thumbnails: uint8 [N, 32, 32].
+        modes: Kinds of pixels.
+        mapped: Whether there is a map of classes.
+    """
+
+    split: Split
+    statistics: SplitStatistics
+    indices: NDArray[np.int64]
+    verdict: Verdict = field(default_factory=Verdict)
+    reading: Reading | None = None
+    paths: list[str] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    thumbnails: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, SIDE, SIDE), dtype=np.uint8))
+    modes: list[str] = field(default_factory=list)
+    mapped: list[bool | None] = field(default_factory=list)
+
+    def image(self, position: int) -> Tensor:
+        """Read one of the images again."""
+        image: Tensor = self.split.source[int(self.indices[position])].image.as_subclass(Tensor)
+        return image
+
+
+@dataclass
+class Result:
+    """What the check found.
+
+    Attributes:
+        examined: The splits that could be opened.
+        log: The findings.
+        complete: Whether all images were looked at.
+    """
+
+    examined: list[Examined]
+    log: FindingLog
+    complete: bool
+
+
+def open_split(name: str, recipe: Recipe, log: FindingLog, folder: Path) -> Split | None:
+    """Make a split's source; what its reader refuses is a finding.
+
+    Args:
+        name: Of the split.
+        recipe: For its source.
+        log: For the findings.
+        folder: For temporary files.
+
+    Returns:
+        The split, without the entries at fault where the format allows it; None if it cannot be opened at all.
+    """
+    try:
+        return Split(name, recipe.make())
+    except DataError as error:
+        problem = error
+    if issubclass(recipe.source_class, CocoInstances):
+        root = recipe.arguments.get("root") or "."
+        images, annotations = (join(root, str(recipe.arguments[key])) for key in ("images", "annotations"))
+        rest = salvage(name, images, annotations)
+        if rest is not None:
+            copy = folder / f"{name}.json"
+            write_salvaged(rest, copy)
+            try:
+                source = recipe.make(annotations=str(copy.resolve()))
+            except DataError as error:
+                problem = DataError(str(error).replace(str(copy.resolve()), annotations))
+            else:
+                for finding in rest.findings:
+                    log.add(finding)
+                return Split(name, source, (str(copy.resolve()), annotations), rest.numbers, len(rest.findings))
+            for finding in rest.findings:
+                log.add(finding)
+    first, _, text = str(problem).partition(": ")
+    kind = Kind.IMAGE_MISSING if "there is no file" in text else kind_of(str(problem), "")
+    log.add(Finding(kind, name, f"{text or first} (the split could not be opened)", file=first if text else ""))
+    return None
+
+
+def check(
+    recipes: Mapping[str, Recipe],
+    *,
+    input_size: Size,
+    workers: int,
+    limit: int | None,
+    log: FindingLog,
+    console: Console,
+    folder: Path,
+) -> Result:
+    """Look at all splits.
+
+    Args:
+        recipes: For the source of each split.
+        input_size: The network's (height, width).
+        workers: Loading processes.
+        limit: Look at so many images of each split, evenly spread; None looks at all.
+        log: Takes the findings.
+        console: For the progress bar.
+        folder: For temporary files; it has to last as long as the sources are used.
+    """
+    splits = [split for name, recipe in recipes.items() if (split := open_split(name, recipe, log, folder)) is not None]
+    for finding in category_faults([(split.name, split.source.taxonomy) for split in splits]):
+        log.add(finding)
+    chosen = [_spread(len(split.source), limit) for split in splits]
+    examined = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks = [
+            progress.add_task(f"reading {split.name}", total=len(indices))
+            for split, indices in zip(splits, chosen, strict=True)
+        ]
+        for split, indices, task in zip(splits, chosen, tasks, strict=True):
+            result = Examined(split, SplitStatistics(split.name, split.source.taxonomy), indices)
+            result.thumbnails = np.zeros((len(indices), SIDE, SIDE), dtype=np.uint8)
+            for position, record in enumerate(_look(split, indices, input_size, workers)):
+                _take(result, position, record, log)
+                progress.advance(task)
+            _conclude(result, log)
+            examined.append(result)
+        for one, two in combinations(examined, 2):
+            task = progress.add_task(f"comparing {one.split.name} with {two.split.name}", total=None)
+            for finding in _shared_images(one, two):
+                log.add(finding)
+            progress.remove_task(task)
+    complete = all(len(indices) == len(split.source) for split, indices in zip(splits, chosen, strict=True))
+    train = next((entry.statistics for entry in examined if entry.split.name == "train"), None)
+    if train is not None and complete:
+        for finding in rare_classes(train, [e.statistics for e in examined if e.statistics is not train]):
+            log.add(finding)
+    if complete:
+        for finding in _unlisted(examined):
+            log.add(finding)
+    return Result(examined, log, complete)
+
+
+def _spread(count: int, limit: int | None) -> NDArray[np.int64]:
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, limit).round().astype(np.int64))
+
+
+def _as_they_are(records: list[Record]) -> list[Record]:
+    return records
+
+
+def _look(split: Split, indices: NDArray[np.int64], input_size: Size, workers: int) -> Iterator[Record]:
+    """Yield the records in order; a few batches wait at most, so memory does not grow with the number of images."""
+    examiner = Examiner(split, input_size)
+    loader: DataLoader[Record] = DataLoader(
+        examiner,
+        sampler=indices.tolist(),
+        batch_size=8,
+        num_workers=min(workers, max(0, len(indices) // 8)),
+        collate_fn=_as_they_are,
+    )
+    for records in loader:
+        yield from records
+
+
+def _take(examined: Examined, position: int, record: Record, log: FindingLog) -> None:
+    examined.statistics.add(record.measures)
+    examined.paths.append(record.path)
+    examined.digests.append(record.digest)
+    examined.modes.append(record.mode)
+    examined.mapped.append(None if record.measures is None else record.measures.pixels is not None)
+    if record.thumbnail is not None:
+        examined.thumbnails[position] = record.thumbnail
+    if record.evidence is not None:
+        examined.verdict.add(record.evidence)
+    for finding in record.findings:
+        log.add(finding)
+
+
+def _conclude(examined: Examined, log: FindingLog) -> None:
+    """Add what only the whole split can tell."""
+    name, statistics = examined.split.name, examined.statistics
+
+    def add(kind: Kind, position: int, message: str, **more: Any) -> None:
+        index = int(examined.indices[position])
+        log.add(Finding(kind, name, message, image=examined.paths[position], index=index, **more))
+
+    if (guess := examined.verdict.guess()) is not None:
+        examined.reading, why = guess
+        raw = examined.split.raw_boxes(int(examined.indices[0]))
+        text = f"{examined.reading.value.text}: {why}; other findings on boxes may follow from it"
+        add(Kind.BOX_FORMAT, 0, text, file="" if raw is None else raw.file)
+    if statistics.maps:
+        for position, mapped in enumerate(examined.mapped):
+            if mapped is False:
+                add(Kind.NO_MAP, position, "it has no map of classes")
+    colors = Counter("color" if mode in ("RGB", "RGBA", "P", "YCbCr") else mode for mode in examined.modes if mode)
+    if len(colors) > 1:
+        usual = colors.most_common(1)[0][0]
+        for position, mode in enumerate(examined.modes):
+            if mode and ("color" if mode in ("RGB", "RGBA", "P", "YCbCr") else mode) != usual:
+                add(Kind.GREYSCALE, position, f"its pixels are {_MODES.get(mode, mode)}")
+    if statistics.tiny:
+        share = statistics.tiny / max(1, int(statistics.boxes.sum()))
+        log.add(Finding(Kind.SMALL_BOXES, name, f"{statistics.tiny} boxes ({share:.1%}) are tiny at the input size"))
+    first: dict[bytes, int] = {}
+    for position, digest in enumerate(examined.digests):
+        if digest and (earlier := first.setdefault(digest, position)) != position:
+            other = (name, int(examined.indices[earlier]))
+            add(Kind.IMAGE_REPEATED, position, f"a copy of {examined.paths[earlier]}", other=other)
+
+
+_MODES = {"L": "greyscale", "LA": "greyscale", "I;16": "16-bit greyscale", "1": "black and white", "CMYK": "CMYK"}
+
+
+def _shared_images(one: Examined, two: Examined) -> Iterator[Finding]:
+    """Yield what two splits have in common."""
+    evaluation = one.split.name != "train"
+    place = {digest: position for position, digest in enumerate(one.digests) if digest}
+    exact: set[int] = set()
+    for position, digest in enumerate(two.digests):
+        if digest and digest in place:
+            exact.add(position)
+            text = f"the same image as {one.paths[place[digest]]} in {one.split.name}"
+            level = Level.WARNING if evaluation else None
+            yield _pair(Kind.SAME_IMAGE, one, place[digest], two, position, text, level)
+    # Without contrast everything looks alike.
+    rows = [np.flatnonzero(split.thumbnails.any((1, 2))) for split in (one, two)]
+    rows[1] = rows[1][~np.isin(rows[1], list(exact))]
+    if not all(len(part) for part in rows):
+        return
+    load = (lambda i: one.image(int(rows[0][i])), lambda i: two.image(int(rows[1][i])))
+    for first, second, agreement in similar_pairs(one.thumbnails[rows[0]], two.thumbnails[rows[1]], load):
+        text = f"nearly the same as {one.paths[rows[0][first]]} in {one.split.name} (details agree by {agreement:.0%})"
+        yield _pair(Kind.SIMILAR_IMAGE, one, int(rows[0][first]), two, int(rows[1][second]), text, None)
+
+
+def _pair(kind: Kind, one: Examined, first: int, two: Examined, second: int, text: str, level: Level | None) -> Finding:
+    return Finding(
+        kind,
+        two.split.name,
+        text,
+        image=two.paths[second],
+        index=int(two.indices[second]),
+        other=(one.split.name, int(one.indices[first])),
+        level=level,
+    )
+
+
+def _unlisted(examined: list[Examined]) -> Iterator[Finding]:
+    """Yield the image files that lie beside those of the splits, but belong to none."""
+    listed = {str(Path(path).resolve()) for entry in examined for path in entry.paths}
+    seen: set[Path] = set()
+    for entry in examined:
+        folders = {Path(path).parent for path in entry.paths if path}
+        for folder in sorted(folders):
+            if folder in seen or not folder.is_dir():
+                continue
+            seen.add(folder)
+            suffixes = {Path(path).suffix.lower() for path in entry.paths}
+            for path in sorted(folder.iterdir()):
+                if path.suffix.lower() in suffixes and path.is_file() and str(path.resolve()) not in listed:
+                    yield Finding(Kind.UNLISTED, entry.split.name, "no split lists it", image=str(path))
+
+
+def run_check(
+    recipes: Mapping[str, Recipe],
+    *,
+    output: Path,
+    fix: Path | None,
+    limit: int | None,
+    input_size: Size,
+    workers: int,
+    title: str,
+) -> int:
+    """Check the data, print and write the report, and write the corrected copy if one is asked for.
+
+    Args:
+        recipes: For the source of each split.
+        output: Folder of the report: ``check.html`` and ``findings.csv``, which replace those of an earlier check.
+        fix: Folder for the corrected copy; it must not exist, or be empty.
+        limit: Look at so many images of each split.
+        input_size: The network's (height, width).
+        workers: Loading processes.
+        title: Of the page.
+
+    Returns:
+        The number of errors.
+
+    Raises:
+        DataError: The folder for the copy is in use, or nothing is left to write there.
+    """
+    from ocrnet_pl.doctor.fixing import check_target, write_copy
+    from ocrnet_pl.doctor.page import write_page
+    from ocrnet_pl.doctor.terminal import print_report
+
+    if fix is not None:
+        check_target(fix)
+    console = Console(stderr=False)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ocrnet_pl_check_")))
+        with (
+            complete_file(output / "findings.csv") as unfinished,
+            unfinished.open("w", newline="", encoding="utf-8") as f,
+        ):
+            log = FindingLog(f)
+            result = check(
+                recipes,
+                input_size=input_size,
+                workers=workers,
+                limit=limit,
+                log=log,
+                console=console,
+                folder=folder,
+            )
+        write_page(result, output / "check.html", title)
+        print_report(result, console, output)
+        if fix is not None:
+            write_copy(result, fix, workers, console)
+    return log.total(Level.ERROR)

@@ -1,0 +1,203 @@
+"""Looking at one image, in a loading process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.geometry import Size
+from ocrnet_pl.data.images import read_image
+from ocrnet_pl.data.sources.base import RawBoxes, Source
+from ocrnet_pl.doctor.boxes import box_faults
+from ocrnet_pl.doctor.findings import Finding, Kind, Level
+from ocrnet_pl.doctor.fingerprints import fingerprint
+from ocrnet_pl.doctor.masks import mask_bounds, pixel_faults, shift, unboxed
+from ocrnet_pl.doctor.orientation import read_header, rotation_fault
+from ocrnet_pl.doctor.readings import Evidence, weigh
+from ocrnet_pl.doctor.statistics import Measures, measure
+from ocrnet_pl.structures import Sample
+
+_SIZE = re.compile(r"\b(?:the size is|the mask is|the map is|size \d+|\d+ x \d+, but)")
+_FIELD = re.compile(r"((?:images|annotations|categories)[\w.\[\]]*): ")
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2"}
+_UNKNOWN = re.compile(r"there is no (?:category|class|image \d|image ')|is not listed in|unknown (?:id|class|category)")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A source under examination.
+
+    Attributes:
+        name: ``train``, ``val`` or ``test``.
+        source: Where the samples come from.
+        renamed: The annotation file that the source reads, and the one that it stands for, where they differ.
+        numbers: The places in the original file of the entries in the file that is read; None if they are the same.
+        refused: How many entries of the annotation file its reader refuses.
+    """
+
+    name: str
+    source: Source
+    renamed: tuple[str, str] | None = None
+    numbers: NDArray[np.int64] | None = None
+    refused: int = 0
+
+    def raw_boxes(self, index: int) -> RawBoxes | None:
+        """Return an image's boxes as stored, with their places in the original file."""
+        raw = self.source.raw_boxes(index)
+        if raw is None or self.renamed is None or self.numbers is None:
+            return raw
+        return replace(raw, file=self.renamed[1], numbers=self.numbers[raw.numbers])
+
+    def message(self, error: DataError) -> str:
+        """Return an error's text, with the original file's name."""
+        return str(error) if self.renamed is None else str(error).replace(*self.renamed)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one image after it was looked at; small, because it travels between processes.
+
+    Attributes:
+        index: In its split.
+        path: The image file.
+        measures: For the statistics; None if it cannot be read.
+        findings: The faults.
+        evidence: On the box format; None if it cannot be read.
+        digest: Of the file.
+        thumbnail: uint8 [32, 32].
+        mode: Kind of pixels in the file.
+    """
+
+    index: int
+    path: str
+    measures: Measures | None
+    findings: list[Finding]
+    evidence: Evidence | None = None
+    digest: bytes = b""
+    thumbnail: NDArray[np.uint8] | None = None
+    mode: str = ""
+
+
+def as_raw(sample: Sample) -> RawBoxes:
+    """Return a sample's own boxes as though they stood in a file."""
+    count = len(sample.boxes)
+    return RawBoxes(
+        image=sample.path,
+        file="",
+        field="box {}",
+        numbers=np.arange(count),
+        boxes=sample.boxes.as_subclass(Tensor).numpy().astype(np.float64),
+        labels=sample.labels.numpy(),
+        crowd=sample.crowd.numpy(),
+        rows=np.arange(count),
+    )
+
+
+def kind_of(message: str, image: str) -> Kind:
+    """Return the kind of a reader's error, from its text and from whether the image itself can be read."""
+    if image:
+        try:
+            read_image(image)
+        except DataError:
+            return Kind.IMAGE_UNREADABLE
+    if _SIZE.search(message):
+        return Kind.SIZE
+    return Kind.UNKNOWN_ID if _UNKNOWN.search(message) else Kind.ANNOTATION_BROKEN
+
+
+class Examiner(Dataset[Record]):
+    """Looks at the images of a split, one at a time.
+
+    Args:
+        split: The split.
+        input_size: The network's (height, width).
+    """
+
+    def __init__(self, split: Split, input_size: Size) -> None:
+        self.split = split
+        self.input_size = input_size
+
+    def __len__(self) -> int:
+        return len(self.split.source)
+
+    def __getitem__(self, index: int) -> Record:
+        try:
+            sample = self.split.source[index]
+        except DataError as error:
+            return self._unreadable(index, error)
+        path, taxonomy = sample.path, self.split.source.taxonomy
+        raw = self.split.raw_boxes(index) or as_raw(sample)
+        bounds = mask_bounds(raw, sample)
+        findings = list(self._findings(index, sample, raw, bounds))
+        digest, thumbnail = fingerprint(sample.image.as_subclass(Tensor), path)
+        header = read_header(path)
+        if header is not None and (fault := rotation_fault(sample, raw.boxes, header)) is not None:
+            findings.append(self._finding(Kind.EXIF, index, raw, fault[0], level=fault[1]))
+        return Record(
+            index,
+            path,
+            measure(sample, taxonomy, self.input_size),
+            findings,
+            weigh(raw.boxes[~raw.crowd], sample.size, bounds[~raw.crowd]),
+            digest,
+            thumbnail,
+            "" if header is None else header.mode,
+        )
+
+    def _finding(self, kind: Kind, index: int, raw: RawBoxes, message: str, **more: Any) -> Finding:
+        return Finding(kind, self.split.name, message, image=raw.image, index=index, **more)
+
+    def _findings(self, index: int, sample: Sample, raw: RawBoxes, bounds: NDArray[np.float64]) -> Iterator[Finding]:
+        taxonomy = self.split.source.taxonomy
+        moved = shift(raw, bounds, sample, taxonomy)
+        faults = list(box_faults(raw, sample.size))
+        if moved is None:
+            faulty = {row for _, row, _, level in faults if level is not Level.NOTE}
+            faults += [fault for fault in pixel_faults(raw, bounds, sample, taxonomy) if fault[1] not in faulty]
+        for kind, row, message, level in faults:
+            place = raw.field.format(raw.numbers[row])
+            x0, y0, x1, y1 = (float(value) for value in raw.boxes[row])
+            box = (x0, y0, x1, y1) if np.isfinite(raw.boxes[row]).all() else None
+            yield self._finding(kind, index, raw, message, file=raw.file, field=place, box=box, level=level)
+        if moved is not None:
+            text = f"the masks lie {moved[0]:+.3g} pixels in x and {moved[1]:+.3g} in y from their boxes"
+            yield self._finding(Kind.MASK_SHIFTED, index, raw, text, file=raw.file)
+        else:
+            for own, count, (x0, y0, x1, y1) in unboxed(raw, sample, taxonomy):
+                name = taxonomy.semantic_categories[own].name
+                text = f"{count} pixels of {name!r} lie in no box of the class"
+                yield self._finding(Kind.PIXELS_UNBOXED, index, raw, text, file=raw.file, box=(x0, y0, x1, y1))
+        yield from self._notes(index, sample, raw)
+
+    def _notes(self, index: int, sample: Sample, raw: RawBoxes) -> Iterator[Finding]:
+        supervision = sample.supervision
+        if not len(sample.boxes) and bool(supervision.detection.any()):
+            yield self._finding(Kind.NO_BOXES, index, raw, "it has no boxes", file=raw.file)
+        if sample.semantic is not None:
+            share = float((sample.semantic == 255).float().mean())
+            if share > 0.5:
+                yield self._finding(Kind.UNLABELLED, index, raw, f"{share:.0%} of the pixels have no class")
+
+    def _unreadable(self, index: int, error: DataError) -> Record:
+        message = self.split.message(error)
+        try:
+            raw = self.split.raw_boxes(index)
+        except (DataError, ValueError):
+            raw = None
+        first, _, rest = message.partition(": ")
+        image = raw.image if raw is not None else first if Path(first).suffix.lower() in _SUFFIXES else ""
+        kind = kind_of(message, image)
+        file = "" if first == image else first
+        field = match.group(1) if (match := _FIELD.match(rest)) else ""
+        rest = rest[len(field) + 2 :] if field else rest
+        finding = Finding(kind, self.split.name, rest or message, image=image, file=file, field=field, index=index)
+        return Record(index, image, None, [finding])

@@ -1,0 +1,278 @@
+"""What can be wrong with a data set, and the list of what was found."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+
+class Level(IntEnum):
+    """How bad a finding is; errors make the check fail."""
+
+    NOTE = 0
+    WARNING = 1
+    ERROR = 2
+
+
+class _Text(NamedTuple):
+    title: str
+    level: Level
+    meaning: str
+    advice: str
+
+
+class Kind(Enum):
+    """A kind of fault: its title, its usual level, what it means, and what to do about it."""
+
+    BOX_FORMAT = _Text(
+        "Boxes in another format",
+        Level.ERROR,
+        "The numbers make sense in another box format than the one they are read in.",
+        "Convert the annotations, or read them with the option for their format; --fix converts them.",
+    )
+    CATEGORIES = _Text(
+        "Categories that differ",
+        Level.ERROR,
+        "The splits do not have the same categories in the same order, so a class would mean different things.",
+        "Use one list of categories for all splits; --fix writes one.",
+    )
+    UNKNOWN_ID = _Text(
+        "Unknown ids",
+        Level.ERROR,
+        "An annotation names an image, a category or a segment that does not exist.",
+        "Add what is missing, or remove the annotation.",
+    )
+    ANNOTATION_BROKEN = _Text(
+        "Broken annotations",
+        Level.ERROR,
+        "The annotation file or one of its entries cannot be used; training would stop here.",
+        "Correct the named field, or export the file again.",
+    )
+    IMAGE_MISSING = _Text(
+        "Missing images",
+        Level.ERROR,
+        "An image is listed, but there is no such file in the folder of the images.",
+        "Add the image, or remove its entry.",
+    )
+    IMAGE_UNREADABLE = _Text(
+        "Unreadable images",
+        Level.ERROR,
+        "The file is truncated or is no image.",
+        "Download it again, or remove it; --fix leaves it out.",
+    )
+    SIZE = _Text(
+        "Sizes that differ",
+        Level.ERROR,
+        "A mask, or the size in the annotation file, is not that of the image.",
+        "Use the images that were annotated; never resize images without their masks.",
+    )
+    MASK_SHIFTED = _Text(
+        "Shifted masks",
+        Level.ERROR,
+        "All masks of the image lie beside their boxes, by the same distance.",
+        "Look for a crop or a padding that moved one of the two; --fix keeps the boxes without the masks.",
+    )
+    EXIF = _Text(
+        "EXIF-rotated images",
+        Level.ERROR,
+        "The file says that it is to be turned before it is shown, and the labels may be drawn on the unturned one.",
+        "Save the image with turned pixels and without the tag, or turn the labels; --fix writes it as it was labelled "
+        "where that is certain.",
+    )
+    BOX_DEGENERATE = _Text(
+        "Degenerate boxes",
+        Level.ERROR,
+        "A side is zero or negative, not a number, or less than a pixel. Such a box is never trained on.",
+        "Remove the box or draw it again; --fix drops it.",
+    )
+    BOX_OUTSIDE = _Text(
+        "Boxes outside the image",
+        Level.WARNING,
+        "The box, or part of it, lies outside the image.",
+        "Look whether it belongs to another image or size; --fix clips it, or drops it if nothing is left.",
+    )
+    BOX_DUPLICATE = _Text(
+        "Duplicated boxes",
+        Level.WARNING,
+        "One object has several boxes of the same class, so a correct detector would be counted wrong.",
+        "Remove all but one; --fix does.",
+    )
+    BOX_EMPTY = _Text(
+        "Boxes without pixels",
+        Level.WARNING,
+        "The box has no mask or no pixel of its class, though the image has a map of the classes.",
+        "Add the mask, or remove the box.",
+    )
+    PIXELS_UNBOXED = _Text(
+        "Pixels without a box",
+        Level.WARNING,
+        "Pixels of a class that has boxes lie outside all boxes of the class.",
+        "Add the box, or correct the mask.",
+    )
+    SAME_IMAGE = _Text(
+        "The same image in two splits",
+        Level.ERROR,
+        "The figures on the second split are too good, because the image, or its exact copy, is also in the first.",
+        "Remove it from one of them.",
+    )
+    SIMILAR_IMAGE = _Text(
+        "Nearly the same image in two splits",
+        Level.WARNING,
+        "Two images differ by compression, size or brightness only, or were taken a moment apart.",
+        "Keep such groups together in one split.",
+    )
+    FEW_EXAMPLES = _Text(
+        "Classes with few examples",
+        Level.WARNING,
+        "The training set has too little of a class to learn it from.",
+        "Collect more, merge it with another class, or leave the class out.",
+    )
+    BOX_LOOSE = _Text(
+        "Boxes that do not fit their masks",
+        Level.NOTE,
+        "The box and the bounds of the mask overlap by less than a half.",
+        "Draw the box around the mask; --fix does.",
+    )
+    SMALL_BOXES = _Text(
+        "Boxes that the input size makes tiny",
+        Level.NOTE,
+        "At the network's input size the shorter side has less than 4 pixels.",
+        "Train at a larger data.size, or on tiles of the images.",
+    )
+    IMAGE_REPEATED = _Text(
+        "The same image twice in a split",
+        Level.NOTE,
+        "Exact copies count double.",
+        "Remove one of them, unless it is meant.",
+    )
+    NO_BOXES = _Text(
+        "Images without boxes",
+        Level.NOTE,
+        "Nothing is to be found there; in training it teaches what is background.",
+        "Fine, if there is really nothing in them.",
+    )
+    NO_MAP = _Text(
+        "Images without a map of classes",
+        Level.NOTE,
+        "They train detection only; the other images of the split train segmentation as well.",
+        "Fine: what was not labelled gives no gradient.",
+    )
+    UNLABELLED = _Text(
+        "Large unlabelled areas",
+        Level.NOTE,
+        "More than half of the pixels carry no class. They are ignored in training and in the figures.",
+        "Fine, if they were not meant to be labelled.",
+    )
+    GREYSCALE = _Text(
+        "Images of another kind",
+        Level.NOTE,
+        "Most images of the split are color images, these are greyscale or CMYK, or the reverse. All are read as RGB.",
+        "Fine, unless the color should tell classes apart.",
+    )
+    UNLISTED = _Text(
+        "Images without annotation",
+        Level.NOTE,
+        "The image stands in the folder of the images, but no split lists it.",
+        "Annotate it, or ignore it.",
+    )
+
+    @property
+    def title(self) -> str:
+        """A few words, for headings."""
+        return self.value.title
+
+    @property
+    def level(self) -> Level:
+        """How bad it usually is."""
+        return self.value.level
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault at one place.
+
+    Attributes:
+        kind: What is wrong.
+        split: ``train``, ``val`` or ``test``.
+        message: What exactly, with the numbers.
+        image: The image file, or nothing.
+        file: The annotation file, or nothing.
+        field: Where in the annotation file.
+        index: The image's index in the split, for a picture; -1 for none.
+        box: xyxy in pixels, to be marked in the picture.
+        other: Split and index of a second image, for the picture.
+        level: Where it differs from the kind's own.
+    """
+
+    kind: Kind
+    split: str
+    message: str
+    image: str = ""
+    file: str = ""
+    field: str = ""
+    index: int = -1
+    box: tuple[float, float, float, float] | None = None
+    other: tuple[str, int] | None = None
+    level: Level | None = None
+
+    @property
+    def severity(self) -> Level:
+        """How bad it is."""
+        return self.kind.level if self.level is None else self.level
+
+    @property
+    def place(self) -> str:
+        """The annotation file and the field."""
+        return ": ".join(part for part in (self.file, self.field) if part)
+
+
+class FindingLog:
+    """Counts findings, keeps the first of each kind, and writes all of them to a table.
+
+    However many there are, the memory taken is bounded.
+
+    Args:
+        file: Open text file that takes the table.
+        kept: How many of each kind and level to keep.
+    """
+
+    def __init__(self, file: IO[str], kept: int = 60) -> None:
+        self._writer = csv.writer(file)
+        self._writer.writerow(["level", "kind", "split", "image", "annotations", "field", "message"])
+        self._kept = kept
+        self.counts: Counter[tuple[Kind, Level]] = Counter()
+        self.splits: Counter[tuple[Kind, Level, str]] = Counter()
+        self.first: dict[tuple[Kind, Level], list[Finding]] = {}
+
+    def add(self, finding: Finding) -> None:
+        """Take a finding."""
+        key = (finding.kind, finding.severity)
+        self.counts[key] += 1
+        self.splits[(*key, finding.split)] += 1
+        kept = self.first.setdefault(key, [])
+        if len(kept) < self._kept:
+            kept.append(finding)
+        level, kind = finding.severity.name.lower(), finding.kind.name.lower()
+        row: list[Any] = [level, kind, finding.split, finding.image, finding.file, finding.field, finding.message]
+        self._writer.writerow(row)
+
+    def total(self, level: Level) -> int:
+        """Return the number of findings of a level."""
+        return sum(count for (_, own), count in self.counts.items() if own == level)
+
+    def groups(self) -> list[tuple[Kind, Level]]:
+        """Return the kinds found, each with its level, the worst first."""
+        order = list(Kind)
+        return sorted(self.counts, key=lambda key: (-key[1], order.index(key[0])))
+
+
+def shown_path(path: str) -> str:
+    """Return a path relative to the working folder if it lies in it."""
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd())) if path else ""
+    except (OSError, ValueError):
+        return path

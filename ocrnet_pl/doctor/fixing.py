@@ -1,0 +1,297 @@
+"""Writing a corrected copy as COCO instances; the originals are only read."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import uuid
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.sources.base import RawBoxes
+from ocrnet_pl.doctor.boxes import degenerate, duplicates
+from ocrnet_pl.doctor.check import Examined, Result
+from ocrnet_pl.doctor.examine import Split, as_raw
+from ocrnet_pl.doctor.findings import Level, shown_path
+from ocrnet_pl.doctor.masks import mask_bounds, shift
+from ocrnet_pl.doctor.orientation import read_header, rotation_fault
+from ocrnet_pl.doctor.readings import Reading
+from ocrnet_pl.structures import Sample
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """One image of the copy.
+
+    Attributes:
+        index: In its split.
+        path: The original image.
+        size: (height, width).
+        pixels: A PNG, where the original file cannot serve.
+        boxes: float64 [N, 4], xyxy.
+        labels: int64 [N].
+        crowd: bool [N].
+        masks: COCO run-length encodings.
+        changes: How often what was changed.
+    """
+
+    index: int
+    path: str
+    size: tuple[int, int]
+    pixels: bytes | None
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    masks: list[dict[str, Any] | None]
+    changes: Counter[str]
+
+
+class Fixer(Dataset[Fixed | None]):
+    """Corrects the images of a split, one at a time; None for one that cannot be read.
+
+    Args:
+        split: The split.
+        reading: The format that the boxes are really in.
+    """
+
+    def __init__(self, split: Split, reading: Reading | None) -> None:
+        self.split = split
+        self.reading = reading
+
+    def __len__(self) -> int:
+        return len(self.split.source)
+
+    def __getitem__(self, index: int) -> Fixed | None:
+        try:
+            sample = self.split.source[index]
+        except DataError:
+            return None
+        raw = self.split.raw_boxes(index) or as_raw(sample)
+        changes: Counter[str] = Counter()
+        boxes, masks = raw.boxes.copy(), _masks(raw, sample)
+        if self.reading is not None and len(boxes):
+            boxes = self.reading.convert(boxes, sample.size)
+            changes["boxes converted to the right format"] += len(boxes)
+        raw = _with_boxes(raw, boxes)
+        bounds = mask_bounds(raw, sample)
+        if shift(raw, bounds, sample, self.split.source.taxonomy) is not None:
+            masks, bounds = [None] * len(boxes), np.full_like(bounds, np.nan)
+            changes["images left without their shifted masks"] += 1
+        masked = np.isfinite(bounds).all(1)
+        loose = masked & ~raw.crowd & ~np.isclose(bounds, boxes, atol=1.0, equal_nan=True).all(1)
+        boxes[loose] = bounds[loose]
+        changes["boxes fitted to their masks"] += int(loose.sum())
+        height, width = sample.size
+        # Crowds keep their boxes, but no box may leave the image.
+        clipped = np.clip(boxes, 0, [width, height, width, height])
+        bad = degenerate(clipped) | (clipped[:, 2:] - clipped[:, :2] < 1e-3).any(1)
+        changes["degenerate or outside boxes dropped"] += int(bad.sum())
+        changes["boxes clipped"] += int(((np.abs(clipped - boxes) > 1e-6).any(1) & ~bad).sum())
+        keep = ~bad
+        twice = [row for row, _ in duplicates(_with_boxes(raw, clipped)) if keep[row]]
+        keep[twice] = False
+        changes["duplicate boxes dropped"] += len(twice)
+        pixels = None
+        header = read_header(sample.path)
+        fault = None if header is None else rotation_fault(sample, raw.boxes, header)
+        if header is None:
+            pixels = _png(sample.image.as_subclass(Tensor))
+        elif fault is not None and fault[2]:
+            # The labels belong to the stored pixels: written anew, without the tag that would turn them.
+            with Image.open(sample.path) as image:
+                stored = image.convert("RGB")
+            if (stored.height, stored.width) == sample.size:
+                pixels = _png_of(stored)
+                changes["images written without their EXIF rotation"] += 1
+        return Fixed(
+            index,
+            sample.path,
+            sample.size,
+            pixels,
+            clipped[keep],
+            raw.labels[keep],
+            raw.crowd[keep],
+            [mask for mask, kept in zip(masks, keep, strict=True) if kept],
+            changes,
+        )
+
+
+def _with_boxes(raw: RawBoxes, boxes: NDArray[np.float64]) -> RawBoxes:
+    return replace(raw, boxes=boxes)
+
+
+def _masks(raw: RawBoxes, sample: Sample) -> list[dict[str, Any] | None]:
+    """Return the masks as stored, or else those of the instance map."""
+    if raw.masks or sample.instances is None:
+        return list(raw.masks) or [None] * len(raw.boxes)
+    from faster_coco_eval import mask as mask_api
+
+    instances = sample.instances.numpy()
+    masks: list[dict[str, Any] | None] = []
+    for row in raw.rows:
+        own = np.asfortranarray(instances == row + 1, dtype=np.uint8) if row >= 0 else None
+        masks.append(dict(mask_api.encode(own)) if own is not None and own.any() else None)
+    return masks
+
+
+def _png(image: Tensor) -> bytes:
+    channels = image if image.shape[0] == 3 else image[:1].expand(3, -1, -1)
+    return _png_of(Image.fromarray(channels.permute(1, 2, 0).contiguous().numpy()))
+
+
+def _png_of(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def check_target(folder: Path) -> None:
+    """Check that a copy can be written there.
+
+    Raises:
+        DataError: The folder holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError.at(folder, "it is there already and is not empty", advice="give --fix a new folder")
+
+
+def write_copy(result: Result, folder: Path, workers: int, console: Console) -> None:
+    """Write the corrected copy: per split a folder of images and a JSON, and ``data.yaml`` to train on it.
+
+    It appears when it is complete. Images are hard links where the file system allows it, else copies.
+
+    Args:
+        result: Of the check.
+        folder: New or empty.
+        workers: Loading processes.
+        console: For the summary.
+
+    Raises:
+        DataError: No split could be opened, or a split has no readable image.
+    """
+    if not result.examined:
+        raise DataError("--fix: no split could be opened, so there is nothing to copy")
+    check_target(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:6]}.part")
+    names: dict[str, int] = {}
+    for entry in result.examined:
+        for category in entry.split.source.taxonomy.detection_categories:
+            names.setdefault(category.name, len(names) + 1)
+    changes: Counter[str] = Counter()
+    try:
+        unfinished.mkdir()
+        for entry in result.examined:
+            changes["entries left out that the reader refuses"] += entry.split.refused
+            _write_split(entry, unfinished, names, workers, changes)
+        (unfinished / "data.yaml").write_text(_config(result, folder), encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for what, count in sorted(changes.items()):
+        if count:
+            console.print(f"  {what}: {count:,}")
+    shown = shown_path(str(folder))
+    console.print(f"corrected copy: {shown}; train on it with --config {shown}/data.yaml", soft_wrap=True)
+    if result.log.total(Level.ERROR):
+        console.print("Check the copy as well: not every fault can be corrected without looking.")
+
+
+def _write_split(entry: Examined, folder: Path, names: dict[str, int], workers: int, changes: Counter[str]) -> None:
+    split = entry.split
+    (folder / split.name).mkdir()
+    loader: DataLoader[Fixed | None] = DataLoader(
+        Fixer(split, entry.reading),
+        batch_size=8,
+        num_workers=min(workers, len(split.source) // 8),
+        collate_fn=list,
+    )
+    ids = [names[category.name] for category in split.source.taxonomy.detection_categories]
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for batch in loader:
+        for fixed in batch:
+            if fixed is None:
+                changes["images left out that cannot be used"] += 1
+                continue
+            changes.update(fixed.changes)
+            number = len(images) + 1
+            height, width = fixed.size
+            name = _place(fixed, folder / split.name, taken)
+            images.append({"id": number, "file_name": name, "height": height, "width": width})
+            for box, label, crowd, mask in zip(fixed.boxes, fixed.labels, fixed.crowd, fixed.masks, strict=True):
+                annotations.append(_annotation(box, ids[label], bool(crowd), mask))
+                annotations[-1] |= {"id": len(annotations), "image_id": number}
+    if not images:
+        raise DataError(f"--fix: data.{split.name} has no readable image")
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for name, number in names.items()],
+    }
+    (folder / f"instances_{split.name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _place(fixed: Fixed, folder: Path, taken: set[str]) -> str:
+    """Put an image into the folder and return its name there."""
+    original = Path(fixed.path)
+    name = original.name if fixed.pixels is None else f"{original.stem}.png"
+    if name in taken:
+        name = f"{fixed.index:06d}_{name}"
+    taken.add(name)
+    target = folder / name
+    if fixed.pixels is not None:
+        target.write_bytes(fixed.pixels)
+        return name
+    try:
+        os.link(original.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(original, target)
+    return name
+
+
+def _annotation(box: NDArray[np.float64], category: int, crowd: bool, mask: dict[str, Any] | None) -> dict[str, Any]:
+    x0, y0, x1, y1 = (round(float(value), 3) for value in box)
+    entry: dict[str, Any] = {
+        "category_id": category,
+        "bbox": [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)],
+        "area": round((x1 - x0) * (y1 - y0), 3),
+        "iscrowd": int(crowd),
+    }
+    if mask is not None:
+        from faster_coco_eval import mask as mask_api
+
+        counts = mask["counts"]
+        text = counts.decode() if isinstance(counts, bytes) else counts
+        entry["segmentation"] = {"size": [int(side) for side in mask["size"]], "counts": text}
+        entry["area"] = float(mask_api.area(mask))
+    return entry
+
+
+def _config(result: Result, folder: Path) -> str:
+    """Return the settings that name the copy as the data."""
+    data: dict[str, Any] = {"root": str(folder.resolve())}
+    for entry in result.examined:
+        arguments: dict[str, Any] = {
+            "images": entry.split.name,
+            "annotations": f"instances_{entry.split.name}.json",
+            "semantic": bool(entry.statistics.maps),
+        }
+        data[entry.split.name] = {"class_path": "CocoInstances", "init_args": arguments}
+    return yaml.safe_dump({"data": data}, sort_keys=False)

@@ -1,0 +1,136 @@
+"""What is in a split, summed up in one pass with a fixed amount of memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrnet_pl.data.geometry import Size, letterbox_placement
+from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
+
+BOX_EDGES = 2.0 ** np.arange(0, 12.5, 0.5)
+"""Of the histogram of box sizes, the square root of the area in pixels."""
+COUNT_EDGES = np.array([0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 256, 512, 1e9])
+"""Of the histogram of boxes an image."""
+IMAGE_EDGES = np.array([0, 64, 128, 192, 256, 384, 512, 640, 768, 1024, 1536, 2048, 3072, 4096, 8192, 1e9])
+"""Of the histogram of the images' longer sides."""
+TINY = 4.0
+"""Boxes with a shorter side than this at the input size are counted as tiny."""
+
+
+class Measures(NamedTuple):
+    """What one image adds.
+
+    Attributes:
+        size: (height, width).
+        boxes: int64 [D], by class, crowds left out.
+        crowds: int64 [D].
+        sizes: int64 [D, bins of ``BOX_EDGES``].
+        tiny: Number of boxes that are tiny at the input size.
+        pixels: int64 [S + 1], by class, the last the ignored ones; None without a map.
+        boxed: Whether the image was labelled for boxes.
+    """
+
+    size: Size
+    boxes: NDArray[np.int64]
+    crowds: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    tiny: int
+    pixels: NDArray[np.int64] | None
+    boxed: bool
+
+
+def measure(sample: Sample, taxonomy: Taxonomy, input_size: Size) -> Measures:
+    """Measure one image.
+
+    Args:
+        sample: As the source gives it.
+        taxonomy: Of the source.
+        input_size: The network's (height, width).
+    """
+    classes = taxonomy.num_detection
+    labels, crowd = sample.labels.numpy(), sample.crowd.numpy()
+    boxes = sample.boxes.numpy().astype(np.float64)[~crowd]
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+    bins = np.clip(np.digitize(np.sqrt(sides.prod(1)), BOX_EDGES) - 1, 0, len(BOX_EDGES) - 2)
+    sizes = np.zeros((classes, len(BOX_EDGES) - 1), dtype=np.int64)
+    np.add.at(sizes, (labels[~crowd], bins), 1)
+    scale = letterbox_placement(sample.size, input_size).scale
+    shorter = (sides * [scale[1], scale[0]]).min(1) if len(sides) else np.zeros(0)
+    pixels = None
+    if sample.semantic is not None:
+        counts = np.bincount(sample.semantic.numpy().reshape(-1), minlength=256)
+        pixels = np.append(counts[: taxonomy.num_semantic], counts[IGNORE_INDEX])
+    return Measures(
+        sample.size,
+        np.bincount(labels[~crowd], minlength=classes),
+        np.bincount(labels[crowd], minlength=classes),
+        sizes,
+        int((shorter < TINY).sum()),
+        pixels,
+        bool(sample.supervision.detection.any()),
+    )
+
+
+class SplitStatistics:
+    """The sums of one split.
+
+    Attributes:
+        images: Readable images.
+        unreadable: The others.
+        boxes: int64 [D], crowds left out.
+        box_images: int64 [D], images with a box of the class.
+        crowds: int64 [D].
+        sizes: int64 [D, bins of ``BOX_EDGES``].
+        tiny: Boxes that are tiny at the input size.
+        pixels: int64 [S + 1], the last the ignored ones.
+        pixel_images: int64 [S], images with a pixel of the class.
+        maps: Images with a map of classes.
+        boxed: Images labelled for boxes.
+        counts: int64, the histogram of boxes an image over ``COUNT_EDGES``.
+        sides: int64, the histogram of the longer sides over ``IMAGE_EDGES``.
+        smallest: (height, width) of the image with the fewest pixels.
+        largest: Of the one with the most.
+    """
+
+    def __init__(self, name: str, taxonomy: Taxonomy) -> None:
+        self.name = name
+        self.taxonomy = taxonomy
+        self.images = self.unreadable = self.tiny = self.maps = self.boxed = 0
+        self.boxes = np.zeros(taxonomy.num_detection, dtype=np.int64)
+        self.box_images = np.zeros_like(self.boxes)
+        self.crowds = np.zeros_like(self.boxes)
+        self.sizes = np.zeros((taxonomy.num_detection, len(BOX_EDGES) - 1), dtype=np.int64)
+        self.pixels = np.zeros(taxonomy.num_semantic + 1, dtype=np.int64)
+        self.pixel_images = np.zeros(taxonomy.num_semantic, dtype=np.int64)
+        self.counts = np.zeros(len(COUNT_EDGES) - 1, dtype=np.int64)
+        self.sides = np.zeros(len(IMAGE_EDGES) - 1, dtype=np.int64)
+        self.smallest: Size = (0, 0)
+        self.largest: Size = (0, 0)
+
+    def add(self, measures: Measures | None) -> None:
+        """Take an image; None is one that could not be read."""
+        if measures is None:
+            self.unreadable += 1
+            return
+        self.images += 1
+        self.boxes += measures.boxes
+        self.box_images += measures.boxes > 0
+        self.crowds += measures.crowds
+        self.sizes += measures.sizes
+        self.tiny += measures.tiny
+        self.sides += np.histogram(max(measures.size), IMAGE_EDGES)[0]
+        if measures.boxed:
+            self.boxed += 1
+            self.counts += np.histogram(measures.boxes.sum(), COUNT_EDGES)[0]
+        if measures.pixels is not None:
+            self.maps += 1
+            self.pixels += measures.pixels
+            self.pixel_images += measures.pixels[:-1] > 0
+        area = measures.size[0] * measures.size[1]
+        if self.images == 1 or area < self.smallest[0] * self.smallest[1]:
+            self.smallest = measures.size
+        if area > self.largest[0] * self.largest[1]:
+            self.largest = measures.size

@@ -1,0 +1,139 @@
+"""The report in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ocrnet_pl.doctor.check import Examined, Result
+from ocrnet_pl.doctor.findings import Finding, Level, shown_path
+
+_STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.NOTE: "cyan"}
+_SHOWN_CLASSES = 25
+
+
+def print_report(result: Result, console: Console, output: Path) -> None:
+    """Print what is in the data, what is wrong with it, and where the page is.
+
+    Args:
+        result: Of the check.
+        console: To print to.
+        output: Folder of the page.
+    """
+    if result.examined:
+        console.print(_overview(result.examined))
+        console.print(_classes(result.examined))
+    if result.log.counts:
+        console.print(_findings(result))
+    if not result.complete:
+        console.print("Not all images were looked at; classes with few examples are not judged.")
+    counts = ", ".join(count_text(result.log.total(level), level) for level in reversed(Level))
+    worst = max((level for _, level in result.log.counts), default=None)
+    style = "bold green" if worst is None or worst is Level.NOTE else _STYLES[worst]
+    console.print(f"[{style}]{counts}[/]")
+    for name, what in (("check.html", "report"), ("findings.csv", "all findings")):
+        console.print(f"{what}: {escape(shown_path(str(output / name)))}", soft_wrap=True, highlight=False)
+
+
+def count_text(count: int, level: Level) -> str:
+    """Return such as ``1 error`` or ``no warnings``."""
+    word = level.name.lower()
+    return f"{count or 'no'} {word}{'' if count == 1 else 's'}"
+
+
+def image_sizes(entry: Examined) -> str:
+    """Return the smallest and the largest image size as width x height."""
+    small, large = (f"{width}x{height}" for height, width in (entry.statistics.smallest, entry.statistics.largest))
+    return small if small == large else f"{small} - {large}"
+
+
+def _overview(examined: list[Examined]) -> Table:
+    table = Table(title="Data", title_justify="left", title_style="bold")
+    table.add_column("split")
+    for name in ("images", "broken", "boxes", "crowds", "per image", "maps", "void", "sizes"):
+        table.add_column(name, justify="right", no_wrap=name != "sizes")
+    for entry in examined:
+        own = entry.statistics
+        boxes, pixels = int(own.boxes.sum()), int(own.pixels.sum())
+        table.add_row(
+            own.name,
+            f"{own.images:,}",
+            f"{own.unreadable:,}",
+            f"{boxes:,}",
+            f"{int(own.crowds.sum()):,}",
+            f"{boxes / own.boxed:.1f}" if own.boxed else "-",
+            f"{own.maps:,}",
+            f"{own.pixels[-1] / pixels:.1%}" if pixels else "-",
+            image_sizes(entry),
+        )
+    return table
+
+
+def _classes(examined: list[Examined]) -> Table:
+    rows = class_rows(examined)
+    shown = rows[:_SHOWN_CLASSES]
+    rest = f"; {len(rows) - len(shown)} more in the page" if len(rows) > len(shown) else ""
+    table = Table(title=f"Classes: images / boxes / share of pixels{rest}", title_justify="left", title_style="bold")
+    table.add_column("class")
+    for entry in examined:
+        table.add_column(entry.split.name, justify="right")
+    for name, cells in shown:
+        table.add_row(escape(name), *(f"{_number(c[0])} / {_number(c[1])} / {_share(c[2])}" for c in cells))
+    return table
+
+
+Cell = tuple[int | None, int | None, float | None]
+"""Images, boxes, and share of the labelled pixels; None for what the class does not have."""
+
+
+def class_rows(examined: list[Examined]) -> list[tuple[str, list[Cell]]]:
+    """Return each class with its figures in each split, the most frequent first."""
+    names = dict.fromkeys(c.name for entry in examined for c in entry.statistics.taxonomy.categories)
+    rows = [(name, [_cell(entry, name) for entry in examined]) for name in names]
+    return sorted(rows, key=lambda row: (-sum(c[1] or 0 for c in row[1]), -sum(c[2] or 0 for c in row[1])))
+
+
+def _cell(entry: Examined, name: str) -> Cell:
+    own = entry.statistics
+    category = next((c for c in own.taxonomy.categories if c.name == name), None)
+    if category is None:
+        return None, None, None
+    boxes = share = images = None
+    if category.semantic is not None and own.maps:
+        share = float(own.pixels[category.semantic] / max(1, own.pixels[:-1].sum()))
+        images = int(own.pixel_images[category.semantic])
+    if category.detection is not None and own.boxed:
+        boxes = int(own.boxes[category.detection])
+        images = max(images or 0, int(own.box_images[category.detection]))
+    return images, boxes, share
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _findings(result: Result) -> Table:
+    table = Table(title="Findings", title_justify="left", title_style="bold", show_lines=True)
+    table.add_column("level")
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    table.add_column("the first of them", overflow="fold", ratio=1)
+    for key in result.log.groups():
+        kind, level = key
+        places = "\n".join(escape(_line(finding)) for finding in result.log.first[key][: 3 if level else 1])
+        table.add_row(f"[{_STYLES[level]}]{level.name.lower()}[/]", kind.title, f"{result.log.counts[key]:,}", places)
+    return table
+
+
+def _line(finding: Finding) -> str:
+    places = [finding.split, shown_path(finding.image), finding.field]
+    if finding.file and not finding.image:
+        places.insert(1, shown_path(finding.file))
+    return ": ".join(part for part in (*places, finding.message) if part)
