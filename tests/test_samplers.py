@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
+from ocrnet_pl.data.aspects import aspect_sizes, group_by_aspect
 from ocrnet_pl.data.samplers import EvaluationSampler, Item, MultiScaleSampler, item_seed, scaled_sizes
+from ocrnet_pl.data.shares import turns
+from ocrnet_pl.data.sources.base import Part
 
 SIZES = [(64, 64), (96, 96), (128, 160)]
 
@@ -114,3 +119,147 @@ def test_options_out_of_range() -> None:
         MultiScaleSampler(Numbers(3), 2, [])
     with pytest.raises(ValueError, match="batch size"):
         MultiScaleSampler(Numbers(3), 0, SIZES)
+
+
+SHARES = {"a": 3.0, "b": 1.0, "c": 0.7}
+
+
+def _parts(shares: dict[str, float], lengths: list[int]) -> list[Part]:
+    starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
+    return [Part(n, starts[i], starts[i + 1], s) for i, (n, s) in enumerate(shares.items())]
+
+
+def _mixed(parts: list[Part], epoch: int, batch_size: int, replicas: int = 1, **options: Any) -> list[list[Item]]:
+    shares = []
+    for rank in range(replicas):
+        sampler = MultiScaleSampler(
+            Numbers(parts[-1].stop), batch_size, SIZES, num_replicas=replicas, rank=rank, parts=parts, **options
+        )
+        sampler.set_epoch(epoch)
+        shares.append(list(sampler))
+        assert len(shares[-1]) == len(sampler)
+    return shares
+
+
+@pytest.mark.parametrize("shares", [[1, 1], [3, 1], [1, 2, 5], [0.7, 0.2, 0.1], [1 / 3, 2 / 3], [5, 3, 2, 1, 1, 1]])
+def test_turns_are_never_a_whole_turn_off(shares: list[float]) -> None:
+    order = turns(shares)
+    counts = np.zeros(len(shares))
+    exact = np.array(shares) / sum(shares)
+    for number, chosen in enumerate(np.tile(order, 3)[:3000].tolist(), 1):
+        counts[chosen] += 1
+        assert (np.abs(counts - number * exact) < 1).all()
+
+
+def test_whole_shares_are_exact_in_every_batch_of_every_process() -> None:
+    parts = _parts({"a": 0.5, "b": 0.25, "c": 0.25}, [7, 40, 13])
+    for epoch in range(3):
+        for share in _mixed(parts, epoch, 8, 2):
+            for batch in _batches(share, 8):
+                assert [sum(p.start <= i.index < p.stop for i in batch) for p in parts] == [4, 2, 2]
+
+
+def test_other_shares_are_exact_over_batches() -> None:
+    """Over any run of batches of the whole run, epochs and processes included."""
+    parts = _parts(SHARES, [50, 20, 30])
+    counts, exact, seen = np.zeros(3), np.array([*SHARES.values()]) / sum(SHARES.values()), 0
+    for epoch in range(4):
+        first, second = (_batches(share, 7) for share in _mixed(parts, epoch, 7, 2))
+        for pair in zip(first, second, strict=True):
+            for batch in pair:
+                own = np.array([sum(p.start <= i.index < p.stop for i in batch) for p in parts])
+                counts, seen = counts + own, seen + len(batch)
+                assert (np.abs(counts - seen * exact) < 1).all()
+                assert (np.abs(own - len(batch) * exact) < 2).all()
+
+
+def test_each_part_is_gone_through_before_it_comes_again() -> None:
+    parts = _parts({"a": 1.0, "b": 1.0}, [6, 30])
+    epochs = [_mixed(parts, epoch, 4)[0] for epoch in range(10)]
+    for part in parts:
+        drawn = [i.index for items in epochs for i in items if part.start <= i.index < part.stop]
+        length = part.stop - part.start
+        for start in range(0, len(drawn) - length + 1, length):
+            assert sorted(drawn[start : start + length]) == list(range(part.start, part.stop))
+        assert drawn[:length] != drawn[length : 2 * length]
+    seeds = [(i.index, i.seed) for items in epochs for i in items]
+    assert len(set(seeds)) == len(seeds)  # an image that comes again is augmented anew
+
+
+def test_processes_share_a_mixture_without_overlap() -> None:
+    parts = _parts({"a": 1.0, "b": 1.0}, [60, 60])
+    alone = _mixed(parts, 2, 4, 3)
+    assert [[b[0].size for b in _batches(share)] for share in alone[1:]] == [
+        [b[0].size for b in _batches(alone[0])]
+    ] * 2
+    used = Counter(i.index for share in alone for i in share)
+    assert set(used.values()) == {1} and alone == _mixed(parts, 2, 4, 3)
+    assert alone != _mixed(parts, 2, 4, 3, seed=1)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_batches_of_one_aspect(mixed: bool, replicas: int) -> None:
+    rng = np.random.default_rng(0)
+    shapes = np.array([(480, 640), (640, 480), (500, 500), (300, 900)])
+    image_sizes = shapes[rng.integers(4, size=203)].astype(np.int32)
+    ratios = [0.75, 1.0, 1.333, 3.0]
+    aspects = group_by_aspect(image_sizes, (256, 256), [0.75, 1.0], ratios)
+    parts = _parts({"a": 1.0, "b": 1.0}, [100, 103]) if mixed else []
+    sizes = [(192, 192), (256, 256)]
+    for epoch in range(3):
+        shares = []
+        for rank in range(replicas):
+            sampler = MultiScaleSampler(
+                Numbers(203), 4, sizes, num_replicas=replicas, rank=rank, parts=parts, aspects=aspects
+            )
+            sampler.set_epoch(epoch)
+            shares.append(_batches(list(sampler)))
+        assert len({len(share) for share in shares}) == 1 and len(shares[0]) == 203 // (4 * replicas)
+        off = 0
+        for step in zip(*shares, strict=True):
+            assert len({item.size for batch in step for item in batch}) == 1
+            height, width = step[0][0].size
+            group = int(np.argmin([abs(np.log(width / height / ratio)) for ratio in ratios]))
+            off += any(aspects.groups[item.index] != group for batch in step for item in batch)
+            if mixed:
+                for batch in step:
+                    assert sum(item.index < 100 for item in batch) == 2
+        # Groups are dealt out one after the other: only where one ends and the next begins, a step has two. The
+        # sources of a mixture have their ends at different steps.
+        assert off <= (len(ratios) - 1) * (6 if mixed else 1)
+        used = Counter(item.index for share in shares for batch in share for item in batch)
+        assert max(used.values()) <= (2 if mixed else 1)
+        first = [batch[0].size for batch in shares[0]]
+        assert first != sorted(first) and len(set(first)) >= 6
+
+
+def test_sizes_of_equal_area() -> None:
+    for size in (row for group in aspect_sizes((512, 512), [1.0], [0.5, 0.75, 1.0, 1.5, 2.0]) for row in group):
+        assert size[0] % 32 == size[1] % 32 == 0 and 0.85 < size[0] * size[1] / 512**2 < 1.15
+    assert aspect_sizes((256, 256), [1.0], [4.0]) == [[(128, 512)]]
+    assert group_by_aspect(
+        np.array([[0, 0], [10, 40]], dtype=np.int32), (64, 64), [1.0], [4.0, 1.0]
+    ).groups.tolist() == [
+        1,
+        0,
+    ]
+    for ratios in ([], [0.0], [float("nan")]):
+        with pytest.raises(ValueError, match="aspect_ratios"):
+            aspect_sizes((64, 64), [1.0], ratios)
+
+
+@pytest.mark.parametrize("parts", [[], _parts(SHARES, [20, 20, 20])])
+def test_starting_in_the_middle_gives_the_batches_that_follow(parts: list[Part]) -> None:
+    whole = _mixed(parts, 3, 4)[0] if parts else _epoch(60, 3)
+    sampler = MultiScaleSampler(Numbers(60), 4, SIZES, parts=parts)
+    sampler.set_epoch(3)
+    sampler.start = 5
+    assert list(sampler) == whole[20:]
+
+
+def test_plain_epochs() -> None:
+    sampler = MultiScaleSampler(Numbers(8), 4, SIZES, plain_from=2)
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        assert {item.plain for item in sampler} == {epoch >= 2}

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from ocrnet_pl.data.aspects import Aspects
 from ocrnet_pl.data.geometry import Size
+from ocrnet_pl.data.shares import Draws, stream
+from ocrnet_pl.data.sources.base import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +31,14 @@ class Item:
         size: (height, width) to bring it to.
         seed: Of the sample's random stream.
         counted: False for an image that only keeps a process busy that would otherwise have nothing to evaluate.
+        plain: Whether to leave out the augmentation.
     """
 
     index: int
     size: Size
     seed: int = 0
     counted: bool = True
-
-
-def stream(*keys: int) -> np.random.Generator:
-    """Return a random stream that depends on the keys and on nothing else."""
-    return np.random.default_rng(np.random.SeedSequence([key % 2**63 for key in keys]))
+    plain: bool = False
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:
@@ -85,6 +86,13 @@ class MultiScaleSampler(DistributedSampler[Any]):
     gets the same number of batches; where the images do not divide evenly, some are left out (``drop_last``) or
     taken twice.
 
+    Where the data set has parts, each has its share of every batch of every process: exactly, if that is a whole
+    number of images, else within one image over any run of batches. A part's samples all come once before any comes
+    again, whatever the epochs.
+
+    Where images are grouped by their aspect ratio, a step of all processes takes them from one group and has its
+    size; the few steps that are filled from two groups have the size of the larger number.
+
     Args:
         dataset: Of which only the length is read.
         batch_size: Of one process; the loader must use the same.
@@ -94,7 +102,13 @@ class MultiScaleSampler(DistributedSampler[Any]):
         shuffle: Whether to shuffle.
         seed: Of the run.
         drop_last: Whether to leave out what does not fill a batch on each process. If there is not one full batch,
-            nothing is left out.
+            nothing is left out. With parts, every batch is full.
+        parts: What the batches are shared between; none if the data set is of one piece.
+        aspects: Groups of images and their sizes, as many for each as in ``sizes``; None for one size for all.
+        plain_from: The epoch from which there is no augmentation; None if there always is.
+
+    Attributes:
+        start: How many batches to leave out at the epoch's beginning, for a run that goes on in the middle of it.
 
     Raises:
         ValueError: There are no sizes, or the batch size is not positive.
@@ -111,6 +125,9 @@ class MultiScaleSampler(DistributedSampler[Any]):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = True,
+        parts: Sequence[Part] = (),
+        aspects: Aspects | None = None,
+        plain_from: int | None = None,
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)
         if not sizes:
@@ -119,22 +136,70 @@ class MultiScaleSampler(DistributedSampler[Any]):
             raise ValueError(f"MultiScaleSampler: the batch size must be at least 1, got {batch_size}")
         self.batch_size = batch_size
         self.sizes = list(sizes)
+        self.plain_from = plain_from
+        self.start = 0
         self._count = len(dataset)  # type: ignore[arg-type]
+        self._draws = Draws(parts, seed, shuffle) if parts else None
+        self._aspects = aspects
         full = self._count // (num_replicas * batch_size) * batch_size
+        if self._draws is not None:
+            full = max(full, batch_size)
         self.drop_last = drop_last and full > 0
-        self.num_samples = full if self.drop_last else -(-self._count // num_replicas)
+        self.num_samples = full if self.drop_last or parts else -(-self._count // num_replicas)
         self.total_size = self.num_samples * num_replicas
 
     def __iter__(self) -> Iterator[Item]:
-        order = np.arange(self._count)
-        if self.shuffle:
-            stream(self.seed, self.epoch, 0).shuffle(order)
-        order = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
-        steps = -(-len(order) // self.batch_size)
-        choices = stream(self.seed, self.epoch, 1).integers(len(self.sizes), size=steps)
-        for position, index in enumerate(order.tolist()):
-            size = self.sizes[int(choices[position // self.batch_size])]
-            yield Item(index, size, item_seed(self.seed, self.epoch, index))
+        indices, passes, sizes = self._epoch()
+        plain = self.plain_from is not None and self.epoch >= self.plain_from
+        for position in range(self.start * self.batch_size, self.num_samples):
+            index = int(indices[position])
+            seed = item_seed(self.seed, int(passes[position]), index)
+            yield Item(index, sizes[position // self.batch_size], seed, plain=plain)
+
+    def _epoch(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Size]]:
+        """Return this process's samples of the epoch, in which pass through the data each comes, and the steps' sizes.
+
+        The epoch of all processes is one row of places: step by step, in a step process by process.
+        """
+        widths = np.minimum(self.batch_size, self.num_samples - np.arange(0, self.num_samples, self.batch_size))
+        starts = np.concatenate([[0], np.cumsum(widths)]) * self.num_replicas
+        steps = len(widths)
+        choices = stream(self.seed, self.epoch, 1).integers(len(self.sizes), size=steps).tolist()
+        indices, passes = np.zeros(self.total_size, dtype=np.int64), np.zeros(self.total_size, dtype=np.int64)
+        order = np.arange(self.total_size)
+        if self._aspects is not None and self.shuffle:
+            # The groups are dealt out one after the other, but to steps in a random order.
+            shuffled = stream(self.seed, self.epoch, 2).permutation(steps)
+            order = np.concatenate([order[starts[step] : starts[step + 1]] for step in shuffled])
+        for places, own, own_passes in self._contributions(order):
+            if self._aspects is not None:
+                sorting = np.argsort(self._aspects.groups[own], kind="stable")
+                own, own_passes = own[sorting], own_passes[sorting]
+            indices[places], passes[places] = own, own_passes
+        if self._aspects is None:
+            sizes = [self.sizes[choice] for choice in choices]
+        else:
+            groups = self._aspects.groups[indices]
+            larger = [int(np.bincount(groups[starts[step] : starts[step + 1]]).argmax()) for step in range(steps)]
+            sizes = [self._aspects.sizes[group][choice] for group, choice in zip(larger, choices, strict=True)]
+        mine = starts[:-1, None] + self.rank * widths[:, None] + np.arange(self.batch_size)
+        kept = mine[np.arange(self.batch_size) < widths[:, None]]
+        return indices[kept], passes[kept], sizes
+
+    def _contributions(
+        self, order: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield for each part its places in the epoch, in the given order of places, its samples and their passes."""
+        if self._draws is None:
+            samples = np.arange(self._count)
+            if self.shuffle:
+                stream(self.seed, self.epoch, 0).shuffle(samples)
+            yield order, np.resize(samples, self.total_size), np.full(self.total_size, self.epoch)
+            return
+        first = self.epoch * self.total_size
+        owners = self._draws.owners(first, first + self.total_size)[order]
+        for place in range(len(self._draws.parts)):
+            yield order[owners == place], *self._draws.samples(place, first, first + self.total_size)
 
 
 class EvaluationSampler(DistributedSampler[Any]):

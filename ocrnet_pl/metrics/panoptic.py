@@ -17,7 +17,8 @@ class PanopticMetric(Metric):
 
     True segments are the instances and, of every stuff class, its pixels. Pixels of a thing class outside every
     instance are a crowd of that class: they match nothing, and a predicted segment that lies mostly on void or on a
-    crowd of its class is no false alarm. Each image costs one histogram of true against predicted segments.
+    crowd of its class is no false alarm. Nor is one of a category that the image was not labelled for. Each image
+    costs one histogram of true against predicted segments.
 
     Args:
         taxonomy: The categories.
@@ -74,15 +75,24 @@ class PanopticMetric(Metric):
         iou = overlap / union.clamp(min=1)
         match = (iou > 0.5) & (category[:, None] == predicted_category) & ~crowd[:, None]
 
+        known = torch.ones(self._sums.shape[1], dtype=torch.bool)
+        for of_task, labelled in (
+            (self._of_detection, truth.supervision.detection),
+            (self._of_semantic, truth.supervision.semantic),
+        ):
+            known[of_task[~labelled.cpu()]] = False
+        match &= known[category.clamp(min=0)][:, None]
+
         sums = torch.zeros_like(self._sums, device="cpu")
         true, found = match.nonzero(as_tuple=True)
         sums[_IOU].index_add_(0, category[true], iou[true, found])
         sums[_TP].index_add_(0, category[true], torch.ones_like(iou[true, found]))
-        missed = ~match.any(1) & ~crowd & (area > 0) & (category >= 0)
+        missed = ~match.any(1) & ~crowd & (area > 0) & (category >= 0) & known[category.clamp(min=0)]
         sums[_FN].index_add_(0, category[missed], torch.ones(int(missed.sum()), dtype=torch.float64))
         same_crowd = crowd[:, None] & (category[:, None] == predicted_category)
         excused = (overlap[0] + (overlap * same_crowd).sum(0)) > 0.5 * predicted_area
         alarm = ~match.any(0) & ~excused & (predicted_area > 0) & (predicted_category >= 0)
+        alarm &= known[predicted_category.clamp(min=0)]
         sums[_FP].index_add_(0, predicted_category[alarm], torch.ones(int(alarm.sum()), dtype=torch.float64))
         return sums
 

@@ -14,7 +14,8 @@ class SegmentationMetric(Metric):
     """IoU of every class from one confusion matrix over all pixels of the set.
 
     As Cityscapes and ADE20K have it: pixels of value 255 do not count, a class that is neither in the truth nor
-    predicted is left out of the mean, and one that is predicted without being in the truth counts as 0.
+    predicted is left out of the mean, and one that is predicted without being in the truth counts as 0. Pixels of a
+    class that an image was not labelled for, true or predicted, do not count in that image.
 
     Args:
         taxonomy: The categories.
@@ -39,6 +40,10 @@ class SegmentationMetric(Metric):
             predicted = prediction.semantic
             true = torch.as_tensor(truth.semantic).to(predicted.device)
             counts = true != IGNORE_INDEX
+            known = truth.supervision.semantic.to(predicted.device)
+            if not known.all():
+                table = torch.cat((known, known.new_zeros(IGNORE_INDEX + 1 - size)))
+                counts = table[true.long()] & known[predicted.long()]
             pairs = true[counts].long() * size + predicted[counts].long()
             self._counts += torch.bincount(pairs, minlength=size * size).view(size, size).to(self._counts.device)
 
