@@ -135,6 +135,24 @@ class Folder:
         with os.scandir(self.root) as entries:
             self._names = {entry.name for entry in entries}
 
+    def has(self, names: Iterable[str]) -> bool:
+        """Return whether all these files are there; every folder that they lie in is listed once.
+
+        Args:
+            names: Relative to the folder, normalised.
+        """
+        listings: dict[str, set[str]] = {"": self._names}
+        for name in names:
+            head, _, tail = name.rpartition(os.sep)
+            if head not in listings:
+                try:
+                    listings[head] = set(os.listdir(self.root / head))
+                except OSError:
+                    return False
+            if tail not in listings[head]:
+                return False
+        return True
+
     def find(self, name: str, fields: Fields, field: str) -> str:
         """Check that the file is there.
 
