@@ -71,24 +71,25 @@ def _read(path: str | PathLike[str], modes: tuple[str, ...], expected: str) -> N
         raise DataError.at(path, f"the mask cannot be read ({error})", advice="replace it") from error
 
 
-def read_image_like(path: str, size: tuple[int, int], annotation: str | PathLike[str]) -> Tensor:
+def read_image_like(path: str, size: tuple[int, int], annotation: str | PathLike[str], channels: int = 3) -> Tensor:
     """Read the image that was annotated at a size, turned by its EXIF tag or not, whichever fits.
 
     Args:
         path: The image.
         size: (height, width) of the annotation.
         annotation: Its file, for the message.
+        channels: Of the image; three makes it RGB.
 
     Returns:
-        uint8 [3, H, W].
+        uint8 [C, H, W].
 
     Raises:
         DataError: The image cannot be read, or has another size.
     """
-    image = read_image(path)
+    image = read_image(path, channels=channels)
     if image.shape[1:] != size:
         # Some tools draw before the EXIF rotation.
-        image = read_image(path, exif=False)
+        image = read_image(path, exif=False, channels=channels)
         if image.shape[1:] != size:
             raise DataError.at(
                 annotation,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Neck, SegmentationDecoder
 from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
@@ -76,6 +77,11 @@ class OCRNet(nn.Module):
         self.register_buffer("std", torch.tensor(encoder.std).view(1, -1, 1, 1) * scale, persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @property
+    def in_channels(self) -> int:
+        """The number of channels of the images."""
+        return self.mean.shape[1]
+
     def forward(self, images: Tensor) -> Output:
         """Map images to the decoders' raw output.
 
@@ -85,7 +91,15 @@ class OCRNet(nn.Module):
 
         Returns:
             Boxes in the pixels of ``images``; logits over the padded images.
+
+        Raises:
+            DataError: The images have another number of channels than the encoder takes.
         """
+        if images.shape[1] != self.in_channels:
+            raise DataError(
+                f"the images have {images.shape[1]} channels, the encoder takes {self.in_channels}; set `channels` of "
+                "the sources (`data.predict_channels` to predict) or `in_channels` of the encoder"
+            )
         normalised = (images - self.mean) / self.std
         height, width = images.shape[-2:]
         pad_y, pad_x = -height % self.divisor, -width % self.divisor
@@ -130,7 +144,7 @@ class OCRNet(nn.Module):
         self.eval()
         predictions = []
         for item in items:
-            image = item if isinstance(item, Tensor) else read_image(item)
+            image = item if isinstance(item, Tensor) else read_image(item, channels=self.in_channels)
             if tile is None:
                 boxed, placement = letterbox_image(image, self.input_size)
                 found = self.postprocessed(self(boxed[None].to(self.mean.device)), [placement])

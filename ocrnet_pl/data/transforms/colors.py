@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
 from ocrnet_pl.data.geometry import Size
+from ocrnet_pl.data.opencv import opencv
 from ocrnet_pl.data.transforms.base import Transform, check_share
 from ocrnet_pl.structures import Sample
 
@@ -62,6 +64,7 @@ _GRAY = np.array([0.2989, 0.587, 0.114])
 """The weights of torchvision's grey."""
 
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 def adjust_colors(image: Tensor, brightness: float, contrast: float, saturation: float, hue: float) -> Tensor:
@@ -77,23 +80,21 @@ def adjust_colors(image: Tensor, brightness: float, contrast: float, saturation:
     Returns:
         uint8, of the same shape.
     """
-    values = image.float()
-    channels = len(image)
-    if channels != 3:
-        mean = values.mean()
-        changed = values.mul_(brightness * contrast).add_(mean * brightness * (1 - contrast))
-        return changed.round_().clamp_(0, 255).to(torch.uint8)
-    angle = 2 * math.pi * hue
-    turn = np.array([[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]])
-    matrix = np.linalg.inv(_TO_YIQ) @ turn @ _TO_YIQ if hue else np.eye(3)
-    matrix = (saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * _GRAY) @ matrix
-    flat = values.reshape(3, -1)
-    mean_color = flat.mean(1).double().numpy()
-    matrix = brightness * matrix
-    mean_gray = float(_GRAY @ (matrix @ mean_color))
-    weights = torch.from_numpy((contrast * matrix).astype(np.float32))
-    bias = torch.full((3, 1), (1 - contrast) * mean_gray)
-    return torch.addmm(bias, weights, flat).round_().clamp_(0, 255).to(torch.uint8).view_as(image)
+    cv = opencv()
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    mean = np.array(cv.mean(pixels)[: len(image)] if len(image) <= 4 else pixels.mean((0, 1)))
+    if len(image) != 3:
+        table = np.arange(256) * brightness * contrast + float(mean.mean()) * brightness * (1 - contrast)
+        changed: NDArray[np.uint8] = np.take(table.round().clip(0, 255).astype(np.uint8), pixels)
+    else:
+        angle = 2 * math.pi * hue
+        turn = np.array([[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]])
+        matrix = _FROM_YIQ @ turn @ _TO_YIQ if hue else np.eye(3)
+        matrix = (saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * _GRAY) @ matrix
+        matrix = brightness * matrix
+        offset = (1 - contrast) * float(_GRAY @ (matrix @ mean))
+        changed = cv.transform(pixels, np.column_stack([contrast * matrix, np.full(3, offset)]))
+    return torch.from_numpy(changed).permute(2, 0, 1)
 
 
 class RandomGamma(Transform):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
 
 from ocrnet_pl.data.geometry import Size, wrap_boxes
+from ocrnet_pl.data.opencv import opencv
 from ocrnet_pl.data.rotation import rotate
 from ocrnet_pl.data.transforms.base import Transform, check_share
 from ocrnet_pl.structures import Sample
@@ -29,19 +30,37 @@ class RandomFlip(Transform):
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
         """Mirror."""
         draws = torch.rand(2, generator=generator).tolist()
-        for flip, chosen in (
-            (F.horizontal_flip, draws[0] < self.horizontal),
-            (F.vertical_flip, draws[1] < self.vertical),
-        ):
-            if chosen:
-                sample = sample.replace(
-                    image=flip(sample.image),
-                    boxes=flip(sample.boxes),
-                    semantic=None if sample.semantic is None else flip(sample.semantic),
-                    instances=None if sample.instances is None else flip(sample.instances),
-                    placement=None,
-                )
+        for axis, share in ((1, self.horizontal), (0, self.vertical)):
+            if draws[1 - axis] < share:
+                sample = mirror(sample, axis)
         return sample
+
+
+def mirror(sample: Sample, axis: int) -> Sample:
+    """Swap left and right, or top and bottom.
+
+    Args:
+        sample: Of any size.
+        axis: 1 for left and right, 0 for top and bottom.
+    """
+
+    def flip(pixels: Tensor) -> Tensor:
+        array = pixels.as_subclass(Tensor).numpy()
+        if array.ndim == 2:
+            return torch.from_numpy(opencv().flip(array, axis))
+        flipped = opencv().flip(np.ascontiguousarray(array.transpose(1, 2, 0)), axis)
+        return torch.from_numpy(flipped.reshape(*sample.size, -1)).permute(2, 0, 1)
+
+    boxes = sample.boxes.as_subclass(Tensor).clone()
+    low, high = (0, 2) if axis else (1, 3)
+    boxes[:, [low, high]] = sample.size[axis] - boxes[:, [high, low]]
+    return sample.replace(
+        image=tv_tensors.Image(flip(sample.image)),
+        boxes=wrap_boxes(boxes, sample.size),
+        semantic=None if sample.semantic is None else tv_tensors.Mask(flip(sample.semantic)),
+        instances=None if sample.instances is None else tv_tensors.Mask(flip(sample.instances)),
+        placement=None,
+    )
 
 
 class RandomRotate90(Transform):
@@ -77,7 +96,10 @@ def rotate90(sample: Sample, turns: int) -> Sample:
         height, width = width, height
 
     def turn(tensor: Tensor) -> Tensor:
-        return torch.rot90(tensor.as_subclass(Tensor), turns, (-2, -1)).contiguous()
+        planes = tensor.as_subclass(Tensor)
+        if planes.ndim == 2:
+            return torch.rot90(planes, turns, (0, 1)).contiguous()
+        return torch.rot90(planes.permute(1, 2, 0), turns, (0, 1)).contiguous().permute(2, 0, 1)
 
     return sample.replace(
         image=tv_tensors.Image(turn(sample.image)),
