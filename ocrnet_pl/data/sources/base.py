@@ -1,9 +1,10 @@
-"""What a data set format has to provide, and a cache for any of them."""
+"""What a data set format has to provide."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -45,6 +46,43 @@ class RawBoxes:
     crowd: NDArray[np.bool_]
     rows: NDArray[np.int64]
     masks: tuple[dict[str, Any] | None, ...] = ()
+
+    def keep(self, kept: NDArray[np.bool_], labels: NDArray[np.int64]) -> RawBoxes:
+        """Return some of the boxes under new labels, as of a sample that lost the rows of the others.
+
+        Args:
+            kept: bool [N].
+            labels: int64 [N], the new detection classes; only those of the kept are used.
+        """
+        present = np.zeros(int(self.rows.max(initial=-1)) + 2, dtype=np.bool_)
+        present[self.rows[kept & (self.rows >= 0)]] = True
+        new_rows = np.where(present, np.cumsum(present) - 1, -1)
+        return replace(
+            self,
+            numbers=self.numbers[kept],
+            boxes=self.boxes[kept],
+            labels=labels[kept],
+            crowd=self.crowd[kept],
+            rows=new_rows[self.rows[kept]],
+            masks=tuple(mask for mask, stays in zip(self.masks, kept, strict=False) if stays),
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of samples that belong together and have a fixed share of every training batch.
+
+    Attributes:
+        name: For messages.
+        start: Index of its first sample.
+        stop: Index past its last.
+        share: Its weight beside the other parts'; positive.
+    """
+
+    name: str
+    start: int
+    stop: int
+    share: float
 
 
 class Source(Dataset[Sample], ABC):
@@ -93,49 +131,31 @@ class Source(Dataset[Sample], ABC):
         """Return an image's boxes as they are stored, for the data check; None if the sample's own are just that."""
         return None
 
-
-class Cached(Source):
-    """Keeps the decoded samples of another source in memory, in each process that reads them.
-
-    For small sets, where decoding would otherwise take longer than training.
-
-    Args:
-        source: Where the samples come from.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._samples: dict[int, Sample] = {}
+    def identity(self, index: int) -> tuple[int | str, str]:
+        """Return a sample's id and path; a format that knows them without reading the image overrides this."""
+        sample = self[index]
+        return sample.image_id, sample.path
 
     @property
-    def taxonomy(self) -> Taxonomy:
-        """The categories of the source."""
-        return self.source.taxonomy
+    def sizes(self) -> NDArray[np.int32] | None:
+        """Every image's (height, width), [N, 2], where the format tells them without opening images; else None."""
+        return None
 
-    def __len__(self) -> int:
-        return len(self.source)
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What shares the batches out, in order of the samples and without gaps; empty if all samples are one part."""
+        return ()
 
-    def __getitem__(self, index: int) -> Sample:
-        sample = self._samples.get(index)
-        if sample is None:
-            sample = self._samples[index] = self.source[index]
-        return sample
+    def files(self, index: int) -> Sequence[str]:
+        """Return the files that a sample is read from, whose change makes a cached sample stale.
 
-    def image_path(self, index: int) -> str | PathLike[str] | None:
-        """Return the source's."""
-        return self.source.image_path(index)
+        Args:
+            index: Of the sample.
 
-    def image_size(self, index: int) -> tuple[int, int]:
-        """Return the source's."""
-        return self.source.image_size(index)
-
-    def image_boxes(self, index: int) -> NDArray[np.float32]:
-        """Return the source's."""
-        return self.source.image_boxes(index)
-
-    def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return those of the source."""
-        return self.source.raw_boxes(index)
+        Returns:
+            Paths; by default none, and the sample's ``path`` stands for them.
+        """
+        return ()
 
 
 def upright_size(path: str | PathLike[str]) -> tuple[int, int]:

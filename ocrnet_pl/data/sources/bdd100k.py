@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from os import PathLike
 from os.path import join
 from typing import Any, NamedTuple
@@ -155,6 +156,21 @@ class Bdd100k(Source):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def image_path(self, index: int) -> str:
+        """Return the image's file."""
+        return str(self._image_root / str(self._names[index]))
+
+    def identity(self, index: int) -> tuple[int | str, str]:
+        """Return the image's name without its ending, and the file."""
+        return os.path.splitext(str(self._names[index]))[0], self.image_path(index)
+
+    def files(self, index: int) -> Sequence[str]:
+        """Return the paths of the image and of what is read with it."""
+        stem = os.path.splitext(str(self._names[index]))[0]
+        masks = (self._panoptic, self._instances, self._semantic)
+        read = [str(own.root / f"{stem}.png") for own in masks if own is not None and stem in own]
+        return [self.image_path(index), *read]
 
     def __getitem__(self, index: int) -> Sample:
         name = str(self._names[index])

@@ -144,6 +144,18 @@ class Cityscapes(Source):
     def __len__(self) -> int:
         return len(self._names)
 
+    def image_path(self, index: int) -> str:
+        """Return the image's file."""
+        return str(self._image_root / str(self._names[index]))
+
+    def identity(self, index: int) -> tuple[int | str, str]:
+        """Return the image's name without its ending, and the file."""
+        return _stem(self._names[index]), self.image_path(index)
+
+    def files(self, index: int) -> Sequence[str]:
+        """Return the paths of the image and of what is read with it."""
+        return [self.image_path(index), str(self._label_root / str(self._label_names[index]))]
+
     def __getitem__(self, index: int) -> Sample:
         path = str(self._image_root / str(self._names[index]))
         label_path = str(self._label_root / str(self._label_names[index]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from os.path import join
 from typing import Any
@@ -74,6 +75,10 @@ class CocoPanoptic(Source):
     def __len__(self) -> int:
         return len(self._names)
 
+    def files(self, index: int) -> Sequence[str]:
+        """Return the paths of the image and of its PNG."""
+        return (str(self._image_root / self._names[index]), str(self._mask_root / self._mask_names[index]))
+
     def __getitem__(self, index: int) -> Sample:
         path = str(self._image_root / self._names[index])
         mask_path = str(self._mask_root / self._mask_names[index])
@@ -128,6 +133,10 @@ class CocoPanoptic(Source):
             crowd=self._crowd[rows][numbers],
             rows=np.where(kept, np.cumsum(kept) - 1, -1),
         )
+
+    def identity(self, index: int) -> tuple[int | str, str]:
+        """Return the JSON's id and the image file."""
+        return self._ids[index], str(self._image_root / self._names[index])
 
     def _read_categories(self, categories: list[dict[str, Any]]) -> list[int]:
         fields = self._fields

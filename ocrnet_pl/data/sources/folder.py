@@ -23,6 +23,7 @@ class ImageFolder(Source):
     Args:
         path: The folder or file.
         taxonomy: Of the network that predicts; the samples carry no labels, so it may be left out.
+        channels: Of the images; three makes all RGB.
 
     Attributes:
         skipped: Path and reason of each file that is not an image.
@@ -31,10 +32,11 @@ class ImageFolder(Source):
         DataError: There is no such folder or file, or no image in it.
     """
 
-    def __init__(self, path: str | PathLike[str], taxonomy: Taxonomy | None = None) -> None:
+    def __init__(self, path: str | PathLike[str], taxonomy: Taxonomy | None = None, channels: int = 3) -> None:
         root = Path(path).expanduser()
         if not root.exists():
             raise DataError.at(root, "there is no such folder or image", advice="check the path")
+        self.channels = channels
         self._taxonomy = taxonomy or Taxonomy(())
         self._root = root if root.is_dir() else root.parent
         self.skipped: list[tuple[str, str]] = []
@@ -61,10 +63,15 @@ class ImageFolder(Source):
         """Return the image's file."""
         return self._paths[index]
 
+    def identity(self, index: int) -> tuple[int | str, str]:
+        """Return the path below the folder, and the whole path."""
+        path = self._paths[index]
+        return path.relative_to(self._root).as_posix(), str(path)
+
     def __getitem__(self, index: int) -> Sample:
         path = self._paths[index]
         return make_sample(
-            read_image(path),
+            read_image(path, channels=self.channels),
             boxes=np.zeros((0, 4)),
             labels=(),
             crowd=(),

@@ -169,6 +169,15 @@ class SyntheticSource(Source):
         """Return the size of all scenes."""
         return self.size
 
+    def identity(self, index: int) -> tuple[int | str, str]:
+        """Return the scene's number and its description."""
+        return index, f"synthetic-{self.seed}-{index}"
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """All are of one size."""
+        return np.broadcast_to(np.array(self.size, dtype=np.int32), (self.length, 2))
+
     def _visible_things(self, rng: np.random.Generator) -> list[_Thing]:
         """Return the objects to draw, backmost first, without those that the ones in front would hide."""
         count = int(rng.integers(self.objects[0], self.objects[1] + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,23 @@ class Tiled(Source):
         """Return a tile's (height, width)."""
         _, _, _, height, width = self.window(index)
         return height, width
+
+    def files(self, index: int) -> Sequence[str]:
+        """Return the source's."""
+        return self.source.files(self.window(index)[0])
+
+    def identity(self, index: int) -> tuple[int | str, str]:
+        """Return the id and path of a tile's image, with the tile's top left pixel."""
+        image, top, left, _, _ = self.window(index)
+        image_id, path = self.source.identity(image)
+        return f"{image_id}#{top},{left}", f"{path}#{top},{left}"
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """The tiles': that of a tile, or of the image where it is smaller."""
+        counts = np.diff(self._starts)
+        every = np.minimum(self._sizes, self.size).astype(np.int32).repeat(counts, axis=0)
+        return every if self._kept is None else every[self._kept]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the decoded image behind on the way to another process."""

@@ -131,6 +131,20 @@ class PascalVoc(Source):
     def __len__(self) -> int:
         return len(self._names)
 
+    def image_path(self, index: int) -> str:
+        """Return the image's file."""
+        return str(self._image_root / str(self._names[index]))
+
+    def identity(self, index: int) -> tuple[int | str, str]:
+        """Return the image's name without its ending, and the file."""
+        return os.path.splitext(str(self._names[index]))[0], self.image_path(index)
+
+    def files(self, index: int) -> Sequence[str]:
+        """Return the paths of the image and of what is read with it."""
+        stem = os.path.splitext(str(self._names[index]))[0]
+        masks = ((self._has_classes, self._class_root), (self._has_objects, self._object_root))
+        return [self.image_path(index), *(join(str(root), f"{stem}.png") for has, root in masks if has[index])]
+
     def __getitem__(self, index: int) -> Sample:
         name = str(self._names[index])
         stem = os.path.splitext(name)[0]

@@ -1,0 +1,116 @@
+"""COCO stuff and other masks of category indices: a class for every pixel, no boxes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from os import PathLike
+from os.path import join
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrnet_pl.data.assembly import Assembler
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.images import check_image
+from ocrnet_pl.data.legend import Legend, SemanticNames
+from ocrnet_pl.data.listing import IMAGES, MASKS, Listing, pack_names
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.structures import Sample, Taxonomy
+
+
+class CocoStuff(Source):
+    """Semantic PNGs whose values are category ids, of the same names as the images.
+
+    No image is labelled for boxes, so in a joint run it gives the detection decoder no signal. Images without a mask
+    are left out.
+
+    Args:
+        images: Folder of the images.
+        masks: Folder of the PNGs.
+        names: What the ids stand for: a mapping, a list from 0, or a JSON of categories. None instead of a name
+            ignores the pixels; 255 is ignored unless it is named.
+        offset: The id of a pixel is its value plus this: 0 in the pixel maps of COCO stuff, 1 in its "stuffthingmaps".
+        things: Names that are countable, so detection classes of the network; by default those that the JSON marks
+            with ``isthing``.
+        channels: Of the images; three makes all RGB, any other number takes them as they are stored.
+        root: Folder that the paths start from; ``data.root`` on the command line.
+
+    Raises:
+        DataError: A file is missing or malformed, a mask has no image, or a thing is not among the names.
+    """
+
+    def __init__(
+        self,
+        images: str | PathLike[str],
+        masks: str | PathLike[str],
+        names: SemanticNames,
+        offset: int = 0,
+        things: Sequence[str] | None = None,
+        channels: int = 3,
+        root: str | PathLike[str] = ".",
+    ) -> None:
+        self.root = root
+        self._legend = Legend(names, "names", root=root, offset=offset)
+        chosen = list(self._legend.things if things is None else things)
+        for name in chosen:
+            if name not in self._legend.names:
+                raise DataError.at("CocoStuff", f"{name!r} is not among the names", field="things", advice="check it")
+        self._taxonomy = Taxonomy.build(
+            things=[name for name in self._legend.names if name in chosen],
+            stuff=[name for name in self._legend.names if name not in chosen],
+            colors=self._legend.colors,
+        )
+        self._assembler = Assembler(self._taxonomy, background=None, semantic_from_instances=False, channels=channels)
+        image_listing, mask_listing = Listing(join(root, images), "images"), Listing(join(root, masks), "masks")
+        self._images, self._masks = str(image_listing.root), str(mask_listing.root)
+        stems = image_listing.by_stem(IMAGES)
+        found = mask_listing.by_stem(MASKS)
+        if not found:
+            raise DataError.at(mask_listing.root, "there is no mask", advice="check the folder")
+        for stem, name in found.items():
+            if stem not in stems:
+                raise DataError.at(
+                    mask_listing.root / name,
+                    f"there is no image {stem!r} in {self._images}",
+                    advice="add the image, or remove the mask",
+                )
+        self._names = np.array(pack_names([stems[stem] for stem in found]))
+        self._mask_names = np.array(pack_names(list(found.values())))
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The names, the stuff first."""
+        return self._taxonomy
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Sample:
+        mask = self._mask_path(index)
+        semantic = (mask, self._legend.classes(mask, self._taxonomy))
+        image_id, path = self.identity(index)
+        return self._assembler.sample(path, image_id, None, semantic, None)
+
+    def image_path(self, index: int) -> str:
+        """Return the image's file."""
+        return join(self._images, os.fsdecode(self._names[index]))
+
+    def identity(self, index: int) -> tuple[int | str, str]:
+        """Return the image's name without its ending, and its file."""
+        return os.path.splitext(os.fsdecode(self._names[index]))[0], self.image_path(index)
+
+    def files(self, index: int) -> Sequence[str]:
+        """Return the paths of the image and of its mask."""
+        return [self.image_path(index), self._mask_path(index)]
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return the (height, width) from the header of the mask."""
+        return check_image(self._mask_path(index))
+
+    def image_boxes(self, index: int) -> NDArray[np.float32]:
+        """Return none."""
+        return np.zeros((0, 4), dtype=np.float32)
+
+    def _mask_path(self, index: int) -> str:
+        return join(self._masks, os.fsdecode(self._mask_names[index]))
