@@ -25,9 +25,17 @@ import ocrnet_pl.data.sources.bdd100k
 import ocrnet_pl.data.sources.cityscapes
 import ocrnet_pl.data.sources.coco
 import ocrnet_pl.data.sources.coco_panoptic
+import ocrnet_pl.data.sources.coco_stuff
+import ocrnet_pl.data.sources.labelled_folder
+import ocrnet_pl.data.sources.mixture
+import ocrnet_pl.data.sources.partial
+import ocrnet_pl.data.sources.remapped
+import ocrnet_pl.data.sources.split
 import ocrnet_pl.data.sources.synthetic
+import ocrnet_pl.data.sources.table
 import ocrnet_pl.data.sources.tiled
 import ocrnet_pl.data.sources.voc
+import ocrnet_pl.data.sources.yolo
 import ocrnet_pl.data.transforms
 import ocrnet_pl.tracking  # noqa: F401
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
@@ -299,8 +307,8 @@ def _start_paths(config: Any, root: str) -> None:
     if isinstance(config, list):
         for item in config:
             _start_paths(item, root)
-    elif isinstance(config, Namespace):
-        for key, value in vars(config).items():
+    elif isinstance(config, Namespace | dict):
+        for key, value in list(config.items() if isinstance(config, dict) else vars(config).items()):
             if key == "root" and value == ".":
                 config[key] = root
             else:

@@ -262,7 +262,7 @@ class Batch:
         labels: int64 [B, M].
         valid: bool [B, M]; the row is a box to find (neither padding, nor a crowd, nor degenerate).
         crowd: bool [B, M]; the row is a crowd region.
-        semantic: int64 [B, H, W], 255 = ignore.
+        semantic: uint8 [B, H, W], 255 = ignore.
         detection_classes: bool [B, num_detection], the detection supervision.
         semantic_classes: bool [B, num_semantic], the segmentation supervision.
         placements: One an image.

@@ -32,8 +32,8 @@ def test_collate_pads_and_sorts_out() -> None:
     assert batch.boxes.shape == (3, 16, 4) and batch.labels.dtype == torch.int64
     assert batch.valid[0].nonzero().flatten().tolist() == [0]
     assert batch.crowd[0].nonzero().flatten().tolist() == [1, 2]  # half a pixel high, and the crowd
-    assert batch.valid.sum(1).tolist() == [1, 1, 9] and (batch.boxes[0, 3:] == 0).all()
-    assert batch.semantic.dtype == torch.int64 and (batch.semantic == 255).all()
+    assert batch.valid.sum(1).tolist() == [1, 0, 9] and (batch.boxes[0, 3:] == 0).all()
+    assert batch.semantic.dtype == torch.uint8 and (batch.semantic == 255).all()
     assert batch.detection_classes.tolist() == [[True] * 3, [False] * 3, [True] * 3]
     assert batch.semantic_classes.tolist() == [[False] * 4, [True] * 4, [False] * 4]
     assert batch.truths == [] and batch.placements[0].scale == (1.0, 1.0)

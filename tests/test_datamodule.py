@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -15,20 +12,23 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 from torch import Tensor
 
+from ocrnet_pl.data.cache import Cached
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.sources.base import Cached, Source, make_sample
+from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.data.sources.mixture import Mixture
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.data.transforms import RandomFlip, Transform
 from ocrnet_pl.structures import Batch, Sample, Supervision, Taxonomy
+from tests.label_sources import Scenes
 
 
-def _module(**options: Any) -> JointDataModule:
+def make_module(**options: Any) -> JointDataModule:
     options = {"train": SyntheticSource(10, 0, 64), "val": SyntheticSource(5, 1, (48, 64))} | options
     return JointDataModule(**({"size": 64, "batch_size": 4, "num_workers": 0, "seed": 3} | options))
 
 
-class Partial(Source):
+class HalfLabelled(Source):
     """Images with boxes only and images with pixels only, in turn."""
 
     @property
@@ -58,7 +58,7 @@ class Grow(Transform):
 
 
 def test_training_batches() -> None:
-    module = _module()
+    module = make_module()
     batches = list(module.train_dataloader())
     assert [len(batch) for batch in batches] == [4, 4]
     for batch in batches:
@@ -69,7 +69,7 @@ def test_training_batches() -> None:
     assert module.taxonomy == SyntheticSource(1).taxonomy
 
 
-def _collect(module: JointDataModule, epochs: int = 2) -> list[Batch]:
+def collect(module: JointDataModule, epochs: int = 2) -> list[Batch]:
     loader = module.train_dataloader()
     found = []
     for epoch in range(epochs):
@@ -80,7 +80,7 @@ def _collect(module: JointDataModule, epochs: int = 2) -> list[Batch]:
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_batches_do_not_depend_on_the_workers(cache: bool) -> None:
-    alone, shared = _collect(_module()), _collect(_module(num_workers=2, cache=cache))
+    alone, shared = collect(make_module()), collect(make_module(num_workers=2, cache=cache))
     assert len(alone) == len(shared) == 4
     for one, two in zip(alone, shared, strict=True):
         assert one.image_ids == two.image_ids
@@ -92,7 +92,7 @@ def test_batches_do_not_depend_on_the_workers(cache: bool) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_truth_at_the_original_size(workers: int) -> None:
     source = SyntheticSource(5, 1, (48, 64))
-    batches = list(_module(num_workers=workers, size=128).val_dataloader())
+    batches = list(make_module(num_workers=workers, size=128).val_dataloader())
     assert [image_id for batch in batches for image_id in batch.image_ids] == list(range(5))
     for batch in batches:
         for i, truth in enumerate(batch.truths):
@@ -108,7 +108,7 @@ def test_truth_at_the_original_size(workers: int) -> None:
 
 
 def test_truth_at_the_input_size() -> None:
-    for batch in _module(size=128, evaluate_at="input").val_dataloader():
+    for batch in make_module(size=128, evaluate_at="input").val_dataloader():
         for i, truth in enumerate(batch.truths):
             assert truth.size == (128, 128) and batch.placements[i].scale == (1.0, 1.0)
             assert torch.equal(truth.image.as_subclass(Tensor), batch.images[i])
@@ -117,8 +117,8 @@ def test_truth_at_the_input_size() -> None:
 
 
 def test_partly_labelled_images() -> None:
-    source = Partial()
-    module = _module(train=source, val=source, scales=[1.0])
+    source = HalfLabelled()
+    module = make_module(train=source, val=source, scales=[1.0])
     batch = next(iter(module.train_dataloader()))
     for i in range(len(batch)):
         boxes = bool(batch.detection_classes[i].all())
@@ -128,12 +128,12 @@ def test_partly_labelled_images() -> None:
 
 
 def test_whatever_size_the_transforms_leave_is_letterboxed() -> None:
-    module = _module(train_transforms=[Grow()], scales=[1.0])
+    module = make_module(train_transforms=[Grow()], scales=[1.0])
     assert next(iter(module.train_dataloader())).images.shape == (4, 3, 64, 64)
 
 
 def test_test_falls_back_to_val() -> None:
-    ids = [image_id for batch in _module().test_dataloader() for image_id in batch.image_ids]
+    ids = [image_id for batch in make_module().test_dataloader() for image_id in batch.image_ids]
     assert ids == list(range(5))
 
 
@@ -146,7 +146,7 @@ def test_predict_skips_and_reports_what_it_cannot_read(tmp_path: Path, workers: 
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
     (tmp_path / "notes.txt").write_text("hello")
-    module = _module(num_workers=workers, eval_batch_size=1, predict_path=str(tmp_path))
+    module = make_module(num_workers=workers, eval_batch_size=1, predict_path=str(tmp_path))
     batches = list(module.predict_dataloader())
     assert [batch.image_ids for batch in batches] == [["a.png"], ["d.png"], ["e.png"]]
     assert {Path(path).name for path, _ in module.skipped} == {"b.png", "c.png", "notes.txt"}
@@ -163,7 +163,7 @@ def test_a_broken_training_image_stops_with_its_name(tmp_path: Path) -> None:
 
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"a\.png"):
-            next(iter(_module(train=Broken(8), num_workers=workers).train_dataloader()))
+            next(iter(make_module(train=Broken(8), num_workers=workers).train_dataloader()))
 
 
 class Empty(SyntheticSource):
@@ -179,15 +179,19 @@ class Empty(SyntheticSource):
         ({"batch_size": 0}, "data.batch_size"),
         ({"eval_batch_size": 0}, "data.eval_batch_size"),
         ({"num_workers": -1}, "data.num_workers"),
+        ({"plain_epochs": -1}, "data.plain_epochs"),
+        ({"aspect_ratios": [0.5, -1]}, "data.aspect_ratios"),
+        ({"on_error": "ignore"}, "data.on_error"),
+        ({"root": "somewhere"}, "no source starts its paths from it"),
         ({"scales": []}, "scales"),
         ({"evaluate_at": "both"}, "data.evaluate_at"),
         ({"train": Empty()}, "data.train"),
-        ({"val": Partial()}, "data.val.*8 categories against 2"),
+        ({"val": HalfLabelled()}, "data.val.*8 categories against 2"),
     ],
 )
 def test_wrong_options_are_named_at_once(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        _module(**options)
+        make_module(**options)
 
 
 def test_missing_sources_are_named() -> None:
@@ -209,13 +213,13 @@ def test_cache_reads_once() -> None:
 
     cached = Cached(Counting(4, 0, 64))
     first, second = cached[2], cached[2]
-    assert first is second and Counting.reads == 1 and len(cached) == 4
+    assert torch.equal(first.image, second.image) and Counting.reads == 1 and len(cached) == 4
     assert cached.taxonomy == Counting(4).taxonomy
 
 
 def test_the_seed_of_the_run_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_GLOBAL_SEED", "17")
-    assert _module(seed=None).seed == 17 and _module(seed=4).seed == 4
+    assert make_module(seed=None).seed == 17 and make_module(seed=4).seed == 4
 
 
 def test_settings_from_yaml() -> None:
@@ -241,89 +245,33 @@ data:
     assert isinstance(module.train_transforms[0], RandomFlip) and module.train_transforms[0].vertical == 0.5
 
 
-class Recorder(pl.LightningModule):
-    """Notes what it is given, one JSON line a batch."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def _note(self, stage: str, batch: Batch) -> None:
-        entry = {
-            "stage": stage,
-            "epoch": self.current_epoch,
-            "size": list(batch.images.shape[2:]),
-            "ids": batch.image_ids,
-            "counted": [bool(truth.supervision.detection.any()) for truth in batch.truths],
-        }
-        with open(self.folder / f"rank{self.global_rank}.jsonl", "a") as file:
-            file.write(json.dumps(entry) + "\n")
-
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        self._note("train", batch)
-        return self.weight.sum()
-
-    def validation_step(self, batch: Batch, index: int) -> None:
-        self._note("val", batch)
-
-    def on_validation_epoch_end(self) -> None:
-        # Every process has to come here, or this gathering would wait for ever.
-        self.all_gather(torch.ones(1))
-
-    def predict_step(self, batch: Batch, index: int) -> None:
-        self._note("predict", batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_are_replaced_from_their_own_source(workers: int) -> None:
+    sources: dict[str, Source] = {"good": Scenes(length=12), "bad": Scenes(length=12, broken=(1, 4, 5))}
+    train = Mixture(sources, {"good": 1, "bad": 1})
+    module = make_module(train=train, val=Scenes(length=5, broken=(2,)), num_workers=workers, on_error="skip")
+    found = collect(module)
+    assert [len(batch) for batch in found] == [4] * 12
+    for batch in found:
+        names = [str(image_id).split("/") for image_id in batch.image_ids]
+        assert [name for name, _ in names].count("bad") == 2
+        assert not any(name == "bad" and number in "145" for name, number in names)
+    assert sorted(module.skipped) == [(f"{i}.png", "broken") for i in (1, 4, 5)]
+    again = collect(make_module(train=train, on_error="skip", val=Scenes()))
+    assert [batch.image_ids for batch in again] == [batch.image_ids for batch in found]
+    assert [i for batch in module.val_dataloader() for i in batch.image_ids] == [0, 1, 3, 4]
+    assert ("2.png", "broken") in module.skipped
 
 
-def _run(tmp_path: Path, module: JointDataModule, **options: Any) -> list[list[dict[str, Any]]]:
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=3, num_sanity_val_steps=0, **quiet, **options)
-    recorder = Recorder(tmp_path)
-    trainer.fit(recorder, module)
-    if module.predict_path is not None:
-        trainer.predict(recorder, module, return_predictions=False)
-    paths = sorted(tmp_path.glob("rank*.jsonl"))
-    return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]
+def test_nothing_readable_ends_the_run_with_the_first_file() -> None:
+    module = make_module(train=Scenes(length=8, broken=tuple(range(8))), val=None, on_error="skip")
+    with pytest.raises(DataError, match=r"^\d\.png: broken; nor could"):
+        next(iter(module.train_dataloader()))
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_lightning_counts_the_epochs_on_one_process(tmp_path: Path) -> None:
-    images = tmp_path / "images"
-    images.mkdir()
-    Image.new("RGB", (30, 40)).save(images / "a.png")
-    module = _module(predict_path=str(images))
-    (entries,) = _run(tmp_path, module, devices=1)
-    train = [entry for entry in entries if entry["stage"] == "train"]
-    expected = [batch for batch in _collect(_module(), epochs=3)]
-    assert [entry["ids"] for entry in train] == [batch.image_ids for batch in expected]
-    assert [entry["size"] for entry in train] == [list(batch.images.shape[2:]) for batch in expected]
-    assert len({json.dumps(entry["ids"]) for entry in train}) == 6  # shuffled anew each epoch
-    assert [entry["ids"] for entry in entries if entry["stage"] == "val"] == [[0, 1, 2, 3], [4]] * 3
-    assert [entry["ids"] for entry in entries if entry["stage"] == "predict"] == [["a.png"]]
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_two_processes_share_without_duplicates_or_hanging(tmp_path: Path) -> None:
-    """One validation and one prediction image for two processes."""
-    images = tmp_path / "images"
-    images.mkdir()
-    Image.new("RGB", (30, 40)).save(images / "a.png")
-    module = _module(batch_size=2, val=SyntheticSource(1, 1, 64), predict_path=str(images))
-    one, two = _run(tmp_path, module, devices=2, strategy="ddp_fork")
-    for epoch in range(3):
-        shares = [[e for e in rank if e["stage"] == "train" and e["epoch"] == epoch] for rank in (one, two)]
-        assert [e["size"] for e in shares[0]] == [e["size"] for e in shares[1]] and len(shares[0]) == 2
-        ids = [i for share in shares for e in share for i in e["ids"]]
-        assert len(ids) == len(set(ids)) == 8
-    assert [e["counted"] for e in one if e["stage"] == "val"] == [[True]] * 3
-    assert [e["counted"] for e in two if e["stage"] == "val"] == [[False]] * 3
-    assert [e["stage"] for e in one + two].count("predict") == 1
+def test_aspect_ratios_fall_back_to_one_shape_without_sizes() -> None:
+    options: dict[str, Any] = {"val": None, "aspect_ratios": [0.5, 2.0], "size": 128, "scales": [1.0]}
+    known = make_module(train=SyntheticSource(8, 0, (48, 96)), **options)
+    assert {tuple(b.images.shape[2:]) for b in known.train_dataloader()} == {(96, 192)}
+    unknown = make_module(train=Scenes(length=8), **options)
+    assert {tuple(b.images.shape[2:]) for b in unknown.train_dataloader()} == {(128, 128)}

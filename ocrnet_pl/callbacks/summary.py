@@ -20,6 +20,7 @@ from ocrnet_pl.files import write_json
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
 _SCORE = "val/score"
+_MOST_LISTED = 20
 
 
 class Summary(Callback):
@@ -27,7 +28,8 @@ class Summary(Callback):
 
     The file holds: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished`` or ``interrupted``),
     ``last`` and ``best`` (figures by their logged names), ``best_checkpoint`` (for validate and test: the one that was
-    evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``seed``, ``versions``.
+    evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``seed``, ``versions``, ``skipped`` (the number of
+    files that could not be read) and ``skipped_files`` (the reason by file).
 
     Args:
         throughput: Measures the images a second.
@@ -78,16 +80,23 @@ class Summary(Callback):
         return {key: float(value) for key, value in trainer.callback_metrics.items()}
 
     def _finish(self, trainer: Trainer, status: str) -> None:
-        self._write(trainer, status)
+        # All processes come here, unlike where an exception leads.
+        skipped = _of_all_processes(_skipped(trainer))
+        self._write(trainer, status, skipped)
         if trainer.is_global_zero:
             from rich.console import Console
+
+            for path, reason in list(skipped.items())[:_MOST_LISTED]:
+                print(f"skipped: {path}: {reason}")
+            if len(skipped) > _MOST_LISTED:
+                print(f"skipped: {len(skipped)} files in all; summary.json lists them")
 
             for table in results_tables(self._figures(trainer), "test" if self._command == "test" else "val"):
                 Console().print(table)
             if self._folder is not None:
                 print(f"Run folder: {self._folder}")
 
-    def _write(self, trainer: Trainer, status: str) -> None:
+    def _write(self, trainer: Trainer, status: str, skipped: dict[str, str] | None = None) -> None:
         if self._folder is None or not trainer.is_global_zero:
             return
         checkpoint = trainer.checkpoint_callback
@@ -96,6 +105,7 @@ class Summary(Callback):
             best = checkpoint.best_model_path
         seed = os.environ.get("PL_GLOBAL_SEED")
         last = self._figures(trainer)
+        skipped = _skipped(trainer) if skipped is None else skipped
         content = {
             "name": self._folder.parent.name,
             "version": self._folder.name,
@@ -109,7 +119,25 @@ class Summary(Callback):
             "time_s": round(time.perf_counter() - self._start, 2),
             "images_per_s": round(self._throughput.images_per_s, 2),
             "seed": None if seed is None else int(seed),
+            "skipped": len(skipped),
+            "skipped_files": skipped,
             "versions": {"python": platform.python_version(), "ocrnet_pl": __version__}
             | {package: metadata.version(package) for package in _PACKAGES},
         }
         write_json(self._folder / "summary.json", content)
+
+
+def _skipped(trainer: Trainer) -> dict[str, str]:
+    """Return this process's files that could not be read, and why."""
+    return dict(getattr(getattr(trainer, "datamodule", None), "skipped", ()))
+
+
+def _of_all_processes(own: dict[str, str]) -> dict[str, str]:
+    """Return what all processes have, in the order of the files; to be called on all of them."""
+    from torch import distributed
+
+    found = [own]
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        found = [{} for _ in range(distributed.get_world_size())]
+        distributed.all_gather_object(found, own)
+    return dict(sorted(item for part in found for item in part.items()))

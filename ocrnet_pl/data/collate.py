@@ -16,7 +16,8 @@ def collate(samples: Sequence[Sample], truths: Sequence[Sample] = ()) -> Batch:
     """Stack samples into a batch.
 
     A box to find has sides of at least one pixel; smaller ones cannot be told from noise, so they become crowd rows,
-    which are neither a target nor a false alarm.
+    which are neither a target nor a false alarm. Boxes of classes that an image was not labelled for are left out, and
+    of crowds in one place, one for each class that they stand for, the first is taken: losses tell no crowd's class.
 
     Args:
         samples: Of one size; at least one.
@@ -31,26 +32,32 @@ def collate(samples: Sequence[Sample], truths: Sequence[Sample] = ()) -> Batch:
     if len(shapes) > 1:
         raise ValueError(f"collate: the images of one batch differ in shape: {sorted(shapes)}; letterbox them first")
     size = samples[0].size
-    rows = -(-max(1, *(len(sample.labels) for sample in samples)) // _ROWS) * _ROWS
+    chosen = [_rows(sample) for sample in samples]
+    rows = -(-max(1, *map(len, chosen)) // _ROWS) * _ROWS
     count = len(samples)
     boxes = torch.zeros(count, rows, 4)
     labels = torch.zeros(count, rows, dtype=torch.int64)
     valid = torch.zeros(count, rows, dtype=torch.bool)
     crowd = torch.zeros(count, rows, dtype=torch.bool)
-    semantic = torch.full((count, *size), IGNORE_INDEX, dtype=torch.int64)
+    semantic = torch.empty((count, *size), dtype=torch.uint8)
+    # Channels last in memory, as decoders write them and as the network wants them.
+    images = torch.empty((count, *samples[0].image.shape), dtype=torch.uint8, memory_format=torch.channels_last)
     for i, sample in enumerate(samples):
-        n = len(sample.labels)
+        n = len(chosen[i])
         if n:
-            own = sample.boxes.as_subclass(torch.Tensor)
+            own = sample.boxes.as_subclass(torch.Tensor)[chosen[i]]
             small = (own[:, 2:] - own[:, :2] < 1).any(1)
             boxes[i, :n] = own
-            labels[i, :n] = sample.labels
-            crowd[i, :n] = sample.crowd | small
+            labels[i, :n] = sample.labels[chosen[i]]
+            crowd[i, :n] = sample.crowd[chosen[i]] | small
             valid[i, :n] = ~crowd[i, :n]
-        if sample.semantic is not None:
+        images[i] = sample.image.as_subclass(torch.Tensor)
+        if sample.semantic is None:
+            semantic[i] = IGNORE_INDEX
+        else:
             semantic[i] = sample.semantic.as_subclass(torch.Tensor)
     return Batch(
-        images=torch.stack([sample.image.as_subclass(torch.Tensor) for sample in samples]),
+        images=images,
         boxes=boxes,
         labels=labels,
         valid=valid,
@@ -63,3 +70,16 @@ def collate(samples: Sequence[Sample], truths: Sequence[Sample] = ()) -> Batch:
         image_ids=[sample.image_id for sample in samples],
         paths=[sample.path for sample in samples],
     )
+
+
+def _rows(sample: Sample) -> torch.Tensor:
+    """Return the rows of a sample's boxes that the network sees."""
+    kept = sample.supervision.detection[sample.labels]
+    crowd = sample.crowd & kept
+    if int(crowd.sum()) > 1:
+        seen: set[tuple[float, ...]] = set()
+        for row in crowd.nonzero()[:, 0].tolist():
+            box = tuple(sample.boxes[row].tolist())
+            kept[row] = box not in seen
+            seen.add(box)
+    return kept.nonzero()[:, 0]

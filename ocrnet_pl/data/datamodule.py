@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 
+from ocrnet_pl.data.aspects import aspect_sizes, group_by_aspect
+from ocrnet_pl.data.cache import Cached, CacheOptions
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.loading import BatchLoader, Frame, PreparedDataset
+from ocrnet_pl.data.loading import BatchLoader, Frame, PreparedDataset, TrainingLoader
 from ocrnet_pl.data.samplers import EvaluationSampler, MultiScaleSampler, scaled_sizes
-from ocrnet_pl.data.sources.base import Cached, Source
+from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.folder import ImageFolder
+from ocrnet_pl.data.sources.mixture import Mixture
 from ocrnet_pl.data.transforms import Compose, Transform, default_train_transforms
 from ocrnet_pl.structures import Taxonomy
 
@@ -30,6 +36,7 @@ class JointDataModule(LightningDataModule):
         val: Validation set.
         test: Test set; by default the validation set.
         predict_path: Folder of images, or one image, to predict on.
+        predict_channels: Channels of the images to predict on, where the network takes other than three.
         root: Folder that the sources' paths start from. The command line hands it to every source that has a root.
         size: Base input size, (height, width) or one side for both.
         scales: Factors of the base size for training batches; the sides are rounded to multiples of 32.
@@ -40,10 +47,17 @@ class JointDataModule(LightningDataModule):
         seed: Of the order, the sizes and the transforms; by default the run's (``seed_everything``), or 0.
         evaluate_at: Where metrics are computed: at the images' "original" size, or at the network's "input" size
             in the letterboxed frame.
-        cache: Whether every loading process keeps the decoded samples in memory; for small sets.
+        cache: Whether the decoded samples are kept, in memory that all processes of the machine share, or where and
+            how many of them to keep.
+        aspect_ratios: Width / height of the groups that training batches are made of, each image in the nearest; each
+            group has sizes of about the area of ``size``. None brings all images to one shape. Sources that do not
+            know their images' sizes count as of the base ratio.
+        plain_epochs: How many epochs at the end go without ``train_transforms``, images letterboxed as in evaluation.
+        on_error: What to do about a file that cannot be read: "raise" ends the run; "skip" replaces it in training by
+            another of the same source, leaves it out in evaluation, and lists it in the end.
 
     Attributes:
-        skipped: Path and reason of each file that predict left out, on this process.
+        skipped: Path and reason of each file that was left out, on this process.
 
     Raises:
         ValueError: An option is out of range.
@@ -56,6 +70,7 @@ class JointDataModule(LightningDataModule):
         val: Source | None = None,
         test: Source | None = None,
         predict_path: str | None = None,
+        predict_channels: int = 3,
         root: str | None = None,
         size: int | tuple[int, int] = 256,
         scales: Sequence[float] = (0.75, 1.0, 1.25),
@@ -65,7 +80,10 @@ class JointDataModule(LightningDataModule):
         num_workers: int = 2,
         seed: int | None = None,
         evaluate_at: Frame = "original",
-        cache: bool = False,
+        cache: bool | CacheOptions = False,
+        aspect_ratios: Sequence[float] | None = None,
+        plain_epochs: int = 0,
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__()
         # A process without a share of the images to predict on waits for the others.
@@ -77,24 +95,39 @@ class JointDataModule(LightningDataModule):
             ("batch_size", batch_size, 1),
             ("eval_batch_size", batch_size if eval_batch_size is None else eval_batch_size, 1),
             ("num_workers", num_workers, 0),
+            ("plain_epochs", plain_epochs, 0),
+            ("predict_channels", predict_channels, 1),
         ):
             if value < least:
                 raise ValueError(f"data.{name}: expected at least {least}, got {value}")
         if evaluate_at not in ("original", "input"):
             raise ValueError(f"data.evaluate_at: expected 'original' or 'input', got {evaluate_at!r}")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"data.on_error: expected 'raise' or 'skip', got {on_error!r}")
         self.size: Size = (sides[0], sides[1])
         self.sizes = scaled_sizes(self.size, scales)
+        self.scales = list(scales)
+        self.aspect_ratios = None if aspect_ratios is None else list(aspect_ratios)
+        if self.aspect_ratios is not None:
+            # Asked for once here, so that a wrong ratio is named at once.
+            aspect_sizes(self.size, self.scales, self.aspect_ratios)
+        self.plain_epochs = plain_epochs
+        self.tolerant = on_error == "skip"
         self.train = train
         self.val = val
         self.test = test
         self._check_sources()
-        if root is not None and all(getattr(source, "root", None) != root for source in (train, val, test)):
+        if root is not None and root not in _roots(train, val, test):
             raise ValueError("data.root is set, but no source starts its paths from it; set the sources' own paths")
+        self._parts = () if train is None else train.parts
+        self._image_sizes = None if train is None or aspect_ratios is None else train.sizes
         if cache:
-            self.train, self.val, self.test = (
-                None if source is None else Cached(source) for source in (train, val, test)
-            )
+            options = cache if isinstance(cache, CacheOptions) else CacheOptions()
+            whole = replace(options, max_side=None)
+            self.train = None if train is None else Cached(train, options)
+            self.val, self.test = (None if source is None else Cached(source, whole) for source in (val, test))
         self.predict_path = predict_path
+        self.predict_channels = predict_channels
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.train_transforms = default_train_transforms() if train_transforms is None else train_transforms
@@ -102,6 +135,7 @@ class JointDataModule(LightningDataModule):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
         self.evaluate_at: Frame = evaluate_at
         self.skipped: list[tuple[str, str]] = []
+        self._resume: dict[str, int] | None = None
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -115,15 +149,82 @@ class JointDataModule(LightningDataModule):
                 return source.taxonomy
         raise DataError("data: there is no source, so the categories are unknown; set data.train")
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> TrainingLoader:
         """Return the loader of the training batches."""
         source = _given(self.train, "train")
         replicas, rank = self._share()
+        sizes, aspects = self.sizes, None
+        if self.aspect_ratios is not None and self._image_sizes is not None:
+            # One size a scale: where two scales round to the same, it is drawn the more often.
+            sizes = [scaled_sizes(self.size, [scale])[0] for scale in self.scales]
+            aspects = group_by_aspect(self._image_sizes, self.size, self.scales, self.aspect_ratios)
         sampler = MultiScaleSampler(
-            source, self.batch_size, self.sizes, num_replicas=replicas, rank=rank, seed=self.seed
+            source,
+            self.batch_size,
+            sizes,
+            num_replicas=replicas,
+            rank=rank,
+            seed=self.seed,
+            parts=self._parts,
+            aspects=aspects,
         )
-        dataset = PreparedDataset(source, self.size, transforms=Compose(self.train_transforms))
-        return self._loader(dataset, sampler, self.batch_size)
+        sampler.plain_from = self._plain_from(-(-len(sampler) // self.batch_size))
+        dataset = PreparedDataset(
+            source, self.size, transforms=Compose(self.train_transforms), tolerant=self.tolerant, parts=self._parts
+        )
+        completed = None if self.trainer is None else self._completed
+        loader = TrainingLoader(
+            dataset,
+            completed,
+            skipped=self.skipped,
+            sampler=sampler,
+            batch_size=self.batch_size,
+            **self._loading(),
+        )
+        if self._resume is not None:
+            loader.load_state_dict(self._resume)
+            self._resume = None
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the training epoch is, for a checkpoint in the middle of one."""
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return {}
+        return {"epoch": self.trainer.current_epoch, "batches": self._completed()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there: of the same epoch the batches that follow.
+
+        Lightning hands a loader its state too late: the length of the schedule is asked for before, and with it the
+        loader is set up.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._resume = dict(state_dict)
+
+    def _completed(self) -> int:
+        """Return how many batches of the epoch were trained on, as Lightning counts them when it goes on."""
+        assert self.trainer is not None
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return int(progress.processed)
+
+    def _plain_from(self, steps: int) -> int | None:
+        """Return the epoch from which there is no augmentation; None if there always is.
+
+        Args:
+            steps: Batches an epoch.
+        """
+        if not self.plain_epochs or self.trainer is None:
+            return None
+        lengths = []
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
+            lengths.append(self.trainer.max_epochs)
+        if self.trainer.max_steps >= 0:
+            limit = self.trainer.limit_train_batches
+            steps = min(steps, limit) if isinstance(limit, int) else max(1, int(steps * limit))
+            lengths.append(math.ceil(self.trainer.max_steps * self.trainer.accumulate_grad_batches / steps))
+        if not lengths:
+            raise ValueError("data.plain_epochs: the run has no planned end; set trainer.max_epochs")
+        return max(0, min(lengths) - self.plain_epochs)
 
     def val_dataloader(self) -> BatchLoader:
         """Return the loader of the validation batches."""
@@ -138,28 +239,30 @@ class JointDataModule(LightningDataModule):
         if self.predict_path is None:
             raise DataError("data: there is nothing to predict on; set data.predict_path to a folder of images")
         has_source = any(source is not None for source in (self.train, self.val, self.test))
-        folder = ImageFolder(self.predict_path, self.taxonomy if has_source else None)
+        folder = ImageFolder(self.predict_path, self.taxonomy if has_source else None, self.predict_channels)
         self.skipped[:] = folder.skipped
         dataset = PreparedDataset(folder, self.size, frame="original", tolerant=True)
         replicas, rank = self._share()
         sampler = EvaluationSampler(folder, self.size, num_replicas=replicas, rank=rank, fill=False)
-        return self._loader(dataset, sampler, self.eval_batch_size, skipped=self.skipped)
+        return self._loader(dataset, sampler)
 
     def _evaluation_loader(self, source: Source) -> BatchLoader:
         replicas, rank = self._share()
         sampler = EvaluationSampler(source, self.size, num_replicas=replicas, rank=rank)
-        return self._loader(PreparedDataset(source, self.size, frame=self.evaluate_at), sampler, self.eval_batch_size)
+        dataset = PreparedDataset(source, self.size, frame=self.evaluate_at, tolerant=self.tolerant)
+        return self._loader(dataset, sampler)
 
-    def _loader(self, dataset: PreparedDataset, sampler: Any, batch_size: int, **kwargs: Any) -> BatchLoader:
+    def _loader(self, dataset: PreparedDataset, sampler: EvaluationSampler) -> BatchLoader:
         return BatchLoader(
-            dataset,
-            sampler=sampler,
-            batch_size=batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **kwargs,
+            dataset, skipped=self.skipped, sampler=sampler, batch_size=self.eval_batch_size, **self._loading()
         )
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
 
     def _share(self) -> tuple[int, int]:
         """Return the number of processes and the number of this one."""
@@ -182,6 +285,18 @@ class JointDataModule(LightningDataModule):
                     f"{_difference(reference[1], source.taxonomy)}; use annotations with the same categories in the "
                     "same order"
                 )
+
+
+def _roots(*sources: Source | None) -> Iterator[str]:
+    """Yield the folders that sources, and the sources inside them, start their paths from."""
+    for source in sources:
+        root, inner = getattr(source, "root", None), getattr(source, "source", None)
+        if root is not None:
+            yield os.fspath(root)
+        if isinstance(inner, Source):
+            yield from _roots(inner)
+        if isinstance(source, Mixture):
+            yield from _roots(*source.sources.values())
 
 
 def _given(source: Source | None, name: str) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -14,12 +14,15 @@ from torchvision import tv_tensors
 from ocrnet_pl.data.collate import collate
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import Size, letterbox_sample, wrap_boxes
-from ocrnet_pl.data.samplers import Item
-from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.samplers import Item, item_seed
+from ocrnet_pl.data.sources.base import Part, Source
 from ocrnet_pl.data.transforms import MixingTransform, Transform
 from ocrnet_pl.structures import Batch, Placement, Sample, Supervision
 
 Frame = Literal["original", "input"]
+
+_TRIES = 20
+"""How many samples are tried in the place of one that cannot be read, and as partner of one for mixing."""
 
 
 class Skipped(NamedTuple):
@@ -30,10 +33,11 @@ class Skipped(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A sample for the network and, in evaluation, the truth to measure against."""
+    """A sample for the network and, in evaluation, the truth to measure against; and what it had to do without."""
 
     sample: Sample
     truth: Sample | None = None
+    skipped: tuple[Skipped, ...] = ()
 
 
 class Delivery(NamedTuple):
@@ -47,12 +51,16 @@ class Delivery(NamedTuple):
 class PreparedDataset(Dataset[Prepared | Skipped]):
     """Reads and transforms single samples, as the sampler's items ask.
 
+    In training, a file that cannot be read is replaced by another sample of its part, the same on every run, so that
+    batches stay full; in evaluation it is left out.
+
     Args:
         source: Where the samples come from.
         size: (height, width) for bare indices, as foreign samplers yield.
         transforms: For training; None letterboxes.
         frame: In which frame the truth is given; None gives no truth.
-        tolerant: Whether to hand on files that cannot be read as :class:`Skipped` instead of raising.
+        tolerant: Whether to do without files that cannot be read instead of raising.
+        parts: Of the source: replacements and partners for mixing are of the sample's own.
     """
 
     def __init__(
@@ -63,12 +71,14 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
         transforms: Transform | None = None,
         frame: Frame | None = None,
         tolerant: bool = False,
+        parts: Sequence[Part] = (),
     ) -> None:
         self.source = source
         self.size = size
         self.transforms = transforms
         self.frame = frame
         self.tolerant = tolerant
+        self._bounds = np.array([0, *([part.stop for part in parts] or [len(source)])])
 
     def __len__(self) -> int:
         return len(self.source)
@@ -76,24 +86,11 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
     def __getitem__(self, item: Item | int) -> Prepared | Skipped:
         if not isinstance(item, Item):
             item = Item(int(item), self.size)
-        try:
-            original = self.source[item.index]
-        except DataError as error:
-            if not self.tolerant:
-                raise
-            path, _, reason = str(error).partition(": ")
-            return Skipped(path, reason)
         if self.transforms is not None:
-            generator = torch.Generator().manual_seed(item.seed)
-            others = len(self.source) - 1
-            if isinstance(self.transforms, MixingTransform) and self.transforms.partners and others:
-                drawn = torch.randint(others, (self.transforms.partners,), generator=generator)
-                # All but the sample itself.
-                partners = Partners(self.source, (drawn + (drawn >= item.index)).tolist())
-                sample = self.transforms(original, item.size, generator, partners)
-            else:
-                sample = self.transforms(original, item.size, generator)
-            return Prepared(sample if sample.size == item.size else letterbox_sample(sample, item.size))
+            return self._train(item, self.transforms)
+        original = self._read(item.index)
+        if isinstance(original, Skipped):
+            return original
         sample = letterbox_sample(original, item.size)
         if self.frame is None:
             return Prepared(sample)
@@ -102,32 +99,108 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
             truth = sample = sample.replace(placement=Placement.identity(sample.size))
         return Prepared(sample, truth if item.counted else unlabelled(truth))
 
+    def _train(self, item: Item, transforms: Transform) -> Prepared:
+        skipped: list[Skipped] = []
+        original, index = self._readable(item, skipped)
+        if item.plain:
+            sample = original
+        else:
+            generator = torch.Generator().manual_seed(item.seed)
+            if isinstance(transforms, MixingTransform) and transforms.partners:
+                seeds = torch.randint(2**62, (transforms.partners,), generator=generator).tolist()
+                partners = Partners(self, original, index, seeds, skipped)
+                sample = transforms(original, item.size, generator, partners)
+            else:
+                sample = transforms(original, item.size, generator)
+        if sample.size != item.size:
+            sample = letterbox_sample(sample, item.size)
+        return Prepared(sample, skipped=tuple(skipped))
+
+    def _read(self, index: int) -> Sample | Skipped:
+        try:
+            return self.source[index]
+        except DataError as error:
+            if not self.tolerant:
+                raise
+            path, _, reason = str(error).partition(": ")
+            return Skipped(path, reason)
+
+    def _readable(self, item: Item, skipped: list[Skipped]) -> tuple[Sample, int]:
+        """Return the sample asked for, or another one of its part that can be read, and its index."""
+        index = item.index
+        for attempt in range(_TRIES):
+            sample = self._read(index)
+            if isinstance(sample, Sample):
+                return sample, index
+            skipped.append(sample)
+            index = self._another(item.index, item_seed(item.seed, attempt, 0))
+        first = skipped[0]
+        raise DataError.at(
+            first.path, first.reason, advice=f"nor could the {_TRIES - 1} images tried in its place be read"
+        )
+
+    def _another(self, index: int, draw: int) -> int:
+        """Return the index of a sample of the same part, which a draw from 0 to 2 ** 63 decides."""
+        place = int(np.searchsorted(self._bounds, index, side="right")) - 1
+        start, stop = (int(bound) for bound in self._bounds[place : place + 2])
+        return start + draw % (stop - start)
+
 
 class Partners(Sequence[Sample]):
-    """Samples of a source to mix with another, each read when it is asked for.
+    """Other samples to mix with one, each read when it is asked for.
+
+    A partner is of the same part of the data set and labelled for the same classes; where some tries find none, the
+    sample is its own partner.
 
     Args:
-        source: To read from.
-        indices: Of the samples.
+        dataset: To read from.
+        sample: To find partners for.
+        index: The sample's.
+        seeds: One a partner.
+        skipped: Where to note the files that could not be read.
     """
 
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        self._source = source
-        self._indices = list(indices)
+    def __init__(
+        self, dataset: PreparedDataset, sample: Sample, index: int, seeds: Sequence[int], skipped: list[Skipped]
+    ) -> None:
+        self._dataset = dataset
+        self._sample = sample
+        self._index = index
+        self._seeds = list(seeds)
+        self._skipped = skipped
+        self._found: dict[int, Sample] = {}
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._seeds)
 
     @overload
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, number: int) -> Sample: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, number: slice) -> Sequence[Sample]: ...
 
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return Partners(self._source, self._indices[index])
-        return self._source[self._indices[index]]
+    def __getitem__(self, number: int | slice) -> Sample | Sequence[Sample]:
+        places = range(len(self._seeds))[number]
+        if isinstance(places, range):
+            return [self[place] for place in places]
+        if places not in self._found:
+            self._found[places] = self._find(self._seeds[places])
+        return self._found[places]
+
+    def _find(self, seed: int) -> Sample:
+        known = self._sample.supervision
+        for attempt in range(_TRIES):
+            index = self._dataset._another(self._index, item_seed(seed, attempt, 0))
+            if index == self._index:
+                continue
+            partner = self._dataset._read(index)
+            if isinstance(partner, Skipped):
+                self._skipped.append(partner)
+            elif torch.equal(partner.supervision.detection, known.detection) and torch.equal(
+                partner.supervision.semantic, known.semantic
+            ):
+                return partner
+        return self._sample
 
 
 def unlabelled(sample: Sample) -> Sample:
@@ -148,6 +221,7 @@ def deliver(items: Sequence[Prepared | Skipped]) -> Delivery:
     """Collate what could be read."""
     prepared = [item for item in items if isinstance(item, Prepared)]
     skipped = [item for item in items if isinstance(item, Skipped)]
+    skipped += [entry for item in prepared for entry in item.skipped]
     truths = [item.truth for item in prepared if item.truth is not None]
     if not prepared:
         return Delivery(None, [], skipped)
@@ -193,7 +267,7 @@ class BatchLoader(DataLoader[Any]):
 
     Args:
         dataset: To load from.
-        skipped: Where to note the files that could not be read.
+        skipped: Where to note the files that could not be read, each once.
         kwargs: As of ``DataLoader``.
     """
 
@@ -204,8 +278,49 @@ class BatchLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch, truths, skipped in super().__iter__():
-            self.skipped.extend((entry.path, entry.reason) for entry in skipped)
+            for entry in skipped:
+                if tuple(entry) not in self.skipped:
+                    self.skipped.append((entry.path, entry.reason))
             if batch is not None:
                 if truths:
                     batch.truths = [_unpack(truth) for truth in truths]
                 yield batch
+
+
+class TrainingLoader(BatchLoader):
+    """A loader that goes on where a run was interrupted, in the middle of an epoch.
+
+    Args:
+        dataset: To load from.
+        completed: Gives the number of batches of the epoch that were trained on; by default all that were handed out.
+        kwargs: As of :class:`BatchLoader`; the sampler is a ``MultiScaleSampler``.
+    """
+
+    def __init__(self, dataset: PreparedDataset, completed: Callable[[], int] | None = None, **kwargs: Any) -> None:
+        self.completed = completed
+        self._handed_out = 0
+        self._resume: dict[str, int] | None = None
+        super().__init__(dataset, **kwargs)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        sampler = self.sampler
+        start = 0
+        if self._resume is not None and self._resume["epoch"] == getattr(sampler, "epoch", None):
+            # Whoever asks for an epoch that was trained on to its end wants it anew.
+            start = self._resume["batches"] % len(self)
+        self._resume = None
+        if hasattr(sampler, "start"):
+            sampler.start = start
+        self._handed_out = start
+        for batch in super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and how many of its batches are done; the same on all processes."""
+        batches = self._handed_out if self.completed is None else self.completed()
+        return {"epoch": int(getattr(self.sampler, "epoch", 0)), "batches": batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leave out, when that epoch is asked for next, the batches that are done."""
+        self._resume = dict(state)

@@ -72,9 +72,10 @@ class CrossEntropyDiceLoss(Loss):
             return {}
         with torch.autocast(batch.images.device.type, enabled=False):
             # A label of a class that the image was not labelled for cannot be learned from.
-            classes = batch.semantic.clamp(max=batch.semantic_classes.shape[1] - 1)
+            semantic = batch.semantic.long()
+            classes = semantic.clamp(max=batch.semantic_classes.shape[1] - 1)
             known = batch.semantic_classes.gather(1, classes.flatten(1)).view_as(classes)
-            target = torch.where(known, batch.semantic, IGNORE_INDEX)
+            target = torch.where(known, semantic, IGNORE_INDEX)
             log_probability = self._log_probability(output.semantic, output.stride, batch)
             cross_entropy = self._cross_entropy(log_probability, target)
             terms = {
