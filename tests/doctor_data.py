@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,14 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.sources.synthetic import SHAPES, SyntheticSource
+from ocrnet_pl.doctor.check import Recipe, run_check
+from ocrnet_pl.main import main
 
 SIZE = (96, 128)
+
+Row = dict[str, str]
 
 
 def write_clean(root: Path, size: tuple[int, int] = SIZE, lengths: tuple[int, int] = (24, 10)) -> Path:
@@ -95,3 +101,43 @@ data:
 """
     )
     return path
+
+
+def recipe(root: Path, split: str, **more: Any) -> Recipe:
+    """Return how to make the source of a split."""
+    arguments = {"images": split, "annotations": f"instances_{split}.json", "root": str(root)} | more
+    return Recipe(lambda **changes: CocoInstances(**(arguments | changes)), CocoInstances, arguments)
+
+
+def run(
+    recipes: dict[str, Recipe], output: Path, *, fix: Path | None = None, limit: int | None = None, workers: int = 0
+) -> int:
+    """Run the check without the command line, whose parsers take longer than the check of so few images."""
+    return run_check(
+        recipes, output=output, fix=fix, limit=limit, input_size=(128, 128), workers=workers, title="planted"
+    )
+
+
+def findings(output: Path) -> list[Row]:
+    """Return all findings of a check."""
+    with (output / "findings.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def examine(root: Path, output: Path, **more: Any) -> list[Row]:
+    """Check both splits and return the findings."""
+    run({split: recipe(root, split) for split in ("train", "val")}, output, **more)
+    return findings(output)
+
+
+def above_note(found: list[Row]) -> list[Row]:
+    return [row for row in found if row["level"] != "note"]
+
+
+def check(*words: object) -> int:
+    """Run the command line and return its status."""
+    try:
+        main(["check", *map(str, words)])
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0

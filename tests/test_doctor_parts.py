@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from ocrnet_pl.data.sources.base import Cached, RawBoxes
+from ocrnet_pl.data.cache import Cached
+from ocrnet_pl.data.sources.base import RawBoxes
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.sources.coco_panoptic import CocoPanoptic
 from ocrnet_pl.data.sources.synthetic import SyntheticSource

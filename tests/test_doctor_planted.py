@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +11,44 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocrnet_pl.data.sources.coco import CocoInstances
-from ocrnet_pl.doctor.check import Recipe, run_check
-from tests.doctor_data import load, of_image, pixels_of, rolled, save, set_pixels, write_clean
-
-Row = dict[str, str]
+from ocrnet_pl.doctor import check
+from tests.doctor_data import (
+    above_note,
+    examine,
+    findings,
+    load,
+    of_image,
+    recipe,
+    run,
+    save,
+    write_clean,
+)
+from tests.doctor_plants import (
+    plant_box_on_background,
+    plant_box_without_mask,
+    plant_climbing_path,
+    plant_duplicate,
+    plant_empty_file,
+    plant_exif,
+    plant_exif_quarter,
+    plant_exif_with_turned_size,
+    plant_image_of_another_size,
+    plant_mask_of_another_size,
+    plant_missing_image,
+    plant_nan,
+    plant_near_duplicate,
+    plant_negative_area,
+    plant_negative_corner,
+    plant_no_area,
+    plant_no_image,
+    plant_partly_outside,
+    plant_pixels_without_a_box,
+    plant_shift,
+    plant_truncated,
+    plant_unknown_category,
+    plant_unknown_image,
+    plant_wholly_outside,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,206 +62,8 @@ def data(clean: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(clean, tmp_path / "data"))
 
 
-def recipe(root: Path, split: str, **more: Any) -> Recipe:
-    arguments = {"images": split, "annotations": f"instances_{split}.json", "root": str(root)} | more
-    return Recipe(lambda **changes: CocoInstances(**(arguments | changes)), CocoInstances, arguments)
-
-
-def examine(root: Path, output: Path, **more: Any) -> list[Row]:
-    run_check(
-        {split: recipe(root, split) for split in ("train", "val")},
-        output=output,
-        fix=more.get("fix"),
-        limit=more.get("limit"),
-        input_size=(128, 128),
-        workers=more.get("workers", 0),
-        title="planted",
-    )
-    with (output / "findings.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def above_note(rows: list[Row]) -> list[Row]:
-    return [row for row in rows if row["level"] != "note"]
-
-
 def test_the_clean_set_has_no_fault(clean: Path, tmp_path: Path) -> None:
     assert examine(clean, tmp_path) == []
-
-
-def big(content: dict[str, Any], index: int) -> int:
-    """Return the place of the largest object of an image that its edges do not cut."""
-    height, width = (content["images"][index][side] for side in ("height", "width"))
-    inside = [
-        i
-        for i in of_image(content, index)
-        if (b := content["annotations"][i]["bbox"])[0] > 1
-        and b[1] > 1
-        and b[0] + b[2] < width - 1
-        and b[1] + b[3] < height - 1
-    ]
-    return max(inside, key=lambda i: content["annotations"][i]["area"])
-
-
-def plant_partly_outside(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = big(content, 3)
-    box = content["annotations"][place]["bbox"]
-    content["annotations"][place]["bbox"] = [box[0], box[1], 140 - box[0], box[3]]
-    return 3, f"annotations[{place}].bbox"
-
-
-def plant_wholly_outside(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = of_image(content, 4)[0]
-    content["annotations"][place]["bbox"] = [200, 20, 30, 30]
-    return 4, f"annotations[{place}].bbox"
-
-
-def plant_negative_corner(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = of_image(content, 4)[1]
-    content["annotations"][place]["bbox"] = [-30, -20, 50, 50]
-    return 4, f"annotations[{place}].bbox"
-
-
-def plant_no_area(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = of_image(content, 5)[1]
-    content["annotations"][place]["bbox"][2] = 0
-    return 5, f"annotations[{place}].bbox"
-
-
-def plant_negative_area(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = of_image(content, 6)[0]
-    content["annotations"][place]["bbox"][3] *= -1
-    return 6, f"annotations[{place}].bbox"
-
-
-def plant_nan(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = of_image(content, 7)[0]
-    content["annotations"][place]["bbox"][0] = float("nan")
-    return 7, f"annotations[{place}].bbox"
-
-
-def plant_duplicate(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = big(content, 8)
-    content["annotations"].append(content["annotations"][place] | {"id": 9999})
-    return 8, f"annotations[{len(content['annotations']) - 1}].bbox"
-
-
-def plant_near_duplicate(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    entry = content["annotations"][big(content, 8)]
-    x, y, width, height = entry["bbox"]
-    other = {key: value for key, value in entry.items() if key != "segmentation"}
-    content["annotations"].append(other | {"id": 9999, "bbox": [x + 0.4, y, width, height + 0.3]})
-    return 8, f"annotations[{len(content['annotations']) - 1}].bbox"
-
-
-def plant_box_without_mask(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = of_image(content, 9)[0]
-    content["annotations"][place]["segmentation"] = []
-    return 9, f"annotations[{place}].bbox"
-
-
-def plant_box_on_background(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    """A box whose mask is elsewhere, on a spot where nothing is."""
-    place = big(content, 10)
-    taken = np.zeros((96, 128), dtype=bool)
-    for i in of_image(content, 10):
-        taken |= pixels_of(content["annotations"][i])
-    x, y = next((x, y) for y in range(0, 84, 2) for x in range(0, 116, 2) if not taken[y : y + 12, x : x + 12].any())
-    content["annotations"][place]["bbox"] = [x, y, 12, 12]
-    return 10, f"annotations[{place}].bbox"
-
-
-def plant_pixels_without_a_box(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = big(content, 10)
-    box = content["annotations"][place]["bbox"]
-    content["annotations"][place]["bbox"] = [box[0], box[1], box[2], box[3] * 0.4]
-    return 10, ""
-
-
-def plant_shift(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    for place in of_image(content, 11):
-        entry = content["annotations"][place]
-        set_pixels(entry, rolled(pixels_of(entry), 5, -3))
-    return 11, ""
-
-
-def plant_mask_of_another_size(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = of_image(content, 12)[0]
-    set_pixels(content["annotations"][place], pixels_of(content["annotations"][place])[::2, ::2])
-    return 12, f"annotations[{place}].segmentation"
-
-
-def plant_image_of_another_size(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    path = root / "train" / content["images"][13]["file_name"]
-    Image.open(path).resize((64, 48)).save(path)
-    return 13, ""
-
-
-def plant_unknown_category(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = of_image(content, 14)[0]
-    content["annotations"][place]["category_id"] = 77
-    return 14, f"annotations[{place}].category_id"
-
-
-def plant_unknown_image(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    place = of_image(content, 15)[0]
-    content["annotations"][place]["image_id"] = 12345
-    return -1, f"annotations[{place}].image_id"
-
-
-def plant_truncated(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    path = root / "train" / content["images"][16]["file_name"]
-    path.write_bytes(path.read_bytes()[:1500])
-    return 16, ""
-
-
-def plant_no_image(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    (root / "train" / content["images"][17]["file_name"]).write_text("no image at all")
-    return 17, ""
-
-
-def plant_empty_file(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    (root / "train" / content["images"][17]["file_name"]).write_bytes(b"")
-    return 17, ""
-
-
-def plant_missing_image(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    (root / "train" / content["images"][18]["file_name"]).unlink()
-    return 18, "images[18].file_name"
-
-
-def plant_climbing_path(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    content["images"][18]["file_name"] = "../val/val_000.jpg"
-    return -1, "images[18].file_name"
-
-
-def plant_exif(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    """Turned by half, which no size tells."""
-    return _turn(root, content, 3)
-
-
-def plant_exif_quarter(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    return _turn(root, content, 6)
-
-
-def plant_exif_with_turned_size(root: Path, content: dict[str, Any]) -> tuple[int, str]:
-    """The size in the JSON is that of the turned image, the labels are those of the unturned one."""
-    entry = content["images"][19]
-    entry["height"], entry["width"] = entry["width"], entry["height"]
-    boxes = [content["annotations"][place]["bbox"] for place in of_image(content, 19)]
-    assert max(box[0] + box[2] for box in boxes) > 100
-    for place in of_image(content, 19):
-        content["annotations"][place]["segmentation"] = []
-    return _turn(root, content, 6)
-
-
-def _turn(root: Path, content: dict[str, Any], orientation: int) -> tuple[int, str]:
-    path = root / "train" / content["images"][19]["file_name"]
-    image = Image.open(path)
-    exif = image.getexif()
-    exif[0x0112] = orientation
-    image.save(path, quality=95, exif=exif)
-    return 19, ""
 
 
 Plant = Callable[[Path, dict[str, Any]], tuple[int, str]]
@@ -323,17 +157,8 @@ def test_a_wrong_box_format_is_guessed(
             if not masks:
                 del entry["segmentation"]
         save(data, split, content)
-    run_check(
-        {split: recipe(data, split, semantic=masks) for split in ("train", "val")},
-        output=tmp_path / "out",
-        fix=None,
-        limit=None,
-        input_size=(128, 128),
-        workers=0,
-        title="",
-    )
-    with (tmp_path / "out" / "findings.csv").open(newline="", encoding="utf-8") as file:
-        found = [row for row in csv.DictReader(file) if row["kind"] == "box_format"]
+    run({split: recipe(data, split, semantic=masks) for split in ("train", "val")}, tmp_path / "out")
+    found = [row for row in findings(tmp_path / "out") if row["kind"] == "box_format"]
     assert [row["split"] for row in found] == ["train", "val"]
     assert all(text in row["message"] for row in found)
     assert Path(found[0]["annotations"]) == data / "instances_train.json"
@@ -352,6 +177,25 @@ def test_the_same_image_in_two_splits_is_found(data: Path, tmp_path: Path) -> No
     (similar,) = [row for row in rows if row["kind"] == "similar_image"]
     assert (Path(similar["image"]).name, similar["level"]) == ("val_006.jpg", "warning")
     assert "train_007.jpg" in similar["message"]
+
+
+def test_an_image_is_compared_even_if_its_labels_are_at_fault(data: Path, tmp_path: Path) -> None:
+    """The sizes in the annotation file are wrong, so the reader refuses both; the images are all the same."""
+    shutil.copyfile(data / "train" / "train_002.jpg", data / "val" / "val_004.jpg")
+    with Image.open(data / "train" / "train_007.jpg") as image:
+        image.save(data / "val" / "val_006.jpg", quality=60)
+    content = load(data, "val")
+    for index in (4, 6):
+        content["images"][index]["height"] += 1
+        for place in of_image(content, index):
+            content["annotations"][place]["segmentation"] = []
+    save(data, "val", content)
+    found = examine(data, tmp_path / "out")
+    assert [Path(row["image"]).name for row in found if row["kind"] == "size"] == ["val_004.jpg", "val_006.jpg"]
+    assert [Path(row["image"]).name for row in found if row["kind"] == "same_image"] == ["val_004.jpg"]
+    assert [Path(row["image"]).name for row in found if row["kind"] == "similar_image"] == ["val_006.jpg"]
+    # The path stands in a column of its own.
+    assert not any(str(data) in row["message"] for row in found if row["kind"] == "size")
 
 
 def test_dark_even_images_are_not_taken_for_one_another(tmp_path: Path) -> None:
@@ -404,7 +248,8 @@ def test_a_file_that_is_no_json_ends_the_split_but_not_the_check(data: Path, tmp
     assert [Path(row["image"]).name for row in rows if row["kind"] == "unlisted"] == ["copy.jpg"]
 
 
-def test_loading_processes_find_the_same(data: Path, tmp_path: Path) -> None:
+def test_loading_processes_find_the_same(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "IMAGES_PER_WORKER", 8)
     content = load(data)
     for plant in (plant_no_area, plant_duplicate, plant_truncated, plant_shift):
         plant(data, content)

@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, get_num_threads, set_num_threads
 from torch.utils.data import DataLoader
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import Size
+from ocrnet_pl.data.images import read_image
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.coco import CocoInstances
+from ocrnet_pl.data.sources.yolo import Yolo
 from ocrnet_pl.doctor.classes import category_faults, rare_classes
 from ocrnet_pl.doctor.examine import Examiner, Record, Split, kind_of
 from ocrnet_pl.doctor.findings import Finding, FindingLog, Kind, Level
@@ -31,6 +33,9 @@ from ocrnet_pl.doctor.readings import Reading, Verdict
 from ocrnet_pl.doctor.salvage import salvage, write_salvaged
 from ocrnet_pl.doctor.statistics import SplitStatistics
 from ocrnet_pl.files import complete_file
+
+IMAGES_PER_WORKER = 64
+"""A loading process takes about as long to start as to look at so many images."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,11 @@ class Examined:
 
     def image(self, position: int) -> Tensor:
         """Read one of the images again."""
-        image: Tensor = self.split.source[int(self.indices[position])].image.as_subclass(Tensor)
+        try:
+            image: Tensor = self.split.source[int(self.indices[position])].image.as_subclass(Tensor)
+        except DataError:
+            # Its labels are at fault.
+            image = read_image(self.paths[position])
         return image
 
 
@@ -130,10 +139,26 @@ def open_split(name: str, recipe: Recipe, log: FindingLog, folder: Path) -> Spli
                 return Split(name, source, (str(copy.resolve()), annotations), rest.numbers, len(rest.findings))
             for finding in rest.findings:
                 log.add(finding)
+    rest_of_yolo = _open_yolo(name, recipe, problem, log)
+    if rest_of_yolo is not None:
+        return rest_of_yolo
     first, _, text = str(problem).partition(": ")
-    kind = Kind.IMAGE_MISSING if "there is no file" in text else kind_of(str(problem), "")
+    kind = Kind.IMAGE_MISSING if "there is no file" in text else kind_of(str(problem))
     log.add(Finding(kind, name, f"{text or first} (the split could not be opened)", file=first if text else ""))
     return None
+
+
+def _open_yolo(name: str, recipe: Recipe, problem: DataError, log: FindingLog) -> Split | None:
+    """Open YOLO labels with coordinates that training refuses, so that each becomes a finding."""
+    if not issubclass(recipe.source_class, Yolo) or not recipe.arguments.get("strict", True):
+        return None
+    try:
+        source = recipe.make(strict=False)
+    except DataError:
+        return None
+    file, field, text = str(problem).split(": ", 2)
+    log.add(Finding(Kind.ANNOTATION_BROKEN, name, f"{text} (training would stop here)", file=file, field=field))
+    return Split(name, source)
 
 
 def check(
@@ -181,6 +206,14 @@ def check(
             for finding in _shared_images(one, two):
                 log.add(finding)
             progress.remove_task(task)
+    for split in splits:
+        if isinstance(split.source, Yolo):
+            for path in split.source.labels_without_image():
+                log.add(
+                    Finding(
+                        Kind.UNKNOWN_ID, split.name, "there is no image of its name", file=path, level=Level.WARNING
+                    )
+                )
     complete = all(len(indices) == len(split.source) for split, indices in zip(splits, chosen, strict=True))
     train = next((entry.statistics for entry in examined if entry.split.name == "train"), None)
     if train is not None and complete:
@@ -209,7 +242,7 @@ def _look(split: Split, indices: NDArray[np.int64], input_size: Size, workers: i
         examiner,
         sampler=indices.tolist(),
         batch_size=8,
-        num_workers=min(workers, max(0, len(indices) // 8)),
+        num_workers=min(workers, len(indices) // IMAGES_PER_WORKER),
         collate_fn=_as_they_are,
     )
     for records in loader:
@@ -255,7 +288,8 @@ def _conclude(examined: Examined, log: FindingLog) -> None:
                 add(Kind.GREYSCALE, position, f"its pixels are {_MODES.get(mode, mode)}")
     if statistics.tiny:
         share = statistics.tiny / max(1, int(statistics.boxes.sum()))
-        log.add(Finding(Kind.SMALL_BOXES, name, f"{statistics.tiny} boxes ({share:.1%}) are tiny at the input size"))
+        text = f"{statistics.tiny:,} boxes ({share:.1%}) have a side under 4 pixels at the input size"
+        log.add(Finding(Kind.SMALL_BOXES, name, text))
     first: dict[bytes, int] = {}
     for position, digest in enumerate(examined.digests):
         if digest and (earlier := first.setdefault(digest, position)) != position:
@@ -351,6 +385,9 @@ def run_check(
         check_target(fix)
     console = Console(stderr=False)
     with ExitStack() as stack:
+        # One image is too little work to share: where other programs are busy, threads mostly wait for one another.
+        stack.callback(set_num_threads, get_num_threads())
+        set_num_threads(1)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ocrnet_pl_check_")))
         with (
             complete_file(output / "findings.csv") as unfinished,
@@ -370,4 +407,8 @@ def run_check(
         print_report(result, console, output)
         if fix is not None:
             write_copy(result, fix, workers, console)
+        elif log.total(Level.ERROR) or log.total(Level.WARNING):
+            console.print(
+                "--fix FOLDER writes a corrected COCO copy there; the originals stay as they are", soft_wrap=True
+            )
     return log.total(Level.ERROR)

@@ -102,13 +102,8 @@ def as_raw(sample: Sample) -> RawBoxes:
     )
 
 
-def kind_of(message: str, image: str) -> Kind:
-    """Return the kind of a reader's error, from its text and from whether the image itself can be read."""
-    if image:
-        try:
-            read_image(image)
-        except DataError:
-            return Kind.IMAGE_UNREADABLE
+def kind_of(message: str) -> Kind:
+    """Return the kind of a reader's error on annotations, from its text."""
     if _SIZE.search(message):
         return Kind.SIZE
     return Kind.UNKNOWN_ID if _UNKNOWN.search(message) else Kind.ANNOTATION_BROKEN
@@ -195,9 +190,18 @@ class Examiner(Dataset[Record]):
             raw = None
         first, _, rest = message.partition(": ")
         image = raw.image if raw is not None else first if Path(first).suffix.lower() in _SUFFIXES else ""
-        kind = kind_of(message, image)
+        kind, digest, thumbnail = kind_of(message), b"", None
+        if image:
+            try:
+                # The labels are at fault, not the image: it can still be compared with those of the other splits.
+                digest, thumbnail = fingerprint(read_image(image), image)
+            except DataError:
+                kind = Kind.IMAGE_UNREADABLE
         file = "" if first == image else first
         field = match.group(1) if (match := _FIELD.match(rest)) else ""
         rest = rest[len(field) + 2 :] if field else rest
+        if image:
+            # The path stands beside the message.
+            rest = rest.replace(image, "the image")
         finding = Finding(kind, self.split.name, rest or message, image=image, file=file, field=field, index=index)
-        return Record(index, image, None, [finding])
+        return Record(index, image, None, [finding], None, digest, thumbnail)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.base import RawBoxes
 from ocrnet_pl.doctor.boxes import degenerate, duplicates
-from ocrnet_pl.doctor.check import Examined, Result
+from ocrnet_pl.doctor.check import IMAGES_PER_WORKER, Examined, Result
 from ocrnet_pl.doctor.examine import Split, as_raw
 from ocrnet_pl.doctor.findings import Level, shown_path
 from ocrnet_pl.doctor.masks import mask_bounds, shift
@@ -218,7 +218,7 @@ def _write_split(entry: Examined, folder: Path, names: dict[str, int], workers: 
     loader: DataLoader[Fixed | None] = DataLoader(
         Fixer(split, entry.reading),
         batch_size=8,
-        num_workers=min(workers, len(split.source) // 8),
+        num_workers=min(workers, len(split.source) // IMAGES_PER_WORKER),
         collate_fn=list,
     )
     ids = [names[category.name] for category in split.source.taxonomy.detection_categories]

@@ -93,7 +93,7 @@ def _draw(finding: Finding, sample: Sample, split: Split) -> Image.Image:
         if all(abs(value) < 1e6 for value in box):
             _rectangle(pen, box, region, scale, colors[label], 1 if finding.box is not None else 2)
     if finding.box is not None:
-        _rectangle(pen, finding.box, region, scale, _RED, 3)
+        _rectangle(pen, _within(finding.box, region), region, scale, _RED, 3)
     return canvas
 
 
@@ -106,6 +106,9 @@ def _region(box: Box | None, width: int, height: int) -> Box:
     # A box far away would leave the image a speck.
     x0, x1 = np.clip([x0, x1], -width, 2 * width).tolist()
     y0, y1 = np.clip([y0, y1], -height, 2 * height).tolist()
+    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+        # Beside the image: how far says more than what is near.
+        return min(0.0, x0 - 8), min(0.0, y0 - 8), max(float(width), x1 + 8), max(float(height), y1 + 8)
     side = max(64.0, 2.5 * (x1 - x0), 2.5 * (y1 - y0) * _WIDTH / _HEIGHT)
     side_y = side * _HEIGHT / _WIDTH
     middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
@@ -118,6 +121,14 @@ def _region(box: Box | None, width: int, height: int) -> Box:
     left, right = min(left, width - 32.0), max(right, 32.0)
     top, bottom = min(top, height - 32.0), max(bottom, 32.0)
     return left, top, right, bottom
+
+
+def _within(box: Box, region: Box) -> Box:
+    """Return a box that lies too far away to be shown as one that begins at the region's edge."""
+    x0, y0, x1, y1 = box
+    left, top, right, bottom = region
+    x0, y0 = right - 8 if x0 >= right else x0, bottom - 8 if y0 >= bottom else y0
+    return x0, y0, left + 8 if x1 <= left else x1, top + 8 if y1 <= top else y1
 
 
 def _rectangle(

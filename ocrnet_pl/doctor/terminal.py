@@ -6,13 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from ocrnet_pl.doctor.check import Examined, Result
-from ocrnet_pl.doctor.findings import Finding, Level, shown_path
+from ocrnet_pl.doctor.findings import Finding, Kind, Level, shown_path
 
 _STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.NOTE: "cyan"}
-_SHOWN_CLASSES = 25
+_SHOWN_CLASSES, _SHOWN_FINDINGS = 25, 3
 
 
 def print_report(result: Result, console: Console, output: Path) -> None:
@@ -26,14 +27,14 @@ def print_report(result: Result, console: Console, output: Path) -> None:
     if result.examined:
         console.print(_overview(result.examined))
         console.print(_classes(result.examined))
-    if result.log.counts:
-        console.print(_findings(result))
+    for key in result.log.groups():
+        _print_group(result, key, console)
     if not result.complete:
         console.print("Not all images were looked at; classes with few examples are not judged.")
     counts = ", ".join(count_text(result.log.total(level), level) for level in reversed(Level))
     worst = max((level for _, level in result.log.counts), default=None)
     style = "bold green" if worst is None or worst is Level.NOTE else _STYLES[worst]
-    console.print(f"[{style}]{counts}[/]")
+    console.print(f"\n[{style}]{counts}[/]")
     for name, what in (("check.html", "report"), ("findings.csv", "all findings")):
         console.print(f"{what}: {escape(shown_path(str(output / name)))}", soft_wrap=True, highlight=False)
 
@@ -41,20 +42,23 @@ def print_report(result: Result, console: Console, output: Path) -> None:
 def count_text(count: int, level: Level) -> str:
     """Return such as ``1 error`` or ``no warnings``."""
     word = level.name.lower()
-    return f"{count or 'no'} {word}{'' if count == 1 else 's'}"
+    return f"{f'{count:,}' if count else 'no'} {word}{'' if count == 1 else 's'}"
 
 
 def image_sizes(entry: Examined) -> str:
     """Return the smallest and the largest image size as width x height."""
     small, large = (f"{width}x{height}" for height, width in (entry.statistics.smallest, entry.statistics.largest))
-    return small if small == large else f"{small} - {large}"
+    return small if small == large else f"{small} to {large}"
 
 
 def _overview(examined: list[Examined]) -> Table:
     table = Table(title="Data", title_justify="left", title_style="bold")
     table.add_column("split")
-    for name in ("images", "broken", "boxes", "crowds", "per image", "maps", "void", "sizes"):
-        table.add_column(name, justify="right", no_wrap=name != "sizes")
+    crowds = any(entry.statistics.crowds.any() for entry in examined)
+    names = ["images", "broken", "boxes", *(["crowds"] if crowds else []), "per image", "maps", "ignored"]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("sizes", justify="right")
     for entry in examined:
         own = entry.statistics
         boxes, pixels = int(own.boxes.sum()), int(own.pixels.sum())
@@ -63,11 +67,11 @@ def _overview(examined: list[Examined]) -> Table:
             f"{own.images:,}",
             f"{own.unreadable:,}",
             f"{boxes:,}",
-            f"{int(own.crowds.sum()):,}",
+            *([f"{int(own.crowds.sum()):,}"] if crowds else []),
             f"{boxes / own.boxed:.1f}" if own.boxed else "-",
             f"{own.maps:,}",
             f"{own.pixels[-1] / pixels:.1%}" if pixels else "-",
-            image_sizes(entry),
+            image_sizes(entry).replace(" to ", "\nto "),
         )
     return table
 
@@ -119,21 +123,22 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _findings(result: Result) -> Table:
-    table = Table(title="Findings", title_justify="left", title_style="bold", show_lines=True)
-    table.add_column("level")
-    table.add_column("what")
-    table.add_column("count", justify="right")
-    table.add_column("the first of them", overflow="fold", ratio=1)
-    for key in result.log.groups():
-        kind, level = key
-        places = "\n".join(escape(_line(finding)) for finding in result.log.first[key][: 3 if level else 1])
-        table.add_row(f"[{_STYLES[level]}]{level.name.lower()}[/]", kind.title, f"{result.log.counts[key]:,}", places)
-    return table
+def _print_group(result: Result, key: tuple[Kind, Level], console: Console) -> None:
+    """Print a kind of finding: what it means, the first few, and what to do; paths are not broken over lines."""
+    (kind, level), count = key, result.log.counts[key]
+    name = level.name.lower()
+    console.print(f"\n[{_STYLES[level]}]{name}[/] [bold]{kind.title}[/] ({count:,})", highlight=False)
+    console.print(Padding(kind.value.meaning, (0, 0, 0, 2)))
+    shown = result.log.first[key][: _SHOWN_FINDINGS if level else 1]
+    for finding in shown:
+        console.print(f"  - {escape(_line(finding))}", soft_wrap=True, highlight=False)
+    if count > len(shown):
+        console.print(f"  - and {count - len(shown):,} more", highlight=False)
+    console.print(Padding(f"[dim]{kind.value.advice}[/]", (0, 0, 0, 2)))
 
 
 def _line(finding: Finding) -> str:
-    places = [finding.split, shown_path(finding.image), finding.field]
-    if finding.file and not finding.image:
-        places.insert(1, shown_path(finding.file))
+    # The format is that of the whole file; its image is only an example for the picture.
+    of_file = finding.file and (not finding.image or finding.kind is Kind.BOX_FORMAT)
+    places = [finding.split, shown_path(finding.file if of_file else finding.image), finding.field]
     return ": ".join(part for part in (*places, finding.message) if part)
