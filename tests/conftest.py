@@ -12,7 +12,8 @@ import torch
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
-torch.set_num_threads(2)
+# The images of the tests are small: two threads would mostly wait for each other.
+torch.set_num_threads(1)
 for name in ("lightning.pytorch", "lightning.fabric"):
     # Its handlers hold on to the error stream of the moment, which a test's capture closes; caplog still sees all.
     importlib.import_module(name)

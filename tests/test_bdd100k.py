@@ -16,7 +16,7 @@ from torch import Tensor
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.bdd100k import Bdd100k
 from ocrnet_pl.structures import Sample
-from tests.test_voc import _huge_png
+from tests.bad_files import huge_png
 
 HEIGHT, WIDTH = 12, 20
 DETECTED = ["person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle", "traffic light", "traffic sign"]
@@ -348,7 +348,7 @@ def test_broken_bitmasks(root: Path) -> None:
     Image.fromarray(_panoptic()[..., :3]).save(path)
     with pytest.raises(DataError, match="found mode RGB"):
         source[0]
-    _huge_png(path, color=6)
+    huge_png(path, color=6)
     with pytest.raises(DataError, match=r"a.png"):
         source[0]
     for content in (b"", b"text", whole[: len(whole) // 2]):
@@ -370,7 +370,7 @@ def test_broken_masks_and_images(root: Path) -> None:
     with pytest.raises(DataError, match="found mode RGB"):
         source[0]
     boxes = _open(root, detection="det.json")
-    _huge_png(root / "images/b.jpg", color=2)
+    huge_png(root / "images/b.jpg", color=2)
     with pytest.raises(DataError, match=r"b.jpg"):
         boxes[1]
     (root / "images/b.jpg").write_bytes(b"")

@@ -14,7 +14,7 @@ from torch import Tensor
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.cityscapes import LABELS, Cityscapes
 from ocrnet_pl.structures import Sample
-from tests.test_voc import _huge_png
+from tests.bad_files import huge_png
 
 SIZE = (10, 20)
 NINETEEN = (
@@ -242,21 +242,21 @@ def test_broken_files_raise_when_they_are_read(tmp_path: Path) -> None:
     Image.new("RGBA", (SIZE[1], SIZE[0])).save(path)
     with pytest.raises(DataError, match="found mode RGBA"):
         source[0]
-    _huge_png(path)
-    with pytest.raises(DataError, match=r"instanceIds.png"):
+    huge_png(path, color=3)
+    with pytest.raises(DataError, match=r"instanceIds\.png"):
         source[0]
     for content in (b"", b"text", whole[:60]):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"instanceIds.png"):
+        with pytest.raises(DataError, match=r"instanceIds\.png"):
             source[0]
     path.unlink()
     with pytest.raises(DataError, match="there is no such mask"):
         source[0]
     path.write_bytes(whole)
     image = tmp_path / "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"
-    _huge_png(image, color=2)
-    with pytest.raises(DataError, match=r"leftImg8bit.png"):
+    huge_png(image, color=2)
+    with pytest.raises(DataError, match=r"leftImg8bit\.png"):
         source[0]
     image.write_bytes(b"")
-    with pytest.raises(DataError, match=r"leftImg8bit.png"):
+    with pytest.raises(DataError, match=r"leftImg8bit\.png"):
         source[0]

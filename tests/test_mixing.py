@@ -1,4 +1,4 @@
-"""Mosaic, MixUp and CopyPaste against pixel-by-pixel references, and what mixtures are labelled for."""
+"""Mosaic, MixUp and CopyPaste against pixel-by-pixel references."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.occlusion import hide
-from ocrnet_pl.data.sources.base import make_sample
 from ocrnet_pl.data.transforms import (
     Compose,
     CopyPaste,
@@ -24,36 +21,15 @@ from ocrnet_pl.data.transforms import (
     RandomFlip,
     Transform,
 )
-from ocrnet_pl.structures import Sample, Supervision
-from tests.painted import TAXONOMY, array, bounds, generator, located, painted
+from ocrnet_pl.structures import Sample
+from tests.painted import array, bounds, generator, located, painted
+from tests.shapes import flat
 
 MIXERS: list[MixingTransform] = [Mosaic(p=1.0), MixUp(p=1.0), CopyPaste(1.0, p=1.0)]
 
 
 def name(transform: Transform) -> str:
     return type(transform).__name__
-
-
-def flat(size: Size, value: int, objects: Sequence[tuple[int, int, int, int, int]], **changes: object) -> Sample:
-    """An image of one value with rectangles (x0, y0, x1, y1, label), the later in front, each of its own value."""
-    instances = np.zeros(size, dtype=np.int32)
-    semantic = np.zeros(size, dtype=np.uint8)
-    image = torch.full((3, *size), value, dtype=torch.uint8)
-    for row, (x0, y0, x1, y1, label) in enumerate(objects):
-        instances[y0:y1, x0:x1] = row + 1
-        semantic[y0:y1, x0:x1] = 1 + label
-        image[:, y0:y1, x0:x1] = value + 10 * (row + 1)
-    sample = make_sample(
-        image,
-        boxes=[bounds(instances == row + 1) for row in range(len(objects))],
-        labels=[label for *_, label in objects],
-        crowd=[False] * len(objects),
-        semantic=semantic,
-        instances=instances,
-        supervision=Supervision.full(TAXONOMY),
-        path=f"flat-{value}",
-    )
-    return sample.replace(**changes)
 
 
 @pytest.mark.parametrize("transform", MIXERS, ids=name)
@@ -280,138 +256,11 @@ def test_partners_come_through_their_own_transforms_and_any_size() -> None:
     assert turned.boxes.tolist() == [[22, 0, 32, 10]]
 
 
-def partial(sample: Sample, detection: Sequence[int] | None = None, semantic: Sequence[int] | None = None) -> Sample:
-    """Label a sample for some classes only; None for all."""
-
-    def chosen(count: int, own: Sequence[int] | None) -> Tensor:
-        return torch.tensor([own is None or index in own for index in range(count)], dtype=torch.bool)
-
-    return sample.replace(
-        supervision=Supervision(chosen(TAXONOMY.num_detection, detection), chosen(TAXONOMY.num_semantic, semantic))
-    )
-
-
-OBJECTS = [(2, 2, 12, 12, 0), (16, 2, 26, 12, 1)]
-
-
-@pytest.mark.parametrize("transform", MIXERS, ids=name)
-def test_a_mixture_is_labelled_for_what_all_parts_are(transform: MixingTransform) -> None:
-    one = partial(flat((40, 40), 20, OBJECTS), detection=[0, 1], semantic=[0, 1, 2])
-    others = [partial(flat((40, 40), 100 + i, OBJECTS), detection=[0, 2], semantic=[0, 2, 3]) for i in range(3)]
-    for seed in range(10):
-        after = transform(one, (40, 40), generator(seed), others)
-        if after is one:  # scaled down, the partner's objects may be too small to paste
-            continue
-        assert after.supervision.detection.tolist() == [True, False, False]
-        assert after.supervision.semantic.tolist() == [True, False, True, False]
-        # Objects of class 1 are no targets any more; semantic class 1 is class 0's pixels.
-        assert set(after.labels[~after.crowd].tolist()) <= {0}
-        assert set(np.unique(array(after.semantic)).tolist()) <= {0, 2, 255}
-        assert set(np.unique(array(after.instances))) <= {0} | {
-            row + 1 for row in range(len(after.labels)) if not after.crowd[row]
-        }
-
-
-def test_what_is_no_longer_labelled_is_a_crowd() -> None:
-    one = flat((40, 40), 20, OBJECTS)
-    other = partial(flat((40, 40), 100, []), detection=[0])
-    after = MixUp(p=1.0, partner_transforms=[])(one, (40, 40), generator(), [other])
-    assert after.labels.tolist() == [0, 1] and after.crowd.tolist() == [False, True]
-    assert set(np.unique(array(after.instances))) == {0, 1}
-
-
-def test_parts_without_masks_are_ignored_and_take_the_task_away() -> None:
-    """Boxes only beside full labels: no pixel of the boxes-only part carries a class."""
-    full = located(60, 60, 3)
-    boxes_only = [
-        partial(located(60, 60, seed, number=seed).replace(semantic=None, instances=None), semantic=[])
-        for seed in (1, 2, 3)
-    ]
-    after = Mosaic(1.0, 1.0, p=1.0)(full, (60, 60), generator(), boxes_only)
-    number = array(after.image)[2]
-    assert not after.supervision.semantic.any() and after.supervision.detection.all()
-    assert (array(after.semantic) == 255).all()
-    assert (array(after.instances)[number > 0] == 0).all() and (array(after.instances)[number == 0] > 0).any()
-    both = MixUp(p=1.0)(boxes_only[0], (60, 60), generator(), [boxes_only[1]])
-    assert both.semantic is None and both.instances is None
-
-
-def test_a_map_of_an_unlabelled_part_is_not_believed() -> None:
-    one = flat((20, 20), 20, [(2, 2, 12, 12, 0)])
-    other = partial(flat((20, 20), 90, [(2, 2, 12, 12, 0)]), semantic=[])
-    after = MixUp(p=1.0, partner_transforms=[])(one, (20, 20), generator(), [other])
-    assert (array(after.semantic) == 255).all()
-
-
 @pytest.mark.parametrize("transform", MIXERS, ids=name)
 def test_images_of_other_channels_are_refused(transform: MixingTransform) -> None:
     gray = [painted(40, 50, seed, number=seed, channels=1) for seed in (1, 2, 3)]
     with pytest.raises(DataError, match=r"painted-\d: an image of 1 channels cannot be mixed with painted-0"):
         transform(painted(40, 50, 0), (40, 50), generator(), gray)
-
-
-def test_hiding_without_an_instance_map_goes_by_the_box() -> None:
-    hidden = torch.zeros(24, 32, dtype=torch.bool)
-    hidden[2:12, 2:9] = True  # seven of ten columns
-    sample = flat((24, 32), 20, [(2, 2, 12, 12, 0)], instances=None)
-    for limit, crowd in ((0.2, False), (0.4, True)):
-        after = hide(sample, hidden, limit)
-        assert after.boxes.tolist() == [[2, 2, 12, 12]] and after.crowd.tolist() == [crowd]
-    hidden[2:12, 2:12] = True
-    assert len(hide(sample, hidden, 0.2).labels) == 0
-    crowd_row = sample.replace(crowd=torch.tensor([True]))
-    assert len(hide(crowd_row, hidden, 0.2).labels) == 0
-    hidden[5, 5] = False
-    assert hide(crowd_row, hidden, 0.2).crowd.tolist() == [True]
-
-
-def test_erase_by_brute_force() -> None:
-    erased = 0
-    for seed in range(30):
-        sample = painted(40, 50, seed)
-        after = RandomErase(0.05, 0.4, min_visible=0.3, p=1.0)(sample, (1, 1), generator(seed))
-        hole = (array(after.image) != array(sample.image)).any(0)
-        top, left, bottom, right = (bounds(hole)[i] for i in (1, 0, 3, 2))
-        share = (bottom - top) * (right - left) / 2000
-        assert 0.03 < share < 0.45
-        hole[top:bottom, left:right] = True
-        assert np.array_equal(array(after.semantic), np.where(hole, 255, array(sample.semantic)))
-        rows = []
-        for row in range(len(sample.labels)):
-            own = array(sample.instances) == row + 1
-            rest = own & ~hole
-            if rest.any():
-                rows.append((bounds(rest), int(sample.labels[row]), bool(rest.sum() < 0.3 * own.sum())))
-            erased += own.sum() > rest.sum()
-        got = zip(after.boxes.int().tolist(), after.labels.tolist(), after.crowd.tolist(), strict=True)
-        assert list(got) == rows
-    assert erased > 20
-
-
-@pytest.mark.parametrize("instance_map", [True, False])
-def test_crops_keep_an_object(instance_map: bool) -> None:
-    """One small object in a large image: most windows miss it, the crop never does."""
-    sample = flat((100, 100), 20, [(80, 10, 90, 20, 1)], **({} if instance_map else {"instances": None}))
-    sizes = set()
-    for seed in range(60):
-        after = RandomCrop(0.3, 0.6, min_visible=0.5)(sample, (1, 1), generator(seed))
-        assert (~after.crowd).sum() == 1 and after.labels.tolist() == [1]
-        x0, y0, x1, y1 = after.boxes[0].tolist()
-        assert (x1 - x0) * (y1 - y0) >= 50
-        assert (array(after.image)[0] == 30).sum() == (x1 - x0) * (y1 - y0)
-        assert after.size == (100, 100) or all(30 <= side <= 60 for side in after.size)
-        sizes.add(after.size)
-    assert len(sizes) > 20
-
-
-def test_crops_end_when_nothing_can_be_kept() -> None:
-    huge = flat((60, 60), 20, [(0, 0, 60, 60, 1)])
-    after = RandomCrop(0.3, 0.5, min_visible=1.0, tries=3)(huge, (1, 1), generator())
-    assert after is huge  # the whole image
-    crowds = painted(60, 60, 1).replace(crowd=torch.ones(5, dtype=torch.bool)[: len(painted(60, 60, 1).labels)])
-    assert RandomCrop(0.3, 0.5)(crowds, (1, 1), generator()).size != (60, 60)
-    assert RandomCrop(0.3, 0.5)(flat((60, 60), 20, []), (1, 1), generator()).size != (60, 60)
-    assert RandomCrop(p=0.0)(huge, (1, 1), generator()) is huge
 
 
 def test_short_names_and_nested_options_in_a_config() -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ocrnet_pl.data.cache import Cached
 from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.sources.base import Cached, Source, make_sample
+from ocrnet_pl.data.sources.base import Source, make_sample
 from ocrnet_pl.data.sources.folder import ImageFolder
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.data.sources.tiled import Tiled
@@ -25,7 +26,7 @@ class Drawn(Source):
     """Images of given sizes with rectangles; counts what it decodes."""
 
     def __init__(self, sizes: list[tuple[int, int]], boxes: list[list[list[int]]] | None = None) -> None:
-        self.sizes, self.boxes = sizes, boxes or [[] for _ in sizes]
+        self.shapes, self.boxes = sizes, boxes or [[] for _ in sizes]
         self.decoded: list[int] = []
         self.broken: set[int] = set()
         self.root = "somewhere"
@@ -35,18 +36,18 @@ class Drawn(Source):
         return TAXONOMY
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return len(self.shapes)
 
     def image_size(self, index: int) -> tuple[int, int]:
         if index in self.broken:
             raise DataError.at(f"{index}.png", "this is not an image file")
-        return self.sizes[index]
+        return self.shapes[index]
 
     def __getitem__(self, index: int) -> Sample:
         if index in self.broken:
             raise DataError.at(f"{index}.png", "this is not an image file")
         self.decoded.append(index)
-        size, boxes = self.sizes[index], self.boxes[index]
+        size, boxes = self.shapes[index], self.boxes[index]
         image = torch.randint(0, 256, (3, *size), generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
         instances = np.zeros(size, dtype=np.int32)
         semantic = np.random.default_rng(index).integers(0, 3, size).astype(np.uint8)
@@ -89,14 +90,14 @@ def test_tiles_cover_every_length_exactly_with_the_overlap(side: int, overlap: f
 def test_every_pixel_lies_in_as_many_tiles_as_counted_by_brute_force() -> None:
     source = Drawn([(50, 91), (20, 200), (33, 32), (10, 11)])
     tiled = Tiled(source, (33, 40), overlap=0.3)
-    counts = [np.zeros(size, dtype=int) for size in source.sizes]
-    rebuilt = [np.full(size, -1) for size in source.sizes]
+    counts = [np.zeros(size, dtype=int) for size in source.shapes]
+    rebuilt = [np.full(size, -1) for size in source.shapes]
     for index in range(len(tiled)):
         image, top, left, height, width = tiled.window(index)
         tile = tiled[index]
         assert tile.size == (height, width) == tiled.image_size(index)
-        assert height == min(33, source.sizes[image][0])
-        assert width == min(40, source.sizes[image][1])
+        assert height == min(33, source.shapes[image][0])
+        assert width == min(40, source.shapes[image][1])
         counts[image][top : top + height, left : left + width] += 1
         rebuilt[image][top : top + height, left : left + width] = tile.image[0].numpy()
         assert tile.image_id == f"i{image}#{top},{left}"
@@ -107,7 +108,7 @@ def test_every_pixel_lies_in_as_many_tiles_as_counted_by_brute_force() -> None:
     for image, count in enumerate(counts):
         assert count.min() >= 1
         # A column of tiles starts every 28 pixels, a row every 23.
-        height, width = source.sizes[image]
+        height, width = source.shapes[image]
         expected = np.zeros((height, width), dtype=int)
         for top in {min(t, max(0, height - 33)) for t in range(0, max(1, height - 10), 23)}:
             for left in {min(x, max(0, width - 40)) for x in range(0, max(1, width - 12), 28)}:
@@ -208,7 +209,7 @@ def test_a_file_that_cannot_be_read_keeps_one_place_and_raises_there() -> None:
 def test_an_image_that_changed_size_is_named() -> None:
     source = Drawn([(64, 64)])
     tiled = Tiled(source, 32)
-    source.sizes = [(64, 60)]
+    source.shapes = [(64, 60)]
     with pytest.raises(DataError, match=r"folder/0\.png: the image is 60 x 64, but was 64 x 64"):
         tiled[0]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.label_maps import match_boxes, read_id_map, tight_boxes
 from ocrnet_pl.data.sources.voc import VOC_CLASSES, PascalVoc
 from ocrnet_pl.structures import Sample
+from tests.bad_files import huge_png
 
 HEIGHT, WIDTH = 12, 16
 
@@ -237,18 +236,6 @@ def test_what_is_missing_is_named(root: Path) -> None:
         _open(root)
 
 
-def _huge_png(path: Path, color: int = 3) -> None:
-    """A header that claims ten gigapixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, color, 0, 0, 0)
-    palette = chunk(b"PLTE", bytes(6)) if color == 3 else b""
-    data = chunk(b"IDAT", zlib.compress(b""))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + data + chunk(b"IEND", b""))
-
-
 def test_broken_files_raise_when_they_are_read(root: Path) -> None:
     source = _open(root)
     mask = root / "SegmentationClass/a.png"
@@ -262,7 +249,7 @@ def test_broken_files_raise_when_they_are_read(root: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT)).save(mask)
     with pytest.raises(DataError, match="found mode RGB"):
         source[1]
-    _huge_png(mask)
+    huge_png(mask, color=3)
     with pytest.raises(DataError, match=r"a.png"):
         source[1]
     for content in (b"", b"text", whole[: len(whole) // 2]):
@@ -273,7 +260,7 @@ def test_broken_files_raise_when_they_are_read(root: Path) -> None:
     with pytest.raises(DataError, match="there is no such mask"):
         source[1]
     image = root / "JPEGImages/b.jpg"
-    _huge_png(image, color=2)
+    huge_png(image, color=2)
     with pytest.raises(DataError, match=r"b.jpg"):
         source[0]
     for content in (b"", b"text"):
