@@ -18,7 +18,7 @@ _UNKNOWN_ARGUMENT = re.compile(r"Option '([^']+)' is not accepted")
 _UNKNOWN_CLASS = re.compile(
     r"Expected a dot import path string: ([\w.]+)|Import path ([\w.]+)|[Uu]nexpected import path format: ([\w.]+)"
 )
-_WRONG_TYPE = re.compile(r"Expected an? (?:<class '([^']+)'>|(\S[^.\n]*))\. Got value: (.*)")
+_WRONG_TYPE = re.compile(r"Expected an? (?:<class '([^']+)'>|(\S[^\n]*?))\. Got value: (.*)")
 _UNION = re.compile(r"Subtypes: \[(.*)\]\n(?:.*\n)*?\s*Given value: (.*)")
 _PLAIN_TYPE = re.compile(r"\b(?:int|float|bool|str|list|tuple|dict|Sequence)\b")
 _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
@@ -161,6 +161,7 @@ def _readable(types: str) -> str:
     """Shorten the parser's names of types: ``<class 'int'>, <class 'NoneType'>`` is ``int or null``."""
     plain = re.sub(r"<class '([^']+)'>", r"\1", types).replace("NoneType", "null")
     plain = re.sub(r"\b(?:\w+\.)*Sequence\b", "list", plain)
+    plain = re.sub(r"\b(?:\w+\.)*Literal\[([^\]]*)\]", r"\1", plain)
     parts = re.split(r", (?![^\[]*\])", plain)
     return " or ".join(part.rpartition(".")[2] if "[" not in part else part for part in parts)
 

@@ -213,6 +213,7 @@ def test_print_config_shows_every_part(tiny: Path, capsys: pytest.CaptureFixture
         (["--trainer.max_epoch", "3"], ["'trainer.max_epoch'", "did you mean 'trainer.max_epochs'"]),
         (["--data.batchsize=3"], ["'data.batchsize'", "'data.batch_size'"]),
         (["--data.batch_size", "many"], ["data.batch_size", "int", "many"]),
+        (["--data.on_error=ignore"], ["data.on_error: expected 'raise' or 'skip', got 'ignore'"]),
         (["--trainer.max_epochs", "many"], ["trainer.max_epochs", "int or null", "many"]),
         (["--model.optimizer=AdamW", "--model.optimizer.lr=fast"], ["model.optimizer.lr", "float", "fast"]),
         (["--model.neck.init_args.widht=3"], ["model.neck", "'widht'", "did you mean 'width'"]),
