@@ -311,6 +311,10 @@ class DetectionOutput(NamedTuple):
         points: float32 [A, 2], the candidates' (x, y) centres in input pixels.
         strides: float32 [A].
         grids: (height, width, stride) of each level; its candidates stand row by row, levels in this order.
+        distribution: float32 [B, A, 4, bins], logits over the distance from the point to the left, top, right and
+            bottom side, 0 to bins - 1 strides, of which ``boxes`` is the mean; None where sides are regressed directly.
+        one_to_many: What a decoder without suppression emits beside, in training, to learn from many candidates a box;
+            None otherwise.
     """
 
     boxes: Tensor
@@ -320,6 +324,8 @@ class DetectionOutput(NamedTuple):
     points: Tensor
     strides: Tensor
     grids: tuple[tuple[int, int, int], ...]
+    distribution: Tensor | None = None
+    one_to_many: DetectionOutput | None = None
 
 
 class Output(NamedTuple):

@@ -48,7 +48,7 @@ def tiny_network(taxonomy: Taxonomy = TAXONOMY, detection: bool = True, segmenta
         TinyEncoder(),
         lambda c, s: PathAggregationNeck(c, s, width=8),
         AnchorFreeDecoder if detection else None,
-        (lambda c, s, t: SubPixelDecoder(c, s, t, width=8, detail=4)) if segmentation else None,
+        (lambda s, t: SubPixelDecoder(s, t, width=8, detail=4)) if segmentation else None,
         FusionPostProcess(),
         input_size=(64, 64),
     )

@@ -21,7 +21,7 @@ def test_every_encoder_makes_a_network_for_any_size(name: str) -> None:
         TimmEncoder(name),
         lambda c, s: PathAggregationNeck(c, s, width=16),
         AnchorFreeDecoder,
-        lambda c, s, t: SubPixelDecoder(c, s, t, width=16),
+        lambda s, t: SubPixelDecoder(s, t, width=16),
         FusionPostProcess(),
     ).eval()
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_the_network_exports_and_the_export_gives_the_same() -> None:
         TinyEncoder(),
         lambda c, s: PathAggregationNeck(c, s, width=8),
         AnchorFreeDecoder,
-        lambda c, s, t: SubPixelDecoder(c, s, t, width=8),
+        lambda s, t: SubPixelDecoder(s, t, width=8),
         FusionPostProcess(),
     ).eval()
     image = torch.rand(1, 3, 64, 96) * 255

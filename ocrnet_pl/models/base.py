@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -56,15 +57,47 @@ class DetectionDecoder(nn.Module, ABC):
         """Return the candidates of all levels."""
 
 
+class Shapes(NamedTuple):
+    """Channels and strides of the maps that a segmentation decoder may read, finest first.
+
+    Attributes:
+        channels: Of the neck's maps.
+        strides: Of the neck's maps.
+        encoder_channels: Of the encoder's maps.
+        encoder_strides: Of the encoder's maps.
+    """
+
+    channels: list[int]
+    strides: list[int]
+    encoder_channels: list[int]
+    encoder_strides: list[int]
+
+
+class Features(NamedTuple):
+    """What a segmentation decoder may read.
+
+    Attributes:
+        maps: The neck's maps, finest first; empty if the network has no neck, since nothing reads it.
+        encoder_maps: The encoder's maps, finest first.
+        detection: What the detection decoder found on the same images; None if the network has none.
+    """
+
+    maps: list[Tensor]
+    encoder_maps: list[Tensor]
+    detection: DetectionOutput | None = None
+
+
 class SegmentationDecoder(nn.Module, ABC):
-    """Emits a class for every pixel from the neck's maps.
+    """Emits a class for every pixel from the neck's or the encoder's maps.
 
     Attributes:
         stride: Input pixels a logit.
+        reads_neck: Whether it reads the neck's maps; a network whose neck nothing reads is built without.
     """
 
     stride: int
+    reads_neck: bool = True
 
     @abstractmethod
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Return the logits [B, S, h, w] first, then any auxiliary logits."""

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.models.base import DetectionDecoder, Encoder, Neck, SegmentationDecoder
+from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
 from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
 """Makes the neck from the encoder's channels and strides."""
 DetectionFactory = Callable[[list[int], list[int], Taxonomy], DetectionDecoder]
 """Makes the detection decoder from the neck's channels and strides and the taxonomy."""
-SegmentationFactory = Callable[[list[int], list[int], Taxonomy], SegmentationDecoder]
-"""Makes the segmentation decoder from the neck's channels and strides and the taxonomy."""
+SegmentationFactory = Callable[[Shapes, Taxonomy], SegmentationDecoder]
+"""Makes the segmentation decoder from the shapes of the neck's and the encoder's maps and the taxonomy."""
 
 PARTS: dict[str, Any] = {
     "encoder": Encoder,
@@ -39,7 +39,7 @@ class OCRNet(nn.Module):
         encoder: Turns images into feature maps.
         neck: Called with the encoder's channels and strides.
         detection: Called with the neck's channels and strides and the taxonomy; None for segmentation alone.
-        segmentation: Likewise; None for detection alone.
+        segmentation: Called with the shapes of all maps and the taxonomy; None for detection alone.
         postprocess: Turns outputs into predictions.
         input_size: (height, width) that :meth:`predict` letterboxes images into.
 
@@ -66,10 +66,14 @@ class OCRNet(nn.Module):
         self.taxonomy = taxonomy
         self.input_size = input_size
         self.encoder = encoder
-        self.neck = neck(encoder.channels, encoder.strides)
+        self.neck: Neck | None = neck(encoder.channels, encoder.strides)
         channels, strides = self.neck.channels, self.neck.strides
+        shapes = Shapes(channels, strides, encoder.channels, encoder.strides)
         self.detection = None if detection is None else detection(channels, strides, taxonomy)
-        self.segmentation = None if segmentation is None else segmentation(channels, strides, taxonomy)
+        self.segmentation = None if segmentation is None else segmentation(shapes, taxonomy)
+        if self.detection is None and self.segmentation is not None and not self.segmentation.reads_neck:
+            # Weights without a gradient would stop a run on several GPUs.
+            self.neck = None
         self.postprocess = postprocess
         self.divisor = max(*encoder.strides, *strides)
         scale = torch.tensor(255.0)
@@ -105,11 +109,12 @@ class OCRNet(nn.Module):
         pad_y, pad_x = -height % self.divisor, -width % self.divisor
         if pad_y or pad_x:
             normalised = F.pad(normalised, (0, pad_x, 0, pad_y))
-        features = self.neck(self.encoder(normalised.contiguous(memory_format=torch.channels_last)))
-        detection = None if self.detection is None else self.detection(features)
+        encoder_maps = self.encoder(normalised.contiguous(memory_format=torch.channels_last))
+        maps = [] if self.neck is None else self.neck(encoder_maps)
+        detection = None if self.detection is None else self.detection(maps)
         if self.segmentation is None:
             return Output(detection, None)
-        semantic, *auxiliary = self.segmentation(features)
+        semantic, *auxiliary = self.segmentation(Features(maps, encoder_maps, detection))
         return Output(detection, semantic, self.segmentation.stride, tuple(auxiliary))
 
     def postprocessed(self, output: Output, placements: Sequence[Placement]) -> Predictions:

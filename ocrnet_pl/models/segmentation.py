@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocrnet_pl.models.base import SegmentationDecoder
+from ocrnet_pl.models.base import Features, SegmentationDecoder, Shapes
 from ocrnet_pl.models.layers import ConvNorm
 from ocrnet_pl.structures import Taxonomy
 
@@ -20,8 +18,7 @@ class SubPixelDecoder(SegmentationDecoder):
     edges finer than the finest map for the price of a pointwise convolution.
 
     Args:
-        channels: Of the neck's maps.
-        strides: Of the neck's maps.
+        shapes: Of the maps; it reads the neck's.
         taxonomy: Gives the class count.
         width: Channels at the finest stride.
         upscale: Side of the sub-pixel block: logits stand at the finest stride divided by it.
@@ -34,8 +31,7 @@ class SubPixelDecoder(SegmentationDecoder):
 
     def __init__(
         self,
-        channels: Sequence[int],
-        strides: Sequence[int],
+        shapes: Shapes,
         taxonomy: Taxonomy,
         width: int = 64,
         upscale: int = 2,
@@ -45,8 +41,8 @@ class SubPixelDecoder(SegmentationDecoder):
         super().__init__()
         if taxonomy.num_semantic == 0:
             raise ValueError("segmentation: the taxonomy has no segmentation class; set the decoder to null")
-        self.stride = strides[0] // upscale
-        self.project = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in channels)
+        self.stride = shapes.strides[0] // upscale
+        self.project = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in shapes.channels)
         self.fuse = nn.Sequential(nn.BatchNorm2d(width), nn.SiLU(inplace=True), ConvNorm(width, width))
         self.expand = nn.Sequential(
             nn.Conv2d(width, detail * upscale**2, 1, bias=False),
@@ -57,15 +53,16 @@ class SubPixelDecoder(SegmentationDecoder):
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(detail, taxonomy.num_semantic, 3, padding=1)
 
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Return the logits [B, S, H / stride, W / stride]."""
-        size = features[0].shape[-2:]
-        total = self.project[0](features[0])
+        maps = features.maps
+        size = maps[0].shape[-2:]
+        total = self.project[0](maps[0])
         # Coarse to fine, so that each map is interpolated once and by a small factor.
-        coarse = self.project[-1](features[-1])
-        for project, feature in zip(list(self.project)[-2:0:-1], list(features)[-2:0:-1], strict=True):
+        coarse = self.project[-1](maps[-1])
+        for project, feature in zip(list(self.project)[-2:0:-1], maps[-2:0:-1], strict=True):
             here = project(feature)
             coarse = here + F.interpolate(coarse, size=here.shape[-2:], mode="bilinear", align_corners=False)
-        if len(features) > 1:
+        if len(maps) > 1:
             total = total + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
         return (self.classify(self.dropout(self.expand(self.fuse(total)))),)
