@@ -1,6 +1,8 @@
-"""Segmentation decoders."""
+"""The default segmentation decoder, and the parts that it shares with others."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,18 +12,80 @@ from ocrnet_pl.models.layers import ConvNorm
 from ocrnet_pl.structures import Taxonomy
 
 
-class SubPixelDecoder(SegmentationDecoder):
-    """Sums the neck's maps at the finest stride and refines them below it by sub-pixel convolution.
+class PyramidSum(nn.Module):
+    """Projects maps to one width, sums them at the finest stride and mixes the sum.
 
-    The sum is that of Panoptic FPN's semantic branch (Kirillov et al., CVPR 2019); the refinement is that of Shi et
-    al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", CVPR 2016: it gives
-    edges finer than the finest map for the price of a pointwise convolution.
+    As in Panoptic FPN's semantic branch (Kirillov et al., CVPR 2019).
+
+    Args:
+        channels: Of the maps, finest first.
+        width: Channels of the sum.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in channels)
+        self.fuse = nn.Sequential(nn.BatchNorm2d(width), nn.SiLU(inplace=True), ConvNorm(width, width))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Map the maps, finest first, to [B, width, h, w] of the finest."""
+        size = maps[0].shape[-2:]
+        total = self.project[0](maps[0])
+        # Coarse to fine, so that each map is interpolated once and by a small factor.
+        coarse = self.project[-1](maps[-1])
+        for project, feature in zip(list(self.project)[-2:0:-1], list(maps)[-2:0:-1], strict=True):
+            here = project(feature)
+            coarse = here + F.interpolate(coarse, size=here.shape[-2:], mode="bilinear", align_corners=False)
+        if len(maps) > 1:
+            total = total + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+        fused: Tensor = self.fuse(total)
+        return fused
+
+
+class SubPixelHead(nn.Sequential):
+    """Classifies at a multiple of the map's resolution by sub-pixel convolution.
+
+    Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", CVPR 2016: it
+    gives edges finer than the map for the price of a pointwise convolution.
+
+    Args:
+        width: Channels of the map.
+        classes: Channels of the logits.
+        upscale: Side of the sub-pixel block.
+        detail: Channels at the higher resolution.
+        dropout: Share of channels zeroed before the logits.
+    """
+
+    def __init__(self, width: int, classes: int, upscale: int, detail: int, dropout: float) -> None:
+        super().__init__(
+            nn.Conv2d(width, detail * upscale**2, 1, bias=False),
+            nn.PixelShuffle(upscale),
+            nn.BatchNorm2d(detail),
+            nn.SiLU(inplace=True),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(detail, classes, 3, padding=1),
+        )
+
+
+def semantic_count(taxonomy: Taxonomy) -> int:
+    """Return the number of segmentation classes.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if taxonomy.num_semantic == 0:
+        raise ValueError("segmentation: the taxonomy has no segmentation class; set the decoder to null")
+    return taxonomy.num_semantic
+
+
+class SubPixelDecoder(SegmentationDecoder):
+    """Sums the neck's maps at the finest stride and classifies below it.
 
     Args:
         shapes: Of the maps; it reads the neck's.
         taxonomy: Gives the class count.
         width: Channels at the finest stride.
-        upscale: Side of the sub-pixel block: logits stand at the finest stride divided by it.
+        upscale: Logits stand at the finest stride divided by it.
         detail: Channels below the finest stride.
         dropout: Share of channels zeroed before the logits.
 
@@ -39,30 +103,10 @@ class SubPixelDecoder(SegmentationDecoder):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if taxonomy.num_semantic == 0:
-            raise ValueError("segmentation: the taxonomy has no segmentation class; set the decoder to null")
         self.stride = shapes.strides[0] // upscale
-        self.project = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in shapes.channels)
-        self.fuse = nn.Sequential(nn.BatchNorm2d(width), nn.SiLU(inplace=True), ConvNorm(width, width))
-        self.expand = nn.Sequential(
-            nn.Conv2d(width, detail * upscale**2, 1, bias=False),
-            nn.PixelShuffle(upscale),
-            nn.BatchNorm2d(detail),
-            nn.SiLU(inplace=True),
-        )
-        self.dropout = nn.Dropout2d(dropout)
-        self.classify = nn.Conv2d(detail, taxonomy.num_semantic, 3, padding=1)
+        self.pixels = PyramidSum(shapes.channels, width)
+        self.head = SubPixelHead(width, semantic_count(taxonomy), upscale, detail, dropout)
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Return the logits [B, S, H / stride, W / stride]."""
-        maps = features.maps
-        size = maps[0].shape[-2:]
-        total = self.project[0](maps[0])
-        # Coarse to fine, so that each map is interpolated once and by a small factor.
-        coarse = self.project[-1](maps[-1])
-        for project, feature in zip(list(self.project)[-2:0:-1], maps[-2:0:-1], strict=True):
-            here = project(feature)
-            coarse = here + F.interpolate(coarse, size=here.shape[-2:], mode="bilinear", align_corners=False)
-        if len(maps) > 1:
-            total = total + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
-        return (self.classify(self.dropout(self.expand(self.fuse(total)))),)
+        return (self.head(self.pixels(features.maps)),)
