@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.assembly import joint_taxonomy
 from ocrnet_pl.data.coco_arrays import NO_MASK, POLYGONS, RLE, CocoIndex
-from ocrnet_pl.data.coco_index import load_index, open_index
+from ocrnet_pl.data.coco_index import FLAT_ARRAYS, load_index, open_index
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.files import Fields, Folder, read_json
 from ocrnet_pl.data.images import read_image
@@ -21,21 +21,7 @@ from ocrnet_pl.data.semantic_masks import SemanticMasks
 from ocrnet_pl.data.sources.base import RawBoxes, Source, make_sample
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
-_ARRAYS = (
-    "ids",
-    "names",
-    "sizes",
-    "labels",
-    "boxes",
-    "crowd",
-    "kinds",
-    "ends",
-    "masks",
-    "order",
-    "starts",
-    "empty",
-    "empty_starts",
-)
+_ARRAYS = ("ids", "names", *FLAT_ARRAYS)
 
 
 class CocoInstances(Source):
