@@ -40,6 +40,7 @@ import ocrnet_pl.data.transforms
 import ocrnet_pl.tracking  # noqa: F401
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.callbacks.gradients import GradientLog
 from ocrnet_pl.callbacks.guard import LossError, LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
@@ -168,6 +169,7 @@ class OCRNetCLI(LightningCLI):
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "prediction")
         parser.add_lightning_class_args(LossGuard, "guard")
+        parser.add_lightning_class_args(GradientLog, "gradients")
         parts = "ocrnet_pl"
         parser.set_defaults(
             {
@@ -189,6 +191,7 @@ class OCRNetCLI(LightningCLI):
                     },
                 },
                 "model.segmentation_loss": {"class_path": f"{parts}.losses.segmentation.CrossEntropyDiceLoss"},
+                "model.balancing": {"class_path": f"{parts}.losses.weighting.FixedWeights"},
             }
         )
 
