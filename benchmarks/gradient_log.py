@@ -1,8 +1,8 @@
 """Time training steps with and without the measurement of the tasks' gradients, and with each method of balancing.
 
-The kinds of step take turns within one run on one network, so that a machine whose speed drifts slows all of them alike;
-every figure is a ratio to the plain step: the median of the ratios of neighbouring steps. The cost of the log is the
-cost of a measured step, reading included, spread over the steps from one to the next. Run:
+The kinds of step take turns within one run on one network, so that a machine whose speed drifts slows all of them
+alike; every figure is a ratio to the plain step: the median of the ratios of neighbouring steps. The cost of the log is
+the cost of a measured step, reading included, spread over the steps from one to the next. Run:
 ``python benchmarks/gradient_log.py --size 160 --batch 8`` (as the quickstart), ``--device cuda`` on a GPU.
 """
 

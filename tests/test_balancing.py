@@ -343,14 +343,14 @@ def test_gradnorm_equals_the_autograd_of_its_loss() -> None:
         maps = trunk(inputs)
         losses = torch.stack([(head(maps) - t).square().mean() for head, t in zip(heads, targets, strict=True)])
         initial = losses.detach() if initial is None else initial
-        leaf = weights.clone().requires_grad_()
-        norms = [torch.autograd.grad(leaf[i] * losses[i], maps, create_graph=True)[0].norm() for i in range(2)]
+        leaf = weights.log().requires_grad_()
+        norms = [torch.autograd.grad(leaf[i].exp() * losses[i], maps, create_graph=True)[0].norm() for i in range(2)]
         mean = torch.stack(norms).mean().detach()
         ratio = losses.detach() / initial
         ratio = ratio / ratio.mean()
         objective = sum(abs(norms[i] - mean * ratio[i] ** alpha) for i in range(2)) / mean
         (slope,) = torch.autograd.grad(objective, leaf)
-        weights = (weights - lr * slope).clamp(min=0.01)
+        weights = (leaf - lr * slope).exp().detach()
         weights = 2 * weights / weights.sum()
 
         first, second = split([trunk(inputs)])
@@ -365,6 +365,15 @@ def test_gradnorm_equals_the_autograd_of_its_loss() -> None:
                 parameter.grad = None
     assert not torch.allclose(weights, torch.ones_like(weights), atol=1e-3)
     assert weights[0] > 1
+
+
+def test_gradnorm_settles_where_the_norms_are_alike() -> None:
+    """Plain norms of 30 and 1 want weights of 2 / 31 and 60 / 31."""
+    balancing = GradNorm(alpha=0.0)
+    for _ in range(400):
+        norms = balancing.weights() * torch.tensor([30.0, 1.0])
+        step(balancing, 1.0, 1.0, torch.cat((norms.square(), torch.zeros(1))))
+    torch.testing.assert_close(balancing.weights(), torch.tensor([2 / 31, 60 / 31]), rtol=0.06, atol=0)
 
 
 def test_gradnorm_stands_an_overflow() -> None:

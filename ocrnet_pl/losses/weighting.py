@@ -225,10 +225,11 @@ class GradNorm(_Tracking):
     A weighted norm is the weight times the plain norm, so the gradient of the paper's loss over the weights follows
     from the norms alone and needs no further backward pass. The norms are those of the gradients of the maps where
     the shared trunk ends, over all processes; the paper takes those of a layer's weights. They are divided by their
-    mean, so that the rate does not depend on the scale of the losses. The weights add up to 2.
+    mean, so that the rate does not depend on the scale of the losses, and the step is made in the weights' logarithms,
+    so that weights far apart neither overshoot nor become negative. The weights add up to 2.
 
     Args:
-        lr: Rate of the weights, above 0.
+        lr: Rate of the weights' logarithms, above 0.
         alpha: How much more a slower task gets, 0 or more; 0 makes the norms equal.
 
     Raises:
@@ -238,9 +239,6 @@ class GradNorm(_Tracking):
     current: Tensor
     initial: Tensor
     measures_gradients = True
-
-    LEAST = 0.01
-    """A weight does not fall below it, since its task's norm could not be told any more."""
 
     def __init__(self, lr: float = 0.025, alpha: float = 1.5) -> None:
         super().__init__()
@@ -279,11 +277,12 @@ class GradNorm(_Tracking):
 
     def _moved(self, norms: Tensor, losses: Tensor) -> Tensor:
         """Return the weights after a step down the gradient of the sum of ``|G - mean(G) * r^alpha| / mean(G)``."""
+        # A norm grows with its weight's logarithm by itself.
         share = norms / norms.mean()
         progress = losses / self.initial
         target = (progress / progress.mean()) ** self.alpha
-        slope = torch.sign(share - target) * share / self.current
-        moved = (self.current - self.lr * slope).clamp(min=self.LEAST)
+        slope = torch.sign(share - target) * share
+        moved = self.current * torch.exp(-self.lr * slope)
         return 2 * moved / moved.sum()
 
 
