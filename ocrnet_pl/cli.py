@@ -41,6 +41,7 @@ import ocrnet_pl.models.object_context
 import ocrnet_pl.tracking  # noqa: F401
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.callbacks.gradients import GradientLog
 from ocrnet_pl.callbacks.guard import LossError, LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
@@ -169,6 +170,7 @@ class OCRNetCLI(LightningCLI):
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "prediction")
         parser.add_lightning_class_args(LossGuard, "guard")
+        parser.add_lightning_class_args(GradientLog, "gradients")
         parts = "ocrnet_pl"
         parser.set_defaults(
             {
@@ -190,6 +192,7 @@ class OCRNetCLI(LightningCLI):
                     },
                 },
                 "model.segmentation_loss": {"class_path": f"{parts}.losses.segmentation.CrossEntropyDiceLoss"},
+                "model.balancing": {"class_path": f"{parts}.losses.weighting.FixedWeights"},
             }
         )
 

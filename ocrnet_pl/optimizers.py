@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ocrnet_pl.models.ocrnet import OCRNet
 
 
-def parameter_groups(network: OCRNet) -> list[dict[str, Any]]:
-    """Split the trainable parameters into encoder and decoders, each with and without weight decay.
+def parameter_groups(network: OCRNet, balancing: nn.Module) -> list[dict[str, Any]]:
+    """Split the trainable parameters into encoder, decoders and balancing, each with and without weight decay.
 
     Norms, biases and other vectors are the ones without.
 
@@ -21,9 +22,10 @@ def parameter_groups(network: OCRNet) -> list[dict[str, Any]]:
     """
     groups: dict[str, dict[str, Any]] = {}
     encoder = {id(parameter) for parameter in network.encoder.parameters()}
-    for parameter in network.parameters():
+    weights = {id(parameter) for parameter in balancing.parameters()}
+    for parameter in (*network.parameters(), *balancing.parameters()):
         if parameter.requires_grad:
-            part = "encoder" if id(parameter) in encoder else "decoders"
+            part = "encoder" if id(parameter) in encoder else "balancing" if id(parameter) in weights else "decoders"
             name = part if parameter.ndim > 1 else f"{part}_no_decay"
             groups.setdefault(name, {"name": name, "params": []})["params"].append(parameter)
     return list(groups.values())

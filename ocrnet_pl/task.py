@@ -17,6 +17,7 @@ from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.detection import QualityDetectionLoss
 from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
+from ocrnet_pl.losses.weighting import Balancing, FixedWeights
 from ocrnet_pl.metrics.detection import DetectionMetric
 from ocrnet_pl.metrics.panoptic import PanopticMetric
 from ocrnet_pl.metrics.segmentation import SegmentationMetric
@@ -101,7 +102,7 @@ class EvaluationMetrics(nn.Module):
 
 
 class OCRNetTask(LightningModule):
-    """Trains an :class:`OCRNet` on both tasks at once with one optimiser over the weighted sum of their losses.
+    """Trains an :class:`OCRNet` on both tasks at once with one optimiser over their joint loss.
 
     Args:
         taxonomy: The categories; the command line passes the data's.
@@ -112,8 +113,7 @@ class OCRNetTask(LightningModule):
         postprocess: Turns outputs into predictions.
         detection_loss: Its terms are logged as ``train/loss_<term>``.
         segmentation_loss: Likewise.
-        detection_weight: On the sum of the detection terms.
-        segmentation_weight: On the sum of the segmentation terms.
+        balancing: Joins the two tasks' losses; by default their sum.
         optimizer: Made for the parameter groups; norms and biases get no weight decay.
         encoder_lr: Factor on the learning rate of a pretrained encoder.
         warmup_steps: Of the learning rate; a half cosine follows.
@@ -132,8 +132,7 @@ class OCRNetTask(LightningModule):
         postprocess: PostProcess | None = None,
         detection_loss: Loss | None = None,
         segmentation_loss: Loss | None = None,
-        detection_weight: float = 1.0,
-        segmentation_weight: float = 1.0,
+        balancing: Balancing | None = None,
         optimizer: OptimizerFactory = lambda params: AdamW(params, lr=1e-3, weight_decay=0.05),
         encoder_lr: float = 0.3,
         warmup_steps: int = 100,
@@ -157,8 +156,11 @@ class OCRNetTask(LightningModule):
         )
         self.detection_loss = detection_loss or QualityDetectionLoss()
         self.segmentation_loss = segmentation_loss or CrossEntropyDiceLoss()
-        self.detection_weight = detection_weight
-        self.segmentation_weight = segmentation_weight
+        balancing = balancing or FixedWeights()
+        joint = detection is not None and segmentation is not None
+        self.balancing = balancing if joint else balancing.single()
+        self.network.split.rule = self.balancing.rule
+        self.network.split.measuring = self.balancing.measures_gradients
         self._optimizer = _SharedFactory(optimizer)
         self._encoder_lr = encoder_lr
         self._warmup_steps = warmup_steps
@@ -182,7 +184,7 @@ class OCRNetTask(LightningModule):
         """Return the joint loss and its terms by name."""
         detection = self.detection_loss(output, batch)
         segmentation = self.segmentation_loss(output, batch)
-        total = self.detection_weight * sum(detection.values()) + self.segmentation_weight * sum(segmentation.values())
+        total = self.balancing(sum(detection.values()), sum(segmentation.values()))
         return total, detection | segmentation
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -192,6 +194,14 @@ class OCRNetTask(LightningModule):
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
         self.log_dict({f"train/loss_{name}": term.detach() for name, term in terms.items()}, batch_size=size)
         return total
+
+    def on_before_zero_grad(self, optimizer: Optimizer) -> None:
+        """Begin to measure anew with the gradients."""
+        self.network.split.reset()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let the balancing see what the tasks sent back."""
+        self.balancing.update(self.network.split.products)
 
     def _predictions(self, batch: Batch) -> Predictions:
         # In the frame of the letterboxed input there is nothing to cut.
@@ -252,7 +262,7 @@ class OCRNetTask(LightningModule):
         Raises:
             ValueError: The run has no planned end, which the schedule needs.
         """
-        optimizer = self._optimizer.factory(parameter_groups(self.network))
+        optimizer = self._optimizer.factory(parameter_groups(self.network, self.balancing))
         adjust_groups(optimizer, self._encoder_lr if self.network.encoder.pretrained else 1.0)
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):

@@ -13,6 +13,7 @@ from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.callbacks.guard import LossError, LossGuard
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.files import complete_file, write_json
+from ocrnet_pl.losses.weighting import FixedWeights
 from ocrnet_pl.task import OCRNetTask
 from tests.test_task import make_data, make_task, make_trainer
 
@@ -97,7 +98,7 @@ def test_a_run_continues_exactly_from_its_last_checkpoint(tmp_path: Path, length
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(tmp_path: Path) -> None:
     source = SyntheticSource(length=8, seed=5, size=64)
-    task = make_task(source.taxonomy, segmentation_weight=math.nan)
+    task = make_task(source.taxonomy, balancing=FixedWeights(segmentation=math.nan))
     with pytest.raises(LossError, match=r"synthetic-5-\d"):
         fit(tmp_path, [LossGuard()], task)
 

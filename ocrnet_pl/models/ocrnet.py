@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
+from ocrnet_pl.models.split import TaskSplit
 from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
@@ -74,6 +75,8 @@ class OCRNet(nn.Module):
         if self.detection is None and self.segmentation is not None and not self.segmentation.reads_neck:
             # Weights without a gradient would stop a run on several GPUs.
             self.neck = None
+        self.split = TaskSplit()
+        self._splits_neck = self.segmentation is not None and self.segmentation.reads_neck
         self.postprocess = postprocess
         self.divisor = max(*encoder.strides, *strides)
         scale = torch.tensor(255.0)
@@ -110,11 +113,17 @@ class OCRNet(nn.Module):
         if pad_y or pad_x:
             normalised = F.pad(normalised, (0, pad_x, 0, pad_y))
         encoder_maps = self.encoder(normalised.contiguous(memory_format=torch.channels_last))
+        segmented_encoder_maps = encoder_maps
+        if not self._splits_neck:
+            encoder_maps, segmented_encoder_maps = self.split(encoder_maps)
         maps = [] if self.neck is None else self.neck(encoder_maps)
+        segmented_maps = maps
+        if self._splits_neck:
+            maps, segmented_maps = self.split(maps)
         detection = None if self.detection is None else self.detection(maps)
         if self.segmentation is None:
             return Output(detection, None)
-        semantic, *auxiliary = self.segmentation(Features(maps, encoder_maps, detection))
+        semantic, *auxiliary = self.segmentation(Features(segmented_maps, segmented_encoder_maps, detection))
         return Output(detection, semantic, self.segmentation.stride, tuple(auxiliary))
 
     def postprocessed(self, output: Output, placements: Sequence[Placement]) -> Predictions:
