@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -161,7 +161,7 @@ class TimmEncoder(Encoder):
         in_channels: int = 3,
         frozen_stages: int = 0,
         drop_path: float | None = None,
-        output_stride: int | None = None,
+        output_stride: Literal[8, 16] | None = None,
     ) -> None:
         super().__init__()
         import timm  # costs seconds; only runs that build an encoder pay for it
