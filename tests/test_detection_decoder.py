@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from ocrnet_pl.inference.decode import Decode
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.losses.detection import QualityDetectionLoss
 from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
 from ocrnet_pl.models.detection import AnchorFreeDecoder, OneToOneDecoder
@@ -17,7 +19,7 @@ from ocrnet_pl.models.necks import BiFPNNeck, FeaturePyramidNeck, PathAggregatio
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.structures import DetectionOutput, Output
-from tests.builders import TAXONOMY, TinyEncoder, make_batch
+from tests.builders import TAXONOMY, TinyEncoder, make_batch, tiny_network
 
 STRIDES = [4, 8, 16]
 KINDS = {
@@ -186,6 +188,22 @@ def test_every_parameter_gets_a_gradient_in_a_step(kind: str, neck: type, pixels
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("neck", [FeaturePyramidNeck, PathAggregationNeck, BiFPNNeck])
+def test_boxes_are_float32_at_half_precision(kind: str, neck: type) -> None:
+    torch.manual_seed(0)
+    pyramid, decoder = neck([8, 8, 8], STRIDES, width=8), made(kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = pyramid(maps())
+        output = decoder(features)
+    assert {f.dtype for f in features} == {torch.bfloat16}
+    for one in [output] if output.one_to_many is None else [output, output.one_to_many]:
+        floats = [one.boxes, one.confidence, one.classes, one.scores, one.points, one.strides]
+        floats += [] if one.distribution is None else [one.distribution]
+        assert {value.dtype for value in floats} == {torch.float32}
+        assert all(value.isfinite().all() for value in floats)
+
+
 def test_unread_maps_do_not_change_the_answer() -> None:
     features = maps()
     first = made("coarse")(features)
@@ -211,3 +229,16 @@ def test_decoding_without_suppression_keeps_overlapping_boxes() -> None:
         assert box.tolist() == pytest.approx([x1, y1, min(x2, 64), min(y2, 40)])
     (suppressed,) = Decode(score_threshold=0.3, iou_threshold=0.6)(output, (40, 64))
     assert len(suppressed.scores) == 3
+
+
+def test_tiles_are_united_without_suppression_inside_them() -> None:
+    network = tiny_network()
+    network.input_size = (64, 64)
+    network.postprocess = FusionPostProcess(Decode(score_threshold=0.0, iou_threshold=None, max_detections=50))
+    image = torch.randint(0, 256, (3, 90, 150), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.inference_mode():
+        (prediction,) = Tiling()(network.eval(), image).raw
+    assert len(prediction.scores) > 1
+    overlap = box_iou(prediction.boxes, prediction.boxes).fill_diagonal_(0)
+    overlap[prediction.labels[:, None] != prediction.labels] = 0
+    assert float(overlap.max()) <= 0.6 + 1e-5

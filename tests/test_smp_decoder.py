@@ -174,6 +174,19 @@ def test_the_same_after_channels_last(name: str) -> None:
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision(name: str) -> None:
+    shapes = Shapes([], [], [8, 12, 16, 24], [4, 8, 16, 32])
+    decoder = smp_decoder(name)(shapes, TAXONOMY).eval()
+    features = Features([], encoder_maps(shapes, (128, 160)))
+    with torch.no_grad():
+        (want,) = decoder(features)
+        with torch.autocast("cpu", torch.bfloat16):
+            (got,) = decoder(features)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), want, atol=0.05 * float(want.std()) + 0.02, rtol=0.1)
+
+
 MISTAKES: list[tuple[Callable[[], object], str]] = [
     (lambda: smp_models.SmpUnet(shapes_of(TinyEncoder()), TAXONOMY), r"\[4, 8, 16\], this decoder also reads \[32\]"),
     (lambda: smp_models.SmpFPN(shapes_of(TinyEncoder()), TAXONOMY), r"also reads \[32\]"),
