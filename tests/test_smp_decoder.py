@@ -24,29 +24,47 @@ from tests.builders import TAXONOMY, TinyEncoder, make_batch
 
 ENCODERS = ["resnet18", "mobilenetv4_conv_small", "convnext_atto"]
 
-# Ours, the package's model, its options where ours read other maps by default, and the stride of the encoder.
+NARROW, THEIR_NARROW = {"channels": (32, 16, 16, 16, 16)}, {"decoder_channels": (32, 16, 16, 16, 16)}
+
+# The package's model, our options, its options for the same, and the stride of the encoder. Narrow: the same code at a
+# fraction of the cost; the defaults are compared by their shapes.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int | None]] = {
-    "SmpUnet": ("Unet", {}, {}, None),
-    "SmpUnet scse": ("Unet", {"attention": "scse"}, {"decoder_attention_type": "scse"}, None),
+    "SmpUnet": ("Unet", NARROW, THEIR_NARROW, None),
+    "SmpUnet scse": ("Unet", NARROW | {"attention": "scse"}, THEIR_NARROW | {"decoder_attention_type": "scse"}, None),
     "SmpUnet 16": (
         "Unet",
         {"coarsest": 16, "channels": (64, 32, 16, 8)},
         {"encoder_depth": 4, "decoder_channels": (64, 32, 16, 8)},
         None,
     ),
-    "SmpUnetPlusPlus": ("UnetPlusPlus", {}, {}, None),
-    "SmpMAnet": ("MAnet", {"attention_channels": 32}, {"decoder_pab_channels": 32}, None),
+    "SmpUnetPlusPlus": ("UnetPlusPlus", NARROW, THEIR_NARROW, None),
+    "SmpMAnet": ("MAnet", NARROW | {"attention_channels": 32}, THEIR_NARROW | {"decoder_pab_channels": 32}, None),
     "SmpLinknet": ("Linknet", {}, {}, None),
-    "SmpFPN": ("FPN", {}, {}, None),
-    "SmpFPN cat": ("FPN", {"merge": "cat"}, {"decoder_merge_policy": "cat"}, None),
-    "SmpPSPNet": ("PSPNet", {}, {}, None),
-    "SmpPSPNet 32": ("PSPNet", {"coarsest": 32}, {"encoder_depth": 5, "upsampling": 32}, None),
+    "SmpFPN": (
+        "FPN",
+        {"pyramid_channels": 64, "width": 32},
+        {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32},
+        None,
+    ),
+    "SmpFPN cat": (
+        "FPN",
+        {"width": 32, "merge": "cat"},
+        {"decoder_segmentation_channels": 32, "decoder_merge_policy": "cat"},
+        None,
+    ),
+    "SmpPSPNet": ("PSPNet", {"width": 64}, {"psp_out_channels": 64}, None),
+    "SmpPSPNet 32": (
+        "PSPNet",
+        {"coarsest": 32, "width": 64},
+        {"encoder_depth": 5, "upsampling": 32, "psp_out_channels": 64},
+        None,
+    ),
     "SmpPAN": ("PAN", {}, {"encoder_depth": 4, "encoder_output_stride": 32}, None),
     "SmpPAN 32": ("PAN", {"coarsest": 32}, {"encoder_output_stride": 32}, None),
-    "SmpDeepLabV3": ("DeepLabV3", {"coarsest": 8}, {}, 8),
-    "SmpDeepLabV3Plus": ("DeepLabV3Plus", {"coarsest": 16}, {}, 16),
-    "SmpUPerNet": ("UPerNet", {}, {}, None),
-    "SmpSegformer": ("Segformer", {"width": 64}, {"decoder_segmentation_channels": 64}, None),
+    "SmpDeepLabV3": ("DeepLabV3", {"coarsest": 8, "width": 32}, {"decoder_channels": 32}, 8),
+    "SmpDeepLabV3Plus": ("DeepLabV3Plus", {"coarsest": 16, "width": 32}, {"decoder_channels": 32}, 16),
+    "SmpUPerNet": ("UPerNet", {"width": 32}, {"decoder_channels": 32}, None),
+    "SmpSegformer": ("Segformer", {"width": 32}, {"decoder_segmentation_channels": 32}, None),
 }
 NAMES = sorted({case.partition(" ")[0] for case in CASES})
 
@@ -74,8 +92,11 @@ def test_there_is_a_class_for_each_decoder_of_the_package() -> None:
     assert len(NAMES) == 11
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ENCODERS)
+# Each option with the first encoder, each decoder with all of them.
+PAIRS = [(case, name) for case in CASES for name in ENCODERS if " " not in case or name == ENCODERS[0]]
+
+
+@pytest.mark.parametrize(("case", "name"), PAIRS)
 def test_equal_weights_give_the_logits_of_the_packages_model(case: str, name: str) -> None:
     import segmentation_models_pytorch as smp
 
@@ -103,6 +124,31 @@ def test_equal_weights_give_the_logits_of_the_packages_model(case: str, name: st
     assert [side * own.stride for side in logits.shape[-2:]] == list(size) == list(whole.shape[-2:])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_defaults_are_the_packages(name: str) -> None:
+    import segmentation_models_pytorch as smp
+
+    # Our pyramid attention stops at stride 16, where the package's dilated encoder does.
+    options = {"encoder_depth": 4} if name == "SmpPAN" else {}
+    with torch.device("meta"):
+        own = smp_decoder(name)(shapes_of(TimmEncoder("resnet18")), TAXONOMY)
+        model = getattr(smp, name.removeprefix("Smp"))("tu-resnet18", encoder_weights=None, classes=5, **options)
+    shapes = [
+        {key: value.shape for key, value in module.state_dict().items()} for module in (own.decoder, model.decoder)
+    ]
+    assert shapes[0] == shapes[1]
+    assert own.classify.weight.shape == model.segmentation_head[0].weight.shape
+
+    def dropouts(module: torch.nn.Module) -> list[float]:
+        return [m.p for m in module.modules() if isinstance(m, torch.nn.Dropout | torch.nn.Dropout2d)]
+
+    assert dropouts(own.decoder) == dropouts(model.decoder)
+    dilations = [
+        [m.dilation for m in d.modules() if isinstance(m, torch.nn.Conv2d)] for d in (own.decoder, model.decoder)
+    ]
+    assert dilations[0] == dilations[1]
+
+
 def test_deeplab_reads_encoders_that_are_not_dilated() -> None:
     encoder = TimmEncoder("resnet18").eval()
     maps = encoder_maps(shapes_of(encoder), (96, 160))
@@ -116,9 +162,10 @@ def test_deeplab_reads_encoders_that_are_not_dilated() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("encoder_name", ["resnet18", "convnext_atto"])
-def test_a_joint_step_reaches_every_parameter(name: str, encoder_name: str) -> None:
+def test_a_joint_step_reaches_every_parameter(name: str) -> None:
     torch.manual_seed(0)
+    # One encoder that begins at stride 2 and one that begins at 4.
+    encoder_name = ENCODERS[1 + NAMES.index(name) % 2]
     network = OCRNet(
         TAXONOMY,
         TimmEncoder(encoder_name),
@@ -156,8 +203,16 @@ def test_compiles(name: str) -> None:
     with torch.no_grad():
         (want,) = decoder(features)
         (got,) = torch.compile(decoder, fullgraph=True, backend="eager")(features)
-        (exported,) = torch.export.export(decoder, (features,)).module()(features)
     torch.testing.assert_close(got, want)
+
+
+def test_exports() -> None:
+    shapes = Shapes([], [], [8, 12, 16, 24], [4, 8, 16, 32])
+    decoder = smp_models.SmpSegformer(shapes, TAXONOMY, width=16).eval()
+    features = Features([], encoder_maps(shapes, (64, 96)))
+    with torch.no_grad():
+        (want,) = decoder(features)
+        (exported,) = torch.export.export(decoder, (features,)).module()(features)
     torch.testing.assert_close(exported, want)
 
 
@@ -192,6 +247,12 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
     (lambda: smp_models.SmpFPN(shapes_of(TinyEncoder()), TAXONOMY), r"also reads \[32\]"),
     (lambda: smp_models.SmpPSPNet(shapes_of(TinyEncoder()), TAXONOMY, coarsest=12), "coarsest is 12; give 8, 16 or 32"),
     (lambda: smp_models.SmpUnet(shapes_of(TinyEncoder()), TAXONOMY, coarsest=16), "channels has 5 values .* are 4 hal"),
+    (
+        lambda: smp_models.SmpUnet(
+            shapes_of(TinyEncoder()), TAXONOMY, coarsest=16, channels=(32, 16, 8, 8), attention="scse"
+        ),
+        "fewer than 16",
+    ),
     (lambda: smp_models.SmpLinknet(shapes_of(TinyEncoder()), Taxonomy.build(["a"], segmented=[]), 16), "no segm"),
 ]
 

@@ -31,6 +31,15 @@ def _check_blocks(pyramid: Pyramid, channels: Sequence[int]) -> None:
         )
 
 
+def _check_attention(decoder: nn.Module) -> None:
+    """Refuse attention over so few channels that nothing is left of them after its reduction."""
+    if any(isinstance(module, nn.Conv2d) and module.out_channels == 0 for module in decoder.modules()):
+        raise ValueError(
+            "segmentation: attention 'scse' works on a sixteenth of a block's channels and one has fewer than 16; "
+            "give larger `channels` or set `attention` to null"
+        )
+
+
 class SmpUnet(SmpDecoder):
     """U-Net (Ronneberger et al., MICCAI 2015): upsamples step by step to full resolution, each step with a skip.
 
@@ -42,7 +51,7 @@ class SmpUnet(SmpDecoder):
         attention: ``scse`` weighs channels and pixels (Roy et al., MICCAI 2018) in each block.
 
     Raises:
-        ValueError: The encoder lacks a stride, or ``channels`` has another length.
+        ValueError: The encoder lacks a stride, ``channels`` has another length, or attention has too few of them.
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class SmpUnet(SmpDecoder):
         pyramid = Pyramid.of(shapes, coarsest)
         _check_blocks(pyramid, channels)
         decoder = UnetDecoder(pyramid.channels, channels, n_blocks=pyramid.depth, attention_type=attention)
+        _check_attention(decoder)
         super().__init__(taxonomy, pyramid, decoder, channels[-1], stride=1, kernel_size=3)
 
 
@@ -72,7 +82,7 @@ class SmpUnetPlusPlus(SmpDecoder):
         attention: ``scse`` weighs channels and pixels (Roy et al., MICCAI 2018) in each block.
 
     Raises:
-        ValueError: The encoder lacks a stride, or ``channels`` has another length.
+        ValueError: The encoder lacks a stride, ``channels`` has another length, or attention has too few of them.
     """
 
     def __init__(
@@ -88,6 +98,7 @@ class SmpUnetPlusPlus(SmpDecoder):
         pyramid = Pyramid.of(shapes, coarsest)
         _check_blocks(pyramid, channels)
         decoder = UnetPlusPlusDecoder(pyramid.channels, channels, n_blocks=pyramid.depth, attention_type=attention)
+        _check_attention(decoder)
         super().__init__(taxonomy, pyramid, decoder, channels[-1], stride=1, kernel_size=3)
 
 
