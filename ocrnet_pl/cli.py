@@ -38,6 +38,7 @@ import ocrnet_pl.data.sources.voc
 import ocrnet_pl.data.sources.yolo
 import ocrnet_pl.data.transforms
 import ocrnet_pl.models.object_context
+import ocrnet_pl.models.smp_models
 import ocrnet_pl.tracking  # noqa: F401
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.ema import EMA

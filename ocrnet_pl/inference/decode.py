@@ -25,11 +25,12 @@ class Detections(NamedTuple):
 
 
 class Decode(nn.Module):
-    """Keeps the best boxes of each image by non-maximum suppression within each class.
+    """Keeps the best boxes of each image, by default after non-maximum suppression within each class.
 
     Args:
         score_threshold: Candidates below it are dropped.
-        iou_threshold: A box that overlaps a better one of its class by more is dropped.
+        iou_threshold: A box that overlaps a better one of its class by more is dropped; None drops none, for decoders
+            that emit each object once.
         max_candidates: Best candidates of an image that enter suppression.
         max_detections: Boxes an image.
     """
@@ -37,7 +38,7 @@ class Decode(nn.Module):
     def __init__(
         self,
         score_threshold: float = 0.02,
-        iou_threshold: float = 0.6,
+        iou_threshold: float | None = 0.6,
         max_candidates: int = 1000,
         max_detections: int = 100,
     ) -> None:
@@ -59,15 +60,18 @@ class Decode(nn.Module):
 
         batch, _, num_classes = detection.scores.shape
         scores = detection.scores.flatten(1).float()
-        best, order = scores.topk(min(self.max_candidates, scores.shape[1]), 1)
+        limit = self.max_detections if self.iou_threshold is None else self.max_candidates
+        best, order = scores.topk(min(limit, scores.shape[1]), 1)
         height, width = size
-        limit = best.new_tensor((width, height, width, height))
+        corner = best.new_tensor((width, height, width, height))
         results = []
         for image in range(batch):
             keep = best[image] > self.score_threshold
             picked, score = order[image][keep], best[image][keep]
-            boxes = detection.boxes[image][picked // num_classes].float().clamp(min=0).minimum(limit)
+            boxes = detection.boxes[image][picked // num_classes].float().clamp(min=0).minimum(corner)
             labels = picked % num_classes
-            kept = batched_nms(boxes, score, labels, self.iou_threshold)[: self.max_detections]
-            results.append(Detections(boxes[kept], score[kept], labels[kept]))
+            if self.iou_threshold is not None:
+                kept = batched_nms(boxes, score, labels, self.iou_threshold)[: self.max_detections]
+                boxes, score, labels = boxes[kept], score[kept], labels[kept]
+            results.append(Detections(boxes, score, labels))
         return results

@@ -22,6 +22,9 @@ from ocrnet_pl.inference.seams import join_tiles
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.structures import Placement, Predictions
 
+_OVERLAP = 0.6
+"""IoU above which boxes of two tiles are one object, for a decoding without suppression."""
+
 _TOUCH = 0.02
 """The share of a tile's side within which a box counts as touching its border; predicted boxes are a little off."""
 _BAND = 2**22
@@ -117,7 +120,9 @@ class Tiling:
             if network.detection is not None:
                 corners = torch.tensor([(left, top, left + w, top + h) for top, left, h, w in windows]).float()
                 touch = _TOUCH * min(axis.length for axis in axes)
-                boxes = join_tiles(found, corners, size, touch, postprocess.decode.iou_threshold)
+                # Tiles overlap: two of them find the same object even where the decoder emits it once.
+                threshold = postprocess.decode.iou_threshold
+                boxes = join_tiles(found, corners, size, touch, _OVERLAP if threshold is None else threshold)
             semantic = None if network.segmentation is None else SemanticMap.of(_softmax(logits))
             return postprocess.join(boxes, semantic, network.taxonomy)
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ocrnet_pl.models.base import DetectionDecoder
-from ocrnet_pl.models.layers import SeparableConv
+from ocrnet_pl.models.layers import SeparableConv, SharedTower, tied
 from ocrnet_pl.structures import DetectionOutput, Taxonomy
 
 PRIOR = 0.01
 """The probability of an object at a candidate before training (Lin et al., "Focal Loss", ICCV 2017)."""
+
+START = 1.0
+"""The box head's output before training: a softplus of 1.3 strides."""
+
+BranchFactory = Callable[[list[int], list[int], Taxonomy], DetectionDecoder]
+"""Makes a detection decoder from the neck's channels and strides and the taxonomy."""
 
 
 def make_points(grids: Sequence[tuple[int, int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +45,9 @@ class AnchorFreeDecoder(DetectionDecoder):
     """One candidate a cell and level: its distances to the four box sides, a confidence, and class scores.
 
     After Tian et al., "FCOS", ICCV 2019, with a confidence that estimates the box's IoU (Jiang et al., "IoU-Net",
-    ECCV 2018). Each level has its own two towers, one for the box and one for confidence and class.
+    ECCV 2018). Each level has its own two towers, one for the box and one for confidence and class, unless they are
+    shared. Distances are regressed directly, or as the mean of a distribution over whole strides (Li et al.,
+    "Generalized Focal Loss", NeurIPS 2020).
 
     Args:
         channels: Of the neck's maps.
@@ -49,9 +58,14 @@ class AnchorFreeDecoder(DetectionDecoder):
         depth: Convolutions a tower.
         exclusive_classes: Class scores are a softmax over the classes, as a cross-entropy loss wants; by default
             each is a sigmoid of its own, as the binary losses want.
+        shared: One pair of towers and heads for all levels; each level keeps its own normalisation and a factor on
+            the box head's output.
+        bins: Size of the distribution of each distance, 0 to bins - 1 strides; at least 2. No side can lie farther
+            from a candidate than bins - 1 strides. None regresses the distances directly, without a limit.
 
     Raises:
-        ValueError: No map lies between the strides, or the taxonomy has no detection class.
+        ValueError: No map lies between the strides, the taxonomy has no detection class, ``bins`` is below 2, or
+            maps of several widths should share towers.
     """
 
     def __init__(
@@ -63,6 +77,8 @@ class AnchorFreeDecoder(DetectionDecoder):
         min_stride: int = 4,
         depth: int = 1,
         exclusive_classes: bool = False,
+        shared: bool = False,
+        bins: int | None = None,
     ) -> None:
         super().__init__()
         self._levels = [i for i, stride in enumerate(strides) if min_stride <= stride <= max_stride]
@@ -72,44 +88,112 @@ class AnchorFreeDecoder(DetectionDecoder):
             )
         if taxonomy.num_detection == 0:
             raise ValueError("detection: the taxonomy has no detection class; set the detection decoder to null")
+        if bins is not None and bins < 2:
+            raise ValueError(f"detection: bins is {bins}; give at least 2, or null to regress distances directly")
         self._strides = [strides[i] for i in self._levels]
         self.exclusive_classes = exclusive_classes
+        self.shared = shared
+        self.bins = bins
         widths = [channels[i] for i in self._levels]
-        self.box_tower = nn.ModuleList(self._tower(width, depth) for width in widths)
-        self.class_tower = nn.ModuleList(self._tower(width, depth) for width in widths)
-        self.box_head = nn.ModuleList(nn.Conv2d(width, 4, 1) for width in widths)
-        self.class_head = nn.ModuleList(nn.Conv2d(width, 1 + taxonomy.num_detection, 1) for width in widths)
+        if shared and len(set(widths)) > 1:
+            raise ValueError(f"detection: the neck's maps have {widths} channels; shared towers need one width")
+        self.box_tower = self._towers(widths, depth)
+        self.class_tower = self._towers(widths, depth)
+        heads = widths[:1] if shared else widths
+        self.box_head = nn.ModuleList(nn.Conv2d(width, 4 * (bins or 1), 1) for width in heads)
+        self.class_head = nn.ModuleList(nn.Conv2d(width, 1 + taxonomy.num_detection, 1) for width in heads)
         for box_head, class_head in zip(self.box_head, self.class_head, strict=True):
             nn.init.normal_(box_head.weight, std=0.01)  # type: ignore[arg-type]
-            nn.init.constant_(box_head.bias, 1.0)  # type: ignore[arg-type]
+            self._start_small(box_head.bias)  # type: ignore[arg-type]
             nn.init.normal_(class_head.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.constant_(class_head.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        if shared:
+            self.factor = nn.Parameter(torch.ones(len(widths)))
 
-    @staticmethod
-    def _tower(width: int, depth: int) -> nn.Sequential:
-        return nn.Sequential(*(SeparableConv(width, width) for _ in range(depth)))
+    def _towers(self, widths: Sequence[int], depth: int) -> SharedTower | nn.ModuleList:
+        if self.shared:
+            return SharedTower(widths[0], depth, len(widths))
+        return nn.ModuleList(nn.Sequential(*(SeparableConv(w, w) for _ in range(depth))) for w in widths)
+
+    def _start_small(self, bias: nn.Parameter) -> None:
+        """Let boxes begin about 2.6 strides wide, by either regression: most objects are small on their level."""
+        nn.init.constant_(bias, START)
+        if self.bins is not None:
+            # A geometric distribution of that mean; an even one would begin bins - 1 strides wide.
+            mean = math.log1p(math.exp(START))
+            steps = torch.arange(self.bins, dtype=torch.float32) * math.log(mean / (1 + mean))
+            bias.data.copy_(steps.repeat(4))
 
     def forward(self, features: Sequence[Tensor]) -> DetectionOutput:
         """Return the candidates of all levels; boxes may reach past the image's edges."""
-        distances, logits, grids = [], [], []
+        sides, logits, grids = [], [], []
         for index, level in enumerate(self._levels):
             feature = features[level]
-            box = self.box_head[index](self.box_tower[index](feature))
-            score = self.class_head[index](self.class_tower[index](feature))
-            distances.append(box.flatten(2))
+            box, score = self._heads(feature, index)
+            sides.append(box.flatten(2))
             logits.append(score.flatten(2))
             grids.append((feature.shape[-2], feature.shape[-1], self._strides[index]))
         points, strides = make_points(grids, features[0])
         # Pixel coordinates need more digits than half precision has.
-        reach = F.softplus(torch.cat(distances, 2).transpose(1, 2).float()) * strides[:, None]
+        joined_sides = torch.cat(sides, 2).transpose(1, 2).float()
+        if self.bins is None:
+            distribution, distances = None, F.softplus(joined_sides)
+        else:
+            distribution = joined_sides.unflatten(2, (4, self.bins))
+            values = torch.arange(self.bins, device=joined_sides.device, dtype=torch.float32)
+            distances = (distribution.softmax(-1) * values).sum(-1)
+        reach = distances * strides[:, None]
         boxes = torch.cat((points - reach[..., :2], points + reach[..., 2:]), -1)
         joined = torch.cat(logits, 2).transpose(1, 2).float()
+        if self.training:
+            joined = tied(joined, [feature for i, feature in enumerate(features) if i not in self._levels])
         confidence, classes = joined[..., 0], joined[..., 1:]
-        return DetectionOutput(
-            boxes, confidence, classes, self._scores(confidence, classes), points, strides, tuple(grids)
-        )
+        scores = self._scores(confidence, classes)
+        return DetectionOutput(boxes, confidence, classes, scores, points, strides, tuple(grids), distribution)
+
+    def _heads(self, feature: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Return the box head's and the class head's output on one level."""
+        if self.shared:
+            box = self.box_head[0](self.box_tower(feature, index)) * self.factor[index]
+            return box, self.class_head[0](self.class_tower(feature, index))
+        boxes, classes = cast(nn.ModuleList, self.box_tower), cast(nn.ModuleList, self.class_tower)
+        return self.box_head[index](boxes[index](feature)), self.class_head[index](classes[index](feature))
 
     def _scores(self, confidence: Tensor, classes: Tensor) -> Tensor:
         probability = classes.softmax(-1) if self.exclusive_classes else classes.sigmoid()
         # The geometric mean keeps the scale of its factors, so that score thresholds keep their meaning.
         return (confidence.sigmoid()[..., None] * probability).clamp(min=1e-12).sqrt()
+
+
+class OneToOneDecoder(DetectionDecoder):
+    """Two decoders of one kind: one learns a single candidate a box, the other many; only the first ever predicts.
+
+    After Wang et al., "YOLOv10: Real-Time End-to-End Object Detection", NeurIPS 2024. What suppression does
+    otherwise, the first branch learns; the second teaches the maps they share, and costs nothing in evaluation. The
+    first does not change the maps: its gradient ends at them. Give the postprocess's ``Decode`` an ``iou_threshold``
+    of null, and the task a loss that trains both, such as ``OneToOneDetectionLoss``.
+
+    Args:
+        channels: Of the neck's maps.
+        strides: Of the neck's maps.
+        taxonomy: Gives the class count.
+        decoder: Makes each of the two from the same three arguments.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        taxonomy: Taxonomy,
+        decoder: BranchFactory = AnchorFreeDecoder,
+    ) -> None:
+        super().__init__()
+        self.one_to_many = decoder(list(channels), list(strides), taxonomy)
+        self.one_to_one = decoder(list(channels), list(strides), taxonomy)
+
+    def forward(self, features: Sequence[Tensor]) -> DetectionOutput:
+        """Return the one-to-one candidates; in training the one-to-many candidates stand beside them."""
+        if not self.training:
+            return self.one_to_one(features)  # type: ignore[no-any-return]
+        single: DetectionOutput = self.one_to_one([feature.detach() for feature in features])
+        return single._replace(one_to_many=self.one_to_many(features))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -145,10 +145,12 @@ class TimmEncoder(Encoder):
         frozen_stages: How many of the model's first stages (the stem is the first) keep their weights and
             normalisation statistics.
         drop_path: Stochastic depth rate, for models that have it; None for the model's own default.
+        output_stride: Stride of the coarsest maps, 8 or 16: later stages are dilated instead of strided, for models
+            that can; None for the model's own.
 
     Raises:
         WeightsError: The weights are absent or do not fit.
-        ValueError: timm does not know the model, or it gives no feature maps.
+        ValueError: timm does not know the model, or it gives no feature maps, or it cannot be dilated.
     """
 
     def __init__(
@@ -159,6 +161,7 @@ class TimmEncoder(Encoder):
         in_channels: int = 3,
         frozen_stages: int = 0,
         drop_path: float | None = None,
+        output_stride: Literal[8, 16] | None = None,
     ) -> None:
         super().__init__()
         import timm  # costs seconds; only runs that build an encoder pay for it
@@ -169,12 +172,19 @@ class TimmEncoder(Encoder):
         options: dict[str, Any] = {"features_only": True, "in_chans": in_channels}
         if drop_path is not None:
             options["drop_path_rate"] = drop_path
+        if output_stride is not None:
+            options["output_stride"] = output_stride
         if weights == HUB:
             options["pretrained"] = True
         elif weights is not None:
             state = load_weights(name, weights, weights_by_order)
             options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
-        self.model: nn.Module = self._create(name, options)
+        try:
+            self.model: nn.Module = self._create(name, options)
+        except (TypeError, NotImplementedError, AssertionError) as error:
+            if output_stride is None:
+                raise
+            raise ValueError(f"encoder: {name!r} cannot be dilated to output_stride={output_stride}") from error
         info: Any = self.model.feature_info
         self.channels = list(info.channels())
         self.strides = list(info.reduction())

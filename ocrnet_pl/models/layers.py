@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class ConvNorm(nn.Sequential):
@@ -48,3 +52,41 @@ class SeparableConv(nn.Sequential):
             nn.Conv2d(in_channels, in_channels, kernel_size, stride, kernel_size // 2, groups=in_channels, bias=False),
             ConvNorm(in_channels, out_channels, 1),
         )
+
+
+class SharedTower(nn.Module):
+    """Separable convolutions that several levels share, each with normalisations of its own.
+
+    Statistics differ between levels, so that one normalisation for all would fit none (Ghiasi et al., "NAS-FPN",
+    CVPR 2019).
+
+    Args:
+        width: Channels.
+        depth: Number of convolutions.
+        levels: Number of levels.
+    """
+
+    def __init__(self, width: int, depth: int, levels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.ModuleList(
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False) for _ in range(depth)
+        )
+        self.pointwise = nn.ModuleList(nn.Conv2d(width, width, 1, bias=False) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(width) for _ in range(depth)) for _ in range(levels))
+
+    def forward(self, feature: Tensor, level: int) -> Tensor:
+        """Map the level's feature [B, width, H, W] to the same shape."""
+        norms = cast(nn.ModuleList, self.norms[level])
+        for depthwise, pointwise, norm in zip(self.depthwise, self.pointwise, norms, strict=True):
+            feature = F.silu(norm(pointwise(depthwise(feature))), inplace=True)
+        return feature
+
+
+def tied(value: Tensor, unread: Sequence[Tensor]) -> Tensor:
+    """Return ``value``, made to depend on the maps that nothing reads: the weights behind them get a zero gradient.
+
+    Weights without a gradient would stop a run on several GPUs.
+    """
+    for feature in unread:
+        value = value + feature.float().mean() * 0.0
+    return value

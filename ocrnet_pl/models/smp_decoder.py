@@ -1,0 +1,123 @@
+"""The adapter between the decoders of segmentation-models-pytorch and this network."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ocrnet_pl.models.base import Features, SegmentationDecoder, Shapes
+from ocrnet_pl.models.layers import tied
+from ocrnet_pl.structures import Taxonomy
+
+
+class Pyramid(NamedTuple):
+    """The encoder's maps as the package wants them: one for each halving of the input, the input first.
+
+    Attributes:
+        indices: Which of the encoder's maps; None for the input itself, and for stride 2 where the encoder has none.
+        channels: Of each, 0 where the index is None.
+        strides: Of each: 1, 2, 4, and so on; an encoder's dilated last map repeats the one before.
+    """
+
+    indices: list[int | None]
+    channels: list[int]
+    strides: list[int]
+
+    @property
+    def depth(self) -> int:
+        """The number of halvings."""
+        return len(self.strides) - 1
+
+    @classmethod
+    def of(cls, shapes: Shapes, coarsest: int) -> Pyramid:
+        """Choose the maps up to the stride ``coarsest``; of several maps of one stride the last.
+
+        Raises:
+            ValueError: ``coarsest`` is no power of two from 8, or the encoder lacks one of the strides from 4 to it.
+        """
+        if coarsest < 8 or coarsest & (coarsest - 1):
+            raise ValueError(f"segmentation: coarsest is {coarsest}; give 8, 16 or 32")
+        wanted = [2**level for level in range(int(math.log2(coarsest)) + 1)]
+        last = {stride: index for index, stride in enumerate(shapes.encoder_strides)}
+        missing = [stride for stride in wanted[2:] if stride not in last]
+        if missing:
+            raise ValueError(
+                f"segmentation: the encoder's strides are {shapes.encoder_strides}, this decoder also reads "
+                f"{missing}; set `coarsest` of the decoder to a smaller stride or take another encoder"
+            )
+        indices = [None, *(last.get(stride) for stride in wanted[1:])]
+        channels = [0 if index is None else shapes.encoder_channels[index] for index in indices]
+        return cls(indices, channels, wanted)
+
+
+class SmpDecoder(SegmentationDecoder):
+    """A decoder of the package and the convolution to the classes after it.
+
+    :mod:`ocrnet_pl.models.smp_models` has a class for each decoder of the package.
+
+    Args:
+        taxonomy: Gives the class count.
+        pyramid: The maps that the decoder reads.
+        decoder: Of the package: maps, the input first, to one map.
+        width: Channels of the decoder's map.
+        stride: Of the decoder's map.
+        kernel_size: Of the convolution to the classes.
+        pools: Whether the decoder normalises what it has pooled to one value an image, which takes at least two
+            images in training.
+
+    Raises:
+        ValueError: The taxonomy has no segmentation class.
+    """
+
+    reads_neck = False
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        pyramid: Pyramid,
+        decoder: nn.Module,
+        width: int,
+        stride: int,
+        kernel_size: int,
+        pools: bool = False,
+    ) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+
+        if taxonomy.num_semantic == 0:
+            raise ValueError("segmentation: the taxonomy has no segmentation class; set the decoder to null")
+        self.stride = stride
+        self.decoder = decoder
+        self.classify = nn.Conv2d(width, taxonomy.num_semantic, kernel_size, padding=kernel_size // 2)
+        initialize_decoder(self.decoder)
+        initialize_head(self.classify)
+        self._pyramid = pyramid
+        self._pools = pools
+
+    def forward(self, features: Features) -> tuple[Tensor, ...]:
+        """Return the logits [B, S, H / stride, W / stride].
+
+        Raises:
+            ValueError: A batch of one image in training, where the decoder needs two.
+        """
+        maps = features.encoder_maps
+        if self.training and self._pools and maps[-1].shape[0] == 1:
+            raise ValueError(
+                "segmentation: this decoder normalises one value an image and cannot train on one image a batch; "
+                "set data.batch_size to at least 2"
+            )
+        # The decoders ask the input for no more than its size.
+        deepest = self._pyramid.indices[-1] or 0
+        height, width = (side * self._pyramid.strides[-1] for side in maps[deepest].shape[-2:])
+        read = [
+            maps[deepest].new_empty((maps[deepest].shape[0], 0, height // stride, width // stride))
+            if index is None
+            else maps[index]
+            for index, stride in zip(self._pyramid.indices, self._pyramid.strides, strict=True)
+        ]
+        logits: Tensor = self.classify(self.decoder(read))
+        if self.training:
+            logits = tied(logits, maps[deepest + 1 :])
+        return (logits,)
