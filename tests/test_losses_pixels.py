@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ocrnet_pl.losses.boundary import Boundary, bounded_distance
-from ocrnet_pl.losses.pixels import UNLABELLED, CrossEntropy, Focal, OHEMCrossEntropy, PixelLoss
+from ocrnet_pl.losses.pixels import UNLABELLED, CrossEntropy, Focal, OHEMCrossEntropy, PixelLoss, of_target
 from ocrnet_pl.losses.regions import Dice, Lovasz, Tversky
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.structures import Output
@@ -241,6 +242,17 @@ def test_terms_are_weighted_and_auxiliary_maps_are_added_up() -> None:
 def test_a_wrong_argument_is_named(build, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
+
+
+def test_the_documentations_own_loss_runs() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "losses.md").read_text()
+    names = {"torch": torch, "PixelLoss": PixelLoss, "of_target": of_target}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    logits, target = example()
+    own = logits.softmax(1).gather(1, target.clamp(max=4)[:, None])[:, 0][target != 255]
+    loss = names["SquaredPixels"]()
+    torch.testing.assert_close(loss(logits.log_softmax(1), target), ((1 - own) ** 2).mean())
+    assert loss(logits.log_softmax(1), torch.full_like(target, 255)) == 0
 
 
 def test_class_weights_for_another_count_of_classes_are_named() -> None:
