@@ -37,6 +37,8 @@ import ocrnet_pl.data.sources.tiled
 import ocrnet_pl.data.sources.voc
 import ocrnet_pl.data.sources.yolo
 import ocrnet_pl.data.transforms
+import ocrnet_pl.losses.boundary
+import ocrnet_pl.losses.one_to_one
 import ocrnet_pl.models.object_context
 import ocrnet_pl.models.smp_models
 import ocrnet_pl.tracking  # noqa: F401
@@ -190,9 +192,19 @@ class OCRNetCLI(LightningCLI):
                     "init_args": {
                         "assigner": {"class_path": f"{parts}.losses.assignment.TaskAlignedAssigner"},
                         "box_loss": {"class_path": f"{parts}.losses.boxes.GIoULoss"},
+                        "confidence_loss": {"class_path": f"{parts}.losses.scores.QualityFocalScore"},
+                        "class_loss": {"class_path": f"{parts}.losses.scores.QualityFocalScore"},
                     },
                 },
-                "model.segmentation_loss": {"class_path": f"{parts}.losses.segmentation.CrossEntropyDiceLoss"},
+                "model.segmentation_loss": {
+                    "class_path": f"{parts}.losses.segmentation.SegmentationLoss",
+                    "init_args": {
+                        "terms": [
+                            {"class_path": f"{parts}.losses.pixels.CrossEntropy"},
+                            {"class_path": f"{parts}.losses.regions.Dice"},
+                        ]
+                    },
+                },
                 "model.balancing": {"class_path": f"{parts}.losses.weighting.FixedWeights"},
             }
         )

@@ -16,7 +16,7 @@ from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.detection import QualityDetectionLoss
-from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.losses.weighting import Balancing, FixedWeights
 from ocrnet_pl.metrics.detection import DetectionMetric
 from ocrnet_pl.metrics.panoptic import PanopticMetric
@@ -155,7 +155,7 @@ class OCRNetTask(LightningModule):
             input_size,
         )
         self.detection_loss = detection_loss or QualityDetectionLoss()
-        self.segmentation_loss = segmentation_loss or CrossEntropyDiceLoss()
+        self.segmentation_loss = segmentation_loss or SegmentationLoss()
         balancing = balancing or FixedWeights()
         joint = detection is not None and segmentation is not None
         self.balancing = balancing if joint else balancing.single()

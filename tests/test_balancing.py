@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ocrnet_pl.callbacks.gradients import shares_and_cosine
 from ocrnet_pl.losses.detection import QualityDetectionLoss
-from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.losses.weighting import (
     Balancing,
     DynamicWeightAverage,
@@ -60,7 +60,7 @@ def network_at(place: str) -> OCRNet:
 def two_losses(network: OCRNet, batch: Batch) -> tuple[Tensor, Tensor]:
     output = network(batch.images)
     detection = torch.stack(list(QualityDetectionLoss()(output, batch).values())).sum()
-    segmentation = torch.stack(list(CrossEntropyDiceLoss()(output, batch).values())).sum()
+    segmentation = torch.stack(list(SegmentationLoss()(output, batch).values())).sum()
     return detection, segmentation
 
 

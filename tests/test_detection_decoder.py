@@ -13,7 +13,7 @@ from ocrnet_pl.inference.decode import Decode
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.losses.detection import QualityDetectionLoss
-from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.models.detection import AnchorFreeDecoder, OneToOneDecoder
 from ocrnet_pl.models.necks import BiFPNNeck, FeaturePyramidNeck, PathAggregationNeck
 from ocrnet_pl.models.ocrnet import OCRNet
@@ -179,7 +179,7 @@ def test_every_parameter_gets_a_gradient_in_a_step(kind: str, neck: type, pixels
     batch = make_batch([[[4, 4, 20, 24]], [[30, 10, 60, 50]]], [[0], [2]])
     output = network(batch.images)
     many = output.detection.one_to_many
-    terms = QualityDetectionLoss()(output, batch) | CrossEntropyDiceLoss()(output, batch)
+    terms = QualityDetectionLoss()(output, batch) | SegmentationLoss()(output, batch)
     total = sum(terms.values())
     if many is not None:
         total = total + sum(QualityDetectionLoss()(Output(many, None), batch).values())

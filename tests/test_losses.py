@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import pytest
-import segmentation_models_pytorch as smp
 import torch
 import torchvision
-from torch.nn import functional as F
 
 from ocrnet_pl.losses.assignment import CenterAssigner, TaskAlignedAssigner, resolve_conflicts
 from ocrnet_pl.losses.base import Loss
-from ocrnet_pl.losses.boxes import DIoULoss, GIoULoss, MSEBoxLoss, paired_iou
+from ocrnet_pl.losses.boxes import (
+    BoxLoss,
+    CIoULoss,
+    DIoULoss,
+    GIoULoss,
+    IoULoss,
+    L1BoxLoss,
+    MSEBoxLoss,
+    paired_iou,
+)
 from ocrnet_pl.losses.detection import QualityDetectionLoss, TutorialDetectionLoss, outside_crowds
-from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss, dice_loss, logits_at_input
+from ocrnet_pl.losses.segmentation import SegmentationLoss, logits_at_input
 from ocrnet_pl.structures import Batch, Output
 from tests.builders import TAXONOMY, make_batch, tiny_network
 
-LOSSES: list[Loss] = [QualityDetectionLoss(), TutorialDetectionLoss(), CrossEntropyDiceLoss()]
+LOSSES: list[Loss] = [QualityDetectionLoss(), TutorialDetectionLoss(), SegmentationLoss()]
 
 
 def random_boxes(count: int, seed: int) -> torch.Tensor:
@@ -31,8 +38,10 @@ def test_paired_iou_is_the_diagonal_of_torchvisions() -> None:
 @pytest.mark.parametrize(
     ("own", "reference"),
     [
+        (IoULoss(), lambda first, second: 1 - torchvision.ops.box_iou(first, second).diagonal()),
         (GIoULoss(), torchvision.ops.generalized_box_iou_loss),
         (DIoULoss(), torchvision.ops.distance_box_iou_loss),
+        (CIoULoss(), torchvision.ops.complete_box_iou_loss),
     ],
 )
 def test_box_losses_equal_torchvisions_in_value_and_gradient(own, reference) -> None:
@@ -48,36 +57,33 @@ def test_box_losses_equal_torchvisions_in_value_and_gradient(own, reference) -> 
 def test_squared_error_of_boxes_by_hand() -> None:
     predicted, target = torch.tensor([[1.0, 2.0, 11.0, 24.0]]), torch.tensor([[0.0, 0.0, 10.0, 20.0]])
     assert MSEBoxLoss()(predicted, target).item() == pytest.approx((0.01 + 0.01 + 0.01 + 0.04) / 4)
+    assert L1BoxLoss()(predicted, target).item() == pytest.approx((0.1 + 0.1 + 0.1 + 0.2) / 4)
 
 
-@pytest.mark.parametrize("loss", [GIoULoss(), DIoULoss(), MSEBoxLoss()])
-def test_box_losses_are_finite_for_empty_boxes(loss) -> None:
-    empty = torch.zeros(1, 4, requires_grad=True)
-    value = loss(empty, torch.zeros(1, 4)).sum()
+BOX_LOSSES: list[BoxLoss] = [IoULoss(), GIoULoss(), DIoULoss(), CIoULoss(), MSEBoxLoss(), L1BoxLoss()]
+
+
+@pytest.mark.parametrize("loss", BOX_LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("target", [[0.0, 0, 0, 0], [5.0, 5, 5, 9], [2.0, 3, 40, 50]], ids=str)
+@pytest.mark.parametrize("predicted", [[0.0, 0, 0, 0], [5.0, 5, 5, 9], [9.0, 9, 3, 3], [1e4, 1e4, 1e4, 1e4]], ids=str)
+def test_box_losses_are_finite_for_empty_boxes(loss: BoxLoss, predicted: list[float], target: list[float]) -> None:
+    box = torch.tensor([predicted], requires_grad=True)
+    value = loss(box, torch.tensor([target])).sum()
     value.backward()
     assert value.isfinite()
-    assert empty.grad is not None
-    assert empty.grad.isfinite().all()
+    assert box.grad is not None
+    assert box.grad.isfinite().all()
+    # A side of a sliver is worth less than a hundred losses a pixel, but for the squares of far boxes.
+    assert box.grad.abs().max() < 100 or isinstance(loss, MSEBoxLoss)
 
 
-def test_dice_equals_smps() -> None:
-    torch.manual_seed(0)
-    logits, target = torch.randn(3, 5, 20, 24), torch.randint(0, 4, (3, 20, 24))
-    target[:, :5] = 255
-    # smp smooths the Tversky form, in which numerator and denominator stand halved.
-    reference = smp.losses.DiceLoss("multiclass", ignore_index=255, smooth=0.5)
-    # smp averages over all classes and gives the absent fifth a zero; here only present ones count.
-    torch.testing.assert_close(dice_loss(logits.softmax(1), target) * 4 / 5, reference(logits, target))
-
-
-def test_cross_entropy_equals_torchs() -> None:
-    torch.manual_seed(0)
-    batch = make_batch([[[4, 4, 20, 20]]], [[0]])
-    batch.semantic[:, :9] = 255
-    logits = torch.randn(1, 5, 32, 32)
-    terms = CrossEntropyDiceLoss()(Output(None, logits, 2), batch)
-    full = F.interpolate(logits, size=(64, 64), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(terms["ce"], F.cross_entropy(full, batch.semantic, ignore_index=255))
+# CIoU's trade-off is a constant to its gradient, which is compared with torchvision's above.
+@pytest.mark.parametrize(
+    "loss", [part for part in BOX_LOSSES if type(part) is not CIoULoss], ids=lambda loss: type(loss).__name__
+)
+def test_gradients_of_box_losses(loss: BoxLoss) -> None:
+    first, second = random_boxes(20, 4).double().requires_grad_(), random_boxes(20, 5).double()
+    assert torch.autograd.gradcheck(lambda boxes: loss(boxes, second), (first,))
 
 
 def test_logits_of_a_padded_input_are_cropped_not_squeezed() -> None:
@@ -232,7 +238,7 @@ def test_an_unlabelled_segmentation_class_gives_exactly_zero_gradient() -> None:
     batch = make_batch([[[4, 4, 30, 28]]], [[0]])
     batch.semantic_classes[:, 3] = False
     logits = torch.randn(1, TAXONOMY.num_semantic, 32, 32, requires_grad=True)
-    sum(CrossEntropyDiceLoss()(Output(None, logits, 2), batch).values()).backward()
+    sum(SegmentationLoss()(Output(None, logits, 2), batch).values()).backward()
     assert torch.count_nonzero(logits.grad[:, 3]) == 0
     assert torch.count_nonzero(logits.grad[:, :3]) > 0
 

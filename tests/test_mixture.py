@@ -14,7 +14,7 @@ from ocrnet_pl.data.sources.mixture import Mixture, unite
 from ocrnet_pl.data.sources.partial import Partial
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.losses.detection import QualityDetectionLoss
-from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.structures import Output, Taxonomy
 from tests.builders import tiny_network
 from tests.label_sources import STREET, Scenes
@@ -79,7 +79,7 @@ def test_a_source_gives_no_gradient_to_the_classes_of_others(index: int) -> None
     detection.confidence.retain_grad()
     semantic.retain_grad()
     out = Output(detection, semantic, output.stride)
-    (sum(QualityDetectionLoss()(out, batch).values()) + sum(CrossEntropyDiceLoss()(out, batch).values())).backward()
+    (sum(QualityDetectionLoss()(out, batch).values()) + sum(SegmentationLoss()(out, batch).values())).backward()
     for gradient, known in (
         (detection.classes.grad[0].T, sample.supervision.detection),
         (semantic.grad[0].flatten(1), sample.supervision.semantic),

@@ -15,7 +15,8 @@ from ocrnet_pl.data.sources.partial import Partial
 from ocrnet_pl.data.sources.relabel import keep_rows
 from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.detection import QualityDetectionLoss, TutorialDetectionLoss
-from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
+from ocrnet_pl.losses.pixels import CrossEntropy
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.metrics.panoptic import PanopticMetric
 from ocrnet_pl.metrics.segmentation import SegmentationMetric
 from ocrnet_pl.structures import Batch, Output, Prediction, Sample, Segment, Supervision
@@ -23,7 +24,7 @@ from tests.builders import tiny_network
 from tests.label_sources import STREET, Scenes
 
 NO_TRUCK: dict[str, Any] = {"boxes": ["car", "person"], "pixels": ["background", "road", "car", "person"]}
-LOSSES: list[Loss] = [QualityDetectionLoss(), TutorialDetectionLoss(), CrossEntropyDiceLoss()]
+LOSSES: list[Loss] = [QualityDetectionLoss(), TutorialDetectionLoss(), SegmentationLoss()]
 
 
 def test_what_is_labelled_stays() -> None:
@@ -130,11 +131,11 @@ def test_every_unlabelled_set_of_classes_gives_its_outputs_no_gradient(loss: Los
         _, (boxes, confidence, classes, semantic), _ = _gradients(loss, collate([part[0], part[1]]))
         for i, name in enumerate(things):
             known = name in chosen
-            if isinstance(loss, CrossEntropyDiceLoss):
+            if isinstance(loss, SegmentationLoss):
                 assert bool(semantic[:, 2 + i].any()) == known
             else:
                 assert bool(classes[..., i].any()) == known or (known and len(chosen) == 1)
-        if isinstance(loss, CrossEntropyDiceLoss):
+        if isinstance(loss, SegmentationLoss):
             # The pixels that a truck covers, and no others near, teach nothing to any class.
             assert semantic[:, :2].any()
         else:
@@ -150,7 +151,7 @@ def test_pixels_of_an_unlabelled_class_by_brute_force() -> None:
     batch = collate([Partial(Scenes(), **NO_TRUCK)[0]])
     torch.manual_seed(0)
     logits = torch.randn(1, 5, 40, 64, dtype=torch.float32, requires_grad=True)
-    loss = CrossEntropyDiceLoss(dice_weight=0.0)
+    loss = SegmentationLoss([CrossEntropy()])
     value = loss(Output(None, logits, 1), batch)["ce"]
     value.backward()
     known, total, count = [0, 1, 2, 4], 0.0, 0

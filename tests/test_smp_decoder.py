@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.losses.detection import QualityDetectionLoss
-from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.models import smp_models
 from ocrnet_pl.models.base import Features, Shapes
 from ocrnet_pl.models.detection import AnchorFreeDecoder
@@ -177,7 +177,7 @@ def test_a_joint_step_reaches_every_parameter(name: str) -> None:
     # No multiple of 32: the network pads to 160 x 224.
     batch = make_batch([[[4, 4, 20, 24]], [[30, 10, 60, 50]]], [[0], [2]], size=(150, 200))
     output = network(batch.images)
-    sum((QualityDetectionLoss()(output, batch) | CrossEntropyDiceLoss()(output, batch)).values()).backward()
+    sum((QualityDetectionLoss()(output, batch) | SegmentationLoss()(output, batch)).values()).backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
     own = [p.grad for p in network.segmentation.parameters()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -42,6 +43,14 @@ class BoxLoss(nn.Module, ABC):
         """Map float [..., 4] twice, xyxy, to float [...]; finite for empty boxes too."""
 
 
+class IoULoss(BoxLoss):
+    """1 - IoU (Yu et al., "UnitBox", ACM MM 2016, in its linear form); boxes apart get no gradient."""
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return 0 to 1 a pair."""
+        return 1 - paired_iou(predicted, target)
+
+
 class GIoULoss(BoxLoss):
     """1 - generalised IoU (Rezatofighi et al., CVPR 2019)."""
 
@@ -67,6 +76,35 @@ class DIoULoss(BoxLoss):
         return 1 - paired_iou(predicted, target) + shift.square().sum(-1) / diagonal.clamp(min=EPSILON)
 
 
+class CIoULoss(DIoULoss):
+    """DIoU plus the squared difference of the aspect ratios' angles (Zheng et al., AAAI 2020).
+
+    Sides under a pixel count as one: the angle of a smaller box says nothing, and its gradient would explode.
+    """
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return 0 to 3 a pair."""
+        distance = super().forward(predicted, target)
+        difference = _angle(target) - _angle(predicted)
+        aspect = 4 / math.pi**2 * difference.square()
+        with torch.no_grad():
+            # The trade-off of the paper: the aspect matters once the boxes overlap.
+            trade = aspect / (1 - paired_iou(predicted, target) + aspect).clamp(min=EPSILON)
+        return distance + trade * aspect
+
+
+def _angle(boxes: Tensor) -> Tensor:
+    """Return the angle of each box's diagonal, 0 to pi / 2."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1.0).unbind(-1)
+    return (width / height).atan()
+
+
+def _relative(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return the difference of the four sides in units of the true box's width and height, at least a pixel."""
+    size = (target[..., 2:] - target[..., :2]).clamp(min=1.0)
+    return (predicted - target) / torch.cat((size, size), -1)
+
+
 class MSEBoxLoss(BoxLoss):
     """Mean squared error of the four sides, in units of the true box's width and height.
 
@@ -75,5 +113,12 @@ class MSEBoxLoss(BoxLoss):
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Return the mean over the four sides a pair."""
-        size = (target[..., 2:] - target[..., :2]).clamp(min=1.0)
-        return ((predicted - target) / torch.cat((size, size), -1)).square().mean(-1)
+        return _relative(predicted, target).square().mean(-1)
+
+
+class L1BoxLoss(BoxLoss):
+    """Mean absolute error of the four sides, in units of the true box's width and height."""
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over the four sides a pair."""
+        return _relative(predicted, target).abs().mean(-1)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ocrnet_pl.losses.assignment import Assigner, Assignment, CenterAssigner, TaskAlignedAssigner, gather_rows
 from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.boxes import BoxLoss, GIoULoss, MSEBoxLoss, paired_iou
+from ocrnet_pl.losses.scores import MSEScore, QualityFocalScore, ScoreLoss
 from ocrnet_pl.structures import Batch, DetectionOutput, Output
 
 
@@ -42,17 +43,46 @@ def outside_crowds(detection: DetectionOutput, batch: Batch) -> Tensor:
 
 def keep_in_graph(detection: DetectionOutput) -> Tensor:
     """Return a zero that depends on all the decoder's outputs, so that every parameter gets a gradient."""
-    return (detection.boxes.sum() + detection.confidence.sum() + detection.classes.sum()) * 0.0
+    total = detection.boxes.sum() + detection.confidence.sum() + detection.classes.sum()
+    if detection.distribution is not None:
+        total = total + detection.distribution.sum()
+    return total * 0.0
+
+
+def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the cross-entropy of the two bins beside each target, each by its nearness, not reduced.
+
+    Li et al., "Generalized Focal Loss", NeurIPS 2020, equation 6.
+
+    Args:
+        logits: float [..., bins], of which bin i stands for the distance i.
+        target: float [...], clamped into the bins.
+    """
+    last = logits.shape[-1] - 1
+    target = target.clamp(0, last)
+    left = target.floor().clamp(max=last - 1)
+    share = (target - left)[..., None]
+    pair = logits.log_softmax(-1).gather(-1, torch.stack((left, left + 1), -1).long())
+    return -(pair * torch.cat((1 - share, share), -1)).sum(-1)
 
 
 class DetectionLoss(Loss):
     """The three terms of detection, in float32; none for a network that does not detect."""
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms ``box``, ``confidence`` and ``class``."""
+        """Return the terms ``box``, ``confidence`` and ``class``, and others of the loss's own.
+
+        Raises:
+            ValueError: The decoder has a second branch that this loss would leave untrained.
+        """
         detection = output.detection
         if detection is None:
             return {}
+        if detection.one_to_many is not None:
+            raise ValueError(
+                f"model.detection_loss: {type(self).__name__} does not train the one-to-many branch of model.detection;"
+                " set model.detection_loss to OneToOneDetectionLoss, or model.detection to a decoder without the branch"
+            )
         with torch.autocast(batch.images.device.type, enabled=False):
             return self._terms(detection, batch)
 
@@ -75,7 +105,10 @@ class QualityDetectionLoss(DetectionLoss):
         box_weight: Of the box term.
         confidence_weight: Of the confidence term.
         class_weight: Of the classification term.
-        focus: Exponent by which background that is already seen as such counts less (Lin et al., ICCV 2017).
+        confidence_loss: Compares the confidence with its target; quality focal by default.
+        class_loss: Compares the class scores with their targets; quality focal by default.
+        distribution_weight: Of the term ``dfl``, which draws the distribution of each side to the two bins beside the
+            true distance; only where the decoder emits distributions.
     """
 
     def __init__(
@@ -85,7 +118,9 @@ class QualityDetectionLoss(DetectionLoss):
         box_weight: float = 2.0,
         confidence_weight: float = 0.5,
         class_weight: float = 1.0,
-        focus: float = 2.0,
+        confidence_loss: ScoreLoss | None = None,
+        class_loss: ScoreLoss | None = None,
+        distribution_weight: float = 0.25,
     ) -> None:
         super().__init__()
         self.assigner = assigner or TaskAlignedAssigner()
@@ -93,7 +128,9 @@ class QualityDetectionLoss(DetectionLoss):
         self.box_weight = box_weight
         self.confidence_weight = confidence_weight
         self.class_weight = class_weight
-        self.focus = focus
+        self.confidence_loss = confidence_loss or QualityFocalScore()
+        self.class_loss = class_loss or QualityFocalScore()
+        self.distribution_weight = distribution_weight
 
     def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
         assignment = self.assigner(detection, batch)
@@ -109,24 +146,27 @@ class QualityDetectionLoss(DetectionLoss):
         is_positive = spread(assignment.positive.float(), assignment, num_candidates) > 0
         background = ~is_positive & outside_crowds(detection, batch)
         counts = is_positive | (background & batch.detection_classes.all(1, keepdim=True))
-        confidence = (self._binary(detection.confidence, confidence_target) * counts).sum() / total
+        confidence = (self.confidence_loss(detection.confidence, confidence_target) * counts).sum() / total
 
         labels = batch.labels.gather(1, assignment.boxes)
         label = spread(labels.float(), assignment, num_candidates).long()
         level = spread(quality, assignment, num_candidates)
         class_target = torch.zeros_like(detection.classes).scatter(2, label[..., None], level[..., None])
         counts = (is_positive | background)[..., None] & batch.detection_classes[:, None]
-        classes = (self._binary(detection.classes, class_target) * counts).sum() / total
-        return {
+        classes = (self.class_loss(detection.classes, class_target) * counts).sum() / total
+        terms = {
             "box": self.box_weight * box + keep_in_graph(detection),
             "confidence": self.confidence_weight * confidence,
             "class": self.class_weight * classes,
         }
-
-    def _binary(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Quality focal loss (Li et al., "Generalized Focal Loss", NeurIPS 2020), not reduced."""
-        distance = (target - logits.sigmoid()).abs().pow(self.focus)
-        return F.binary_cross_entropy_with_logits(logits, target, reduction="none") * distance
+        if detection.distribution is not None:
+            logits = gather_rows(detection.distribution.flatten(2), assignment.candidates)
+            points = detection.points[assignment.candidates]
+            sides = torch.cat((points - target[..., :2], target[..., 2:] - points), -1)
+            sides = sides / detection.strides[assignment.candidates][..., None]
+            loss = distribution_focal_loss(logits.view(*sides.shape, -1), sides).mean(-1)
+            terms["dfl"] = self.distribution_weight * (loss * quality).sum() / total
+        return terms
 
 
 class TutorialDetectionLoss(DetectionLoss):
@@ -141,6 +181,7 @@ class TutorialDetectionLoss(DetectionLoss):
         confidence_weight: Of the confidence term.
         class_weight: Of the classification term.
         background_weight: Of background candidates in the confidence term (YOLO's 0.5).
+        confidence_loss: Compares the confidence with 1 on paired candidates, 0 on background; squared by default.
     """
 
     def __init__(
@@ -151,6 +192,7 @@ class TutorialDetectionLoss(DetectionLoss):
         confidence_weight: float = 1.0,
         class_weight: float = 1.0,
         background_weight: float = 0.5,
+        confidence_loss: ScoreLoss | None = None,
     ) -> None:
         super().__init__()
         self.assigner = assigner or CenterAssigner()
@@ -159,6 +201,7 @@ class TutorialDetectionLoss(DetectionLoss):
         self.confidence_weight = confidence_weight
         self.class_weight = class_weight
         self.background_weight = background_weight
+        self.confidence_loss = confidence_loss or MSEScore()
 
     def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
         assignment = self.assigner(detection, batch)
@@ -172,7 +215,7 @@ class TutorialDetectionLoss(DetectionLoss):
         background = (is_positive == 0) & outside_crowds(detection, batch)
         background = background & batch.detection_classes.all(1, keepdim=True)
         weight = is_positive + self.background_weight * background
-        confidence = ((detection.confidence.sigmoid() - is_positive).square() * weight).sum() / total
+        confidence = (self.confidence_loss(detection.confidence, is_positive) * weight).sum() / total
 
         # A class that the image was not labelled for takes no part in its softmax.
         known = batch.detection_classes[:, None]

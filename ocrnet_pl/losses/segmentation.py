@@ -1,12 +1,16 @@
-"""Segmentation losses: cross-entropy + Dice."""
+"""The segmentation loss: a sum of pixel losses at the input's resolution."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ocrnet_pl.losses.base import Loss
+from ocrnet_pl.losses.pixels import UNLABELLED, CrossEntropy, PixelLoss
+from ocrnet_pl.losses.regions import Dice
 from ocrnet_pl.structures import IGNORE_INDEX, Batch, Output
 
 
@@ -17,57 +21,33 @@ def logits_at_input(logits: Tensor, stride: int, size: tuple[int, int]) -> Tenso
     return logits[..., : size[0], : size[1]]
 
 
-def dice_loss(probabilities: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
-    """Return the mean over the classes that occur in the target of 1 - Dice over the whole batch.
-
-    Milletari et al., "V-Net", 3DV 2016. Sums per class are scattered, not multiplied by a one-hot target, which for
-    many classes would take more memory than the network.
-
-    Args:
-        probabilities: float32 [B, S, H, W].
-        target: int64 [B, H, W], 255 = ignore.
-        smooth: Added to numerator and denominator.
-
-    Returns:
-        A scalar, 0 to 1; 0 if no pixel counts.
-    """
-    num_classes = probabilities.shape[1]
-    counts = target != IGNORE_INDEX
-    index = torch.where(counts, target, 0)
-    hit = torch.where(counts, probabilities.gather(1, index[:, None])[:, 0], 0.0)
-    zeros = probabilities.new_zeros(num_classes)
-    intersection = zeros.scatter_add(0, index.flatten(), hit.flatten())
-    pixels = zeros.scatter_add(0, index.flatten(), counts.flatten().to(probabilities.dtype))
-    predicted = torch.where(counts[:, None], probabilities, 0.0).sum((0, 2, 3))
-    dice = (2 * intersection + smooth) / (predicted + pixels + smooth)
-    present = (pixels > 0).to(probabilities.dtype)
-    return ((1 - dice) * present).sum() / present.sum().clamp(min=1.0)
-
-
-class CrossEntropyDiceLoss(Loss):
-    """Cross-entropy plus Dice at the input's resolution; the tutorial's and the default segmentation loss.
+class SegmentationLoss(Loss):
+    """Adds up pixel losses at the input's resolution; by default cross-entropy and Dice.
 
     Classes that an image was not labelled for take no part in its softmax.
 
     Args:
-        cross_entropy_weight: Of the cross-entropy term.
-        dice_weight: Of the Dice term.
+        terms: The losses, each logged under its name.
         auxiliary_weight: Of the cross-entropy of each of the decoder's auxiliary logits.
+
+    Raises:
+        ValueError: There is no term, or two share a name.
     """
 
-    def __init__(
-        self,
-        cross_entropy_weight: float = 1.0,
-        dice_weight: float = 1.0,
-        auxiliary_weight: float = 0.4,
-    ) -> None:
+    def __init__(self, terms: Sequence[PixelLoss] | None = None, auxiliary_weight: float = 0.4) -> None:
         super().__init__()
-        self.cross_entropy_weight = cross_entropy_weight
-        self.dice_weight = dice_weight
-        self.auxiliary_weight = auxiliary_weight
+        parts = [CrossEntropy(), Dice()] if terms is None else list(terms)
+        names = [term.name for term in parts]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"model.segmentation_loss: terms are {names}, give one or more, each name once (to train detection "
+                "alone, set model.segmentation to null)"
+            )
+        self.terms = nn.ModuleList(parts)
+        self.auxiliary = CrossEntropy(auxiliary_weight)
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms ``ce`` and ``dice``, and ``aux`` if the decoder has auxiliary logits."""
+        """Return each term by its name, and ``aux`` if the decoder has auxiliary logits."""
         if output.semantic is None:
             return {}
         with torch.autocast(batch.images.device.type, enabled=False):
@@ -77,29 +57,23 @@ class CrossEntropyDiceLoss(Loss):
             known = batch.semantic_classes.gather(1, classes.flatten(1)).view_as(classes)
             target = torch.where(known, semantic, IGNORE_INDEX)
             log_probability = self._log_probability(output.semantic, output.stride, batch)
-            cross_entropy = self._cross_entropy(log_probability, target)
-            terms = {
-                "ce": self.cross_entropy_weight * cross_entropy + output.semantic.sum() * 0.0,
-                "dice": self.dice_weight * dice_loss(log_probability.exp(), target),
-            }
+            terms: dict[str, Tensor] = {}
+            for term in self.terms:
+                terms[str(term.name)] = term.weight * term(log_probability, target)  # type: ignore[operator]
+            first = next(iter(terms))
+            terms[first] = terms[first] + output.semantic.sum() * 0.0
             if output.auxiliary:
                 padded = output.semantic.shape[-2] * output.stride
                 losses = [
-                    self._cross_entropy(self._log_probability(extra, padded // extra.shape[-2], batch), target)
+                    self.auxiliary(self._log_probability(extra, padded // extra.shape[-2], batch), target)
                     + extra.sum() * 0.0
                     for extra in output.auxiliary
                 ]
-                terms["aux"] = self.auxiliary_weight * torch.stack(losses).sum()
+                terms["aux"] = self.auxiliary.weight * torch.stack(losses).sum()
             return terms
 
     @staticmethod
     def _log_probability(logits: Tensor, stride: int, batch: Batch) -> Tensor:
         height, width = batch.semantic.shape[-2:]
         full = logits_at_input(logits.float(), stride, (height, width))
-        return full.masked_fill(~batch.semantic_classes[:, :, None, None], -1e4).log_softmax(1)
-
-    @staticmethod
-    def _cross_entropy(log_probability: Tensor, target: Tensor) -> Tensor:
-        """Mean over the pixels that count; zero, not NaN, if there is none."""
-        loss = F.nll_loss(log_probability, target, ignore_index=IGNORE_INDEX, reduction="sum")
-        return loss / (target != IGNORE_INDEX).sum().clamp(min=1)
+        return full.masked_fill(~batch.semantic_classes[:, :, None, None], UNLABELLED).log_softmax(1)

@@ -1,0 +1,78 @@
+"""Boundary loss: probability costs by its distance from the class's contour."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ocrnet_pl.losses.pixels import PixelLoss
+from ocrnet_pl.structures import IGNORE_INDEX
+
+
+def bounded_distance(mask: Tensor, radius: int) -> Tensor:
+    """Return the Euclidean distance of each pixel's centre to the nearest one in the mask, exact up to the radius.
+
+    The squared distance is the minimum along the rows of that along the columns (Felzenszwalb and Huttenlocher,
+    "Distance Transforms of Sampled Functions", 2012), here over ``2 * radius + 1`` offsets each.
+
+    Args:
+        mask: bool [..., H, W].
+        radius: Farthest distance that is told apart, in pixels.
+
+    Returns:
+        float32 [..., H, W], 0 to ``radius``.
+    """
+    squared = torch.where(mask, 0.0, float(radius**2))
+    for dimension in (-1, -2):
+        size = squared.shape[dimension]
+        padding = (radius, radius) if dimension == -1 else (0, 0, radius, radius)
+        padded = F.pad(squared, padding, value=float(radius**2))
+        for offset in range(-radius, radius + 1):
+            squared = torch.minimum(squared, padded.narrow(dimension, radius + offset, size) + float(offset**2))
+    return squared.sqrt()
+
+
+class Boundary(PixelLoss):
+    """Mean over the pixels of each class's probability times the signed distance to that class's contour.
+
+    Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, equation 5, with the distance as
+    in their code: outside the class's region, that to its nearest pixel; inside, minus that to the nearest pixel of
+    another class, plus one. Here distances end at ``radius`` and are counted in units of it, and they are taken to
+    labelled pixels alone. A class counts in the images where it has pixels and is not alone. The loss may be
+    negative. It says where probability is wrong, not that any is missing: use it beside cross-entropy or Dice.
+
+    Args:
+        radius: Of the distances, in pixels, at least 1; the cost of a step grows with it.
+        weight: Of the term in the sum, at least 0.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    name = "boundary"
+
+    def __init__(self, radius: int = 8, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        if radius < 1:
+            raise ValueError(f"Boundary: radius is {radius}, set it to 1 or more")
+        self.radius = radius
+
+    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return -1 to the number of classes."""
+        counts = target != IGNORE_INDEX
+        with torch.no_grad():
+            price = self._signed_distance(target, log_probability.shape[1]).to(log_probability.dtype)
+            price = price * counts[:, None]
+        return (price * log_probability.exp()).sum() / counts.sum().clamp(min=1)
+
+    def _signed_distance(self, target: Tensor, num_classes: int) -> Tensor:
+        """Return float32 [B, S, H, W], -1 to 1."""
+        classes = torch.arange(num_classes, device=target.device)[:, None, None]
+        inside = target[:, None] == classes
+        outside = ~inside & (target != IGNORE_INDEX)[:, None]
+        distance = torch.where(
+            inside, 1 - bounded_distance(outside, self.radius), bounded_distance(inside, self.radius)
+        )
+        has_contour = inside.flatten(2).any(2) & outside.flatten(2).any(2)
+        return distance * has_contour[..., None, None] / self.radius

@@ -1,0 +1,207 @@
+"""Losses of pixels against their class: the protocol, and the losses that average over pixels."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ocrnet_pl.structures import IGNORE_INDEX
+
+UNLABELLED = -1e4
+"""The logit of a class that the image was not labelled for: its probability is exactly 0 in float32."""
+
+
+class PixelLoss(nn.Module, ABC):
+    """Compares each pixel's distribution over the classes with its label.
+
+    The result is a finite scalar, exactly zero with zero gradient if no pixel counts, and always in the graph. A
+    class that an image was not labelled for is no target in it and has there the probability 0.
+
+    Args:
+        weight: Of the term in the sum, at least 0.
+
+    Attributes:
+        name: The term is logged under it.
+
+    Raises:
+        ValueError: The weight is negative.
+    """
+
+    name: str
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        if weight < 0:
+            raise ValueError(f"{type(self).__name__}: weight is {weight}, set it to 0 or more")
+        self.weight = weight
+
+    @abstractmethod
+    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return the loss without its weight.
+
+        Args:
+            log_probability: float32 [B, S, H, W]; about -1e4 for a class that the image was not labelled for.
+            target: int64 [B, H, W], 255 = ignore.
+        """
+
+
+def of_target(log_probability: Tensor, target: Tensor) -> Tensor:
+    """Return the log-probability of each pixel's own class, [B, H, W]; ignored pixels get that of class 0."""
+    index = torch.where(target != IGNORE_INDEX, target, 0)
+    return log_probability.gather(1, index[:, None])[:, 0]
+
+
+class CrossEntropy(PixelLoss):
+    """Mean negative log-probability of the true class.
+
+    Args:
+        weight: Of the term in the sum, at least 0.
+        label_smoothing: Share of the target that is spread evenly over the classes that the image was labelled for
+            (Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016).
+        class_weights: One for each segmentation class, by its index; a pixel counts as much as its class weighs.
+
+    Raises:
+        ValueError: An argument is out of range, or, at the first step, there is not one weight for each class.
+    """
+
+    name = "ce"
+    class_weights: Tensor | None
+
+    def __init__(
+        self, weight: float = 1.0, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+    ) -> None:
+        super().__init__(weight)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"{type(self).__name__}: label_smoothing is {label_smoothing}, set it from 0 to less than 1"
+            )
+        self.label_smoothing = label_smoothing
+        self.register_buffer("class_weights", _weights(type(self).__name__, class_weights), persistent=False)
+
+    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return the weighted mean over the pixels that count, at least 0."""
+        loss = self._pixels(log_probability, target)
+        weight = _pixel_weights(type(self).__name__, self.class_weights, log_probability, target)
+        return _mean(loss, weight)
+
+    def _pixels(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return each pixel's loss [B, H, W]; that of ignored ones means nothing."""
+        loss = -of_target(log_probability, target)
+        if self.label_smoothing:
+            known = log_probability.detach() > UNLABELLED / 2
+            spread = torch.where(known, log_probability, 0.0).sum(1) / known.sum(1).clamp(min=1)
+            loss = (1 - self.label_smoothing) * loss - self.label_smoothing * spread
+        return loss
+
+
+class OHEMCrossEntropy(CrossEntropy):
+    """Cross-entropy over the hard pixels alone (online hard example mining, as in Yuan et al., OCRNet, ECCV 2020).
+
+    A pixel is hard if its true class has at most the probability ``threshold``. Where fewer than ``share`` of the
+    batch's pixels are hard, the worst ``share`` of them count, and any that are as bad as the last of these.
+
+    Args:
+        threshold: Probability, 0 to 1; 0 to go by the share alone.
+        share: Of the pixels that count, above 0 to 1.
+        weight: Of the term in the sum, at least 0.
+        label_smoothing: As of :class:`CrossEntropy`.
+        class_weights: As of :class:`CrossEntropy`.
+
+    Raises:
+        ValueError: An argument is out of range, or, at the first step, there is not one weight for each class.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.7,
+        share: float = 0.1,
+        weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(weight, label_smoothing, class_weights)
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"OHEMCrossEntropy: threshold is {threshold}, set it from 0 to 1")
+        if not 0 < share <= 1:
+            raise ValueError(f"OHEMCrossEntropy: share is {share}, set it above 0 and at most 1")
+        self.threshold = threshold
+        self.share = share
+
+    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return the weighted mean over the hard pixels, at least 0."""
+        loss = self._pixels(log_probability, target)
+        weight = _pixel_weights(type(self).__name__, self.class_weights, log_probability, target)
+        counts = target != IGNORE_INDEX
+        with torch.no_grad():
+            difficulty = -of_target(log_probability, target)
+            # The rank is a tensor: how many pixels count is known on the device alone.
+            ordered = torch.where(counts, difficulty, -1.0).flatten().sort(descending=True).values
+            rank = (self.share * counts.sum()).ceil().long().clamp(min=1, max=ordered.numel()) - 1
+            limit = -math.log(self.threshold) if self.threshold > 0 else math.inf
+            hard = difficulty >= ordered.gather(0, rank[None]).clamp(max=limit)
+        return _mean(loss, weight * hard)
+
+
+class Focal(PixelLoss):
+    """Cross-entropy in which well-classified pixels count less (Lin et al., "Focal Loss", ICCV 2017, on a softmax).
+
+    Args:
+        gamma: Exponent of the probability that went to the other classes, at least 0.
+        weight: Of the term in the sum, at least 0.
+        class_weights: The paper's alpha: one for each segmentation class, by its index.
+
+    Raises:
+        ValueError: An argument is out of range, or, at the first step, there is not one weight for each class.
+    """
+
+    name = "focal"
+    class_weights: Tensor | None
+
+    def __init__(self, gamma: float = 2.0, weight: float = 1.0, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__(weight)
+        if gamma < 0:
+            raise ValueError(f"Focal: gamma is {gamma}, set it to 0 or more")
+        self.gamma = gamma
+        self.register_buffer("class_weights", _weights("Focal", class_weights), persistent=False)
+
+    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return the weighted mean over the pixels that count, at least 0."""
+        own = of_target(log_probability, target)
+        # Clamped: a power below 1 has no finite gradient at 0.
+        wrong = (-own.expm1()).clamp(min=1e-6)
+        weight = _pixel_weights("Focal", self.class_weights, log_probability, target)
+        return _mean(-own * wrong.pow(self.gamma), weight)
+
+
+def _weights(owner: str, values: Sequence[float] | None) -> Tensor | None:
+    if values is None:
+        return None
+    if min(values, default=0.0) < 0 or sum(values) == 0:
+        raise ValueError(f"{owner}: class_weights are {list(values)}, give one of 0 or more for each class, not all 0")
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def _pixel_weights(owner: str, class_weights: Tensor | None, log_probability: Tensor, target: Tensor) -> Tensor:
+    """Return how much each pixel counts [B, H, W], 0 where it is ignored."""
+    counts = (target != IGNORE_INDEX).to(log_probability.dtype)
+    if class_weights is None:
+        return counts
+    classes = log_probability.shape[1]
+    if len(class_weights) != classes:
+        raise ValueError(
+            f"{owner}: there are {len(class_weights)} class_weights and {classes} segmentation classes; give one "
+            "weight for each class, in the order of the data's classes"
+        )
+    return counts * class_weights.to(counts.dtype)[torch.where(target != IGNORE_INDEX, target, 0)]
+
+
+def _mean(loss: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean; zero, not NaN, if nothing weighs."""
+    total = weight.sum()
+    # An ignored pixel's loss may be anything, also where its class was not labelled.
+    loss = torch.where(weight > 0, loss, 0.0)
+    return (loss * weight).sum() / torch.where(total > 0, total, 1.0)

@@ -1,0 +1,151 @@
+"""Losses of pixels that compare each class's region as a whole."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ocrnet_pl.losses.pixels import PixelLoss, of_target
+from ocrnet_pl.structures import IGNORE_INDEX
+
+
+class _Regions(NamedTuple):
+    """Soft pixel counts of each class over the batch, [S] each.
+
+    Attributes:
+        hit: Probability of the class on its own pixels.
+        true: Its pixels.
+        predicted: Its probability on all pixels that count.
+    """
+
+    hit: Tensor
+    true: Tensor
+    predicted: Tensor
+
+
+def _regions(log_probability: Tensor, target: Tensor) -> _Regions:
+    """Sum up. Sums are scattered: a one-hot target of many classes would take more memory than the network."""
+    counts = target != IGNORE_INDEX
+    index = torch.where(counts, target, 0)
+    hit = torch.where(counts, of_target(log_probability, target).exp(), 0.0)
+    zeros = log_probability.new_zeros(log_probability.shape[1])
+    return _Regions(
+        zeros.scatter_add(0, index.flatten(), hit.flatten()),
+        zeros.scatter_add(0, index.flatten(), counts.flatten().to(hit.dtype)),
+        torch.where(counts[:, None], log_probability.exp(), 0.0).sum((0, 2, 3)),
+    )
+
+
+def _mean_present(loss: Tensor, pixels: Tensor) -> Tensor:
+    """Return the mean of the classes' losses [S] over those that have pixels; zero if none has."""
+    present = (pixels > 0).to(loss.dtype)
+    return (loss * present).sum() / present.sum().clamp(min=1.0)
+
+
+class Dice(PixelLoss):
+    """Mean over the classes that occur of 1 - Dice over the whole batch (Milletari et al., "V-Net", 3DV 2016).
+
+    Args:
+        smooth: Added to numerator and denominator, above 0.
+        weight: Of the term in the sum, at least 0.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    name = "dice"
+
+    def __init__(self, smooth: float = 1.0, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.smooth = _checked_smooth("Dice", smooth)
+
+    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return 0 to 1."""
+        sums = _regions(log_probability, target)
+        dice = (2 * sums.hit + self.smooth) / (sums.predicted + sums.true + self.smooth)
+        return _mean_present(1 - dice, sums.true)
+
+
+class Tversky(PixelLoss):
+    """Dice with a price of its own for false alarms and for missed pixels (Salehi et al., MLMI 2017).
+
+    With both prices at 0.5 it is Dice at twice the ``smooth``.
+
+    Args:
+        false_positive: Weight of probability on other classes' pixels, the paper's alpha.
+        false_negative: Weight of probability missing on the class's pixels, the paper's beta.
+        smooth: Added to numerator and denominator, above 0.
+        weight: Of the term in the sum, at least 0.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    name = "tversky"
+
+    def __init__(
+        self, false_positive: float = 0.3, false_negative: float = 0.7, smooth: float = 1.0, weight: float = 1.0
+    ) -> None:
+        super().__init__(weight)
+        for name, value in (("false_positive", false_positive), ("false_negative", false_negative)):
+            if value < 0:
+                raise ValueError(f"Tversky: {name} is {value}, set it to 0 or more")
+        self.false_positive = false_positive
+        self.false_negative = false_negative
+        self.smooth = _checked_smooth("Tversky", smooth)
+
+    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return 0 to 1."""
+        sums = _regions(log_probability, target)
+        wrong = self.false_positive * (sums.predicted - sums.hit) + self.false_negative * (sums.true - sums.hit)
+        return _mean_present(1 - (sums.hit + self.smooth) / (sums.hit + wrong + self.smooth), sums.true)
+
+
+class Lovasz(PixelLoss):
+    """Lovasz-softmax: a convex stand-in for 1 - IoU, averaged over the classes that occur in the batch.
+
+    Berman et al., "The Lovasz-Softmax Loss", CVPR 2018. It sorts all pixels once for each class.
+
+    Args:
+        weight: Of the term in the sum, at least 0.
+    """
+
+    name = "lovasz"
+
+    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return 0 to 1."""
+        flat = target.flatten()
+        losses, pixels = [], []
+        # Class by class: the sorted order of all classes at once would take three times the logits' memory.
+        for index, plane in enumerate(log_probability.unbind(1)):
+            true = flat == index
+            error = torch.where(true, 1 - plane.flatten().exp(), plane.flatten().exp())
+            with torch.no_grad():
+                slope = _jaccard_slope(error, true, flat != IGNORE_INDEX)
+            losses.append((torch.where(flat != IGNORE_INDEX, error, 0.0) * slope).sum())
+            pixels.append(true.sum())
+        return _mean_present(torch.stack(losses), torch.stack(pixels))
+
+
+def _jaccard_slope(error: Tensor, true: Tensor, counts: Tensor) -> Tensor:
+    """Return each pixel's step in 1 - IoU as the pixels turn wrong from the worst on (algorithm 1 of the paper).
+
+    The loss is linear in the errors for a given order, so that the steps are constants to the gradient.
+    """
+    # Ignored pixels come last, where they change no step of the others.
+    order = torch.where(counts, error, -1.0).argsort(descending=True)
+    hit = true[order].long()
+    left = hit.sum() - hit.cumsum(0)
+    union = (hit.sum() + (1 - hit).cumsum(0)).to(error.dtype)
+    # A missed pixel leaves the union and takes one from the intersection, a false one adds one to the union. Written
+    # out, since differences of neighbouring ratios would lose their digits.
+    step = torch.where(hit > 0, 1 / union, left / union / (union - 1).clamp(min=1.0))
+    return torch.zeros_like(error).scatter(0, order, step)
+
+
+def _checked_smooth(owner: str, value: float) -> float:
+    if value <= 0:
+        raise ValueError(f"{owner}: smooth is {value}, set it above 0: a class may have no probability at all")
+    return value
