@@ -37,7 +37,7 @@ class MultiScale:
         ValueError: An option is out of range.
     """
 
-    scales: tuple[float, ...] = (1.0, 1.5)
+    scales: tuple[float, ...] = (1.0, 1.25)
     flip: bool = True
     flip_vertical: bool = False
     iou_threshold: float = 0.6
