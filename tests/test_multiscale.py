@@ -71,7 +71,6 @@ def test_a_mirrored_image_gives_the_mirrored_prediction(size: tuple[int, int], a
     """Mirrors included, the passes are the same in another order; with padding, nothing of it may leak."""
     network = doubtful_network()
     network.postprocess = spy = Spy()
-    # Ties of equal scores would be broken by order.
     image = noise(size)
     way = MultiScale(scales=(0.75, 1.0, 1.5), flip=axis == -1, flip_vertical=axis == -2)
     way.predict(network, [image, image.flip(axis).contiguous()])
@@ -82,6 +81,9 @@ def test_a_mirrored_image_gives_the_mirrored_prediction(size: tuple[int, int], a
     back[:, low], back[:, low + 2] = length - mirrored_boxes.boxes[:, low + 2], length - mirrored_boxes.boxes[:, low]
     assert len(boxes.scores) == len(back)
     assert torch.allclose(boxes.scores, mirrored_boxes.scores, atol=1e-4)
+    # Boxes of nearly the same score may change places; over a single color, all have.
+    if size != (1, 1):
+        assert torch.cdist(boxes.boxes, back, p=torch.inf).min(1).values.max() < 0.05
 
 
 @pytest.mark.parametrize("size", [(64, 64), (97, 130), (50, 23)])
