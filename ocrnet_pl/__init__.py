@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ocrnet_pl.inference.multiscale import MultiScale
     from ocrnet_pl.inference.tiling import Tiling
     from ocrnet_pl.models.ocrnet import OCRNet
 
 __version__ = "0.1.0"
-__all__ = ["OCRNet", "Tiling", "__version__"]
+__all__ = ["MultiScale", "OCRNet", "Tiling", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> Any:
         from ocrnet_pl.models.ocrnet import OCRNet
 
         return OCRNet
+    if name == "MultiScale":
+        from ocrnet_pl.inference.multiscale import MultiScale
+
+        return MultiScale
     if name == "Tiling":
         from ocrnet_pl.inference.tiling import Tiling
 

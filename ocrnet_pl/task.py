@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.detection import QualityDetectionLoss
@@ -25,7 +26,7 @@ from ocrnet_pl.models.base import Encoder
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
-from ocrnet_pl.models.ocrnet import DetectionFactory, NeckFactory, OCRNet, SegmentationFactory
+from ocrnet_pl.models.ocrnet import ONE_WAY, DetectionFactory, NeckFactory, OCRNet, SegmentationFactory
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.optimizers import adjust_groups, parameter_groups, warmup_cosine
 from ocrnet_pl.structures import Batch, Output, PostProcess, Predictions, Taxonomy
@@ -120,6 +121,10 @@ class OCRNetTask(LightningModule):
         final_lr: Share of the learning rate that is left at the end.
         input_size: (height, width) that prediction letterboxes into; the command line passes the data's.
         tile: Evaluate and predict images larger than the input tile by tile; by default they are scaled down to fit.
+        multiscale: Evaluate and predict at several scales and mirrored; by default in one pass.
+
+    Raises:
+        ValueError: Both ``tile`` and ``multiscale`` are given.
     """
 
     def __init__(
@@ -139,9 +144,12 @@ class OCRNetTask(LightningModule):
         final_lr: float = 0.01,
         input_size: tuple[int, int] = (512, 512),
         tile: Tiling | None = None,
+        multiscale: MultiScale | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile"])
+        if tile is not None and multiscale is not None:
+            raise ValueError(ONE_WAY)
+        self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile", "multiscale"])
         # Under the command line these are class paths, which rebuild the parts; objects could only be pickled.
         for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]:
             del self.hparams[name]
@@ -166,6 +174,7 @@ class OCRNetTask(LightningModule):
         self._warmup_steps = warmup_steps
         self._final_lr = final_lr
         self.tile = tile
+        self.multiscale = multiscale
         has_boxes, has_pixels = detection is not None, segmentation is not None
         self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
         self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
@@ -204,6 +213,8 @@ class OCRNetTask(LightningModule):
         self.balancing.update(self.network.split.products)
 
     def _predictions(self, batch: Batch) -> Predictions:
+        if self.multiscale is not None:
+            return self.multiscale.predict(self.network, [truth.image.as_subclass(Tensor) for truth in batch.truths])
         # In the frame of the letterboxed input there is nothing to cut.
         if self.tile is None or all(truth.size == batch.images.shape[-2:] for truth in batch.truths):
             return self.network.postprocessed(self(batch.images), batch.placements)

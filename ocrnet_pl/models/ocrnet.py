@@ -31,6 +31,9 @@ PARTS: dict[str, Any] = {
 }
 """The parts that a config names by class path, and their types."""
 
+ONE_WAY = "tile and multiscale are both given; set one of them to null"
+"""Said to whoever asks for two ways to predict at once."""
+
 
 class OCRNet(nn.Module):
     """One encoder and neck, a detection and a segmentation decoder on the same maps.
@@ -136,6 +139,7 @@ class OCRNet(nn.Module):
         self,
         images: Tensor | str | Path | Sequence[Tensor | str | Path],
         tile: Callable[[OCRNet, Tensor], Predictions] | None = None,
+        multiscale: Callable[[OCRNet, Tensor], Predictions] | None = None,
     ) -> list[Prediction]:
         """Return the predictions for images of any size, each at its original size.
 
@@ -143,13 +147,18 @@ class OCRNet(nn.Module):
             images: One or several; each a path or a uint8 tensor [C, H, W].
             tile: How to predict images larger than the input, such as :class:`~ocrnet_pl.inference.tiling.Tiling`;
                 by default they are scaled down to fit.
+            multiscale: How to predict in several passes, such as
+                :class:`~ocrnet_pl.inference.multiscale.MultiScale`; by default there is one.
 
         Returns:
             One prediction an image, fused where the network has both tasks.
 
         Raises:
             DataError: A file cannot be read as an image.
+            ValueError: Both ``tile`` and ``multiscale`` are given.
         """
+        if tile is not None and multiscale is not None:
+            raise ValueError(ONE_WAY)
         from ocrnet_pl.data.images import read_image
         from ocrnet_pl.data.transforms import letterbox_image
 
@@ -159,11 +168,12 @@ class OCRNet(nn.Module):
         predictions = []
         for item in items:
             image = item if isinstance(item, Tensor) else read_image(item, channels=self.in_channels)
-            if tile is None:
+            way = tile or multiscale
+            if way is None:
                 boxed, placement = letterbox_image(image, self.input_size)
                 found = self.postprocessed(self(boxed[None].to(self.mean.device)), [placement])
             else:
-                found = tile(self, image)
+                found = way(self, image)
             prediction = found.best[0]
             prediction.path = "" if isinstance(item, Tensor) else str(item)
             prediction.image_id = Path(prediction.path).stem

@@ -1,0 +1,152 @@
+"""Prediction at several scales and mirrored: the passes' boxes and pixels joined to one result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ocrnet_pl.data.geometry import letterbox_image
+from ocrnet_pl.inference.box_fusion import fuse_boxes
+from ocrnet_pl.inference.decode import Detections
+from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
+from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.structures import Placement, Predictions
+
+
+@dataclass(frozen=True)
+class MultiScale:
+    """Predicts each image at several input sizes, as it is and mirrored, and fuses what all passes found.
+
+    Every pass starts from the original image, so a larger input shows more of its detail. The passes' logits are
+    mapped to the image and averaged; their boxes are merged as :mod:`ocrnet_pl.inference.box_fusion` explains; then
+    boxes and pixels are fused once.
+
+    Attributes:
+        scales: Factors on the network's input size, one pass each.
+        flip: See each scale mirrored left to right as well, which doubles the cost.
+        flip_vertical: See each of these upside down as well, which doubles the cost again; for images in which up has
+            no meaning, such as microscopy and aerial images.
+        iou_threshold: Boxes of two passes are the same object if they overlap by more.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+
+    scales: tuple[float, ...] = (1.0, 1.25)
+    flip: bool = True
+    flip_vertical: bool = False
+    iou_threshold: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise ValueError("multiscale.scales: the list is empty; give at least one factor, such as 1.0")
+        for scale in self.scales:
+            if not (math.isfinite(scale) and scale > 0):
+                raise ValueError(f"multiscale.scales: expected positive factors, got {scale}")
+        if len(set(self.scales)) != len(self.scales):
+            raise ValueError(f"multiscale.scales: a factor stands twice in {list(self.scales)}")
+        if not 0 < self.iou_threshold < 1:
+            raise ValueError(
+                f"multiscale.iou_threshold: expected more than 0 and less than 1, got {self.iou_threshold}"
+            )
+
+    @property
+    def cost(self) -> float:
+        """Pixels that the network sees, as a multiple of one plain pass."""
+        return len(self._mirrors) * sum(scale**2 for scale in self.scales)
+
+    @property
+    def _mirrors(self) -> list[tuple[int, ...]]:
+        """The axes that each pass mirrors: -1 left to right, -2 upside down."""
+        mirrors: list[tuple[int, ...]] = [()]
+        if self.flip:
+            mirrors += [(-1,)]
+        if self.flip_vertical:
+            mirrors += [(*axes, -2) for axes in mirrors]
+        return mirrors
+
+    def __call__(self, network: OCRNet, image: Tensor) -> Predictions:
+        """Return the prediction for one image; as :meth:`predict` does for several."""
+        return self.predict(network, [image])
+
+    @torch.inference_mode()
+    def predict(self, network: OCRNet, images: Sequence[Tensor]) -> Predictions:
+        """Return one prediction an image, raw and, with both tasks, fused.
+
+        Args:
+            network: In evaluation mode.
+            images: uint8 [C, H, W] each, of any sizes, on the CPU.
+
+        Returns:
+            Predictions at the images' sizes, on the network's device.
+
+        Raises:
+            ValueError: The network's postprocess is not a ``FusionPostProcess``, of which the passes use the parts.
+        """
+        postprocess = network.postprocess
+        if not isinstance(postprocess, FusionPostProcess):
+            raise ValueError(f"multiscale: {type(postprocess).__name__} cannot join passes; extend FusionPostProcess")
+        found: list[list[Detections]] = [[] for _ in images]
+        total: list[Tensor] = []
+        for boxed, placements, axes in self._passes(network, images):
+            output = network(boxed)
+            if output.detection is not None:
+                decoded = postprocess.decode(output.detection, placements[0].input_size)
+                for own, detections, placement in zip(found, decoded, placements, strict=True):
+                    boxes = boxes_to_original(detections.boxes, placement)
+                    own.append(detections._replace(boxes=_mirror_boxes(boxes, axes, placement.original_size)))
+            if output.semantic is not None:
+                maps = [
+                    maps_to_original(logits.float(), output.stride, placement).flip(axes)
+                    for logits, placement in zip(output.semantic, placements, strict=True)
+                ]
+                # Added up at once: the maps of all passes would not fit into memory.
+                total = [one.add_(other) for one, other in zip(total, maps, strict=True)] if total else maps
+        parts = []
+        count = len(self.scales) * len(self._mirrors)
+        for number, own in enumerate(found):
+            semantic = SemanticMap.of((total[number] / count).softmax(0)) if total else None
+            merged = fuse_boxes(own, self.iou_threshold, postprocess.decode.max_detections) if own else None
+            parts.append(postprocess.join(merged, semantic, network.taxonomy))
+        fused = [prediction for part in parts for prediction in part.fused or []]
+        return Predictions([prediction for part in parts for prediction in part.raw], fused or None)
+
+    def _passes(
+        self, network: OCRNet, images: Sequence[Tensor]
+    ) -> Iterator[tuple[Tensor, list[Placement], tuple[int, ...]]]:
+        """Yield what the network sees in each pass, where the images lie in it, and which axes are mirrored."""
+        height, width = network.input_size
+        for scale in self.scales:
+            size = (max(1, round(height * scale)), max(1, round(width * scale)))
+            parts = [letterbox_image(image, size) for image in images]
+            placements = [placement for _, placement in parts]
+            boxed = torch.stack([part for part, _ in parts]).to(network.mean.device)
+            for axes in self._mirrors:
+                yield _mirror(boxed, placements, axes), placements, axes
+
+
+def _mirror(images: Tensor, placements: Sequence[Placement], axes: tuple[int, ...]) -> Tensor:
+    """Mirror what the images show and leave their padding where it is, so that the placements stay true."""
+    if not axes:
+        return images
+    mirrored = images.clone()
+    for image, placement in zip(mirrored, placements, strict=True):
+        (height, width), (scale_y, scale_x) = placement.original_size, placement.scale
+        content = image[:, : round(height * scale_y), : round(width * scale_x)]
+        content.copy_(content.flip(axes))
+    return mirrored
+
+
+def _mirror_boxes(boxes: Tensor, axes: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    """Undo the mirroring of boxes in an image of this (height, width)."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    if -1 in axes:
+        x1, x2 = size[1] - x2, size[1] - x1
+    if -2 in axes:
+        y1, y2 = size[0] - y2, size[0] - y1
+    return torch.stack((x1, y1, x2, y2), -1)
