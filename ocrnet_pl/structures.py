@@ -23,6 +23,8 @@ from torchvision import tv_tensors
 
 IGNORE_INDEX = 255
 """The value of a pixel without a label in every semantic map."""
+FUSION_KEY = "fusion"
+"""Where a calibrated checkpoint keeps the settings of its post-processing."""
 
 
 def distinct_color(index: int) -> tuple[int, int, int]:
@@ -423,3 +425,11 @@ class PostProcess(nn.Module, ABC):
     @abstractmethod
     def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
         """Return one prediction per placement, raw and, with both tasks, fused."""
+
+    def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:  # noqa: B027
+        """Take over the calibrated settings of a checkpoint; what has none to calibrate ignores them.
+
+        Args:
+            settings: Plain values.
+            taxonomy: The categories that they name.
+        """

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
-from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
+from ocrnet_pl.structures import FUSION_KEY, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
 """Makes the neck from the encoder's channels and strides."""
@@ -201,4 +201,6 @@ class OCRNet(nn.Module):
         prefix = "network."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         network.load_state_dict(state)
+        if FUSION_KEY in checkpoint:
+            network.postprocess.load_settings(checkpoint[FUSION_KEY], taxonomy)
         return network.eval()
