@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from ocrnet_pl import OCRNet
-from ocrnet_pl.cli import load_data
+from ocrnet_pl.cli import build
 from ocrnet_pl.files import write_json
 from ocrnet_pl.inference.calibration import SCORES, Calibration, Calibrator, measure, split_in_two
 from ocrnet_pl.inference.collected import Collected, collect
@@ -44,7 +44,8 @@ def main() -> None:
     network = OCRNet.from_checkpoint(options.ckpt_path)
     post = network.postprocess
     assert isinstance(post, FusionPostProcess)
-    loader = load_data(words).validation_sample(options.images)
+    data = build(["calibrate", "--ckpt_path", options.ckpt_path, *words]).datamodule
+    loader = data.validation_sample(options.images)
     items = list(collect(network, post.decode, loader, options.images))
     taxonomy = network.taxonomy
     choice = Calibration(rounds=options.rounds, seed=options.seed + 1)

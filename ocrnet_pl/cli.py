@@ -38,6 +38,7 @@ import ocrnet_pl.data.sources.voc
 import ocrnet_pl.data.sources.yolo
 import ocrnet_pl.data.transforms
 import ocrnet_pl.tracking  # noqa: F401
+from ocrnet_pl.calibrate import run_calibration
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.callbacks.guard import LossError, LossGuard
@@ -50,6 +51,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.check import Recipe, run_check
+from ocrnet_pl.inference.calibration import Calibration
 from ocrnet_pl.main import SUBCOMMANDS
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.task import OCRNetTask
@@ -153,6 +155,16 @@ class OCRNetCLI(LightningCLI):
         self._subcommand_method_arguments["check"] = []
         action: Any = parser._subcommands_action
         action.add_subcommand("check", own, help=SUBCOMMANDS["check"])
+        own = self.init_parser(description=f"{SUBCOMMANDS['calibrate']}.")
+        self._add_arguments(own)
+        own.add_argument("--ckpt_path", type=str | None, default=None, help="The checkpoint to calibrate.")
+        own.add_argument(
+            "--output", type=Path | None, default=None, help="The new checkpoint; by default NAME-calibrated.ckpt."
+        )
+        own.add_class_arguments(Calibration, "calibration")
+        self._subcommand_parsers["calibrate"] = own
+        self._subcommand_method_arguments["calibrate"] = []
+        action.add_subcommand("calibrate", own, help=SUBCOMMANDS["calibrate"])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's name, the links from data to model, and the callbacks."""
@@ -228,6 +240,8 @@ class OCRNetCLI(LightningCLI):
             for split in ("train", "val", "test"):
                 _start_paths(config["data"].get(split), config["data"]["root"])
         path = config.get("ckpt_path")
+        if self.config["subcommand"] == "calibrate" and not path:
+            raise ValueError("ckpt_path: give the checkpoint to calibrate with --ckpt_path FILE")
         if self.config["subcommand"] == "fit" or not path:
             return
         if not Path(path).is_file():
@@ -280,6 +294,19 @@ class OCRNetCLI(LightningCLI):
             title=config["name"],
         )
 
+    def calibrate(self) -> None:
+        """Choose the settings of a checkpoint's fusion and write a checkpoint with them.
+
+        Raises:
+            DataError: The validation set does not fit.
+            ValueError: The checkpoint is not one of a joint network.
+        """
+        config = self.config["calibrate"]
+        # The parser keeps the options as it read them; the object is made here.
+        options = self.config_init["calibrate"]["calibration"]
+        device = self.trainer.strategy.root_device
+        run_calibration(Path(config["ckpt_path"]), config["output"], self.datamodule, options, device)
+
 
 def _recipe(split: str, config: Namespace) -> Recipe:
     """Return how to make a source of a checked part of the config."""
@@ -324,8 +351,8 @@ def _one_line(error: BaseException) -> str:
     return last.removeprefix("ocrnet_pl.data.errors.DataError: ") if "Traceback" in str(error) else " ".join(lines)
 
 
-def run(words: list[str]) -> None:
-    """Run a subcommand; mistakes in configs and data end it with one line and a status that is not 0.
+def build(words: list[str]) -> OCRNetCLI:
+    """Build what a command line names; mistakes end the process with one line and a status that is not 0.
 
     Args:
         words: The command line, without the program's name.
@@ -343,7 +370,7 @@ def run(words: list[str]) -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     try:
         check_files(words)
-        cli = OCRNetCLI(
+        return OCRNetCLI(
             OCRNetTask,
             JointDataModule,
             save_config_callback=SaveConfig,
@@ -356,6 +383,21 @@ def run(words: list[str]) -> None:
         )
     except (ValueError, OSError, MisconfigurationException) as error:
         _fail(error)
+
+
+def run(words: list[str]) -> None:
+    """Run a subcommand; mistakes in configs and data end it with one line and a status that is not 0.
+
+    Args:
+        words: The command line, without the program's name.
+    """
+    cli = build(words)
+    if cli.subcommand == "calibrate":
+        try:
+            cli.calibrate()
+        except (ValueError, OSError) as error:
+            _fail(error)
+        return
     if cli.subcommand == "check":
         try:
             errors = cli.check_data()
