@@ -40,6 +40,7 @@ import ocrnet_pl.data.transforms
 import ocrnet_pl.tracking  # noqa: F401
 from ocrnet_pl.calibrate import run_calibration
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
+from ocrnet_pl.callbacks.disagreements import Disagreements
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.callbacks.guard import LossError, LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
@@ -180,6 +181,7 @@ class OCRNetCLI(LightningCLI):
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "prediction")
         parser.add_lightning_class_args(LossGuard, "guard")
+        parser.add_lightning_class_args(Disagreements, "disagreements")
         parts = "ocrnet_pl"
         parser.set_defaults(
             {

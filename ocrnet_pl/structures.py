@@ -380,6 +380,7 @@ class Prediction:
         segments: The panoptic map's segments.
         image_id: The data set's own id.
         path: The image file.
+        certainty: float [H, W], the probability of each pixel's class; None but in raw predictions of both tasks.
     """
 
     boxes: Tensor
@@ -391,6 +392,7 @@ class Prediction:
     segments: list[Segment] = field(default_factory=list)
     image_id: int | str = 0
     path: str = ""
+    certainty: Tensor | None = None
 
     @property
     def masks(self) -> Tensor | None:

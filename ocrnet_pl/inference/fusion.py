@@ -128,7 +128,9 @@ class FusionPostProcess(PostProcess):
             semantic: The pixels' classes.
             taxonomy: Relates detection to segmentation classes.
         """
-        return self.heuristic(detections, semantic.labels.to(torch.uint8), taxonomy)
+        prediction = self.heuristic(detections, semantic.labels.to(torch.uint8), taxonomy)
+        prediction.certainty = semantic.top
+        return prediction
 
     def fuse(self, detections: Detections, semantic: SemanticMap, taxonomy: Taxonomy) -> Prediction:
         """Merge with each side correcting the other; arguments as for :meth:`merge`."""
