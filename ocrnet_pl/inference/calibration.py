@@ -23,11 +23,11 @@ SCORES = ("map", "miou", "pq", "mask_map")
 _PANOPTIC = ("mask_threshold", "min_fill", "min_stuff_area")
 _GRID: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
     "spread": ((0.7, 1.0, 1.5, 2.5, 5.0), SCORES),
-    "claim": ((0.0, 0.1, 0.25, 0.5, 1.0), SCORES),
+    "claim": ((0.0, 0.1, 0.25, 0.5, 1.0, 2.0), SCORES),
     "rescore": ((0.0, 0.15, 0.3, 0.5, 0.75), ("map", "mask_map")),
-    "refine": ((0.0, 0.15, 0.3, 0.5, 0.75), ("map",)),
+    "refine": ((0.0, 0.15, 0.3, 0.5, 0.75, 1.0), ("map",)),
     "mask_threshold": ((0.2, 0.25, 0.3, 0.35, 0.4, 0.5), ("pq",)),
-    "min_fill": ((0.0, 0.1, 0.2, 0.3, 0.4), ("pq",)),
+    "min_fill": ((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), ("pq",)),
     "min_stuff_area": ((0, 64, 256, 1024), ("pq",)),
 }
 """The values that are tried of each setting, and the figures that it can change."""
@@ -216,19 +216,24 @@ class Calibrator:
         plain = {group: self._at(rows, raw, ("map", "miou")) for group, rows in every.items()}
         while True:
             fused = self._fuse(settings)
-            worse: dict[str, set[str]] = {"map": set(), "iou": set()}
+            losses: dict[str, dict[str, float]] = {"map": {}, "iou": {}}
             for group, rows in every.items():
                 own = self._at(rows, fused, ("map", "miou"))
                 for key, value in plain[group].items():
                     kind, _, name = key.partition("_per_class/")
-                    if name and own[key] < value - _EXACT:
-                        worse[kind].add(name)
-            boxes = _joined(settings.raw_boxes, worse["map"])
-            pixels = _joined(settings.raw_pixels, worse["iou"])
-            # A class left alone keeps its pixels from others, whose figures may move; each round leaves more alone.
-            if (boxes, pixels) == (settings.raw_boxes, settings.raw_pixels):
+                    if name and value - own[key] > _EXACT:
+                        losses[kind][name] = max(losses[kind].get(name, 0.0), value - own[key])
+            if not any(losses.values()):
                 return settings
-            settings = replace(settings, raw_boxes=boxes, raw_pixels=pixels)
+            # Boxes do not depend on other classes' boxes. Pixels do: a class that takes too many lowers those that it
+            # takes from, so that the worst things are left alone first, and the rest is looked at again.
+            things = {category.name for category in self.taxonomy.semantic_categories if category.is_thing}
+            order = sorted(losses["iou"], key=lambda name: (name not in things, -losses["iou"][name]))
+            settings = replace(
+                settings,
+                raw_boxes=_joined(settings.raw_boxes, losses["map"]),
+                raw_pixels=_joined(settings.raw_pixels, order[: max(1, len(order) // 4)]),
+            )
 
     def _correct(self, settings: FusionSettings) -> list[Corrected]:
         fusion = _with(settings)
@@ -263,5 +268,5 @@ def _labels(item: Collected) -> Any:
     return item.semantic().labels.to(torch.uint8)
 
 
-def _joined(names: tuple[str, ...], more: set[str]) -> tuple[str, ...]:
+def _joined(names: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({*names, *more}))

@@ -83,7 +83,8 @@ class Finder:
 
         Args:
             prediction: Raw, with a semantic map; without one there is nothing to contradict.
-            truth: The labels, in the same frame; classes without labels are left undecided.
+            truth: The labels, in the same frame; classes without labels are left undecided. What mostly lies on pixels
+                that were left without labels on purpose, such as the padding, is left out.
             taxonomy: Relates detection to segmentation classes.
         """
         if prediction.semantic is None or prediction.certainty is None:
@@ -104,7 +105,7 @@ class Finder:
             for row in np.flatnonzero((classes == detection) & (scores >= self.box_score)).tolist():
                 box = boxes[row]
                 inside = _inside(mine, box)
-                if not inside.size or inside.mean() >= _FEW:
+                if not inside.size or inside.mean() >= _FEW or labels.ignored(_bounds(box)):
                     continue
                 side = labels.of_box(box, detection, own)
                 area = float((box[2] - box[0]) * (box[3] - box[1]))
@@ -115,6 +116,8 @@ class Finder:
             for box in boxes[(classes == detection) & (scores >= self.cover_score)]:
                 _inside(open_pixels, box)[...] = 0
             for region, bounds in self._regions(open_pixels):
+                if labels.ignored(bounds, region):
+                    continue
                 x, y, width, height = bounds
                 score = float(certainty[y : y + height, x : x + width][region].mean())
                 side = labels.of_region(region, bounds, detection, own)
@@ -153,12 +156,19 @@ class _Labels:
         of_boxes = bool(self.supervision.detection[detection])
         return of_boxes and bool(self.supervision.semantic[semantic]) and self.semantic is not None
 
+    def ignored(self, bounds: tuple[int, int, int, int], region: NDArray[np.bool_] | None = None) -> bool:
+        """Return whether most of a region (of a box, without one) was left without labels on purpose."""
+        x, y, width, height = bounds
+        if self.semantic is None or not self.supervision.semantic.any():
+            return False
+        true = self.semantic[y : y + height, x : x + width]
+        true = true if region is None else true[region]
+        return bool(true.size) and bool((true == IGNORE_INDEX).mean() > _MATCH)
+
     def of_box(self, box: NDArray[Any], detection: int, semantic: int) -> str:
         if self.semantic is None or not self._known(detection, semantic):
             return ""
         inside = _inside(self.semantic, box)
-        if not inside.size or (inside == IGNORE_INDEX).mean() > _MATCH:
-            return ""
         theirs = self.boxes[(self.classes == detection) & ~self.crowd]
         return _side(_best_iou(box, theirs) >= _MATCH, bool((inside == semantic).mean() >= _FEW), BOX_WITHOUT_PIXELS)
 
@@ -169,8 +179,6 @@ class _Labels:
             return ""
         x, y, width, height = bounds
         true = self.semantic[y : y + height, x : x + width][region]
-        if (true == IGNORE_INDEX).mean() > _MATCH:
-            return ""
         covered = np.zeros_like(region)
         for x1, y1, x2, y2 in self.boxes[self.classes == detection]:
             _inside(covered, np.array((x1 - x, y1 - y, x2 - x, y2 - y)))[...] = True
@@ -188,8 +196,13 @@ def _side(boxed: bool, drawn: bool, kind: str) -> str:
 
 def _inside(plane: NDArray[Any], box: NDArray[Any]) -> NDArray[Any]:
     """Return the view of the pixels whose centre lies in the box."""
+    x, y, width, height = _bounds(box)
+    return plane[y : y + height, x : x + width]
+
+
+def _bounds(box: NDArray[Any]) -> tuple[int, int, int, int]:
     x1, y1, x2, y2 = (max(0, math.ceil(value - 0.5)) for value in box.tolist())
-    return plane[y1:y2, x1:x2]
+    return x1, y1, x2 - x1, y2 - y1
 
 
 def _corners(box: NDArray[Any]) -> tuple[float, float, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -181,7 +182,10 @@ class OCRNet(nn.Module):
 
         if not Path(path).is_file():
             raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        try:
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        except (UnpicklingError, EOFError, RuntimeError):
+            raise ValueError(f"checkpoint {str(path)!r}: it cannot be read; it is no checkpoint, or not whole") from None
         try:
             saved: dict[str, Any] = dict(checkpoint["hyper_parameters"])
             taxonomy = Taxonomy.from_dict(checkpoint["taxonomy"])
