@@ -98,7 +98,9 @@ def show(
     return {"figures": table, "settings": settings.to_dict(), "seconds": seconds}
 
 
-def cost(network: OCRNet, post: FusionPostProcess, size: int = 512, boxes: int = 100, rounds: int = 15) -> dict[str, float]:
+def cost(
+    network: OCRNet, post: FusionPostProcess, size: int = 512, boxes: int = 100, rounds: int = 15
+) -> dict[str, float]:
     """Print and return the milliseconds of decoding, merging and fusing beside a whole pass over one image."""
     taxonomy = network.taxonomy
     images = torch.randint(0, 256, (1, network.in_channels, size, size), dtype=torch.uint8)

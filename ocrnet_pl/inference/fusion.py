@@ -151,7 +151,9 @@ class FusionPostProcess(PostProcess):
         raised = own * (1 + settings.claim * score * place)
         claims = (wanted >= 0) & (raised >= look_up(semantic.top.flatten(), pixels.pixel))
         if settings.raw_pixels:
-            kept = labels.new_tensor([category.name in settings.raw_pixels for category in taxonomy.semantic_categories])
+            kept = labels.new_tensor(
+                [category.name in settings.raw_pixels for category in taxonomy.semantic_categories]
+            )
             there = look_up(semantic.labels.flatten(), pixels.pixel)
             claims &= (there == wanted) | ((look_up(kept, there) + look_up(kept, wanted.clamp(min=0))) == 0)
         instances = paint(pixels, claims, score * place * own, semantic.size)
