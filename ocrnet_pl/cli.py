@@ -42,7 +42,9 @@ import ocrnet_pl.losses.one_to_one
 import ocrnet_pl.models.object_context
 import ocrnet_pl.models.smp_models
 import ocrnet_pl.tracking  # noqa: F401
+from ocrnet_pl.calibrate import run_calibration
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
+from ocrnet_pl.callbacks.disagreements import Disagreements
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.callbacks.gradients import GradientLog
 from ocrnet_pl.callbacks.guard import LossError, LossGuard
@@ -55,6 +57,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.check import Recipe, run_check
+from ocrnet_pl.inference.calibration import Calibration
 from ocrnet_pl.main import SUBCOMMANDS
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.task import OCRNetTask
@@ -158,6 +161,16 @@ class OCRNetCLI(LightningCLI):
         self._subcommand_method_arguments["check"] = []
         action: Any = parser._subcommands_action
         action.add_subcommand("check", own, help=SUBCOMMANDS["check"])
+        own = self.init_parser(description=f"{SUBCOMMANDS['calibrate']}.")
+        self._add_arguments(own)
+        own.add_argument("--ckpt_path", type=str | None, default=None, help="The checkpoint to calibrate.")
+        own.add_argument(
+            "--output", type=Path | None, default=None, help="The new checkpoint; by default NAME-calibrated.ckpt."
+        )
+        own.add_class_arguments(Calibration, "calibration")
+        self._subcommand_parsers["calibrate"] = own
+        self._subcommand_method_arguments["calibrate"] = []
+        action.add_subcommand("calibrate", own, help=SUBCOMMANDS["calibrate"])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's name, the links from data to model, and the callbacks."""
@@ -174,6 +187,7 @@ class OCRNetCLI(LightningCLI):
         parser.add_lightning_class_args(PredictionWriter, "prediction")
         parser.add_lightning_class_args(LossGuard, "guard")
         parser.add_lightning_class_args(GradientLog, "gradients")
+        parser.add_lightning_class_args(Disagreements, "disagreements")
         parts = "ocrnet_pl"
         parser.set_defaults(
             {
@@ -245,6 +259,8 @@ class OCRNetCLI(LightningCLI):
             for split in ("train", "val", "test"):
                 _start_paths(config["data"].get(split), config["data"]["root"])
         path = config.get("ckpt_path")
+        if self.config["subcommand"] == "calibrate" and not path:
+            raise ValueError("ckpt_path: give the checkpoint to calibrate with --ckpt_path FILE")
         if self.config["subcommand"] == "fit" or not path:
             return
         if not Path(path).is_file():
@@ -297,6 +313,19 @@ class OCRNetCLI(LightningCLI):
             title=config["name"],
         )
 
+    def calibrate(self) -> None:
+        """Choose the settings of a checkpoint's fusion and write a checkpoint with them.
+
+        Raises:
+            DataError: The validation set does not fit.
+            ValueError: The checkpoint is not one of a joint network.
+        """
+        config = self.config["calibrate"]
+        # The parser keeps the options as it read them; the object is made here.
+        options = self.config_init["calibrate"]["calibration"]
+        device = self.trainer.strategy.root_device
+        run_calibration(Path(config["ckpt_path"]), config["output"], self.datamodule, options, device)
+
 
 def _recipe(split: str, config: Namespace) -> Recipe:
     """Return how to make a source of a checked part of the config."""
@@ -341,8 +370,8 @@ def _one_line(error: BaseException) -> str:
     return last.removeprefix("ocrnet_pl.data.errors.DataError: ") if "Traceback" in str(error) else " ".join(lines)
 
 
-def run(words: list[str]) -> None:
-    """Run a subcommand; mistakes in configs and data end it with one line and a status that is not 0.
+def build(words: list[str]) -> OCRNetCLI:
+    """Build what a command line names; mistakes end the process with one line and a status that is not 0.
 
     Args:
         words: The command line, without the program's name.
@@ -360,7 +389,7 @@ def run(words: list[str]) -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     try:
         check_files(words)
-        cli = OCRNetCLI(
+        return OCRNetCLI(
             OCRNetTask,
             JointDataModule,
             save_config_callback=SaveConfig,
@@ -373,6 +402,21 @@ def run(words: list[str]) -> None:
         )
     except (ValueError, OSError, MisconfigurationException) as error:
         _fail(error)
+
+
+def run(words: list[str]) -> None:
+    """Run a subcommand; mistakes in configs and data end it with one line and a status that is not 0.
+
+    Args:
+        words: The command line, without the program's name.
+    """
+    cli = build(words)
+    if cli.subcommand == "calibrate":
+        try:
+            cli.calibrate()
+        except (ValueError, OSError) as error:
+            _fail(error)
+        return
     if cli.subcommand == "check":
         try:
             errors = cli.check_data()

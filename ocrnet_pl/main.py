@@ -11,6 +11,7 @@ SUBCOMMANDS = {
     "test": "evaluate a checkpoint on the test set",
     "predict": "write predictions for a folder of images",
     "check": "look for faults in the data",
+    "calibrate": "choose the fusion's settings on the validation set",
 }
 """What the command line does; the names are Lightning's, save that of the check."""
 
@@ -33,6 +34,7 @@ def overview() -> str:
             "  --KEY VALUE         any key of the config, such as --trainer.max_epochs 20 or --data.batch_size 8",
             "  --ckpt_path FILE    a checkpoint to evaluate, predict with, or continue from",
             "  --fix DIR           of check: write a corrected copy; also --output DIR and --limit N",
+            "  --output FILE       of calibrate: the new checkpoint; also --calibration.images N and .holdout false",
             "  --print_config      print the whole configuration with its defaults, and exit",
             "  --help              every key with its type and meaning",
             "",

@@ -23,6 +23,8 @@ from torchvision import tv_tensors
 
 IGNORE_INDEX = 255
 """The value of a pixel without a label in every semantic map."""
+FUSION_KEY = "fusion"
+"""Where a calibrated checkpoint keeps the settings of its post-processing."""
 
 
 def distinct_color(index: int) -> tuple[int, int, int]:
@@ -378,6 +380,7 @@ class Prediction:
         segments: The panoptic map's segments.
         image_id: The data set's own id.
         path: The image file.
+        certainty: float [H, W], the probability of each pixel's class; None but in raw predictions of both tasks.
     """
 
     boxes: Tensor
@@ -389,6 +392,7 @@ class Prediction:
     segments: list[Segment] = field(default_factory=list)
     image_id: int | str = 0
     path: str = ""
+    certainty: Tensor | None = None
 
     @property
     def masks(self) -> Tensor | None:
@@ -423,3 +427,11 @@ class PostProcess(nn.Module, ABC):
     @abstractmethod
     def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
         """Return one prediction per placement, raw and, with both tasks, fused."""
+
+    def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:  # noqa: B027
+        """Take over the calibrated settings of a checkpoint; what has none to calibrate ignores them.
+
+        Args:
+            settings: Plain values.
+            taxonomy: The categories that they name.
+        """

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -29,7 +30,7 @@ from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.ocrnet import ONE_WAY, DetectionFactory, NeckFactory, OCRNet, SegmentationFactory
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.optimizers import adjust_groups, parameter_groups, warmup_cosine
-from ocrnet_pl.structures import Batch, Output, PostProcess, Predictions, Taxonomy
+from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 
@@ -64,12 +65,11 @@ class EvaluationMetrics(nn.Module):
                 metrics.append(SegmentationMetric(taxonomy))
             if boxes and pixels:
                 metrics.append(PanopticMetric(taxonomy))
+                metrics.append(DetectionMetric(taxonomy, masks=True))
             return nn.ModuleList(metrics)
 
         self.raw = of_predictions()
         self.fused = of_predictions() if boxes and pixels else nn.ModuleList()
-        if boxes and pixels:
-            self.fused.append(DetectionMetric(taxonomy, masks=True))
 
     def update(self, predictions: Predictions, batch: Batch) -> None:
         """Take in one batch."""
@@ -285,3 +285,8 @@ class OCRNetTask(LightningModule):
         """Add what prediction needs besides the weights."""
         checkpoint["taxonomy"] = self.taxonomy.to_dict()
         checkpoint["input_size"] = list(self.network.input_size)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over calibrated settings of the fusion, unless training goes on, after which they do not hold."""
+        if FUSION_KEY in checkpoint and not (self._trainer and self._trainer.state.fn == TrainerFn.FITTING):
+            self.network.postprocess.load_settings(checkpoint[FUSION_KEY], self.taxonomy)

@@ -246,8 +246,13 @@ class JointDataModule(LightningDataModule):
         sampler = EvaluationSampler(folder, self.size, num_replicas=replicas, rank=rank, fill=False)
         return self._loader(dataset, sampler)
 
-    def _evaluation_loader(self, source: Source) -> BatchLoader:
-        replicas, rank = self._share()
+    def validation_sample(self, images: int) -> BatchLoader:
+        """Return a loader of at most so many validation images, spread evenly over the set, for one process."""
+        source = _given(self.val, "val")
+        return self._evaluation_loader(source, (-(-len(source) // images), 0))
+
+    def _evaluation_loader(self, source: Source, share: tuple[int, int] | None = None) -> BatchLoader:
+        replicas, rank = share or self._share()
         sampler = EvaluationSampler(source, self.size, num_replicas=replicas, rank=rank)
         dataset = PreparedDataset(source, self.size, frame=self.evaluate_at, tolerant=self.tolerant)
         return self._loader(dataset, sampler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
 from ocrnet_pl.models.split import TaskSplit
-from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
+from ocrnet_pl.structures import FUSION_KEY, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
 """Makes the neck from the encoder's channels and strides."""
@@ -200,7 +201,10 @@ class OCRNet(nn.Module):
 
         if not Path(path).is_file():
             raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        try:
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        except (UnpicklingError, EOFError, RuntimeError):
+            raise ValueError(f"checkpoint {str(path)!r}: it cannot be read; it is no checkpoint, or not whole") from None
         try:
             saved: dict[str, Any] = dict(checkpoint["hyper_parameters"])
             taxonomy = Taxonomy.from_dict(checkpoint["taxonomy"])
@@ -220,4 +224,6 @@ class OCRNet(nn.Module):
         prefix = "network."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         network.load_state_dict(state)
+        if FUSION_KEY in checkpoint:
+            network.postprocess.load_settings(checkpoint[FUSION_KEY], taxonomy)
         return network.eval()

@@ -1,0 +1,224 @@
+"""Lists where boxes and pixels contradict each other: the likely errors of the labels and of the network."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+
+from ocrnet_pl.callbacks.run import run_folder
+from ocrnet_pl.files import complete_file
+from ocrnet_pl.inference.disagreements import Disagreement, Finder
+from ocrnet_pl.metrics.sync import compute_on_first
+from ocrnet_pl.structures import Batch, Predictions, Sample, Taxonomy
+from ocrnet_pl.tracking import WandbTracker
+from ocrnet_pl.visualization import write_png
+
+COLUMNS = ("image", "kind", "category", "box", "score", "area", "labels")
+
+_TILE, _CAPTION, _COLUMNS = 160, 34, 4
+
+
+class _Entry(NamedTuple):
+    found: Disagreement
+    tile: Tensor
+    """uint8 [3, H, W]: the place as it looks, and with the pixels of the class."""
+
+
+class Disagreements(Callback):
+    """Writes ``disagreements.csv`` and a sheet of pictures, ``disagreements.png``, after validate, test and predict.
+
+    The rows are ranked by confidence times size. Where there are labels, ``labels`` says which side they are on;
+    where they contradict themselves as well (``neither``), or are on the side that looks wrong, look at them first.
+    W&B gets the same table. In training nothing is done.
+
+    Args:
+        enabled: False lists nothing.
+        rows: Rows at most.
+        pictures: Of the first rows.
+        finder: What counts as a contradiction.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(self, enabled: bool = True, rows: int = 200, pictures: int = 24, finder: Finder = Finder()) -> None:
+        if rows < 1 or pictures < 0:
+            raise ValueError("disagreements: rows must be at least 1 and pictures at least 0")
+        self.enabled = enabled
+        self.rows = rows
+        self.pictures = pictures
+        self.finder = finder
+        self._folder: Path | None = None
+        # The worst first, so that it can be replaced; the number decides between equals.
+        self._best: list[tuple[float, int, _Entry]] = []
+        self._number = itertools.count(0, -1)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learn the run's folder, on all processes."""
+        self._folder, self._best = None, []
+        if self.enabled and trainer.state.fn != TrainerFn.FITTING:
+            self._folder = run_folder(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the batch."""
+        self._look(pl_module, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the batch."""
+        self._look(pl_module, outputs, batch)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the batch."""
+        self._look(pl_module, outputs, batch)
+
+    def _look(self, pl_module: LightningModule, outputs: Any, batch: Any) -> None:
+        if self._folder is None or not isinstance(outputs, Predictions) or not isinstance(batch, Batch):
+            return
+        taxonomy = pl_module.taxonomy
+        assert isinstance(taxonomy, Taxonomy)
+        indices = {c.name: c.semantic for c in taxonomy.categories}
+        colors = {c.name: c.color for c in taxonomy.categories}
+        for prediction, truth in zip(outputs.raw, batch.truths, strict=True):
+            for found in self.finder(prediction, truth, taxonomy):
+                if len(self._best) == self.rows and found.rank <= self._best[0][0]:
+                    continue
+                assert prediction.semantic is not None
+                mine = prediction.semantic.cpu() == indices[found.category]
+                entry = (found.rank, next(self._number), _Entry(found, _tile(truth, mine, found, colors)))
+                if len(self._best) == self.rows:
+                    heapq.heapreplace(self._best, entry)
+                else:
+                    heapq.heappush(self._best, entry)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        self._finish(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        self._finish(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        self._finish(trainer)
+
+    def _finish(self, trainer: Trainer) -> None:
+        if self._folder is None:
+            return
+        own, self._best = [entry for _, _, entry in self._best], []
+        gathered: list[_Entry] = []
+        compute_on_first(own, lambda parts: gathered.extend(entry for part in parts for entry in part))
+        if not trainer.is_global_zero:
+            return
+        # By name among equals, so that the order does not depend on the number of processes.
+        gathered.sort(key=lambda entry: (-entry.found.rank, entry.found.image, entry.found.box))
+        gathered = gathered[: self.rows]
+        rows = [_row(entry.found) for entry in gathered]
+        with (
+            complete_file(self._folder / "disagreements.csv") as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(rows)
+        shown = gathered[: self.pictures]
+        if shown:
+            write_png(contact_sheet(shown), self._folder / "disagreements.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbTracker) and rows:
+                _track(logger, rows)
+
+
+def _track(logger: WandbTracker, rows: Sequence[Sequence[Any]]) -> None:
+    try:
+        import wandb
+
+        logger.experiment.log({"disagreements": wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])})
+    except Exception as error:  # Tracking must not stop a run.
+        rank_zero_warn(f"W&B could not take the table of disagreements: {error}")
+
+
+def _row(found: Disagreement) -> tuple[str | float, ...]:
+    box = " ".join(f"{value:.1f}" for value in found.box)
+    return found.image, found.kind, found.category, box, round(found.score, 4), round(found.area, 1), found.labels
+
+
+def _tile(truth: Sample, mine: Tensor, found: Disagreement, colors: dict[str, tuple[int, int, int]]) -> Tensor:
+    """Draw the place with its surroundings, and again with the pixels of the class."""
+    image = truth.image.detach().as_subclass(Tensor).cpu()
+    image = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
+    height, width = image.shape[-2:]
+    x1, y1, x2, y2 = found.box
+    # A square of twice the longer side.
+    half = max(x2 - x1, y2 - y1, 16.0)
+    left, top = max(0, int((x1 + x2) / 2 - half)), max(0, int((y1 + y2) / 2 - half))
+    right, bottom = min(width, int((x1 + x2) / 2 + half) + 1), min(height, int((y1 + y2) / 2 + half) + 1)
+    part = image[:, top:bottom, left:right]
+    color = torch.tensor(colors[found.category], dtype=torch.uint8)[:, None, None]
+    tinted = torch.where(mine[top:bottom, left:right], (part // 2 + color // 2), part)
+    scale = _TILE / max(right - left, bottom - top)
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    tile = Image.new("RGB", (2 * _TILE, _TILE), (255, 255, 255))
+    for place, content in enumerate((part, tinted)):
+        picture = to_pil_image(content.contiguous()).resize(size)
+        corners = [(x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale - 1, (y2 - top) * scale - 1]
+        corners[2:] = max(corners[0], corners[2]), max(corners[1], corners[3])
+        ImageDraw.Draw(picture).rectangle(corners, outline=(255, 255, 0))
+        tile.paste(picture, (place * _TILE, 0))
+    drawn: Tensor = pil_to_tensor(tile)
+    return drawn
+
+
+def contact_sheet(entries: Sequence[_Entry]) -> Tensor:
+    """Return one picture, uint8 [3, H, W], of all entries, row by row, each with its kind, class, score and labels."""
+    columns = min(_COLUMNS, len(entries))
+    rows = -(-len(entries) // columns)
+    gap = 8
+    cell = 2 * _TILE + gap, _TILE + _CAPTION + gap
+    page = Image.new("RGB", (columns * cell[0] + gap, rows * cell[1] + gap), (255, 255, 255))
+    draw = ImageDraw.Draw(page)
+    for number, (found, tile) in enumerate(entries):
+        x, y = gap + number % columns * cell[0], gap + number // columns * cell[1]
+        labels = f", labels: {found.labels}" if found.labels else ""
+        draw.text((x, y), f"{number + 1}. {found.kind}{labels}", fill=(0, 0, 0))
+        name = found.image if len(found.image) <= 26 else "…" + found.image[-25:]
+        draw.text((x, y + _CAPTION // 2), f"{found.category} {found.score:.2f}  {name}", fill=(90, 90, 90))
+        page.paste(to_pil_image(tile), (x, y + _CAPTION))
+    drawn: Tensor = pil_to_tensor(page)
+    return drawn

@@ -1,0 +1,72 @@
+"""What a network found on labelled images, kept small enough to be fused again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from ocrnet_pl.inference.decode import Decode, Detections
+from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
+from ocrnet_pl.inference.pixels import SemanticMap
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.structures import Batch, Placement, Sample
+
+
+@dataclass(frozen=True)
+class Collected:
+    """One image.
+
+    Attributes:
+        detections: After suppression, in the frame of the truth.
+        logits: float16 [S, h, w], over the padded input.
+        stride: Input pixels a logit.
+        placement: Where the truth's frame lies in the input.
+        truth: The labels; its image is empty.
+    """
+
+    detections: Detections
+    logits: Tensor
+    stride: int
+    placement: Placement
+    truth: Sample
+
+    def semantic(self) -> SemanticMap:
+        """Return the class probabilities in the frame of the truth."""
+        return SemanticMap.of(maps_to_original(self.logits.float(), self.stride, self.placement).softmax(0))
+
+
+@torch.inference_mode()
+def collect(network: OCRNet, decode: Decode, batches: Iterable[Batch], limit: int) -> Iterator[Collected]:
+    """Run the network once over labelled images.
+
+    Args:
+        network: In evaluation mode, with both decoders.
+        decode: Makes the boxes.
+        batches: With truths.
+        limit: Images at most.
+
+    Yields:
+        One image after the other, on the CPU.
+    """
+    count = 0
+    for batch in batches:
+        output = network(batch.images.to(network.mean.device))
+        assert output.detection is not None and output.semantic is not None
+        found = decode(output.detection, batch.placements[0].input_size)
+        for row, truth in enumerate(batch.truths):
+            if count == limit:
+                return
+            count += 1
+            boxes, scores, labels = (part.cpu() for part in found[row])
+            placement = batch.placements[row]
+            yield Collected(
+                Detections(boxes_to_original(boxes, placement), scores, labels),
+                output.semantic[row].to(torch.float16).cpu(),
+                output.stride,
+                placement,
+                truth.replace(image=tv_tensors.Image(torch.empty((0, *truth.size), dtype=torch.uint8))),
+            )

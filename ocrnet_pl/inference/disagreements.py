@@ -1,0 +1,218 @@
+"""Where the two decoders contradict each other: boxes without pixels, and pixels without a box."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ocrnet_pl.data.opencv import opencv
+from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
+
+BOX_WITHOUT_PIXELS = "box without pixels"
+PIXELS_WITHOUT_BOX = "pixels without a box"
+
+_FEW = 0.1
+"""A box of whose area its class has a smaller share is without pixels."""
+_MATCH = 0.5
+"""IoU from which a labelled box is the predicted one, and share from which a region counts as labelled."""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One contradiction.
+
+    Attributes:
+        image: The image's path, or its id where it has none.
+        kind: :data:`BOX_WITHOUT_PIXELS` or :data:`PIXELS_WITHOUT_BOX`.
+        category: Name of the class.
+        box: (x1, y1, x2, y2) in pixels: the box, or the bounds of the region.
+        score: Of the box, or the mean probability of the region's pixels, 0 to 1.
+        area: Pixels of the box or of the region.
+        labels: Which side the labels are on: "box", "pixels", or "neither" where labelled boxes and labelled pixels
+            contradict each other as well; empty where the class is not labelled.
+    """
+
+    image: str
+    kind: str
+    category: str
+    box: tuple[float, float, float, float]
+    score: float
+    area: float
+    labels: str
+
+    @property
+    def rank(self) -> float:
+        """Confidence times size, the size being the side of a square of the same area."""
+        return self.score * math.sqrt(self.area)
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Finds contradictions in a raw prediction.
+
+    Attributes:
+        box_score: A box scored as high is confident that something is there, 0 to 1.
+        cover_score: A box scored as high explains the pixels inside it, 0 to 1.
+        certainty: A pixel's probability from which it is confident, 0 to 1.
+        min_area: Pixels of the smallest region that counts; slivers of a width under three pixels never do.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    box_score: float = 0.5
+    cover_score: float = 0.2
+    certainty: float = 0.7
+    min_area: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("box_score", "cover_score", "certainty"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"disagreements.{name}: expected 0 to 1, got {getattr(self, name)}")
+        if self.min_area < 1:
+            raise ValueError(f"disagreements.min_area: expected at least 1, got {self.min_area}")
+
+    def __call__(self, prediction: Prediction, truth: Sample, taxonomy: Taxonomy) -> list[Disagreement]:
+        """Return the contradictions of one image.
+
+        Args:
+            prediction: Raw, with a semantic map; without one there is nothing to contradict.
+            truth: The labels, in the same frame; classes without labels are left undecided. What mostly lies on pixels
+                that were left without labels on purpose, such as the padding, is left out.
+            taxonomy: Relates detection to segmentation classes.
+        """
+        if prediction.semantic is None or prediction.certainty is None:
+            return []
+        name = truth.path or str(truth.image_id)
+        labels = _Labels(truth)
+        semantic = prediction.semantic.cpu().numpy()
+        certain = (prediction.certainty >= self.certainty).cpu().numpy()
+        certainty = prediction.certainty.float().cpu().numpy()
+        boxes, scores = prediction.boxes.cpu().numpy(), prediction.scores.cpu().numpy()
+        classes = prediction.labels.cpu().numpy()
+        found: list[Disagreement] = []
+        for detection, category in enumerate(taxonomy.detection_categories):
+            own = category.semantic
+            if own is None:
+                continue
+            mine = semantic == own
+            for row in np.flatnonzero((classes == detection) & (scores >= self.box_score)).tolist():
+                box = boxes[row]
+                inside = _inside(mine, box)
+                if not inside.size or inside.mean() >= _FEW or labels.ignored(_bounds(box)):
+                    continue
+                side = labels.of_box(box, detection, own)
+                area = float((box[2] - box[0]) * (box[3] - box[1]))
+                corners = _corners(box)
+                score = float(scores[row])
+                found.append(Disagreement(name, BOX_WITHOUT_PIXELS, category.name, corners, score, area, side))
+            open_pixels = (mine & certain).astype(np.uint8)
+            for box in boxes[(classes == detection) & (scores >= self.cover_score)]:
+                _inside(open_pixels, box)[...] = 0
+            for region, bounds in self._regions(open_pixels):
+                if labels.ignored(bounds, region):
+                    continue
+                x, y, width, height = bounds
+                score = float(certainty[y : y + height, x : x + width][region].mean())
+                side = labels.of_region(region, bounds, detection, own)
+                corners = (float(x), float(y), float(x + width), float(y + height))
+                area = float(region.sum())
+                found.append(Disagreement(name, PIXELS_WITHOUT_BOX, category.name, corners, score, area, side))
+        return found
+
+    def _regions(self, pixels: NDArray[np.uint8]) -> list[tuple[NDArray[np.bool_], tuple[int, int, int, int]]]:
+        """Return the connected regions, each as a mask within its bounds (x, y, width, height)."""
+        cv2 = opencv()
+        if not pixels.any():
+            return []
+        # Edges of objects stick out of their boxes by a pixel or two.
+        opened = cv2.morphologyEx(pixels, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        count, numbers, statistics, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+        regions = []
+        for number in range(1, count):
+            x, y, width, height, area = (int(value) for value in statistics[number])
+            if area >= self.min_area:
+                regions.append((numbers[y : y + height, x : x + width] == number, (x, y, width, height)))
+        return regions
+
+
+class _Labels:
+    """Says which side an image's labels are on."""
+
+    def __init__(self, truth: Sample) -> None:
+        self.boxes = np.asarray(truth.boxes.as_subclass(Tensor), dtype=np.float64).reshape(-1, 4)
+        self.classes = truth.labels.numpy()
+        self.crowd = truth.crowd.numpy()
+        self.semantic = None if truth.semantic is None else np.asarray(truth.semantic.as_subclass(Tensor))
+        self.supervision = truth.supervision
+
+    def _known(self, detection: int, semantic: int) -> bool:
+        of_boxes = bool(self.supervision.detection[detection])
+        return of_boxes and bool(self.supervision.semantic[semantic]) and self.semantic is not None
+
+    def ignored(self, bounds: tuple[int, int, int, int], region: NDArray[np.bool_] | None = None) -> bool:
+        """Return whether most of a region (of a box, without one) was left without labels on purpose."""
+        x, y, width, height = bounds
+        if self.semantic is None or not self.supervision.semantic.any():
+            return False
+        true = self.semantic[y : y + height, x : x + width]
+        true = true if region is None else true[region]
+        return bool(true.size) and bool((true == IGNORE_INDEX).mean() > _MATCH)
+
+    def of_box(self, box: NDArray[Any], detection: int, semantic: int) -> str:
+        if self.semantic is None or not self._known(detection, semantic):
+            return ""
+        inside = _inside(self.semantic, box)
+        theirs = self.boxes[(self.classes == detection) & ~self.crowd]
+        return _side(_best_iou(box, theirs) >= _MATCH, bool((inside == semantic).mean() >= _FEW), BOX_WITHOUT_PIXELS)
+
+    def of_region(
+        self, region: NDArray[np.bool_], bounds: tuple[int, int, int, int], detection: int, semantic: int
+    ) -> str:
+        if self.semantic is None or not self._known(detection, semantic):
+            return ""
+        x, y, width, height = bounds
+        true = self.semantic[y : y + height, x : x + width][region]
+        covered = np.zeros_like(region)
+        for x1, y1, x2, y2 in self.boxes[self.classes == detection]:
+            _inside(covered, np.array((x1 - x, y1 - y, x2 - x, y2 - y)))[...] = True
+        boxed = bool(covered[region].mean() >= _MATCH)
+        return _side(boxed, bool((true == semantic).mean() >= _MATCH), PIXELS_WITHOUT_BOX)
+
+
+def _side(boxed: bool, drawn: bool, kind: str) -> str:
+    """Say which decoder the labels are with, given whether they have a box and pixels there."""
+    if boxed != drawn:
+        return "neither"
+    # Something is there: whoever found it is right.
+    return "box" if boxed == (kind == BOX_WITHOUT_PIXELS) else "pixels"
+
+
+def _inside(plane: NDArray[Any], box: NDArray[Any]) -> NDArray[Any]:
+    """Return the view of the pixels whose centre lies in the box."""
+    x, y, width, height = _bounds(box)
+    return plane[y : y + height, x : x + width]
+
+
+def _bounds(box: NDArray[Any]) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = (max(0, math.ceil(value - 0.5)) for value in box.tolist())
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def _corners(box: NDArray[Any]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2
+
+
+def _best_iou(box: NDArray[Any], others: NDArray[Any]) -> float:
+    from torchvision.ops import box_iou
+
+    if not len(others):
+        return 0.0
+    return float(box_iou(torch.as_tensor(box[None]).double(), torch.as_tensor(others).double()).max())

@@ -1,0 +1,79 @@
+"""The numbers that fusion works with, and which classes it leaves alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ocrnet_pl.structures import Taxonomy
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """How boxes and pixels are merged.
+
+    Attributes:
+        mask_threshold: Boxes of a lower score stay out of the panoptic map, 0 to 1.
+        spread: Width of the pixel's Gaussian place prior, in half box sides; small values keep touching objects apart.
+        claim: How much a box of score 1 raises its class at its centre, as a factor on the probability.
+        rescore: Exponent of the pixel agreement in the fused score, 0 to 1.
+        refine: How far fused box sides move towards their pixels' bounds, 0 to 1.
+        min_fill: A box that owns less of its area stays out of the panoptic map, 0 to 1.
+        min_stuff_area: Stuff regions of fewer pixels are left void.
+        raw_boxes: Names of the categories whose boxes and scores stay as they were detected.
+        raw_pixels: Names of the categories whose pixels are neither taken nor given away.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    mask_threshold: float = 0.3
+    spread: float = 1.5
+    claim: float = 0.25
+    rescore: float = 0.3
+    refine: float = 0.3
+    min_fill: float = 0.2
+    min_stuff_area: int = 64
+    raw_boxes: tuple[str, ...] = ()
+    raw_pixels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("mask_threshold", "rescore", "refine", "min_fill"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"postprocess.{name}: expected 0 to 1, got {value}")
+        if not (self.spread > 0 and math.isfinite(self.spread)):
+            raise ValueError(f"postprocess.spread: expected a positive number, got {self.spread}")
+        if not (self.claim >= 0 and math.isfinite(self.claim)):
+            raise ValueError(f"postprocess.claim: expected a number of at least 0, got {self.claim}")
+        if self.min_stuff_area < 0:
+            raise ValueError(f"postprocess.min_stuff_area: expected at least 0, got {self.min_stuff_area}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers and lists, for a checkpoint or JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], taxonomy: Taxonomy) -> FusionSettings:
+        """Rebuild settings from :meth:`to_dict`.
+
+        Args:
+            data: The plain values; what is missing takes its default.
+            taxonomy: The categories that the names must be of.
+
+        Raises:
+            ValueError: A key or a category is unknown, or a number is out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        for key in data:
+            if key not in known:
+                raise ValueError(f"checkpoint: fusion setting {key!r} is unknown; it was written by a newer version")
+        names = {category.name for category in taxonomy.categories}
+        lists = {key: tuple(data.get(key, ())) for key in ("raw_boxes", "raw_pixels")}
+        for key, chosen in lists.items():
+            for name in chosen:
+                if name not in names:
+                    raise ValueError(f"checkpoint: fusion setting {key} names {name!r}, which is no category")
+        return cls(**{**data, **lists})
