@@ -11,8 +11,9 @@ SUBCOMMANDS = {
     "test": "evaluate a checkpoint on the test set",
     "predict": "write predictions for a folder of images",
     "check": "look for faults in the data",
+    "joint-report": "train the joint network and its single-task twins and compare them",
 }
-"""What the command line does; the names are Lightning's, save that of the check."""
+"""What the command line does; the names are Lightning's, save those of the check and the report."""
 
 
 def overview() -> str:
@@ -33,6 +34,7 @@ def overview() -> str:
             "  --KEY VALUE         any key of the config, such as --trainer.max_epochs 20 or --data.batch_size 8",
             "  --ckpt_path FILE    a checkpoint to evaluate, predict with, or continue from",
             "  --fix DIR           of check: write a corrected copy; also --output DIR and --limit N",
+            "  --seeds 0 1 2       of joint-report: train with each of them; also --output DIR",
             "  --print_config      print the whole configuration with its defaults, and exit",
             "  --help              every key with its type and meaning",
             "",
