@@ -36,7 +36,7 @@ data:
     init_args: {length: 8, seed: 1, size: 64}
   val:
     class_path: SyntheticSource
-    init_args: {length: 3, seed: 2, size: 64}
+    init_args: {length: 4, seed: 2, size: 64}
   size: 64
   scales: [1.0]
   batch_size: 4
@@ -119,8 +119,8 @@ def test_the_page_needs_no_other_file_and_shows_curves_and_pictures(report: Path
     outline.feed(html)
     assert outline.open == []
     sources = [attributes["src"] or "" for tag, attributes in outline.tags if tag == "img"]
-    # The curves, and the three validation images as both draw them.
-    assert len(sources) == 1 + 3 * 2
+    # The curves, and the four validation images as both draw them.
+    assert len(sources) == 1 + 4 * 2
     assert all(source.startswith("data:image/") for source in sources)
     assert not any(tag in ("link", "script") for tag, _ in outline.tags)
     assert "There is one seed, so there is no interval" in html

@@ -119,7 +119,7 @@ class Summary(Callback):
             "steps": trainer.global_step,
             "time_s": round(time.perf_counter() - self._start, 2),
             "images_per_s": round(self._throughput.images_per_s, 2),
-            "peak_memory_mb": _peak_memory(),
+            "peak_memory_mb": peak_memory_mb(),
             "seed": None if seed is None else int(seed),
             "skipped": len(skipped),
             "skipped_files": skipped,
@@ -129,8 +129,8 @@ class Summary(Callback):
         write_json(self._folder / "summary.json", content)
 
 
-def _peak_memory() -> dict[str, float | None]:
-    """Return the most memory that this process has had, in MiB."""
+def peak_memory_mb() -> dict[str, float | None]:
+    """Return the most memory that this process has had, in MiB: ``ram``, and ``gpu`` where there is one."""
     import torch
 
     gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None

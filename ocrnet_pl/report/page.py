@@ -115,7 +115,8 @@ def _curves(page: Path, seeds: Sequence[Seed], folders: Mapping[tuple[int, str],
     if not draw_curves({name: [folders[seed.seed, name] for seed in seeds] for name in names}, png):
         return '<p class="soft">The runs logged no figures.</p>'
     with Image.open(png) as image:
-        return f'<div class="card"><img alt="curves" style="max-width:100%" src="{as_data_url(image.convert("RGB"))}"></div>'
+        source = as_data_url(image.convert("RGB"))
+    return f'<div class="card"><img alt="curves" style="max-width:100%" src="{source}"></div>'
 
 
 def _pictures(joint: Path, twins: Path) -> Iterator[str]:

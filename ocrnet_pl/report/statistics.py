@@ -16,12 +16,12 @@ class Difference(NamedTuple):
     Attributes:
         mean: First minus second, over the pairs.
         half: Half of the interval's width; None with one pair, which says nothing about the spread.
-        count: Pairs.
+        pairs: How many.
     """
 
     mean: float
     half: float | None
-    count: int
+    pairs: int
 
     @property
     def is_clear(self) -> bool:
