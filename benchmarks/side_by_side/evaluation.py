@@ -23,8 +23,15 @@ _SHOWN = ("map", "map_50", "map_75", "mask_map", "miou", "pixel_accuracy", "pq")
 
 
 @torch.inference_mode()
-def evaluate(predict: Predict, data: JointDataModule, device: torch.device) -> dict[str, float]:
-    """Return the figures of the validation set; those of a task that the model lacks are absent."""
+def evaluate(predict: Predict, detects: bool, data: JointDataModule, device: torch.device) -> dict[str, float]:
+    """Return the figures of the validation set; those of a task that the model lacks are absent.
+
+    Args:
+        predict: The model.
+        detects: Whether it is one for boxes; none found then count as zero.
+        data: Gives the validation set.
+        device: Of the model.
+    """
     metrics = {
         "boxes": DetectionMetric(data.taxonomy, per_class=False),
         "masks": DetectionMetric(data.taxonomy, masks=True, per_class=False),
@@ -35,8 +42,7 @@ def evaluate(predict: Predict, data: JointDataModule, device: torch.device) -> d
     for batch in data.val_dataloader():
         found = predict(batch.images.to(device))
         has = {
-            # A model without boxes would score zero for them.
-            "boxes": any(len(prediction.boxes) for prediction in found),
+            "boxes": detects,
             "masks": found[0].instances is not None,
             "pixels": found[0].semantic is not None,
             "panoptic": found[0].panoptic is not None,

@@ -14,7 +14,7 @@ from ocrnet_pl.files import write_json
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.structures import Taxonomy
 from side_by_side import detectors, segmenters
-from side_by_side.base import Peer
+from side_by_side.base import Peer, PixelPeer
 from side_by_side.evaluation import Predict, evaluate, latency_ms
 from side_by_side.joint import JointPredictor, train_joint
 from side_by_side.settings import DilatedEncoder, HalfDilatedEncoder, Settings
@@ -75,7 +75,8 @@ def run_one(name: str, settings: Settings, folder: Path) -> None:
         modules, result = _train_peer(name, settings, device)
         predict = modules.predict
     modules.eval()
-    result |= evaluate(predict, data, device)
+    lacks_boxes = isinstance(modules, PixelPeer) or getattr(modules, "detection", True) is None
+    result |= evaluate(predict, not lacks_boxes, data, device)
     result |= {
         "name": name,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
