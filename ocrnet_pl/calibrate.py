@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,9 +61,10 @@ def run_calibration(
         raise DataError(f"data.val: its categories are not those of {str(checkpoint)!r}; give the config of training")
     loader = data.validation_sample(options.images)
     network.to(device)
+    assert isinstance(loader.sampler, Sized)
     # On the error stream, so that what is printed on the other can be piped on.
     with Progress(console=Console(file=sys.stderr), transient=True) as progress:
-        looked = progress.add_task("Predicting", total=len(loader.dataset))
+        looked = progress.add_task("Predicting", total=len(loader.sampler))
         items = []
         for item in collect(network, fusion.decode, loader, options.images):
             items.append(item)

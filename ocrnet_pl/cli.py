@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -59,6 +59,8 @@ from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.check import Recipe, run_check
 from ocrnet_pl.inference.calibration import Calibration
 from ocrnet_pl.main import SUBCOMMANDS
+from ocrnet_pl.report.joint import run_joint_report
+from ocrnet_pl.report.runs import RunError
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.task import OCRNetTask
 
@@ -69,6 +71,10 @@ EXIT_ERROR, EXIT_USAGE, EXIT_SKIPPED, EXIT_TERMINATED = 1, 2, 3, 143
 """The data or the setup is wrong; the command line or config is; predict left files out; the run was terminated."""
 
 MONITOR = "val/score"
+
+_CHECK, _REPORT, _CALIBRATE = "check", "joint-report", "calibrate"
+_WITHOUT_TRAINER = (_CHECK, _REPORT)
+"""Subcommands that build neither network nor trainer in this process."""
 
 _SETTINGS: dict[str, dict[str, Any]] = {
     # The results' table replaces Lightning's, which would list every class.
@@ -148,29 +154,34 @@ class OCRNetCLI(LightningCLI):
         }
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
-        """Add the check of the data beside what the trainer does; it takes the same configs."""
+        """Add the project's own commands beside what the trainer does; they take the same configs."""
         super()._add_subcommands(parser, **kwargs)
-        own = self.init_parser(description=f"{SUBCOMMANDS['check']}.")
-        self._add_arguments(own)
+        own = self._add_command(parser, _CHECK)
         own.add_argument(
             "--output", type=Path | None, default=None, help="Folder of the report; by default runs/NAME/check."
         )
         own.add_argument("--fix", type=Path | None, default=None, help="New folder for a corrected COCO copy.")
         own.add_argument("--limit", type=PositiveInt | None, default=None, help="Look at so many images of each split.")
-        self._subcommand_parsers["check"] = own
-        self._subcommand_method_arguments["check"] = []
-        action: Any = parser._subcommands_action
-        action.add_subcommand("check", own, help=SUBCOMMANDS["check"])
-        own = self.init_parser(description=f"{SUBCOMMANDS['calibrate']}.")
-        self._add_arguments(own)
+        own = self._add_command(parser, _REPORT)
+        own.add_argument(
+            "--output", type=Path | None, default=None, help="Folder of report and runs; by default runs/NAME/joint."
+        )
+        own.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0, 1, 2], help="Train with each of these.")
+        own = self._add_command(parser, _CALIBRATE)
         own.add_argument("--ckpt_path", type=str | None, default=None, help="The checkpoint to calibrate.")
         own.add_argument(
             "--output", type=Path | None, default=None, help="The new checkpoint; by default NAME-calibrated.ckpt."
         )
         own.add_class_arguments(Calibration, "calibration")
-        self._subcommand_parsers["calibrate"] = own
-        self._subcommand_method_arguments["calibrate"] = []
-        action.add_subcommand("calibrate", own, help=SUBCOMMANDS["calibrate"])
+
+    def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
+        own = self.init_parser(description=f"{SUBCOMMANDS[name]}.")
+        self._add_arguments(own)
+        self._subcommand_parsers[name] = own
+        self._subcommand_method_arguments[name] = []
+        action: Any = parser._subcommands_action
+        action.add_subcommand(name, own, help=SUBCOMMANDS[name])
+        return own
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's name, the links from data to model, and the callbacks."""
@@ -224,13 +235,16 @@ class OCRNetCLI(LightningCLI):
         )
 
     def _set_seed(self) -> None:
-        """Seed what is random; the check of the data is not."""
-        if self.subcommand != "check":
+        """Seed what is random here."""
+        if self.subcommand not in _WITHOUT_TRAINER:
             super()._set_seed()
 
     def instantiate_classes(self) -> None:
-        """Build data, network and trainer; to check the data, the sources alone are built, later and one by one."""
-        if self.subcommand != "check":
+        """Build data, network and trainer, for the subcommands that have a use for them here.
+
+        To check the data, the sources alone are built, later and one by one; the report's runs are other processes.
+        """
+        if self.subcommand not in _WITHOUT_TRAINER:
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -259,7 +273,7 @@ class OCRNetCLI(LightningCLI):
             for split in ("train", "val", "test"):
                 _start_paths(config["data"].get(split), config["data"]["root"])
         path = config.get("ckpt_path")
-        if self.config["subcommand"] == "calibrate" and not path:
+        if self.config["subcommand"] == _CALIBRATE and not path:
             raise ValueError("ckpt_path: give the checkpoint to calibrate with --ckpt_path FILE")
         if self.config["subcommand"] == "fit" or not path:
             return
@@ -296,7 +310,7 @@ class OCRNetCLI(LightningCLI):
         Raises:
             DataError: There is no source, or the copy cannot be written.
         """
-        config = self.config["check"]
+        config = self.config[_CHECK]
         data = config["data"]
         recipes = {name: _recipe(name, data[name]) for name in ("train", "val", "test") if data.get(name) is not None}
         if not recipes:
@@ -320,11 +334,30 @@ class OCRNetCLI(LightningCLI):
             DataError: The validation set does not fit.
             ValueError: The checkpoint is not one of a joint network.
         """
-        config = self.config["calibrate"]
+        config = self.config[_CALIBRATE]
         # The parser keeps the options as it read them; the object is made here.
-        options = self.config_init["calibrate"]["calibration"]
+        options = self.config_init[_CALIBRATE]["calibration"]
         device = self.trainer.strategy.root_device
         run_calibration(Path(config["ckpt_path"]), config["output"], self.datamodule, options, device)
+
+    def report(self) -> None:
+        """Train the joint network and its twins, and write the joint report.
+
+        Raises:
+            ValueError: The config lacks one of the two tasks, or the output folder holds other runs.
+            RunError: A run failed.
+        """
+        config = self.config[_REPORT]
+        for task in ("detection", "segmentation"):
+            if config["model"][task] is None:
+                raise ValueError(f"model.{task} is null: the report compares a network of both tasks with its twins")
+        output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "joint")
+        seeds, title = config["seeds"], config["name"]
+        shared = config.clone()
+        for key in ("output", "seeds", "config"):
+            shared.pop(key, None)
+        text = self._parser(_REPORT).dump(shared, skip_none=False, skip_validation=True)
+        run_joint_report(text, seeds, output, title)
 
 
 def _recipe(split: str, config: Namespace) -> Recipe:
@@ -411,13 +444,19 @@ def run(words: list[str]) -> None:
         words: The command line, without the program's name.
     """
     cli = build(words)
-    if cli.subcommand == "calibrate":
+    if cli.subcommand == _CALIBRATE:
         try:
             cli.calibrate()
         except (ValueError, OSError) as error:
             _fail(error)
         return
-    if cli.subcommand == "check":
+    if cli.subcommand == _REPORT:
+        try:
+            cli.report()
+        except (ValueError, OSError, RunError) as error:
+            _fail(error)
+        return
+    if cli.subcommand == _CHECK:
         try:
             errors = cli.check_data()
         except (DataError, MisconfigurationException, OSError) as error:

@@ -12,8 +12,9 @@ SUBCOMMANDS = {
     "predict": "write predictions for a folder of images",
     "check": "look for faults in the data",
     "calibrate": "choose the fusion's settings on the validation set",
+    "joint-report": "train the joint network and its single-task twins and compare them",
 }
-"""What the command line does; the names are Lightning's, save that of the check."""
+"""What the command line does; the names are Lightning's, save those of the check, the calibration and the report."""
 
 
 def overview() -> str:
@@ -35,6 +36,7 @@ def overview() -> str:
             "  --ckpt_path FILE    a checkpoint to evaluate, predict with, or continue from",
             "  --fix DIR           of check: write a corrected copy; also --output DIR and --limit N",
             "  --output FILE       of calibrate: the new checkpoint; also --calibration.images N and .holdout false",
+            "  --seeds 0 1 2       of joint-report: train with each of them; also --output DIR",
             "  --print_config      print the whole configuration with its defaults, and exit",
             "  --help              every key with its type and meaning",
             "",

@@ -87,11 +87,11 @@ def plot_curves(metrics_csv: str | os.PathLike[str], png: str | os.PathLike[str]
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = _figure(4.6 * columns, 3.4 * rows)
+    figure = new_figure(4.6 * columns, 3.4 * rows)
     for position, (title, curves) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, position)
         _draw_curves(axes, title, curves)
-    _save(figure, png)
+    save_figure(figure, png)
     return True
 
 
@@ -106,7 +106,7 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], png: str | os.PathLi
     counts = confusion.double().cpu()
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     size = min(14.0, 3.2 + 0.5 * len(names))
-    figure = _figure(size + 1, size)
+    figure = new_figure(size + 1, size)
     axes = figure.add_subplot()
     drawn = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     figure.colorbar(drawn, ax=axes, fraction=0.046, label="share of the true class")
@@ -122,7 +122,7 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], png: str | os.PathLi
                 share = float(shares[row, column])
                 color = "white" if share > 0.6 else "#202124"
                 axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color, fontsize=9)
-    _save(figure, png)
+    save_figure(figure, png)
 
 
 def _draw_curves(axes: Axes, title: str, curves: dict[str, tuple[Series, str]]) -> None:
@@ -134,16 +134,22 @@ def _draw_curves(axes: Axes, title: str, curves: dict[str, tuple[Series, str]]) 
             steps, values, style, label=label, color=colors.get(name), marker="o" if len(steps) < 20 else None, ms=3
         )
         colors.setdefault(name, line.get_color())
-    axes.set_title(title, fontsize=11, loc="left")
-    axes.set_xlabel("step", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    style_axes(axes, title, "step")
     if any(curves):
         axes.legend(fontsize=8, frameon=False)
 
 
-def _figure(width: float, height: float) -> Figure:
+def style_axes(axes: Axes, title: str, x_label: str) -> None:
+    """Give axes the look of all plots: a title on the left, a light grid, no frame."""
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches."""
     # Not pyplot: that would keep figures alive and look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -153,6 +159,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, png: str | os.PathLike[str]) -> None:
+def save_figure(figure: Figure, png: str | os.PathLike[str]) -> None:
+    """Write a figure as a PNG, which appears under its name only when complete."""
     with complete_file(png) as unfinished:
         figure.savefig(unfinished, format="png", dpi=120)

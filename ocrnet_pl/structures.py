@@ -428,7 +428,7 @@ class PostProcess(nn.Module, ABC):
     def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
         """Return one prediction per placement, raw and, with both tasks, fused."""
 
-    def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:  # noqa: B027
+    def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
         """Take over the calibrated settings of a checkpoint; what has none to calibrate ignores them.
 
         Args:

@@ -119,7 +119,7 @@ class Disagreements(Callback):
                 if len(self._best) == self.rows and found.rank <= self._best[0][0]:
                     continue
                 assert prediction.semantic is not None
-                mine = prediction.semantic.cpu() == indices[found.category]
+                mine = prediction.semantic.cpu().eq(indices[found.category])
                 entry = (found.rank, next(self._number), _Entry(found, _tile(truth, mine, found, colors)))
                 if len(self._best) == self.rows:
                     heapq.heapreplace(self._best, entry)

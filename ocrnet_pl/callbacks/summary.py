@@ -28,8 +28,9 @@ class Summary(Callback):
 
     The file holds: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished`` or ``interrupted``),
     ``last`` and ``best`` (figures by their logged names), ``best_checkpoint`` (for validate and test: the one that was
-    evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``seed``, ``versions``, ``skipped`` (the number of
-    files that could not be read) and ``skipped_files`` (the reason by file).
+    evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``peak_memory_mb`` (``ram`` of this process
+    and ``gpu``, null without one), ``seed``, ``versions``, ``skipped`` (the number of files that could not be read) and
+    ``skipped_files`` (the reason by file).
 
     Args:
         throughput: Measures the images a second.
@@ -118,6 +119,7 @@ class Summary(Callback):
             "steps": trainer.global_step,
             "time_s": round(time.perf_counter() - self._start, 2),
             "images_per_s": round(self._throughput.images_per_s, 2),
+            "peak_memory_mb": peak_memory_mb(),
             "seed": None if seed is None else int(seed),
             "skipped": len(skipped),
             "skipped_files": skipped,
@@ -125,6 +127,18 @@ class Summary(Callback):
             | {package: metadata.version(package) for package in _PACKAGES},
         }
         write_json(self._folder / "summary.json", content)
+
+
+def peak_memory_mb() -> dict[str, float | None]:
+    """Return the most memory that this process has had, in MiB: ``ram``, and ``gpu`` where there is one."""
+    import torch
+
+    gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+    status = Path("/proc/self/status")
+    # Not the resource module's: that begins at what the process had that started this one.
+    lines = status.read_text().splitlines() if status.is_file() else []
+    ram = next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:")), None)
+    return {"ram": None if ram is None else round(ram, 1), "gpu": None if gpu is None else round(gpu, 1)}
 
 
 def _skipped(trainer: Trainer) -> dict[str, str]:

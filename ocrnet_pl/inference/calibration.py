@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ocrnet_pl.inference.collected import Collected
 from ocrnet_pl.inference.fusion import Corrected, FusionPostProcess
 from ocrnet_pl.inference.heuristic import HeuristicMerge
@@ -157,7 +160,8 @@ class Calibrator:
         self.options = options or Calibration()
         self.progress = progress
         self._heuristic = heuristic or HeuristicMerge()
-        chosen, held = list(range(len(items))), []
+        chosen = list(range(len(items)))
+        held: list[int] = []
         if self.options.holdout:
             chosen, held = split_in_two([item.truth.image_id for item in items], self.options.seed)
         self._groups = {"chosen": chosen} | ({"held out": held} if held else {})
@@ -192,7 +196,8 @@ class Calibrator:
                     self.progress()
                     if value == getattr(best, name):
                         continue
-                    trial = replace(best, **{name: value})
+                    change: dict[str, Any] = {name: value}
+                    trial = replace(best, **change)
                     again = corrected if name in _PANOPTIC else self._correct(trial)
                     # Without its panoptic map where nobody looks at it.
                     shown = self._panoptic(trial, again) if "pq" in kinds else [part.prediction for part in again]
@@ -262,9 +267,7 @@ def _with(settings: FusionSettings) -> FusionPostProcess:
     return fusion
 
 
-def _labels(item: Collected) -> Any:
-    import torch
-
+def _labels(item: Collected) -> Tensor:
     return item.semantic().labels.to(torch.uint8)
 
 

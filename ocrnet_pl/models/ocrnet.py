@@ -204,7 +204,7 @@ class OCRNet(nn.Module):
         try:
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
         except (UnpicklingError, EOFError, RuntimeError):
-            raise ValueError(f"checkpoint {str(path)!r}: it cannot be read; it is no checkpoint, or not whole") from None
+            raise ValueError(f"checkpoint {str(path)!r}: unreadable; it is no checkpoint, or not whole") from None
         try:
             saved: dict[str, Any] = dict(checkpoint["hyper_parameters"])
             taxonomy = Taxonomy.from_dict(checkpoint["taxonomy"])

@@ -1,0 +1,96 @@
+"""This project's network, trained by its own command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.structures import Placement, Prediction
+from side_by_side.settings import Settings
+
+_PROBE_STEPS = 30
+
+
+class JointPredictor:
+    """Predicts with a trained network, fused where it has both tasks.
+
+    Args:
+        network: In evaluation mode.
+    """
+
+    def __init__(self, network: OCRNet) -> None:
+        self.network = network
+
+    def __call__(self, images: Tensor) -> list[Prediction]:
+        """Return the predictions for uint8 images [B, C, H, W]."""
+        size = (images.shape[-2], images.shape[-1])
+        placements = [Placement.identity(size)] * len(images)
+        return self.network.postprocessed(self.network(images), placements).best
+
+
+def train_joint(
+    settings: Settings, folder: Path, words: Sequence[str], device: torch.device
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Measure the speed of a few steps, then train for as many as fit the budget.
+
+    Args:
+        settings: Of the comparison.
+        folder: Where the runs go.
+        words: More of the command line, such as a decoder to leave out.
+        device: To put the network on.
+
+    Returns:
+        The network and what is known of its training.
+    """
+    batch_size = int(settings.content()["data"].get("batch_size", 16))
+    steps = settings.steps
+    if steps is None:
+        probe = _fit(settings, folder / "probe", words, _PROBE_STEPS)
+        steps = max(1, round(settings.budget * probe["images_per_s"] / batch_size))
+    summary = _fit(settings, folder / "run", words, steps)
+    network = OCRNet.from_checkpoint(folder / "run" / "joint" / "version_0" / "checkpoints" / "last.ckpt", device)
+    speed = summary["images_per_s"]
+    # A run of one step has no speed.
+    seconds = steps * batch_size / speed if speed else summary["time_s"]
+    return network.to(device), {
+        "steps": summary["steps"],
+        "train_s": seconds,
+        "images_per_s": speed,
+        "peak_memory_mb": summary["peak_memory_mb"],
+    }
+
+
+def _fit(settings: Settings, folder: Path, words: Sequence[str], steps: int) -> dict[str, Any]:
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "ocrnet_pl", "fit", "--config", str(settings.config)]
+    options = {
+        "name": "joint",
+        "seed_everything": settings.seed,
+        "data.size": settings.size,
+        "data.evaluate_at": "input",
+        "trainer.default_root_dir": folder,
+        "trainer.max_epochs": -1,
+        "trainer.max_steps": steps,
+        "trainer.check_val_every_n_epoch": "null",
+        "trainer.val_check_interval": steps,
+        "trainer.num_sanity_val_steps": 0,
+        "pictures.enabled": "false",
+    }
+    if settings.data is not None:
+        options["data.root"] = settings.data
+    for name, value in settings.encoder_arguments().items():
+        options[f"model.encoder.init_args.{name}"] = "null" if value is None else value
+    command += [f"--{name}={value}" for name, value in options.items()]
+    subprocess.run([*command, *words], check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    summary: dict[str, Any] = json.loads((folder / "joint" / "version_0" / "summary.json").read_text())
+    return summary

@@ -1,0 +1,67 @@
+"""The results as a table and a picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ocrnet_pl.files import complete_file
+from ocrnet_pl.plots import new_figure, save_figure, style_axes
+
+_COLUMNS = {
+    "model": lambda r: r["name"],
+    "box mAP": lambda r: _text(r.get("map"), 4),
+    "mask mAP": lambda r: _text(r.get("mask_map"), 4),
+    "mIoU": lambda r: _text(r.get("miou"), 4),
+    "PQ": lambda r: _text(r.get("pq"), 4),
+    "million parameters": lambda r: _text(r["parameters"] / 1e6, 2),
+    "ms, batch 1": lambda r: _text(r["latency_1_ms"], 1),
+    "ms, batch 8": lambda r: _text(r["latency_8_ms"], 1),
+    "training s": lambda r: _text(r["train_s"], 0),
+    "steps": lambda r: str(r["steps"]),
+    "images/s": lambda r: _text(r["images_per_s"], 1),
+    "memory MiB": lambda r: _text(r["peak_memory_mb"]["ram"], 0),
+    "GPU MiB": lambda r: _text(r["peak_memory_mb"]["gpu"], 0),
+}
+_HIGHLIGHT, _PLAIN = "#2563eb", "#64748b"
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def write_table(results: Sequence[dict[str, Any]], folder: Path) -> str:
+    """Write ``peers.csv`` and ``peers.md``.
+
+    Returns:
+        The table as markdown.
+    """
+    rows = [[column(result) for column in _COLUMNS.values()] for result in results]
+    with complete_file(folder / "peers.csv") as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([list(_COLUMNS), *rows])
+    lines = [list(_COLUMNS), ["---", *["---:"] * (len(_COLUMNS) - 1)], *([cell or "-" for cell in row] for row in rows)]
+    markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    with complete_file(folder / "peers.md") as unfinished:
+        unfinished.write_text(markdown, encoding="utf-8")
+    return markdown
+
+
+def write_picture(results: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write ``peers.png``: accuracy against the time of one pass, a point a model."""
+    figure = new_figure(11, 4.6)
+    panels = (("Box mAP 50-95", "map"), ("mIoU", "miou"))
+    for position, (title, key) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), position)
+        for result in results:
+            if result.get(key) is None:
+                continue
+            color = _HIGHLIGHT if result["name"].startswith("joint") else _PLAIN
+            place = (result["latency_1_ms"], result[key])
+            axes.plot(*place, "o", color=color, ms=7)
+            axes.annotate(result["name"], place, (6, 4), textcoords="offset points", fontsize=8, color=color)
+        style_axes(axes, title, "milliseconds a pass, batch 1")
+        axes.margins(x=0.18, y=0.12)
+        axes.set_xscale("log")
+    save_figure(figure, folder / "peers.png")

@@ -1,0 +1,1 @@
+"""The joint report: what sharing one network costs and earns."""

@@ -1,0 +1,120 @@
+"""Runs in processes of their own: started, shown, recorded, and not repeated once they are finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LAST_BYTES = 20_000
+
+
+class RunError(RuntimeError):
+    """A run that did not finish."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process of the report.
+
+    Attributes:
+        title: For the reader.
+        folder: Of what it writes.
+        words: Its command line, after the interpreter.
+        result: The JSON file in the folder that it writes at its end; a training's must say that it is finished.
+    """
+
+    title: str
+    folder: Path
+    words: tuple[str, ...]
+    result: str = "summary.json"
+
+    @property
+    def log(self) -> Path:
+        """Where all that the process prints is kept."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def content(self) -> dict[str, Any] | None:
+        """Return its result; None if there is none yet, or the run was interrupted."""
+        try:
+            content: dict[str, Any] = json.loads((self.folder / self.result).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return content if content.get("status", "finished") == "finished" else None
+
+    def execute(self) -> dict[str, Any]:
+        """Run it, or take what it wrote earlier.
+
+        What an interrupted run left in the folder is removed.
+
+        Returns:
+            The content of its result.
+
+        Raises:
+            RunError: It failed; the line names its log.
+        """
+        content = self.content()
+        if content is not None:
+            return content
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        status = _run_and_show([sys.executable, *self.words], self.log)
+        content = self.content()
+        if status != 0 or content is None:
+            reason = _last_error(self.log)
+            raise RunError(
+                f"the run {self.title!r} ended with status {status}{f': {reason}' if reason else ''}; its log: "
+                f"{self.log}"
+            )
+        return content
+
+
+def _run_and_show(command: list[str], log: Path) -> int:
+    """Run a command, copy all that it prints to the terminal and to a file, and return its status."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    # The order and the transforms follow the run's own seed, which a caller's must not override.
+    environment.pop("PL_GLOBAL_SEED", None)
+    # The process finds what this one has found, wherever it was started.
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    if sys.stdout.isatty():
+        # A progress bar that finds no terminal draws itself once, at the end.
+        import pty
+
+        source, sink = pty.openpty()
+        environment["COLUMNS"] = str(shutil.get_terminal_size().columns)
+    else:
+        source, sink = os.pipe()
+    with log.open("wb") as file, os.fdopen(source, "rb", buffering=0) as output:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment) as process:
+            os.close(sink)
+            try:
+                for part in iter(lambda: _read(output.fileno()), b""):
+                    file.write(part)
+                    file.flush()
+                    sys.stdout.write(part.decode(errors="replace"))
+                    sys.stdout.flush()
+            except KeyboardInterrupt:
+                # The terminal has told the process as well: let it save what it has.
+                process.wait()
+                raise
+        return process.returncode
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:  # how a pseudo-terminal says that the other end was closed
+        return b""
+
+
+def _last_error(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _LAST_BYTES))
+        lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    errors = [line.strip() for line in lines if "rror: " in line]
+    return errors[-1].removeprefix("error: ") if errors else ""
