@@ -1,4 +1,4 @@
-"""Raw, merged by rule, fused, and fused with calibrated settings, on the same predictions; and what it costs.
+"""Raw, merged by rule, fused, and fused with calibrated settings, on the same predictions.
 
     python benchmarks/fusion.py --config configs/nuclei.yaml --ckpt_path K --data.root path/to/nuclei
 
@@ -8,7 +8,6 @@ Settings are chosen on one half of the validation images and measured on the oth
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -17,19 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
 from ocrnet_pl import OCRNet
 from ocrnet_pl.cli import build
 from ocrnet_pl.files import write_json
 from ocrnet_pl.inference.calibration import SCORES, Calibration, Calibrator, measure, split_in_two
 from ocrnet_pl.inference.collected import Collected, collect
-from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess
-from ocrnet_pl.inference.geometry import maps_to_original
-from ocrnet_pl.inference.pixels import SemanticMap
 from ocrnet_pl.inference.settings import FusionSettings
-from ocrnet_pl.structures import Placement, Prediction, Taxonomy
+from ocrnet_pl.structures import Prediction, Taxonomy
 
 
 def main() -> None:
@@ -60,7 +54,6 @@ def main() -> None:
     start = time.perf_counter()
     settings = Calibrator(items, taxonomy, post.settings, post.heuristic, choice).run().settings
     results["all"] = show("all (chosen on them)", items, post, settings, taxonomy, time.perf_counter() - start)
-    results["cost"] = cost(network, post)
     if options.json:
         write_json(options.json, results)
 
@@ -96,46 +89,6 @@ def show(
         table[way] = {key: figures[key] for key in SCORES}
         print(f"{way:18}" + "".join(f"{figures[key]:10.4f}" for key in SCORES))
     return {"figures": table, "settings": settings.to_dict(), "seconds": seconds}
-
-
-def cost(
-    network: OCRNet, post: FusionPostProcess, size: int = 512, boxes: int = 100, rounds: int = 15
-) -> dict[str, float]:
-    """Print and return the milliseconds of decoding, merging and fusing beside a whole pass over one image."""
-    taxonomy = network.taxonomy
-    images = torch.randint(0, 256, (1, network.in_channels, size, size), dtype=torch.uint8)
-    generator = torch.Generator().manual_seed(0)
-    low = torch.rand(boxes, 2, generator=generator) * size * 11 / 12
-    detections = Detections(
-        torch.cat((low, low + size / 12), 1),
-        torch.linspace(0.9, 0.1, boxes),
-        torch.arange(boxes) % taxonomy.num_detection,
-    )
-    placement = Placement.identity((size, size))
-    with torch.inference_mode():
-        output = network(images)
-        assert output.detection is not None and output.semantic is not None
-        detection, logits = output.detection, output.semantic[0]
-        semantic = SemanticMap.of(maps_to_original(logits, output.stride, placement).softmax(0))
-        parts: dict[str, Callable[[], object]] = {
-            "pass": lambda: network(images),
-            "decode": lambda: post.decode(detection, (size, size)),
-            "pixels": lambda: SemanticMap.of(maps_to_original(logits, output.stride, placement).softmax(0)),
-            "merge": lambda: post.merge(detections, semantic, taxonomy),
-            "fuse": lambda: post.fuse(detections, semantic, taxonomy),
-        }
-        times: dict[str, list[float]] = {name: [] for name in parts}
-        for _ in range(rounds + 2):
-            # In turn, so that whatever else the machine does meets all of them.
-            for name, part in parts.items():
-                start = time.perf_counter()
-                part()
-                times[name].append((time.perf_counter() - start) * 1e3)
-    medians = {name: statistics.median(values[2:]) for name, values in times.items()}
-    print(f"\n{size}x{size}, {boxes} boxes, ms: " + ", ".join(f"{k} {v:.2f}" for k, v in medians.items()))
-    after = medians["decode"] + medians["merge"] + medians["fuse"]
-    print(f"decode, merge and fuse: {after / (medians['pass'] + after):.1%} of the whole")
-    return medians
 
 
 if __name__ == "__main__":

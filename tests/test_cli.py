@@ -300,6 +300,15 @@ def test_a_run_never_overwrites_another(tiny: Path, tmp_path: Path, capsys: pyte
     assert (tmp_path / "tiny" / "one" / "config.yaml").read_text() == before
 
 
+def test_a_finished_run_is_made_longer(tiny: Path, tmp_path: Path) -> None:
+    """Two batches an epoch, and a validation after each."""
+    words = ["fit", "--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
+    main([*words, "--trainer.max_epochs=1"])
+    last = next((tmp_path / "tiny" / "version_0").rglob("last.ckpt"))
+    main([*words, "--trainer.max_epochs=2", "--ckpt_path", str(last)])
+    assert json.loads((tmp_path / "tiny" / "version_1" / "summary.json").read_text())["steps"] == 4
+
+
 def test_a_terminated_run_saves_itself_and_does_not_pass_for_finished(tiny: Path, tmp_path: Path) -> None:
     words = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs=1000"]
     process = subprocess.Popen([sys.executable, "train.py", "fit", *words], cwd=ROOT, stdout=subprocess.DEVNULL)

@@ -35,8 +35,6 @@ def fit(tmp_path: Path, overlay: str, *more: str) -> OCRNet:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_overlay_takes_a_step_and_comes_back_from_its_checkpoint(tmp_path: Path, overlay: str) -> None:
-    if overlay == "decoders/one_to_one.yaml":
-        pytest.importorskip("ocrnet_pl.losses.one_to_one", reason="its loss is not here yet")
     network = fit(tmp_path, overlay)
     part, kind = OVERLAYS[overlay]
     assert type(getattr(network, part)) is kind
@@ -45,10 +43,8 @@ def test_the_overlay_takes_a_step_and_comes_back_from_its_checkpoint(tmp_path: P
 
 
 def test_options_inside_the_two_branches_are_read(tmp_path: Path) -> None:
-    """The branches train under the default loss too, which sees the one-to-one output alone."""
     overlay = tmp_path / "overlay.yaml"
     text = (CONFIGS / "decoders/one_to_one.yaml").read_text()
-    text = text.replace("OneToOneDetectionLoss", "QualityDetectionLoss")
     overlay.write_text(
         text.replace("class_path: AnchorFreeDecoder", "class_path: AnchorFreeDecoder\n        init_args: {bins: 7}")
     )

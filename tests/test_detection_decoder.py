@@ -13,12 +13,13 @@ from ocrnet_pl.inference.decode import Decode
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.losses.detection import QualityDetectionLoss
+from ocrnet_pl.losses.one_to_one import OneToOneDetectionLoss
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.models.detection import AnchorFreeDecoder, OneToOneDecoder
 from ocrnet_pl.models.necks import BiFPNNeck, FeaturePyramidNeck, PathAggregationNeck
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.models.segmentation import SubPixelDecoder
-from ocrnet_pl.structures import DetectionOutput, Output
+from ocrnet_pl.structures import DetectionOutput
 from tests.builders import TAXONOMY, TinyEncoder, make_batch, tiny_network
 
 STRIDES = [4, 8, 16]
@@ -178,12 +179,8 @@ def test_every_parameter_gets_a_gradient_in_a_step(kind: str, neck: type, pixels
     )
     batch = make_batch([[[4, 4, 20, 24]], [[30, 10, 60, 50]]], [[0], [2]])
     output = network(batch.images)
-    many = output.detection.one_to_many
-    terms = QualityDetectionLoss()(output, batch) | SegmentationLoss()(output, batch)
-    total = sum(terms.values())
-    if many is not None:
-        total = total + sum(QualityDetectionLoss()(Output(many, None), batch).values())
-    total.backward()
+    loss = QualityDetectionLoss() if output.detection.one_to_many is None else OneToOneDetectionLoss()
+    sum((loss(output, batch) | SegmentationLoss()(output, batch)).values()).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 

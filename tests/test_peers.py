@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
-from side_by_side import models  # noqa: E402
+from side_by_side import evaluation, models  # noqa: E402
 from side_by_side.evaluation import evaluate  # noqa: E402
 from side_by_side.models import PEERS, missing, run_one  # noqa: E402
 from side_by_side.settings import Settings  # noqa: E402
@@ -127,7 +127,11 @@ def test_what_repeats_the_truth_scores_one(settings: Settings) -> None:
     assert "map" not in evaluate(predict, False, data, CPU)
 
 
-def test_one_model_leaves_a_result_that_the_table_reads(settings: Settings, tmp_path: Path) -> None:
+def test_one_model_leaves_a_result_that_the_table_reads(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "_ROUNDS", 1)
+    monkeypatch.setattr(evaluation, "_WARM_UP", 0)
     run_one("mask_rcnn", settings, tmp_path / "mask_rcnn")
     result = json.loads((tmp_path / "mask_rcnn" / "result.json").read_text())
     assert result["steps"] == 2

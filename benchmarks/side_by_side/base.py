@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocrnet_pl.losses.segmentation import CrossEntropyDiceLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.structures import Batch, Output, Prediction, Sample, Taxonomy
 
@@ -52,7 +52,7 @@ class PixelPeer(Peer):
         super().__init__()
         self.encoder = encoder
         self.num_classes = taxonomy.num_semantic
-        self.criterion = CrossEntropyDiceLoss()
+        self.criterion = SegmentationLoss()
 
     @abstractmethod
     def decode(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:

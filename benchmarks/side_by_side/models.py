@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -17,19 +18,23 @@ from side_by_side import detectors, segmenters
 from side_by_side.base import Peer, PixelPeer
 from side_by_side.evaluation import Predict, evaluate, latency_ms
 from side_by_side.joint import JointPredictor, train_joint
-from side_by_side.settings import DilatedEncoder, HalfDilatedEncoder, Settings
+from side_by_side.settings import Settings
 from side_by_side.training import Trainer
 
-PEERS: dict[str, tuple[type[TimmEncoder], Callable[[TimmEncoder, Taxonomy], Peer]]] = {
+DILATED = functools.partial(TimmEncoder, output_stride=8)
+"""The last stages keep their size, as torchvision's FCN and DeepLabV3 have it."""
+HALF_DILATED = functools.partial(TimmEncoder, output_stride=16)
+"""The last stage does, as DeepLabV3+ has it."""
+PEERS: dict[str, tuple[Callable[..., TimmEncoder], Callable[[TimmEncoder, Taxonomy], Peer]]] = {
     "faster_rcnn": (TimmEncoder, detectors.faster_rcnn),
     "mask_rcnn": (TimmEncoder, detectors.mask_rcnn),
     "retinanet": (TimmEncoder, detectors.retinanet),
     "fcos": (TimmEncoder, detectors.fcos),
-    "fcn": (DilatedEncoder, segmenters.fcn),
-    "deeplabv3": (DilatedEncoder, segmenters.deeplabv3),
+    "fcn": (DILATED, segmenters.fcn),
+    "deeplabv3": (DILATED, segmenters.deeplabv3),
     "unet": (TimmEncoder, segmenters.unet),
     "fpn": (TimmEncoder, segmenters.fpn),
-    "deeplabv3_plus": (HalfDilatedEncoder, segmenters.deeplabv3_plus),
+    "deeplabv3_plus": (HALF_DILATED, segmenters.deeplabv3_plus),
 }
 JOINT = {
     "joint": (),

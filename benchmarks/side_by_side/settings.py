@@ -14,7 +14,6 @@ from jsonargparse import ArgumentParser
 
 import ocrnet_pl.cli  # noqa: F401  (its imports let a config name the package's classes)
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.models.encoder import TimmEncoder
 
 
 @dataclass(frozen=True)
@@ -73,19 +72,3 @@ class Settings:
         parser.add_class_arguments(JointDataModule, "data")
         module: JointDataModule = parser.instantiate_classes(parser.parse_object({"data": data})).data
         return module
-
-
-class DilatedEncoder(TimmEncoder):
-    """A timm model whose last stages keep a stride of 8 by dilation, as torchvision's FCN and DeepLabV3 have it."""
-
-    @staticmethod
-    def _create(name: str, options: dict[str, Any]) -> torch.nn.Module:
-        return TimmEncoder._create(name, options | {"output_stride": 8})
-
-
-class HalfDilatedEncoder(TimmEncoder):
-    """The same at a stride of 16, as DeepLabV3+ has it."""
-
-    @staticmethod
-    def _create(name: str, options: dict[str, Any]) -> torch.nn.Module:
-        return TimmEncoder._create(name, options | {"output_stride": 16})

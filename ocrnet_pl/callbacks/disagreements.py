@@ -112,7 +112,7 @@ class Disagreements(Callback):
             return
         taxonomy = pl_module.taxonomy
         assert isinstance(taxonomy, Taxonomy)
-        indices = {c.name: c.semantic for c in taxonomy.categories}
+        indices = {c.name: c.semantic for c in taxonomy.categories if c.semantic is not None}
         colors = {c.name: c.color for c in taxonomy.categories}
         for prediction, truth in zip(outputs.raw, batch.truths, strict=True):
             for found in self.finder(prediction, truth, taxonomy):
