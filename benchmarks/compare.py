@@ -12,6 +12,7 @@ import argparse
 import functools
 import itertools
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,14 +136,16 @@ def main() -> None:
     parser.add_argument(
         "--size", type=int, help="give parameters and the milliseconds of one image of this size as well"
     )
-    parser.add_argument("words", nargs="*", help="what train.py fit takes in all runs, after --")
-    options = parser.parse_args()
+    parser.epilog = "After --: what train.py fit takes in all runs."
+    arguments = sys.argv[1:]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, words = parser.parse_args(arguments[:end]), arguments[end + 1 :]
     variants = combined(options.variants)
-    results = train(variants, options.seeds, options.folder, options.words)
+    results = train(variants, options.seeds, options.folder, words)
     Console(width=160).print(table_of(results, options.seeds))
     content = {"seeds": options.seeds, "variants": variants, "runs": results}
     if options.size:
-        first = {name: run_of(name, options.seeds[0], options.folder, options.words) for name in variants}
+        first = {name: run_of(name, options.seeds[0], options.folder, words) for name in variants}
         content["costs"] = costs(first, options.size)
         table = Table("", "million parameters", "ms", title=f"One image of {options.size} x {options.size}")
         for name, own in content["costs"].items():
