@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
@@ -20,28 +19,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-# Imported for their classes: a config may then name them without their module.
-import ocrnet_pl.data.sources.bdd100k
-import ocrnet_pl.data.sources.cityscapes
-import ocrnet_pl.data.sources.coco
-import ocrnet_pl.data.sources.coco_panoptic
-import ocrnet_pl.data.sources.coco_stuff
-import ocrnet_pl.data.sources.labelled_folder
-import ocrnet_pl.data.sources.mixture
-import ocrnet_pl.data.sources.partial
-import ocrnet_pl.data.sources.remapped
-import ocrnet_pl.data.sources.split
-import ocrnet_pl.data.sources.synthetic
-import ocrnet_pl.data.sources.table
-import ocrnet_pl.data.sources.tiled
-import ocrnet_pl.data.sources.voc
-import ocrnet_pl.data.sources.yolo
-import ocrnet_pl.data.transforms
-import ocrnet_pl.losses.boundary
-import ocrnet_pl.losses.one_to_one
-import ocrnet_pl.models.object_context
-import ocrnet_pl.models.smp_models
-import ocrnet_pl.tracking  # noqa: F401
 from ocrnet_pl.calibrate import run_calibration
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.disagreements import Disagreements
@@ -52,28 +29,23 @@ from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
-from ocrnet_pl.config_errors import cause, check_files, explain
+from ocrnet_pl.commands import CALIBRATE, CHECK, REPORT, check_data, joint_report
+from ocrnet_pl.config_errors import cause, check_files
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.sources.base import Source
-from ocrnet_pl.doctor.check import Recipe, run_check
 from ocrnet_pl.inference.calibration import Calibration
 from ocrnet_pl.main import SUBCOMMANDS
-from ocrnet_pl.report.joint import run_joint_report
+from ocrnet_pl.parser import DEBUG_VARIABLE, Parser
 from ocrnet_pl.report.runs import RunError
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.task import OCRNetTask
 
-DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
-"""Set to 1, this environment variable shows the traceback behind a one-line error."""
-
-EXIT_ERROR, EXIT_USAGE, EXIT_SKIPPED, EXIT_TERMINATED = 1, 2, 3, 143
-"""The data or the setup is wrong; the command line or config is; predict left files out; the run was terminated."""
+EXIT_ERROR, EXIT_SKIPPED, EXIT_TERMINATED = 1, 3, 143
+"""The data or the setup is wrong; predict left files out; the run was terminated."""
 
 MONITOR = "val/score"
 
-_CHECK, _REPORT, _CALIBRATE = "check", "joint-report", "calibrate"
-_WITHOUT_TRAINER = (_CHECK, _REPORT)
+_WITHOUT_TRAINER = (CHECK, REPORT)
 """Subcommands that build neither network nor trainer in this process."""
 
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -84,42 +56,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "predict": {"return_predictions": False},
 }
 """What the command line sets of the trainer's own options."""
-
-
-def package_classes() -> list[str]:
-    """Return the import paths of the package's own classes that have been imported."""
-    return sorted(
-        f"{name}.{attribute}"
-        for name, module in list(sys.modules.items())
-        if name.startswith("ocrnet_pl.")
-        for attribute, value in vars(module).items()
-        if inspect.isclass(value) and value.__module__ == name and not inspect.isabstract(value)
-    )
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong in one line instead of the usage of every option."""
-
-    words: list[str]
-    """The whole command line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and exit with status 2."""
-        if os.environ.get(DEBUG_VARIABLE) and ex is not None:
-            raise ex
-        line = explain(message, self._dotted_keys(), package_classes(), getattr(Parser, "words", []))
-        sys.stderr.write(f"error: {line}\n")
-        sys.exit(EXIT_USAGE)
-
-    def _dotted_keys(self) -> Iterator[str]:
-        parsers: list[Any] = [self]
-        subcommands = getattr(self, "_subcommands_action", None)
-        if subcommands is not None:
-            parsers += list(subcommands.choices.values())
-        for parser in parsers:
-            for action in parser._actions:
-                if action.dest and not action.dest.startswith("_"):
-                    yield action.dest
 
 
 class SaveConfig(SaveConfigCallback):
@@ -156,18 +92,18 @@ class OCRNetCLI(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Add the project's own commands beside what the trainer does; they take the same configs."""
         super()._add_subcommands(parser, **kwargs)
-        own = self._add_command(parser, _CHECK)
+        own = self._add_command(parser, CHECK)
         own.add_argument(
             "--output", type=Path | None, default=None, help="Folder of the report; by default runs/NAME/check."
         )
         own.add_argument("--fix", type=Path | None, default=None, help="New folder for a corrected COCO copy.")
         own.add_argument("--limit", type=PositiveInt | None, default=None, help="Look at so many images of each split.")
-        own = self._add_command(parser, _REPORT)
+        own = self._add_command(parser, REPORT)
         own.add_argument(
             "--output", type=Path | None, default=None, help="Folder of report and runs; by default runs/NAME/joint."
         )
         own.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0, 1, 2], help="Train with each of these.")
-        own = self._add_command(parser, _CALIBRATE)
+        own = self._add_command(parser, CALIBRATE)
         own.add_argument("--ckpt_path", type=str | None, default=None, help="The checkpoint to calibrate.")
         own.add_argument(
             "--output", type=Path | None, default=None, help="The new checkpoint; by default NAME-calibrated.ckpt."
@@ -275,7 +211,7 @@ class OCRNetCLI(LightningCLI):
             for split in ("train", "val", "test"):
                 _start_paths(config["data"].get(split), config["data"]["root"])
         path = config.get("ckpt_path")
-        if self.config["subcommand"] == _CALIBRATE and not path:
+        if self.config["subcommand"] == CALIBRATE and not path:
             raise ValueError("ckpt_path: give the checkpoint to calibrate with --ckpt_path FILE")
         if self.config["subcommand"] == "fit" or not path:
             return
@@ -306,81 +242,26 @@ class OCRNetCLI(LightningCLI):
         """Run the subcommand."""
         super()._run_subcommand(str(self.subcommand))
 
-    def check_data(self) -> int:
-        """Check the sources that the config names, and return the number of errors.
+    def run_own(self) -> int:
+        """Run one of the project's own subcommands, and return the status to exit with.
 
         Raises:
-            DataError: There is no source, or the copy cannot be written.
+            DataError: The data is wrong.
+            ValueError: The config or the checkpoint does not fit the subcommand.
+            RunError: A run of the joint report failed.
         """
-        config = self.config[_CHECK]
-        data = config["data"]
-        recipes = {name: _recipe(name, data[name]) for name in ("train", "val", "test") if data.get(name) is not None}
-        if not recipes:
-            raise DataError("data: there is no source to check; set data.train")
-        size = data["size"]
-        output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "check")
-        return run_check(
-            recipes,
-            output=output,
-            fix=config["fix"],
-            limit=config["limit"],
-            input_size=(size, size) if isinstance(size, int) else tuple(size),
-            workers=data["num_workers"],
-            title=config["name"],
-        )
-
-    def calibrate(self) -> None:
-        """Choose the settings of a checkpoint's fusion and write a checkpoint with them.
-
-        Raises:
-            DataError: The validation set does not fit.
-            ValueError: The checkpoint is not one of a joint network.
-        """
-        config = self.config[_CALIBRATE]
-        # The parser keeps the options as it read them; the object is made here.
-        options = self.config_init[_CALIBRATE]["calibration"]
+        name = str(self.subcommand)
+        config = self.config[name]
+        if name == CHECK:
+            return EXIT_ERROR if check_data(config) else 0
+        if name == REPORT:
+            joint_report(config, partial(self._parser(name).dump, skip_none=False, skip_validation=True))
+            return 0
         device = self.trainer.strategy.root_device
+        # The parser keeps the options as it read them; the object is made here.
+        options = self.config_init[name]["calibration"]
         run_calibration(Path(config["ckpt_path"]), config["output"], self.datamodule, options, device)
-
-    def report(self) -> None:
-        """Train the joint network and its twins, and write the joint report.
-
-        Raises:
-            ValueError: The config lacks one of the two tasks, or the output folder holds other runs.
-            RunError: A run failed.
-        """
-        config = self.config[_REPORT]
-        for task in ("detection", "segmentation"):
-            if config["model"][task] is None:
-                raise ValueError(f"model.{task} is null: the report compares a network of both tasks with its twins")
-        output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "joint")
-        seeds, title = config["seeds"], config["name"]
-        shared = config.clone()
-        for key in ("output", "seeds", "config"):
-            shared.pop(key, None)
-        text = self._parser(_REPORT).dump(shared, skip_none=False, skip_validation=True)
-        run_joint_report(text, seeds, output, title)
-
-
-def _recipe(split: str, config: Namespace) -> Recipe:
-    """Return how to make a source of a checked part of the config."""
-    parser = ArgumentParser()
-    parser.add_argument("--source", type=Source)
-
-    def make(**changes: Any) -> Source:
-        own = Namespace(source=config.clone())
-        own.source.init_args.update(Namespace(**changes))
-        try:
-            source: Source = parser.instantiate_classes(own).source
-        except DataError:
-            raise
-        except ValueError as error:
-            # An option out of range is no fault of the data.
-            raise MisconfigurationException(f"data.{split}: {error}") from error
-        return source
-
-    module, _, name = config.class_path.rpartition(".")
-    return Recipe(make, getattr(sys.modules[module], name), config.init_args.as_dict())
+        return 0
 
 
 def _start_paths(config: Any, root: str) -> None:
@@ -446,25 +327,13 @@ def run(words: list[str]) -> None:
         words: The command line, without the program's name.
     """
     cli = build(words)
-    if cli.subcommand == _CALIBRATE:
+    if cli.subcommand in (CHECK, REPORT, CALIBRATE):
         try:
-            cli.calibrate()
-        except (ValueError, OSError) as error:
+            status = cli.run_own()
+        except (ValueError, OSError, RunError, MisconfigurationException) as error:
             _fail(error)
-        return
-    if cli.subcommand == _REPORT:
-        try:
-            cli.report()
-        except (ValueError, OSError, RunError) as error:
-            _fail(error)
-        return
-    if cli.subcommand == _CHECK:
-        try:
-            errors = cli.check_data()
-        except (DataError, MisconfigurationException, OSError) as error:
-            _fail(error)
-        if errors:
-            sys.exit(EXIT_ERROR)
+        if status:
+            sys.exit(status)
         return
     try:
         cli.execute()

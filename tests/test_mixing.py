@@ -266,7 +266,7 @@ def test_images_of_other_channels_are_refused(transform: MixingTransform) -> Non
 def test_short_names_and_nested_options_in_a_config() -> None:
     from jsonargparse import ArgumentParser
 
-    import ocrnet_pl.cli  # noqa: F401
+    import ocrnet_pl.parser  # noqa: F401
 
     parser = ArgumentParser()
     parser.add_argument("--t", type=list[Transform])

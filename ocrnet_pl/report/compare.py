@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
-from ocrnet_pl.cli import OCRNetCLI, Parser
+from ocrnet_pl.cli import OCRNetCLI
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.files import write_json
 from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.parser import Parser
 from ocrnet_pl.structures import Output, Placement, Predictions
 from ocrnet_pl.task import OCRNetTask
 

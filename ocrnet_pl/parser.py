@@ -1,0 +1,77 @@
+"""The command line's parser: configs may name the package's classes by their short names; mistakes take one line."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+# Imported for their classes: a config may then name them without their module.
+import ocrnet_pl.data.sources.bdd100k
+import ocrnet_pl.data.sources.cityscapes
+import ocrnet_pl.data.sources.coco
+import ocrnet_pl.data.sources.coco_panoptic
+import ocrnet_pl.data.sources.coco_stuff
+import ocrnet_pl.data.sources.labelled_folder
+import ocrnet_pl.data.sources.mixture
+import ocrnet_pl.data.sources.partial
+import ocrnet_pl.data.sources.remapped
+import ocrnet_pl.data.sources.split
+import ocrnet_pl.data.sources.synthetic
+import ocrnet_pl.data.sources.table
+import ocrnet_pl.data.sources.tiled
+import ocrnet_pl.data.sources.voc
+import ocrnet_pl.data.sources.yolo
+import ocrnet_pl.data.transforms
+import ocrnet_pl.losses.boundary
+import ocrnet_pl.losses.one_to_one
+import ocrnet_pl.models.object_context
+import ocrnet_pl.models.smp_models
+import ocrnet_pl.tracking  # noqa: F401
+from ocrnet_pl.config_errors import explain
+
+DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
+"""Set to 1, this environment variable shows the traceback behind a one-line error."""
+
+EXIT_USAGE = 2
+"""The command line or the config is wrong."""
+
+
+def package_classes() -> list[str]:
+    """Return the import paths of the package's own classes that have been imported."""
+    return sorted(
+        f"{name}.{attribute}"
+        for name, module in list(sys.modules.items())
+        if name.startswith("ocrnet_pl.")
+        for attribute, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == name and not inspect.isabstract(value)
+    )
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line instead of the usage of every option."""
+
+    words: list[str]
+    """The whole command line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and exit with status 2."""
+        if os.environ.get(DEBUG_VARIABLE) and ex is not None:
+            raise ex
+        line = explain(message, self._dotted_keys(), package_classes(), getattr(Parser, "words", []))
+        sys.stderr.write(f"error: {line}\n")
+        sys.exit(EXIT_USAGE)
+
+    def _dotted_keys(self) -> Iterator[str]:
+        parsers: list[Any] = [self]
+        subcommands = getattr(self, "_subcommands_action", None)
+        if subcommands is not None:
+            parsers += list(subcommands.choices.values())
+        for parser in parsers:
+            for action in parser._actions:
+                if action.dest and not action.dest.startswith("_"):
+                    yield action.dest
