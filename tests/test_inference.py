@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from ocrnet_pl.inference.decode import Decode, Detections
-from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap, box_pixels, paint, tight_bounds
+from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap, box_pixels, strongest, tight_bounds
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
 from ocrnet_pl.structures import DetectionOutput, Taxonomy
 from tests.builders import TAXONOMY, make_batch, tiny_network
@@ -83,26 +83,42 @@ def test_pixels_of_boxes_by_a_naive_loop() -> None:
         for x in range(6)
         if x1 <= x + 0.5 < x2 and y1 <= y + 0.5 < y2
     }
-    assert set(zip(got.box.tolist(), got.pixel.tolist(), strict=True)) == want
-    assert len(got.box) == len(want)
+    assert set(zip(got.row_box[got.row].tolist(), got.pixel.tolist(), strict=True)) == want
+    assert len(got.pixel) == len(want)
+    assert torch.equal(got.row_box[got.row], got.column_box[got.column])
+    for n, p, dx, dy in zip(
+        got.row_box[got.row].tolist(),
+        got.pixel.tolist(),
+        got.column_offset[got.column].tolist(),
+        got.row_offset[got.row].tolist(),
+        strict=True,
+    ):
+        x1, y1, x2, y2 = boxes[n].tolist()
+        assert dx == pytest.approx((p % 6 + 0.5 - (x1 + x2) / 2) / ((x2 - x1) / 2), abs=1e-5)
+        assert dy == pytest.approx((p // 6 + 0.5 - (y1 + y2) / 2) / ((y2 - y1) / 2), abs=1e-5)
 
 
-def test_paint_by_a_naive_loop() -> None:
+def test_owners_and_bounds_by_a_naive_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     low = torch.rand(12, 2, generator=generator) * 20
     boxes = torch.cat((low, low + 3 + torch.rand(12, 2, generator=generator) * 12), 1).clamp(max=30)
     pixels = box_pixels(boxes, (30, 30))
-    evidence = torch.rand(len(pixels.box), generator=generator)
-    claims = torch.rand(len(pixels.box), generator=generator) > 0.3
-    want = torch.zeros(900, dtype=torch.int32)
+    box = pixels.row_box[pixels.row]
+    evidence = torch.rand(len(box), generator=generator)
+    claims = (torch.rand(len(box), generator=generator) > 0.3).nonzero()[:, 0]
+    want = torch.zeros(900, dtype=torch.int64)
     best = torch.zeros(900)
-    for n, p, e, c in zip(pixels.box.tolist(), pixels.pixel.tolist(), evidence, claims, strict=True):
-        if c and e > best[p]:
-            best[p], want[p] = e, n + 1
-    owner = paint(pixels, claims, evidence, (30, 30))
-    assert torch.equal(owner.flatten(), want)
-    mine = owner.flatten()[pixels.pixel] == pixels.box + 1
-    bounds = tight_bounds(pixels, mine, boxes, 30)
+    for c in claims.tolist():
+        p = pixels.pixel[c]
+        if evidence[c] > best[p]:
+            best[p], want[p] = evidence[c], box[c] + 1
+    won = claims[strongest(pixels.pixel[claims], evidence[claims], (30, 30))]
+    owner = torch.zeros(900, dtype=torch.int64)
+    owner[pixels.pixel[won]] = box[won] + 1
+    assert torch.equal(owner, want)
+    assert len(won) == len(set(pixels.pixel[won].tolist()))
+    owner = owner.view(30, 30)
+    bounds = tight_bounds(pixels, won, boxes, 30)
     for n in range(12):
         ys, xs = (owner == n + 1).nonzero(as_tuple=True)
         expected = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] if len(xs) else boxes[n].tolist()

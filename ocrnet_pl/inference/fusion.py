@@ -13,7 +13,7 @@ from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
 from ocrnet_pl.inference.heuristic import HeuristicMerge
 from ocrnet_pl.inference.panoptic import add_panoptic
-from ocrnet_pl.inference.pixels import SemanticMap, box_pixels, look_up, paint, tight_bounds
+from ocrnet_pl.inference.pixels import BoxPixels, SemanticMap, box_pixels, look_up, strongest, tight_bounds
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
@@ -143,52 +143,62 @@ class FusionPostProcess(PostProcess):
         boxes, scores, labels = detections
         height, width = semantic.size
         of_class = labels.new_tensor(taxonomy.detection_to_semantic)[labels]
-        pixels = box_pixels(boxes, semantic.size)
-        score, wanted = look_up(scores, pixels.box), look_up(of_class, pixels.box)
-        own = look_up(semantic.probability.flatten(), wanted.clamp(min=0) * (height * width) + pixels.pixel)
-        own = own.to(scores.dtype)
-        place = torch.exp((pixels.offset_x.square() + pixels.offset_y.square()) / (-2 * settings.spread**2))
-        raised = own * (1 + settings.claim * score * place)
-        claims = (wanted >= 0) & (raised >= look_up(semantic.top.flatten(), pixels.pixel))
+        joined = of_class >= 0
+        # Boxes of classes that have no pixels get none.
+        pixels = box_pixels(boxes * joined[:, None], semantic.size)
+        # A Gaussian in both directions: how much the box's score counts at each of its pixels.
+        narrow = -1 / (2 * settings.spread**2)
+        in_row = torch.exp(pixels.row_offset.square() * narrow) * scores[pixels.row_box]
+        in_column = torch.exp(pixels.column_offset.square() * narrow)
+        weight = look_up(in_row, pixels.row) * look_up(in_column, pixels.column)
+        layer = of_class[pixels.row_box] * (height * width)
+        own = look_up(semantic.probability.flatten(), look_up(layer, pixels.row) + pixels.pixel).to(scores.dtype)
+        raised = own * (1 + settings.claim * weight)
+        claims = (raised >= look_up(semantic.top.flatten(), pixels.pixel)).nonzero()[:, 0]
         if settings.raw_pixels:
-            kept = labels.new_tensor(
-                [category.name in settings.raw_pixels for category in taxonomy.semantic_categories]
-            )
-            there = look_up(semantic.labels.flatten(), pixels.pixel)
-            claims &= (there == wanted) | ((look_up(kept, there) + look_up(kept, wanted.clamp(min=0))) == 0)
-        instances = paint(pixels, claims, score * place * own, semantic.size)
-        mine = look_up(instances.flatten(), pixels.pixel) == pixels.box + 1
+            claims = claims[self._may_change(pixels, claims, of_class, semantic, taxonomy)]
+        pixel, evidence = look_up(pixels.pixel, claims), look_up(own, claims) * look_up(weight, claims)
+        won = look_up(claims, strongest(pixel, evidence, semantic.size))
+        pixel, owner = look_up(pixels.pixel, won), look_up(pixels.row_box, look_up(pixels.row, won))
 
         # Agreement: of the pixels that an ellipse in the box would cover, how many does it own, and how surely.
         area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1).prod(-1)
-        owned = torch.zeros_like(scores).scatter_add(0, pixels.box, own * mine)
+        owned = torch.zeros_like(scores).scatter_add(0, owner, look_up(own, won))
         agreement = (owned / (area * torch.pi / 4)).clamp(1e-3, 1.0)
-        joined = of_class >= 0
         if settings.raw_boxes:
             names = [category.name for category in taxonomy.detection_categories]
             joined = joined & ~labels.new_tensor([name in settings.raw_boxes for name in names]).bool()[labels]
         fused_scores = scores * torch.where(joined, agreement.pow(settings.rescore), 1.0)
-        bounds = tight_bounds(pixels, mine, boxes, width)
         # Only boxes that own what they enclose may move: a half-hidden object's box reaches past its pixels.
         trust = settings.refine * (joined & (agreement > 0.6)).to(boxes.dtype)[:, None]
-        refined = boxes + trust * (bounds - boxes)
+        refined = boxes + trust * (tight_bounds(pixels, won, boxes, width) - boxes)
 
-        # A pixel in an instance takes the instance's class.
-        inside = mine.nonzero()[:, 0]
-        corrected = semantic.labels.to(torch.uint8).flatten()
-        corrected[look_up(pixels.pixel, inside)] = look_up(wanted, inside).to(torch.uint8)
         order = fused_scores.argsort(descending=True, stable=True)
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order), device=order.device)
-        renumbered = torch.cat((rank.new_zeros(1), rank + 1)).to(torch.int32)
+        instances = torch.zeros(height * width, dtype=torch.int32, device=boxes.device)
+        instances[pixel] = look_up(rank.to(torch.int32) + 1, owner)
+        # A pixel in an instance takes the instance's class.
+        corrected = semantic.labels.to(torch.uint8).flatten()
+        corrected[pixel] = look_up(of_class.to(torch.uint8), owner)
         prediction = Prediction(
             refined[order],
             fused_scores[order],
             labels[order],
             corrected.view(height, width),
-            look_up(renumbered, instances),
+            instances.view(height, width),
         )
         return Corrected(prediction, scores[order], area[order])
+
+    def _may_change(
+        self, pixels: BoxPixels, claims: Tensor, of_class: Tensor, semantic: SemanticMap, taxonomy: Taxonomy
+    ) -> Tensor:
+        """Return the claims, bool, that move no pixel into or out of a class that is left alone."""
+        names = self.settings.raw_pixels
+        kept = of_class.new_tensor([category.name in names for category in taxonomy.semantic_categories]).bool()
+        wanted = look_up(of_class, look_up(pixels.row_box, look_up(pixels.row, claims)))
+        there = look_up(semantic.labels.flatten(), look_up(pixels.pixel, claims))
+        return (there == wanted) | ~(look_up(kept, there) | look_up(kept, wanted))
 
     def with_panoptic(self, corrected: Corrected, taxonomy: Taxonomy) -> Prediction:
         """Return the prediction with its panoptic map: confident instances that fill their boxes, then stuff."""

@@ -37,19 +37,27 @@ class SemanticMap(NamedTuple):
 
 
 class BoxPixels(NamedTuple):
-    """Every pixel of every box, as one flat list of R pairs.
+    """Every pixel of every box, as one flat list of R pairs: box by box, row by row.
+
+    What holds for a whole row or column of a box is kept once for each of them.
 
     Attributes:
-        box: int64 [R], rows of the boxes.
         pixel: int64 [R], ``y * width + x``.
-        offset_x: float [R], from the box's centre in half widths, -1 to 1.
-        offset_y: float [R], likewise in half heights.
+        row: int64 [R], the row of the box that the pixel is in, as a place in ``row_box``.
+        column: int64 [R], likewise its column.
+        row_box: int64 [rows], the box of each row of a box.
+        column_box: int64 [columns], the box of each column of a box.
+        row_offset: float [rows], from the box's centre in half heights, -1 to 1.
+        column_offset: float [columns], from the box's centre in half widths, -1 to 1.
     """
 
-    box: Tensor
     pixel: Tensor
-    offset_x: Tensor
-    offset_y: Tensor
+    row: Tensor
+    column: Tensor
+    row_box: Tensor
+    column_box: Tensor
+    row_offset: Tensor
+    column_offset: Tensor
 
 
 def box_pixels(boxes: Tensor, size: tuple[int, int]) -> BoxPixels:
@@ -65,21 +73,29 @@ def box_pixels(boxes: Tensor, size: tuple[int, int]) -> BoxPixels:
     x1, x2 = first[:, 0].clamp(0, width), first[:, 2].clamp(0, width)
     y1, y2 = first[:, 1].clamp(0, height), first[:, 3].clamp(0, height)
     columns, rows = (x2 - x1).clamp(min=0), (y2 - y1).clamp(min=0)
-    counts = columns * rows
-    box = torch.repeat_interleave(torch.arange(len(boxes), device=boxes.device), counts)
-    place = torch.arange(len(box), device=boxes.device) - look_up(counts.cumsum(0) - counts, box)
-    row = torch.div(place, look_up(columns, box), rounding_mode="floor")
-    column = place - row * look_up(columns, box)
-    center = (boxes[:, :2] + boxes[:, 2:]) / 2
-    scale = 1 / ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=0.5)
-    # Offsets are linear in the row and the column.
-    start_x, start_y = (x1 + 0.5 - center[:, 0]) * scale[:, 0], (y1 + 0.5 - center[:, 1]) * scale[:, 1]
+    column_box, x, column_start = _lines(columns, x1)
+    row_box, y, _ = _lines(rows, y1)
+    lengths = columns[row_box]
+    row = torch.repeat_interleave(lengths)
+    place = torch.arange(len(row), device=boxes.device)
+    row_start = lengths.cumsum(0) - lengths
+    center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=0.5)
     return BoxPixels(
-        box,
-        look_up(y1 * width + x1, box) + row * width + column,
-        look_up(start_x, box) + column * look_up(scale[:, 0], box),
-        look_up(start_y, box) + row * look_up(scale[:, 1], box),
+        place + look_up(y * width + x1[row_box] - row_start, row),
+        row,
+        place + look_up(column_start[row_box] - row_start, row),
+        row_box,
+        column_box,
+        (y + 0.5 - center[row_box, 1]) / half[row_box, 1],
+        (x + 0.5 - center[column_box, 0]) / half[column_box, 0],
     )
+
+
+def _lines(counts: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """List the rows (or columns) of all boxes: the box of each, its place in the image, and where each box's begin."""
+    start = counts.cumsum(0) - counts
+    box = torch.repeat_interleave(counts)
+    return box, torch.arange(len(box), device=counts.device) + (first - start)[box], start
 
 
 def look_up(table: Tensor, index: Tensor) -> Tensor:
@@ -87,33 +103,36 @@ def look_up(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.flatten()).view(index.shape)
 
 
-def paint(pixels: BoxPixels, claims: Tensor, evidence: Tensor, size: tuple[int, int]) -> Tensor:
-    """Give each pixel to the box with the most evidence among those that claim it.
+def strongest(pixel: Tensor, evidence: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return which claims win, int64 [W] in ascending order: each pixel goes to the claim with the most evidence.
+
+    Args:
+        pixel: int64 [K], the claimed pixels.
+        evidence: float [K], not negative.
+        size: (height, width) of the image.
+    """
+    every = torch.ones_like(pixel, dtype=torch.bool)
+    return resolve_conflicts(pixel[None], every[None], evidence[None], size[0] * size[1])[0].nonzero()[:, 0]
+
+
+def tight_bounds(pixels: BoxPixels, own: Tensor, boxes: Tensor, width: int) -> Tensor:
+    """Return the bounds, float [N, 4], of each box's own pixels; boxes without any keep theirs.
 
     Args:
         pixels: The boxes' pixels.
-        claims: bool [R].
-        evidence: float [R], not negative.
-        size: (height, width) of the image.
-
-    Returns:
-        int32 [H, W], the row of a box plus one, 0 = none.
+        own: int64 [W], ascending: those that their boxes own.
+        boxes: float [N, 4], xyxy.
+        width: Of the image.
     """
-    height, width = size
-    owner = torch.zeros(height * width, dtype=torch.int32, device=evidence.device)
-    winner = resolve_conflicts(pixels.pixel[None], claims[None], evidence[None], height * width)[0].nonzero()[:, 0]
-    owner[look_up(pixels.pixel, winner)] = (look_up(pixels.box, winner) + 1).to(torch.int32)
-    return owner.view(height, width)
-
-
-def tight_bounds(pixels: BoxPixels, mine: Tensor, boxes: Tensor, width: int) -> Tensor:
-    """Return the bounds, float [N, 4], of each box's own pixels; boxes without any keep theirs."""
-    inside = mine.nonzero()[:, 0]
-    owner, pixel = look_up(pixels.box, inside), look_up(pixels.pixel, inside)
-    row = torch.div(pixel, width, rounding_mode="floor")
-    x, y = (pixel - row * width).to(boxes.dtype), row.to(boxes.dtype)
-    low, high = torch.stack((x, y), 1), torch.stack((x + 1, y + 1), 1)
-    rows = owner[:, None].expand(-1, 2)
-    minimum = boxes[:, :2].scatter_reduce(0, rows, low, "amin", include_self=False)
-    maximum = boxes[:, 2:].scatter_reduce(0, rows, high, "amax", include_self=False)
+    row, pixel = look_up(pixels.row, own), look_up(pixels.pixel, own)
+    # Pixels stand in order: a row's first and last are its ends.
+    ends = torch.cat((row, row[:1] - 1)).diff() != 0
+    last = ends.nonzero()[:, 0]
+    first = torch.cat((last.new_zeros(1), last + 1))[: len(last)]
+    y = torch.div(pixel[first], width, rounding_mode="floor")
+    x1, x2 = pixel[first] - y * width, pixel[last] - y * width + 1
+    low, high = torch.stack((x1, y), 1).to(boxes.dtype), torch.stack((x2, y + 1), 1).to(boxes.dtype)
+    owner = pixels.row_box[row[first]][:, None].expand(-1, 2)
+    minimum = boxes[:, :2].scatter_reduce(0, owner, low, "amin", include_self=False)
+    maximum = boxes[:, 2:].scatter_reduce(0, owner, high, "amax", include_self=False)
     return torch.cat((minimum, maximum), 1)

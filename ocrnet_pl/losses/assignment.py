@@ -84,13 +84,11 @@ def resolve_conflicts(candidates: Tensor, positive: Tensor, preference: Tensor, 
         bool [B, P], no candidate twice.
     """
     batch, pairs = candidates.shape
-    value = torch.where(positive, preference, -1.0)
-    best = value.new_full((batch, num_candidates), -1.0).scatter_reduce(1, candidates, value, "amax")
-    winner = positive & (value >= best.gather(1, candidates))
-    order = torch.arange(pairs, device=candidates.device).expand(batch, -1)
-    rank = torch.where(winner, order, pairs)
-    first = rank.new_full((batch, num_candidates), pairs).scatter_reduce(1, candidates, rank, "amin")
-    return winner & (order == first.gather(1, candidates))
+    # The bits of a float that is not negative grow with it: one number holds the preference and, below it, the order.
+    order = torch.arange(pairs - 1, -1, -1, device=candidates.device)
+    key = torch.where(positive, (preference.float().view(torch.int32).long() << 32) + order, -1)
+    best = key.new_full((batch, num_candidates), -1).scatter_reduce(1, candidates, key, "amax")
+    return positive & (key == best.gather(1, candidates))
 
 
 class TaskAlignedAssigner(Assigner):
