@@ -86,6 +86,8 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
     def __getitem__(self, item: Item | int) -> Prepared | Skipped:
         if not isinstance(item, Item):
             item = Item(int(item), self.size)
+        if item.ahead >= 0:
+            self.source.expect(item.ahead)
         if self.transforms is not None:
             return self._train(item, self.transforms)
         original = self._read(item.index)
