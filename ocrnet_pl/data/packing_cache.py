@@ -176,7 +176,7 @@ class RemoteStore(Store):
         path = self._path(shard)
         try:
             os.utime(path)  # what was used last is removed last
-        except FileNotFoundError:
+        except OSError:
             self.cache.ensure(path, shard.size, partial(self._fetch, shard))
         return path
 
