@@ -66,7 +66,9 @@ def pack_data(config: Namespace) -> int:
             raise DataError(f"splits: there is no data.{name} to pack")
     skipped: list[tuple[str, str]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+    console = Console(file=sys.stderr)
+    # A progress bar that finds no terminal draws itself once, at the end.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for name in names:
             source = _recipe(name, data[name]).make()
             task = progress.add_task(f"packing {name}", total=len(source))
