@@ -135,7 +135,9 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "output: give the folder of the shards with --output DIR" in fails(capsys, *words)
     assert "there is no data.test to pack" in fails(capsys, *words, "--output", str(tmp_path / "o"), "--splits", "test")
     assert "shard_mb" in fails(capsys, *words, "--output", str(tmp_path / "o"), "--shard_mb", "0")
-    assert "instances_train.json: the file cannot be read" in fails(capsys, *words[:3], str(tmp_path), "--output", str(tmp_path / "o"))
+    assert "instances_train.json: the file cannot be read" in fails(
+        capsys, *words[:3], str(tmp_path), "--output", str(tmp_path / "o")
+    )
     (tmp_path / "data" / "train" / "1.png").write_bytes(b"broken")
     assert "1.png: this is not an image file" in fails(capsys, *words, "--output", str(tmp_path / "o"))
     main_words = ["pack", *words, "--output", str(tmp_path / "o"), "--data.on_error=skip", "--splits", "train"]

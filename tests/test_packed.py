@@ -240,14 +240,21 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_two_cannot_pack_into_one_folder(tmp_path: Path) -> None:
-    class Nested(Numbered):
+    class Twice(Numbered):
         def __getitem__(self, index: int) -> Sample:
-            with pytest.raises(DataError, match="another process is packing into it"):
-                pack(Numbered(), tmp_path, "test", shard_bytes=12_000)
+            child = os.fork()
+            if child == 0:
+                try:
+                    pack(Numbered(), tmp_path, "test", shard_bytes=12_000)
+                except DataError as error:
+                    os._exit(7 if "another process is packing into it" in str(error) else 8)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
             raise DataError("seen")
 
     with pytest.raises(DataError, match="seen"):
-        pack(Nested(), tmp_path, "test", shard_bytes=12_000)
+        pack(Twice(), tmp_path, "test", shard_bytes=12_000)
+    assert len(pack(Numbered(), tmp_path, "test", shard_bytes=12_000).manifest.shards) > 5
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.aspects import Aspects
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.data.loading import PreparedDataset
 from ocrnet_pl.data.packing_order import windowed
 from ocrnet_pl.data.samplers import EvaluationSampler, MultiScaleSampler
 from ocrnet_pl.data.sources.base import Blocks, Part
@@ -180,3 +181,16 @@ def test_a_mixture_of_packed_sets(tmp_path: Path) -> None:
     mixture = Mixture({"near": Numbered(length=12), "packed": packed}, {"near": 1.0, "packed": 2.0})
     for ids, _ in batches(module(mixture, 0)):
         assert sum(str(name).startswith("packed/") for name in ids) == 2
+
+
+def test_partners_for_mixing_are_of_the_same_shard(tmp_path: Path) -> None:
+    packed = Packed(packed_folder(tmp_path / "a", Numbered(length=24)))
+    bounds = packed.blocks.bounds  # type: ignore[union-attr]
+    mixture = Mixture({"near": Numbered(length=12), "packed": packed})
+    for source, parts, offset in ((packed, (), 0), (mixture, mixture.parts, 12)):
+        dataset = PreparedDataset(source, (8, 8), parts=parts)
+        for index in range(24):
+            block = int(np.searchsorted(bounds, index, side="right")) - 1
+            found = {dataset.partner(offset + index, draw) - offset for draw in range(100)}
+            assert found == set(range(bounds[block], bounds[block + 1]))
+    assert {dataset.partner(3, draw) for draw in range(100)} == set(range(12))

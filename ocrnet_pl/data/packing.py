@@ -119,10 +119,11 @@ def _claim(folder: Path, note: dict[str, Any]) -> Iterator[None]:
         if any(folder.iterdir()):
             raise DataError.at(folder, "it holds other files", advice="give another --output")
         write_json(path, note)
-    with open(path, "rb") as file:
+    with open(path, "rb+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # A lock of this process alone: workers that outlive it for a moment do not hold it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             raise DataError.at(folder, "another process is packing into it", advice="wait for it") from error
         try:
             begun = json.loads(file.read())
