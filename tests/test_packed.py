@@ -164,10 +164,22 @@ def test_other_sources_pass_the_blocks_on(tmp_path: Path) -> None:
 
 
 def test_the_decoded_cache_keeps_packed_samples(tmp_path: Path) -> None:
-    packed = Packed(packed_folder(tmp_path / "packed"))
-    cached = Cached(packed, CacheOptions(folder=str(tmp_path / "kept")))
-    for index in (3, 3, 5):
-        assert_same(cached[index], Numbered()[index])
+    """Also for the next run, that has other connections."""
+    folder = packed_folder(tmp_path / "packed")
+    for _ in range(2):
+        packed = Packed(folder, cache=tmp_path / "cache")
+        cached = Cached(packed, CacheOptions(folder=str(tmp_path / "kept")))
+        for index in (3, 3, 5):
+            assert_same(cached[index], Numbered()[index])
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    for path in (tmp_path / "cache").glob("*/*.tar"):
+        path.unlink()
+    assert_same(cached[5], Numbered()[5])
+    for index in (3, 5):
+        cached.expect(index)
+    assert packed._store._ahead is None  # type: ignore[attr-defined]  # what is kept is not fetched
+    cached.expect(0)
+    assert packed._store._ahead is not None  # type: ignore[attr-defined]
 
 
 class Dying(Numbered):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ocrnet_pl.data.samplers import EvaluationSampler, MultiScaleSampler
 from ocrnet_pl.data.sources.base import Blocks, Part
 from ocrnet_pl.data.sources.mixture import Mixture
 from ocrnet_pl.data.sources.packed import Packed
-from tests.packed_data import Numbered, packed_folder
+from tests.packed_data import Numbered, packed_folder, served
 
 
 def blocks_of(lengths: list[int], window: int) -> Blocks:
@@ -167,13 +168,31 @@ def test_the_order_does_not_depend_on_the_workers_and_goes_on_in_the_middle(tmp_
     assert batches(module(source, 0)) != whole
 
 
-def test_two_processes_see_each_sample_once(tmp_path: Path) -> None:
-    source = Packed(packed_folder(tmp_path / "packed", Numbered(length=24)), cache=tmp_path / "cache", window=2)
-    one, two = (batches(module(source, 0, (2, rank))) for rank in (0, 1))
-    assert len(one) == len(two) == 4
-    assert sorted(chain(*(ids for ids, _ in [*one, *two]))) == list(range(24))
-    seen = [batch.image_ids for rank in (0, 1) for batch in module(source, 0, (2, rank)).val_dataloader()]
-    assert sorted(chain(*seen)) == list(range(24))
+def _epoch(rank: int, address: str, cache: Path, seen: Any) -> None:
+    made = module(Packed(address, cache=cache, window=2), 1, (2, rank))
+    seen.put((rank, batches(made), [batch.image_ids for batch in made.val_dataloader()]))
+
+
+def test_two_processes_see_each_sample_once_and_fetch_each_shard_once(tmp_path: Path) -> None:
+    """Two training processes on one machine, each with a worker, start at the same time with an empty cache."""
+    folder = packed_folder(tmp_path / "packed", Numbered(length=24))
+    context = multiprocessing.get_context("fork")
+    seen = context.Queue()
+    with served(folder) as (address, counts):
+        ranks = [context.Process(target=_epoch, args=(r, address, tmp_path / "cache", seen)) for r in range(2)]
+        for process in ranks:
+            process.start()
+        results = sorted(seen.get(timeout=120) for _ in ranks)
+        for process in ranks:
+            process.join()
+    for rank, train, _ in results:
+        assert train == batches(module(Packed(folder, window=2), 0, (2, rank)))
+        assert len(train) == 4
+    assert sorted(chain(*(ids for _, train, _ in results for ids, _ in train))) == list(range(24))
+    assert sorted(chain(*(ids for _, _, val in results for ids in val))) == list(range(24))
+    assert {name: count for name, count in counts.items() if name != "packed.json"} == {
+        path.name: 1 for path in folder.iterdir() if path.name != "packed.json"
+    }
 
 
 def test_a_mixture_of_packed_sets(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -116,6 +116,40 @@ class FolderStore(Store):
         return path
 
 
+class _Connection:
+    """Opens a file system when it is called, once in each process.
+
+    Args:
+        address: Of a folder there.
+        options: Of the file system.
+    """
+
+    def __init__(self, address: str, options: Mapping[str, Any]) -> None:
+        self.address = address
+        self.options = dict(options)
+        # By process: one that was forked can use none of its parent's, nor safely let go of it.
+        self._systems: dict[int, tuple[Any, str]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_systems": {}}
+
+    def __call__(self) -> tuple[Any, str]:
+        """Return the file system and the path there."""
+        if os.getpid() not in self._systems:
+            import fsspec
+
+            try:
+                system, path = fsspec.core.url_to_fs(
+                    self.address, skip_instance_cache=True, use_listings_cache=False, **self.options
+                )
+            except ImportError as error:
+                raise DataError.at(self.address, f"its file system needs another package ({error})") from error
+            except (ValueError, TypeError) as error:
+                raise DataError.at(self.address, f"this is not an address that can be read ({error})") from error
+            self._systems[os.getpid()] = (system, str(path).rstrip("/"))
+        return self._systems[os.getpid()]
+
+
 class RemoteStore(Store):
     """A packed set at an address of any file system that fsspec knows, with whole shards kept in a local folder.
 
@@ -128,40 +162,22 @@ class RemoteStore(Store):
     def __init__(self, address: str, cache: ShardCache, options: dict[str, Any] | None = None) -> None:
         super().__init__(address)
         self.cache = cache
-        self.options = dict(options or {})
         self.folder: Path | None = None
-        # By process: one that was forked can use none of its parent's, nor safely let go of it.
-        self._systems: dict[int, tuple[Any, str]] = {}
+        self._connect = _Connection(self.name, options or {})
         self._ahead: tuple[int, queue.Queue[Shard]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to another process without connections and threads."""
-        return self.__dict__ | {"_systems": {}, "_ahead": None}
+        """Travel to another process without the thread."""
+        return self.__dict__ | {"_ahead": None}
 
     def use(self, identity: str) -> None:
         """Keep the copies under this name of the set; another one at the same address gets other copies."""
         address = hashlib.sha256(self.name.encode()).hexdigest()[:12]
         self.folder = self.cache.folder / f"{address}-{identity}"
 
-    def _open(self) -> tuple[Any, str]:
-        """Return the file system and the path there; a forked process gets connections of its own."""
-        if os.getpid() not in self._systems:
-            import fsspec
-
-            try:
-                system, path = fsspec.core.url_to_fs(
-                    self.name, skip_instance_cache=True, use_listings_cache=False, **self.options
-                )
-            except ImportError as error:
-                raise DataError.at(self.name, f"its file system needs another package ({error})") from error
-            except (ValueError, TypeError) as error:
-                raise DataError.at(self.name, f"this is not an address that can be read ({error})") from error
-            self._systems[os.getpid()] = (system, str(path).rstrip("/"))
-        return self._systems[os.getpid()]
-
     def small(self, file: str) -> bytes | None:
         """Return the content of a small file; None if there is none."""
-        system, path = self._open()
+        system, path = self._connect()
 
         def fetch() -> bytes | None:
             try:
@@ -209,7 +225,7 @@ class RemoteStore(Store):
                     self.cache.ensure(path, shard.size, partial(self._fetch, shard), wait=False)
 
     def _fetch(self, shard: Shard, target: Path) -> None:
-        system, path = self._open()
+        system, path = self._connect()
 
         def fetch() -> None:
             system.get_file(f"{path}/{shard.name}", str(target))
