@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import tv_tensors
+from torchvision.io import decode_png
 
 from ocrnet_pl.data.cache import Cached, CacheOptions
 from ocrnet_pl.data.errors import DataError
@@ -87,7 +88,10 @@ def test_images_keep_their_bytes_and_shards_are_what_webdataset_reads(tmp_path: 
         path = Path(source[index].path)
         assert members[path.suffix[1:]] == path.read_bytes()
         assert json.loads(members["json"])["path"] == str(path)
-        assert {"semantic.png", "instances.png"} <= set(members)
+        for ending, plane in (("semantic.png", source[index].semantic), ("instances.png", source[index].instances)):
+            assert plane is not None
+            drawn = decode_png(torch.frombuffer(bytearray(members[ending]), dtype=torch.uint8))
+            assert torch.equal(drawn[0], plane.as_subclass(torch.Tensor).to(torch.uint8))
 
 
 def test_a_changed_image_is_not_stored_as_its_file(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def check_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> t
         DataError: There is no such file, or it is not an image, or it is too large.
     """
     try:
-        with _open(path) as image:
+        with open_image(path) as image:
             size = (image.height, image.width)
     except Exception as error:  # Pillow's decoders raise almost anything on broken files
         opened = _open_tiff(path) if isinstance(error, UnidentifiedImageError) else None
@@ -105,7 +105,7 @@ def read_image(
         if fast is not None:
             return fast
     try:
-        with _open(path) as image:
+        with open_image(path) as image:
             _check_size(path, (image.height, image.width), max_pixels)
             if at_least is not None:
                 image.draft(None, (at_least[1], at_least[0]))
@@ -198,7 +198,7 @@ def _png_header(data: memoryview) -> _Header | None:
     return _Header(height, width, False, plain, b"eXIf" in raw)
 
 
-def _open(path: str | PathLike[str]) -> Image.Image:
+def open_image(path: str | PathLike[str]) -> Image.Image:
     """Open with Pillow, whose own limit of pixels is a warning at 89 million and no option of ours."""
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -24,8 +24,8 @@ def slide(samples: NDArray[np.int64], blocks: Blocks, random: np.random.Generato
     """Mix samples that come block by block, so that at any time few blocks are in use, and each for a while only.
 
     A block's samples spread at random over a stretch as long as ``window`` blocks, around where the block stood. So
-    blocks come into use one by one and the next ones can be fetched in time. Where all blocks fit the window, this
-    is a plain random order.
+    blocks come into use one by one and the next ones can be fetched in time; half of the window is in use from the
+    beginning. Where all blocks fit the window, this is a plain random order.
 
     Args:
         samples: int64 [N], blocks one after the other.
@@ -43,8 +43,12 @@ def slide(samples: NDArray[np.int64], blocks: Blocks, random: np.random.Generato
     lengths = np.diff(np.append(first, count))
     used = np.diff(blocks.bounds)
     stretch = blocks.window * used[used > 0].mean()
-    low = np.clip(first + lengths / 2 - stretch / 2, 0, max(count - stretch, 0))
-    key = low.repeat(lengths) + random.random(count) * stretch
+    low, high = np.zeros(len(first)), np.full(len(first), float(count))
+    if stretch < count:
+        # Shorter at both ends, so that there are never more blocks in use than in the middle.
+        middle = first + lengths / 2
+        low, high = np.maximum(middle - stretch / 2, 0), np.minimum(middle + stretch / 2, count)
+    key = low.repeat(lengths) + random.random(count) * (high - low).repeat(lengths)
     return samples[np.argsort(key, kind="stable")]
 
 
