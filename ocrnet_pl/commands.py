@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -59,6 +60,10 @@ def pack_data(config: Namespace) -> int:
     names = config["splits"] or given
     if config["output"] is None:
         raise DataError("output: give the folder of the shards with --output DIR")
+    if re.match(r"\w+:/", str(config["output"])):
+        raise DataError(
+            f"output {str(config['output'])!r}: pack into a folder, then upload it; docs/packed.md says how"
+        )
     if not names:
         raise DataError("data: there is no source to pack; set data.train")
     for name in names:

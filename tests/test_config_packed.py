@@ -134,6 +134,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     words = ["--config", str(CONFIGS / "nuclei.yaml"), "--data.root", str(tmp_path / "data")]
     assert "output: give the folder of the shards with --output DIR" in fails(capsys, *words)
     assert "there is no data.test to pack" in fails(capsys, *words, "--output", str(tmp_path / "o"), "--splits", "test")
+    assert "pack into a folder, then upload it" in fails(capsys, *words, "--output", "s3://bucket/nuclei")
     assert "shard_mb" in fails(capsys, *words, "--output", str(tmp_path / "o"), "--shard_mb", "0")
     assert "instances_train.json: the file cannot be read" in fails(
         capsys, *words[:3], str(tmp_path), "--output", str(tmp_path / "o")
