@@ -121,6 +121,16 @@ def test_what_a_killed_process_left_is_taken_over_or_removed(tmp_path: Path) -> 
     assert sorted(item.name for item in path.parent.iterdir()) == ["a.tar", "b.tar"]
 
 
+def test_a_cache_full_of_indices_says_so(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, limit=100)
+    index = tmp_path / "old" / "index.safetensors"
+    cache.ensure(index, 60, lambda target: target.write_bytes(b"i" * 60) and None)
+    cache.ensure(tmp_path / "set" / "a.tar", 40, lambda target: target.write_bytes(b"a" * 40) and None)
+    with pytest.raises(DataError, match="indices take 6e-08, and 5e-08 are needed; raise `cache_gb`, or delete"):
+        cache.ensure(tmp_path / "set" / "b.tar", 50, lambda target: pytest.fail("fetched"))
+    assert index.exists() and not list(tmp_path.glob("*/*.part"))
+
+
 def test_who_fetches_ahead_does_not_wait(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, limit=100)
     path = tmp_path / "set" / "a.tar"

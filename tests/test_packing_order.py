@@ -19,6 +19,9 @@ from ocrnet_pl.data.samplers import EvaluationSampler, MultiScaleSampler
 from ocrnet_pl.data.sources.base import Blocks, Part
 from ocrnet_pl.data.sources.mixture import Mixture
 from ocrnet_pl.data.sources.packed import Packed
+from ocrnet_pl.data.sources.partial import Partial
+from ocrnet_pl.data.sources.split import Split
+from ocrnet_pl.data.sources.tiled import Tiled
 from tests.packed_data import Numbered, packed_folder, served
 
 
@@ -213,3 +216,29 @@ def test_partners_for_mixing_are_of_the_same_shard(tmp_path: Path) -> None:
             found = {dataset.partner(offset + index, draw) - offset for draw in range(100)}
             assert found == set(range(bounds[block], bounds[block + 1]))
     assert {dataset.partner(3, draw) for draw in range(100)} == set(range(12))
+
+
+def test_what_comes_later_is_announced_through_all_sources() -> None:
+    announced: list[int] = []
+
+    class Listening(Numbered):
+        @property
+        def blocks(self) -> Blocks:
+            return blocks_of([4] * 6, 2)
+
+        def expect(self, index: int) -> None:
+            announced.append(index)
+
+    source = Listening(length=24)
+    sampler = MultiScaleSampler(source, 4, [(32, 32)], blocks=source.blocks)
+    dataset = PreparedDataset(source, (32, 32))
+    items = list(sampler)
+    for item in items:
+        dataset[item]
+    assert announced == [item.ahead for item in items if item.ahead >= 0] == [item.index for item in items][4:]
+    announced.clear()
+    split = Split(source, "a", {"a": [str(i) for i in range(1, 24, 2)], "b": None})
+    Partial(split).expect(3)
+    Mixture({"other": Numbered(length=5), "own": source}).expect(7)
+    Tiled(source, size=16, overlap=0.25).expect(9)
+    assert announced == [7, 2, 2]  # four tiles an image

@@ -301,7 +301,7 @@ class ShardCache:
             wait: Whether to wait for another process that brings it; else returns at once.
 
         Raises:
-            DataError: The cache cannot be written to.
+            DataError: The cache cannot be written to, or is too small.
         """
         part, new = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.new")
         while not path.exists():
@@ -351,6 +351,13 @@ class ShardCache:
                 if used + size <= self.limit:
                     os.ftruncate(lock, size)
                     return
+                coming = any(path.suffix == ".part" and length for _, length, path in files)
+            if not coming:
+                raise DataError.at(
+                    self.folder,
+                    f"of {self.limit / 1e9:.3g} GB, indices take {used / 1e9:.3g}, and {size / 1e9:.3g} are needed",
+                    advice="raise `cache_gb`, or delete the folders of old sets",
+                )
             time.sleep(_POLL)  # others are fetching; then theirs can go
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
