@@ -8,7 +8,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from jsonargparse import Namespace
@@ -29,7 +29,7 @@ from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
-from ocrnet_pl.commands import CALIBRATE, CHECK, REPORT, check_data, joint_report
+from ocrnet_pl.commands import CALIBRATE, CHECK, PACK, REPORT, check_data, joint_report, pack_data
 from ocrnet_pl.config_errors import cause, check_files
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
@@ -41,11 +41,13 @@ from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.task import OCRNetTask
 
 EXIT_ERROR, EXIT_SKIPPED, EXIT_TERMINATED = 1, 3, 143
-"""The data or the setup is wrong; predict left files out; the run was terminated."""
+"""The data or the setup is wrong; predict or pack left files out; the run was terminated."""
 
 MONITOR = "val/score"
 
-_WITHOUT_TRAINER = (CHECK, REPORT)
+Split = Literal["train", "val", "test"]
+
+_WITHOUT_TRAINER = (CHECK, PACK, REPORT)
 """Subcommands that build neither network nor trainer in this process."""
 
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -98,6 +100,12 @@ class OCRNetCLI(LightningCLI):
         )
         own.add_argument("--fix", type=Path | None, default=None, help="New folder for a corrected COCO copy.")
         own.add_argument("--limit", type=PositiveInt | None, default=None, help="Look at so many images of each split.")
+        own = self._add_command(parser, PACK)
+        own.add_argument("--output", type=Path | None, default=None, help="Folder of the shards; has to be given.")
+        own.add_argument("--shard_mb", type=PositiveInt, default=128, help="Megabytes of a shard.")
+        own.add_argument(
+            "--splits", type=Split, nargs="+", default=None, help="What to pack; by default all that there is."
+        )
         own = self._add_command(parser, REPORT)
         own.add_argument(
             "--output", type=Path | None, default=None, help="Folder of report and runs; by default runs/NAME/joint."
@@ -254,6 +262,8 @@ class OCRNetCLI(LightningCLI):
         config = self.config[name]
         if name == CHECK:
             return EXIT_ERROR if check_data(config) else 0
+        if name == PACK:
+            return EXIT_SKIPPED if pack_data(config) else 0
         if name == REPORT:
             joint_report(config, partial(self._parser(name).dump, skip_none=False, skip_validation=True))
             return 0
@@ -327,7 +337,7 @@ def run(words: list[str]) -> None:
         words: The command line, without the program's name.
     """
     cli = build(words)
-    if cli.subcommand in (CHECK, REPORT, CALIBRATE):
+    if cli.subcommand in (CHECK, PACK, REPORT, CALIBRATE):
         try:
             status = cli.run_own()
         except (ValueError, OSError, RunError, MisconfigurationException) as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.check import Recipe, run_check
 from ocrnet_pl.report.joint import run_joint_report
 
-CHECK, REPORT, CALIBRATE = "check", "joint-report", "calibrate"
+CHECK, PACK, REPORT, CALIBRATE = "check", "pack", "joint-report", "calibrate"
 
 
 def check_data(config: Namespace) -> int:
@@ -39,6 +41,65 @@ def check_data(config: Namespace) -> int:
         workers=data["num_workers"],
         title=config["name"],
     )
+
+
+def pack_data(config: Namespace) -> int:
+    """Write the sources that a config names as shards, and return how many images were left out.
+
+    Raises:
+        DataError: There is no source or no output, an image cannot be read, or the output cannot be written to.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ocrnet_pl.data.cache import source_digest
+    from ocrnet_pl.data.packing import pack
+
+    data = config["data"]
+    given = [name for name in ("train", "val", "test") if data.get(name) is not None]
+    names = config["splits"] or given
+    if config["output"] is None:
+        raise DataError("output: give the folder of the shards with --output DIR")
+    if re.match(r"\w+:/", str(config["output"])):
+        raise DataError(
+            f"output {str(config['output'])!r}: pack into a folder, then upload it; docs/packed.md says how"
+        )
+    if not names:
+        raise DataError("data: there is no source to pack; set data.train")
+    for name in names:
+        if name not in given:
+            raise DataError(f"splits: there is no data.{name} to pack")
+    skipped: list[tuple[str, str]] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(file=sys.stderr)
+    # A progress bar that finds no terminal draws itself once, at the end.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        for name in names:
+            source = _recipe(name, data[name]).make()
+            task = progress.add_task(f"packing {name}", total=len(source))
+            outcome = pack(
+                source,
+                config["output"] / name,
+                source_digest(source),
+                shard_bytes=config["shard_mb"] * 1_000_000,
+                workers=data["num_workers"],
+                tolerant=data["on_error"] == "skip",
+                advance=partial(_advance, progress, task),
+            )
+            skipped += outcome.skipped
+            manifest = outcome.manifest
+            size = sum(shard.size for shard in manifest.shards) / 1e9
+            print(
+                f"{config['output'] / name}: {manifest.samples} images, {len(manifest.shards)} shards, {size:.3g} GB"
+                + ("" if outcome.written else " (packed already)")
+            )
+    for path, reason in skipped:
+        sys.stderr.write(f"skipped: {path}: {reason}\n")
+    return len(skipped)
+
+
+def _advance(progress: Any, task: Any, done: int) -> None:
+    progress.update(task, completed=done)
 
 
 def joint_report(config: Namespace, dump: Callable[[Namespace], str]) -> None:

@@ -11,10 +11,11 @@ SUBCOMMANDS = {
     "test": "evaluate a checkpoint on the test set",
     "predict": "write predictions for a folder of images",
     "check": "look for faults in the data",
+    "pack": "write the data as shards to train from, on a disk or in an object store",
     "calibrate": "choose the fusion's settings on the validation set",
     "joint-report": "train the joint network and its single-task twins and compare them",
 }
-"""What the command line does; the names are Lightning's, save those of the check, the calibration and the report."""
+"""What the command line does; the first four names are Lightning's."""
 
 
 def overview() -> str:
@@ -35,6 +36,7 @@ def overview() -> str:
             "  --KEY VALUE         any key of the config, such as --trainer.max_epochs 20 or --data.batch_size 8",
             "  --ckpt_path FILE    a checkpoint to evaluate, predict with, or continue from",
             "  --fix DIR           of check: write a corrected copy; also --output DIR and --limit N",
+            "  --output DIR        of pack: where the shards go; also --shard_mb N and --splits train val",
             "  --output FILE       of calibrate: the new checkpoint; also --calibration.images N and .holdout false",
             "  --seeds 0 1 2       of joint-report: train with each of them; also --output DIR",
             "  --print_config      print the whole configuration with its defaults, and exit",

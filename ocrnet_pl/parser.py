@@ -18,6 +18,7 @@ import ocrnet_pl.data.sources.coco_panoptic
 import ocrnet_pl.data.sources.coco_stuff
 import ocrnet_pl.data.sources.labelled_folder
 import ocrnet_pl.data.sources.mixture
+import ocrnet_pl.data.sources.packed
 import ocrnet_pl.data.sources.partial
 import ocrnet_pl.data.sources.remapped
 import ocrnet_pl.data.sources.split

@@ -84,9 +84,7 @@ class Cached(Wrapped):
     def __init__(self, source: Source, options: CacheOptions | None = None) -> None:
         super().__init__(source)
         self.options = options or CacheOptions()
-        identity = blake2b(repr((_VERSION, len(source), self.options.max_side)).encode(), digest_size=12)
-        _digest(source, identity, set())
-        self._name = identity.hexdigest()
+        self._name = source_digest(source, _VERSION, len(source), self.options.max_side)
         self._store: _Store | None = None
         self._open()
 
@@ -108,6 +106,11 @@ class Cached(Wrapped):
     def raw_boxes(self, index: int) -> RawBoxes | None:
         """Return the source's."""
         return self.source.raw_boxes(index)
+
+    def expect(self, index: int) -> None:
+        """Pass it on, unless the sample is kept."""
+        if not self._open().has(index):
+            self.source.expect(index)
 
     def __getitem__(self, index: int) -> Sample:
         """Return one sample; the tensors of a kept one lie in the cache, uncopied."""
@@ -203,6 +206,11 @@ class _Store:
 
     def _tail(self) -> int:
         return int.from_bytes(os.pread(self._index_file, 8, 0), "little")
+
+    def has(self, index: int) -> bool:
+        """Return whether there is a row for a sample."""
+        start = _HEADER + index * _ROW
+        return _parse(self._rows[start : start + _ROW]) is not None
 
     def read(self, index: int) -> tuple[Sample, list[str], list[list[int]]] | None:
         """Return a sample and the files it was made from with their stamps; None if there is no whole one."""
@@ -409,6 +417,18 @@ def _decode(content: NDArray[np.uint8]) -> tuple[Sample, list[str], list[list[in
         placement=None if placement is None else Placement(*(tuple(value) for value in placement)),
     )
     return sample, described["files"], described["stamps"]
+
+
+def source_digest(source: Source, *options: Any) -> str:
+    """Return a name of all that a source holds, paths, options and annotations, the same in every process.
+
+    Args:
+        source: The source.
+        options: What else tells apart.
+    """
+    identity = blake2b(repr(options).encode(), digest_size=12)
+    _digest(source, identity, set())
+    return identity.hexdigest()
 
 
 def _digest(value: Any, into: blake2b, seen: set[int]) -> None:

@@ -167,6 +167,7 @@ class JointDataModule(LightningDataModule):
             seed=self.seed,
             parts=self._parts,
             aspects=aspects,
+            blocks=source.blocks,
         )
         sampler.plain_from = self._plain_from(-(-len(sampler) // self.batch_size))
         dataset = PreparedDataset(
@@ -253,7 +254,7 @@ class JointDataModule(LightningDataModule):
 
     def _evaluation_loader(self, source: Source, share: tuple[int, int] | None = None) -> BatchLoader:
         replicas, rank = share or self._share()
-        sampler = EvaluationSampler(source, self.size, num_replicas=replicas, rank=rank)
+        sampler = EvaluationSampler(source, self.size, num_replicas=replicas, rank=rank, blocks=source.blocks)
         dataset = PreparedDataset(source, self.size, frame=self.evaluate_at, tolerant=self.tolerant)
         return self._loader(dataset, sampler)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from threading import Lock
@@ -24,6 +25,25 @@ _ORIENTATION = 0x0112
 _open_lock = Lock()
 
 
+class Encoded(PathLike[str]):
+    """An encoded image that is in memory already; every reader of this module takes it in a file's place.
+
+    Args:
+        data: The file's content.
+        name: Stands for the path in messages.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data = data
+        self.name = name
+
+    def __fspath__(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def check_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Read an image's header only.
 
@@ -38,7 +58,7 @@ def check_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> t
         DataError: There is no such file, or it is not an image, or it is too large.
     """
     try:
-        with _open(path) as image:
+        with open_image(path) as image:
             size = (image.height, image.width)
     except Exception as error:  # Pillow's decoders raise almost anything on broken files
         opened = _open_tiff(path) if isinstance(error, UnidentifiedImageError) else None
@@ -85,7 +105,7 @@ def read_image(
         if fast is not None:
             return fast
     try:
-        with _open(path) as image:
+        with open_image(path) as image:
             _check_size(path, (image.height, image.width), max_pixels)
             if at_least is not None:
                 image.draft(None, (at_least[1], at_least[0]))
@@ -116,7 +136,11 @@ def _read_fast(path: str | PathLike[str], exif: bool, max_pixels: int) -> Tensor
     from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
     try:
-        data = np.fromfile(path, dtype=np.uint8)
+        data = (
+            np.frombuffer(bytearray(path.data), dtype=np.uint8)
+            if isinstance(path, Encoded)
+            else np.fromfile(path, dtype=np.uint8)
+        )
     except OSError:
         return None
     header = _jpeg_header(data.data) or _png_header(data.data)
@@ -174,12 +198,12 @@ def _png_header(data: memoryview) -> _Header | None:
     return _Header(height, width, False, plain, b"eXIf" in raw)
 
 
-def _open(path: str | PathLike[str]) -> Image.Image:
+def open_image(path: str | PathLike[str]) -> Image.Image:
     """Open with Pillow, whose own limit of pixels is a warning at 89 million and no option of ours."""
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            return Image.open(_content(path))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -227,7 +251,14 @@ def _no_range(path: str | PathLike[str]) -> DataError:
     return DataError.at(path, "floating-point pixels have no known range", advice="convert it to 8 or 16 bits")
 
 
+def _content(path: str | PathLike[str]) -> str | PathLike[str] | BytesIO:
+    """Return what Pillow and tifffile open: the path, or the bytes in memory."""
+    return BytesIO(path.data) if isinstance(path, Encoded) else path
+
+
 def _is_tiff(path: str | PathLike[str]) -> bool:
+    if isinstance(path, Encoded):
+        return path.data[:4] in _TIFF
     try:
         with open(path, "rb") as file:
             return file.read(4) in _TIFF
@@ -247,7 +278,7 @@ def _open_tiff(path: str | PathLike[str]) -> _Tiff | None:
     from tifffile import TiffFile
 
     try:
-        with TiffFile(path) as file:
+        with TiffFile(_content(path)) as file:
             series = file.series[0]
             axes = series.axes
             sizes = dict(zip(axes, series.shape, strict=True))
@@ -264,7 +295,7 @@ def _read_tiff(path: str | PathLike[str]) -> NDArray[np.uint8]:
     from tifffile import TiffFile
 
     try:
-        with TiffFile(path) as file:
+        with TiffFile(_content(path)) as file:
             values = file.series[0].asarray()
     except Exception as error:
         raise _unreadable(path, error) from error

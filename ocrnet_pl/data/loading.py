@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision import tv_tensors
@@ -60,7 +61,8 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
         transforms: For training; None letterboxes.
         frame: In which frame the truth is given; None gives no truth.
         tolerant: Whether to do without files that cannot be read instead of raising.
-        parts: Of the source: replacements and partners for mixing are of the sample's own.
+        parts: Of the source: replacements and partners for mixing are of the sample's own, and partners of its own
+            block where samples are stored in blocks.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
         self.frame = frame
         self.tolerant = tolerant
         self._bounds = np.array([0, *([part.stop for part in parts] or [len(source)])])
+        self._near = _block_bounds(source, parts)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -86,6 +89,8 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
     def __getitem__(self, item: Item | int) -> Prepared | Skipped:
         if not isinstance(item, Item):
             item = Item(int(item), self.size)
+        if item.ahead >= 0:
+            self.source.expect(item.ahead)
         if self.transforms is not None:
             return self._train(item, self.transforms)
         original = self._read(item.index)
@@ -133,24 +138,38 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
             if isinstance(sample, Sample):
                 return sample, index
             skipped.append(sample)
-            index = self._another(item.index, item_seed(item.seed, attempt, 0))
+            index = _another(self._bounds, item.index, item_seed(item.seed, attempt, 0))
         first = skipped[0]
         raise DataError.at(
             first.path, first.reason, advice=f"nor could the {_TRIES - 1} images tried in its place be read"
         )
 
-    def _another(self, index: int, draw: int) -> int:
-        """Return the index of a sample of the same part, which a draw from 0 to 2 ** 63 decides."""
-        place = int(np.searchsorted(self._bounds, index, side="right")) - 1
-        start, stop = (int(bound) for bound in self._bounds[place : place + 2])
-        return start + draw % (stop - start)
+    def partner(self, index: int, draw: int) -> int:
+        """Return the index of a sample to mix with one, which a draw from 0 to 2 ** 63 decides."""
+        return _another(self._near, index, draw)
+
+
+def _another(bounds: NDArray[np.int64], index: int, draw: int) -> int:
+    """Return an index between the same bounds, which a draw from 0 to 2 ** 63 decides."""
+    place = int(np.searchsorted(bounds, index, side="right")) - 1
+    start, stop = (int(bound) for bound in bounds[place : place + 2])
+    return start + draw % (stop - start)
+
+
+def _block_bounds(source: Source, parts: Sequence[Part]) -> NDArray[np.int64]:
+    """Return where runs of samples begin that can be read together: blocks, parts without blocks, or all."""
+    bounds = [np.array([0])]
+    for part in parts or [Part("all", 0, len(source), 1.0, source.blocks)]:
+        stops = np.array([part.stop]) if part.blocks is None else part.start + part.blocks.bounds
+        bounds.append(stops)
+    return np.unique(np.concatenate(bounds))
 
 
 class Partners(Sequence[Sample]):
     """Other samples to mix with one, each read when it is asked for.
 
-    A partner is of the same part of the data set and labelled for the same classes; where some tries find none, the
-    sample is its own partner.
+    A partner is of the same part, or block, of the data set and labelled for the same classes; where some tries find
+    none, the sample is its own partner.
 
     Args:
         dataset: To read from.
@@ -190,7 +209,7 @@ class Partners(Sequence[Sample]):
     def _find(self, seed: int) -> Sample:
         known = self._sample.supervision
         for attempt in range(_TRIES):
-            index = self._dataset._another(self._index, item_seed(seed, attempt, 0))
+            index = self._dataset.partner(self._index, item_seed(seed, attempt, 0))
             if index == self._index:
                 continue
             partner = self._dataset._read(index)

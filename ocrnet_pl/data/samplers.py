@@ -18,8 +18,9 @@ from torch.utils.data.distributed import DistributedSampler
 
 from ocrnet_pl.data.aspects import Aspects
 from ocrnet_pl.data.geometry import Size
+from ocrnet_pl.data.packing_order import by_rank, shuffled_blocks, slide
 from ocrnet_pl.data.shares import Draws, stream
-from ocrnet_pl.data.sources.base import Part
+from ocrnet_pl.data.sources.base import Blocks, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Item:
         seed: Of the sample's random stream.
         counted: False for an image that only keeps a process busy that would otherwise have nothing to evaluate.
         plain: Whether to leave out the augmentation.
+        ahead: Index of a sample that will be asked for some time later, so that its fetching may begin; -1 for none.
     """
 
     index: int
@@ -39,6 +41,7 @@ class Item:
     seed: int = 0
     counted: bool = True
     plain: bool = False
+    ahead: int = -1
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:
@@ -93,6 +96,9 @@ class MultiScaleSampler(DistributedSampler[Any]):
     Where images are grouped by their aspect ratio, a step of all processes takes them from one group and has its
     size; the few steps that are filled from two groups have the size of the larger number.
 
+    Where samples are stored in blocks, the order uses few blocks at a time, and each process has blocks of its own;
+    with parts or groups of aspect ratios, the processes share them.
+
     Args:
         dataset: Of which only the length is read.
         batch_size: Of one process; the loader must use the same.
@@ -106,6 +112,7 @@ class MultiScaleSampler(DistributedSampler[Any]):
         parts: What the batches are shared between; none if the data set is of one piece.
         aspects: Groups of images and their sizes, as many for each as in ``sizes``; None for one size for all.
         plain_from: The epoch from which there is no augmentation; None if there always is.
+        blocks: How the samples are stored; None if any order is as good. Of parts, their own count instead.
 
     Attributes:
         start: How many batches to leave out at the epoch's beginning, for a run that goes on in the middle of it.
@@ -128,6 +135,7 @@ class MultiScaleSampler(DistributedSampler[Any]):
         parts: Sequence[Part] = (),
         aspects: Aspects | None = None,
         plain_from: int | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)
         if not sizes:
@@ -141,6 +149,11 @@ class MultiScaleSampler(DistributedSampler[Any]):
         self._count = len(dataset)  # type: ignore[arg-type]
         self._draws = Draws(parts, seed, shuffle) if parts else None
         self._aspects = aspects
+        self._blocks = None if parts else blocks
+        stored = [one for one in [self._blocks, *(part.blocks for part in parts)] if one is not None]
+        self._window = max((_mean(one) * one.window for one in stored), default=None)
+        sharing = num_replicas if parts or aspects is not None else 1
+        self._distance = max((max(1, round(_mean(one) / sharing)) for one in stored), default=0)
         full = self._count // (num_replicas * batch_size) * batch_size
         if self._draws is not None:
             full = max(full, batch_size)
@@ -154,7 +167,9 @@ class MultiScaleSampler(DistributedSampler[Any]):
         for position in range(self.start * self.batch_size, self.num_samples):
             index = int(indices[position])
             seed = item_seed(self.seed, int(passes[position]), index)
-            yield Item(index, sizes[position // self.batch_size], seed, plain=plain)
+            later = position + self._distance
+            ahead = int(indices[later]) if self._distance and later < self.num_samples else -1
+            yield Item(index, sizes[position // self.batch_size], seed, plain=plain, ahead=ahead)
 
     def _epoch(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Size]]:
         """Return this process's samples of the epoch, in which pass through the data each comes, and the steps' sizes.
@@ -167,13 +182,19 @@ class MultiScaleSampler(DistributedSampler[Any]):
         choices = stream(self.seed, self.epoch, 1).integers(len(self.sizes), size=steps).tolist()
         indices, passes = np.zeros(self.total_size, dtype=np.int64), np.zeros(self.total_size, dtype=np.int64)
         order = np.arange(self.total_size)
+        # How many steps' samples may change places to be grouped: as many as there are, or as a window of blocks has.
+        stretch = steps
+        if self._window is not None:
+            stretch = max(1, round(self._window / (self.batch_size * self.num_replicas)))
         if self._aspects is not None and self.shuffle:
             # The groups are dealt out one after the other, but to steps in a random order.
             shuffled = stream(self.seed, self.epoch, 2).permutation(steps)
+            shuffled = shuffled[np.argsort(shuffled // stretch, kind="stable")]
             order = np.concatenate([order[starts[step] : starts[step + 1]] for step in shuffled])
-        for places, own, own_passes in self._contributions(order):
+        for places, own, own_passes in self._contributions(order, starts, widths):
             if self._aspects is not None:
-                sorting = np.argsort(self._aspects.groups[own], kind="stable")
+                within = (np.searchsorted(starts, places, side="right") - 1) // stretch
+                sorting = np.lexsort((self._aspects.groups[own], within))
                 own, own_passes = own[sorting], own_passes[sorting]
             indices[places], passes[places] = own, own_passes
         if self._aspects is None:
@@ -187,9 +208,25 @@ class MultiScaleSampler(DistributedSampler[Any]):
         return indices[kept], passes[kept], sizes
 
     def _contributions(
-        self, order: NDArray[np.int64]
+        self, order: NDArray[np.int64], starts: NDArray[np.int64], widths: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield for each part its places in the epoch, in the given order of places, its samples and their passes."""
+        """Yield for each part its places in the epoch, its samples and their passes.
+
+        Args:
+            order: int64 [places], all places in the order in which samples are dealt out to them.
+            starts: int64 [steps + 1], the first place of each step of all processes.
+            widths: int64 [steps], the samples of a step of one process.
+        """
+        if self._draws is None and self._blocks is not None and self.shuffle:
+            random = stream(self.seed, self.epoch, 0)
+            samples = np.resize(shuffled_blocks(self._blocks, random), self.total_size)
+            pieces = [samples]
+            if self._aspects is None:
+                # Each process keeps to blocks of its own; groups of all processes have to come at the same step.
+                pieces, order = np.split(samples, self.num_replicas), by_rank(starts, widths, self.num_replicas)
+            own = np.concatenate([slide(piece, self._blocks, random) for piece in pieces])
+            yield order, own, np.full(self.total_size, self.epoch)
+            return
         if self._draws is None:
             samples = np.arange(self._count)
             if self.shuffle:
@@ -214,14 +251,26 @@ class EvaluationSampler(DistributedSampler[Any]):
         num_replicas: Number of processes.
         rank: Of this process.
         fill: Whether a process without a share gets an image that does not count.
+        blocks: How the samples are stored.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], size: Size, *, num_replicas: int = 1, rank: int = 0, fill: bool = True
+        self,
+        dataset: Dataset[Any],
+        size: Size,
+        *,
+        num_replicas: int = 1,
+        rank: int = 0,
+        fill: bool = True,
+        blocks: Blocks | None = None,
     ) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
         count: int = len(dataset)  # type: ignore[arg-type]
-        self._items = [Item(index, size) for index in range(rank, count, num_replicas)]
+        distance = count if blocks is None else max(1, round(_mean(blocks)))
+        self._items = [
+            Item(index, size, ahead=index + distance if index + distance < count else -1)
+            for index in range(rank, count, num_replicas)
+        ]
         if fill and count and not self._items:
             self._items = [Item(0, size, counted=False)]
         self.num_samples = len(self._items)
@@ -229,3 +278,9 @@ class EvaluationSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)
+
+
+def _mean(blocks: Blocks) -> float:
+    """Return the mean number of samples of a block."""
+    lengths = np.diff(blocks.bounds)
+    return float(lengths[lengths > 0].mean()) if lengths.any() else 1.0

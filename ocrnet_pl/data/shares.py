@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrnet_pl.data.packing_order import windowed
 from ocrnet_pl.data.sources.base import Part
 
 _LONGEST = 100_000
@@ -96,7 +97,8 @@ class Draws:
         rows = positions % length
         if self.shuffle:
             for number in np.unique(passes).tolist():
-                order = stream(self.seed, number, 3, place).permutation(length)
+                random = stream(self.seed, number, 3, place)
+                order = random.permutation(length) if part.blocks is None else windowed(part.blocks, random)
                 own = passes == number
                 rows[own] = order[rows[own]]
         return part.start + rows, passes

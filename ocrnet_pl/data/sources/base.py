@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
@@ -68,6 +68,19 @@ class RawBoxes:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Runs of samples that are stored together, and cheap to read only together.
+
+    Attributes:
+        bounds: int64 [blocks + 1]; a block's samples are those from its bound up to the next. Starts with 0.
+        window: From how many blocks training draws at a time.
+    """
+
+    bounds: NDArray[np.int64]
+    window: int
+
+
 @dataclass(frozen=True)
 class Part:
     """A run of samples that belong together and have a fixed share of every training batch.
@@ -77,12 +90,14 @@ class Part:
         start: Index of its first sample.
         stop: Index past its last.
         share: Its weight beside the other parts'; positive.
+        blocks: How its samples are stored, counted from its first; None if any order of reading is as good.
     """
 
     name: str
     start: int
     stop: int
     share: float
+    blocks: Blocks | None = field(default=None, compare=False)
 
 
 class Source(Dataset[Sample], ABC):
@@ -145,6 +160,14 @@ class Source(Dataset[Sample], ABC):
     def parts(self) -> tuple[Part, ...]:
         """What shares the batches out, in order of the samples and without gaps; empty if all samples are one part."""
         return ()
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """How the samples are stored, for an order that reads in runs; None if any order is as good."""
+        return None
+
+    def expect(self, index: int) -> None:
+        """Take note that a sample will soon be asked for; a source that fetches from afar may begin, and returns."""
 
     def files(self, index: int) -> Sequence[str]:
         """Return the files that a sample is read from, whose change makes a cached sample stale.

@@ -70,8 +70,8 @@ class Mixture(Source):
         ]
         self._starts = np.cumsum([0, *map(len, self._list)])
         self._parts = tuple(
-            Part(name, int(start), int(stop), float(stop - start if shares is None else shares[name]))
-            for name, start, stop in zip(self._names, self._starts[:-1], self._starts[1:], strict=True)
+            Part(name, int(start), int(stop), float(stop - start if shares is None else shares[name]), source.blocks)
+            for (name, source), start, stop in zip(sources.items(), self._starts[:-1], self._starts[1:], strict=True)
         )
 
     @property
@@ -128,6 +128,11 @@ class Mixture(Source):
         """Return the source's."""
         place, row = self._find(index)
         return self._list[place].image_size(row)
+
+    def expect(self, index: int) -> None:
+        """Pass it on."""
+        place, row = self._find(index)
+        self._list[place].expect(row)
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
         """Return the source's, under the labels of the union."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.shares import stream
-from ocrnet_pl.data.sources.base import Part, RawBoxes, Source
+from ocrnet_pl.data.sources.base import Blocks, Part, RawBoxes, Source
 from ocrnet_pl.data.sources.wrapped import Wrapped, check_names, closest
 from ocrnet_pl.structures import Sample
 
@@ -144,6 +144,16 @@ class Split(Wrapped):
     def parts(self) -> tuple[Part, ...]:
         """None."""
         return ()
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The source's, as far as they are in this part."""
+        blocks = self.source.blocks
+        return None if blocks is None else Blocks(np.searchsorted(self.indices, blocks.bounds), blocks.window)
+
+    def expect(self, index: int) -> None:
+        """Pass it on."""
+        self.source.expect(int(self.indices[index]))
 
 
 class _Names:

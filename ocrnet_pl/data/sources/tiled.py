@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import Size, place
-from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.sources.base import Blocks, Source
 from ocrnet_pl.data.tiles import overlap_pixels, tile_counts, tile_starts
 from ocrnet_pl.structures import Sample, Taxonomy
 
@@ -120,6 +120,19 @@ class Tiled(Source):
         counts = np.diff(self._starts)
         every = np.minimum(self._sizes, self.size).astype(np.int32).repeat(counts, axis=0)
         return every if self._kept is None else every[self._kept]
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The source's, in tiles."""
+        blocks = self.source.blocks
+        if blocks is None:
+            return None
+        bounds = self._starts[blocks.bounds]
+        return Blocks(bounds if self._kept is None else np.searchsorted(self._kept, bounds), blocks.window)
+
+    def expect(self, index: int) -> None:
+        """Pass it on."""
+        self.source.expect(self.window(index)[0])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the decoded image behind on the way to another process."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.sources.base import Part, Source
+from ocrnet_pl.data.sources.base import Blocks, Part, Source
 from ocrnet_pl.structures import Taxonomy
 
 
@@ -62,6 +62,15 @@ class Wrapped(Source):
     def parts(self) -> tuple[Part, ...]:
         """The source's."""
         return self.source.parts
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The source's."""
+        return self.source.blocks
+
+    def expect(self, index: int) -> None:
+        """Pass it on."""
+        self.source.expect(index)
 
 
 def closest(name: str, valid: Iterable[str]) -> str:
