@@ -1,18 +1,56 @@
-"""Weights sharded over the processes (FSDP2), for encoders that fit no device whole."""
+"""Strategies of several processes: DDP with a static graph, and weights sharded over the processes (FSDP2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from ocrnet_pl.models.ocrnet import OCRNet
+
+
+class StaticDDP(DDPStrategy):
+    """DDP that plans the exchange of gradients once, since which weights take part never changes.
+
+    Whatever is labelled, every weight has its place in the graph. Gradients live in the buffers that are sent, which
+    saves a copy of them. Unlike ``DDPStrategy(static_graph=True)`` it can accumulate gradients: the plan is made at the
+    first backward pass, which therefore exchanges them, whether or not an optimiser's step follows.
+
+    Args:
+        kwargs: As of ``DDPStrategy``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(static_graph=True, gradient_as_bucket_view=True, **kwargs)
+        self._planned = False
+
+    def setup(self, trainer: Trainer) -> None:
+        """Wrap the network, with the plan still to be made."""
+        self._planned = False
+        super().setup(trainer)
+
+    @contextmanager
+    def block_backward_sync(self) -> Generator[None, None, None]:
+        """Hold the gradients back on this process, except those of the first pass."""
+        if self._planned:
+            with super().block_backward_sync():
+                yield
+        else:
+            # Averaged once more together with those that follow, they stay what they are.
+            yield
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Note that there is a plan."""
+        super().post_backward(closure_loss)
+        self._planned = True
 
 
 class FullySharded(ModelParallelStrategy):
@@ -137,9 +175,16 @@ def check_strategy(trainer: Trainer) -> None:
     """Refuse what would fail at the first step.
 
     Raises:
-        MisconfigurationException: Normalisations are to be synchronised on the CPU.
+        MisconfigurationException: Normalisations are to be synchronised on the CPU, or gradients accumulated in
+            Lightning's own static graph.
     """
     strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and not isinstance(strategy, StaticDDP):
+        if strategy._ddp_kwargs.get("static_graph") and trainer.accumulate_grad_batches > 1:
+            raise MisconfigurationException(
+                "trainer.strategy: DDPStrategy with static_graph fails where gradients accumulate; set "
+                "ocrnet_pl.sharding.StaticDDP"
+            )
     if isinstance(strategy, ParallelStrategy) and strategy._layer_sync and strategy.root_device.type == "cpu":
         raise MisconfigurationException(
             "trainer.sync_batchnorm: torch synchronises batch normalisation on GPUs only; set it to false"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import socket
@@ -15,7 +16,11 @@ import torch
 import torch.distributed as dist
 
 
-def run_together(folder: Path, count: int, function: Callable[..., Any], *arguments: Any, limit: float = 240) -> list[Any]:
+LIMIT = 240.0
+"""Seconds after which processes that wait for each other are ended."""
+
+
+def run_together(folder: Path, count: int, function: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
     """Run a function in so many processes that Lightning takes for torchrun's; return what each returned.
 
     They are forked, which spares them the seconds that importing Lightning takes.
@@ -25,7 +30,7 @@ def run_together(folder: Path, count: int, function: Callable[..., Any], *argume
         count: Of processes.
         function: Called with the arguments in every process.
         arguments: Anything that a fork hands on.
-        limit: Seconds after which processes that wait for each other are ended.
+        options: Likewise.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -33,11 +38,12 @@ def run_together(folder: Path, count: int, function: Callable[..., Any], *argume
     context = multiprocessing.get_context("fork")
     folder.mkdir(parents=True, exist_ok=True)
     processes = [
-        context.Process(target=_member, args=(rank, count, port, folder, function, arguments)) for rank in range(count)
+        context.Process(target=_member, args=(rank, count, port, folder, functools.partial(function, *arguments, **options)))
+        for rank in range(count)
     ]
     for process in processes:
         process.start()
-    end = time.monotonic() + limit
+    end = time.monotonic() + LIMIT
     for process in processes:
         process.join(max(0.0, end - time.monotonic()))
     late = [process for process in processes if process.is_alive()]
@@ -45,13 +51,11 @@ def run_together(folder: Path, count: int, function: Callable[..., Any], *argume
         process.kill()
     errors = [path.read_text() for path in sorted(folder.glob("error-*.txt"))]
     assert not errors, "\n".join(errors)
-    assert not late, f"{len(late)} of {count} processes were still waiting after {limit} s"
+    assert not late, f"{len(late)} of {count} processes were still waiting after {LIMIT} s"
     return [torch.load(folder / f"result-{rank}.pt", weights_only=False) for rank in range(count)]
 
 
-def _member(
-    rank: int, count: int, port: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
+def _member(rank: int, count: int, port: int, folder: Path, function: Callable[[], Any]) -> None:
     status = 1
     try:
         # The threads of the parent's pool do not exist here.
@@ -59,7 +63,7 @@ def _member(
         here = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
         os.environ |= {name: str(value) for name, value in (here | there).items()}
-        torch.save(function(*arguments), folder / f"result-{rank}.pt")
+        torch.save(function(), folder / f"result-{rank}.pt")
         if dist.is_initialized():
             dist.barrier()
         status = 0

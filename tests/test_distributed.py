@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.optim import SGD
 
+from ocrnet_pl.callbacks.gradients import GradientLog
 from ocrnet_pl.data.aspects import Aspects
 from ocrnet_pl.data.samplers import Item, MultiScaleSampler
 from ocrnet_pl.data.sources.base import Part
@@ -28,8 +29,9 @@ from ocrnet_pl.losses.pixels import CrossEntropy, Focal
 from ocrnet_pl.losses.regions import Dice, Tversky
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.losses.weighting import Balancing, GradNorm, PCGrad, Uncertainty
-from ocrnet_pl.task import OCRNetTask
+from ocrnet_pl.sharding import StaticDDP
 from tests.processes import run_together
+from tests.test_metrics import _share, make_case, metrics
 from tests.test_task import PartlyLabelled, even, make_data, make_task, make_trainer
 
 STEPS = 20
@@ -101,14 +103,15 @@ def train(folder: Path, batch_size: int, recipe: str, synced: bool = False, **se
     renormed(task, synced)
     curve = Curve()
     defaults = {"max_steps": STEPS, "max_epochs": None, "limit_val_batches": 0, "num_sanity_val_steps": 0}
-    trainer = make_trainer(folder, callbacks=[curve], **(defaults | settings))
+    callbacks = [curve, *settings.pop("callbacks", list)()]
+    trainer = make_trainer(folder, callbacks=callbacks, **(defaults | settings))
     trainer.fit(task, make_data(source, source, batch_size=batch_size))
     return curve.losses, {name: value.detach().clone() for name, value in task.state_dict().items()}
 
 
-def member(*arguments: Any, ddp: dict[str, Any] | None = None, **settings: Any) -> Any:
+def member(*arguments: Any, strategy: type[DDPStrategy] = DDPStrategy, **settings: Any) -> Any:
     """Train as one of several processes."""
-    return train(*arguments, strategy=DDPStrategy(**(ddp or {})), devices=int(os.environ["WORLD_SIZE"]), **settings)
+    return train(*arguments, strategy=strategy(), devices=int(os.environ["WORLD_SIZE"]), **settings)
 
 
 def assert_alike(first: Any, second: Any, tolerance: float) -> None:
@@ -118,7 +121,7 @@ def assert_alike(first: Any, second: Any, tolerance: float) -> None:
             assert two[name] == pytest.approx(value, rel=tolerance, abs=tolerance), f"{name} at step {step}"
 
 
-@pytest.mark.parametrize(("recipe", "count"), [("default", 2), ("others", 2), ("default", 4)])
+@pytest.mark.parametrize(("recipe", "count"), [("default", 2), ("others", 2), pytest.param("default", 4, marks=pytest.mark.slow)])
 def test_the_loss_curve_is_that_of_one_process(tmp_path: Path, recipe: str, count: int) -> None:
     """Equal batches of all processes together; the shares of boxes and of labelled pixels differ at every step."""
     synced = recipe == "default"
@@ -150,12 +153,33 @@ def many_figures(folder: Path) -> list[dict[str, float]]:
 def test_the_figures_are_those_of_one_process(tmp_path: Path, count: int) -> None:
     """Seven images share out unevenly; two leave some processes without any."""
     alone = many_figures(tmp_path)
-    assert alone[0]["val/map"] > 0 and alone[0] != alone[1]
+    assert alone[0]["val/miou"] > 0 and alone[0]["val/miou"] != alone[1]["val/miou"]
     for member_figures in run_together(tmp_path, count, many_figures, tmp_path):
         for one, several in zip(alone, member_figures, strict=True):
             assert set(one) == set(several)
             for name, value in one.items():
                 assert several[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
+
+
+def metric_shares(images: int, folder: Path) -> None:
+    _share(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), images, str(folder))
+
+
+@pytest.mark.parametrize(("count", "images"), [(3, 7), (4, 2)])
+def test_the_metrics_are_those_of_one_process(tmp_path: Path, count: int, images: int) -> None:
+    """Good and bad predictions, of which some processes have none."""
+    run_together(tmp_path / "results", count, metric_shares, images, tmp_path)
+    predictions, truths = make_case(8, images)
+    want: dict[str, Tensor] = {}
+    for metric in metrics():
+        metric.update(predictions, truths)
+        want |= metric.compute()
+    assert 0 < want["map"] < 1 and 0 < want["pq"] < 1
+    for rank in range(count):
+        got = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert set(got) == set(want)
+        for key, value in want.items():
+            assert float(got[key]) == pytest.approx(float(value), abs=1e-6, nan_ok=True), key
 
 
 class Numbers(torch.utils.data.Dataset[int]):
@@ -188,3 +212,18 @@ def test_the_processes_together_take_the_batches_of_one(count: int, kind: str) -
     shares = [steps(count, 61, rank, **options) for rank in range(count)]
     assert len(alone) == 5 and all(len(batch) == 12 for batch in alone)
     assert [set.union(*step) for step in zip(*shares, strict=True)] == alone
+
+
+@pytest.mark.parametrize("recipe", ["default", "projected", "normed"])
+def test_a_static_graph_trains_as_any_other(tmp_path: Path, recipe: str) -> None:
+    """Accumulated gradients, a process without boxes or masks at many steps, the split measured at some steps only."""
+    settings: dict[str, Any] = {"max_steps": 8, "accumulate_grad_batches": 2, "callbacks": lambda: [GradientLog(3)]}
+    plain = run_together(tmp_path / "plain", 2, member, tmp_path, 1, recipe, **settings)
+    static = run_together(tmp_path / "static", 2, member, tmp_path, 1, recipe, strategy=StaticDDP, **settings)
+    for (losses, weights), (others, same) in zip(plain, static, strict=True):
+        assert len(losses) == 16
+        assert_alike(losses, others, 1e-5)
+        for name, value in weights.items():
+            torch.testing.assert_close(same[name], value, rtol=1e-4, atol=1e-5)
+    for name, value in static[0][1].items():
+        torch.testing.assert_close(static[1][1][name], value, rtol=0, atol=0, msg=f"{name} differs between the processes")
