@@ -16,6 +16,7 @@
 #   PROCESSES  a node, by default `gpu`, one for each GPU
 #   RESTARTS   by default 10
 #   LOCAL_ADDR this node's address, where its host name does not lead to it
+#   IS_HEAD    1 on the head and 0 on the others, where the head does not know itself by HEAD
 #   RUNS, PYTHON  see attempt.sh; RUNS has to be on storage that all nodes share
 set -euo pipefail
 : "${RUN:?set RUN to the name of the run}" "${NODES:?set NODES to the least and the most nodes, such as 1:4}"
@@ -23,6 +24,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "$NODES" --rdzv-backend c10d --rdzv-endpoint "$HEAD:${PORT:-29400}" --rdzv-id "$RUN" \
-    ${LOCAL_ADDR:+--local-addr "$LOCAL_ADDR"} \
+    ${LOCAL_ADDR:+--local-addr "$LOCAL_ADDR"} ${IS_HEAD:+--rdzv-conf "is_host=$IS_HEAD"} \
     --nproc-per-node "${PROCESSES:-gpu}" --max-restarts "${RESTARTS:-10}" \
     --no-python launch/attempt.sh "$@"

@@ -189,3 +189,23 @@ def check_strategy(trainer: Trainer) -> None:
         raise MisconfigurationException(
             "trainer.sync_batchnorm: torch synchronises batch normalisation on GPUs only; set it to false"
         )
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """Return what to tell the user of an error that says that another process is gone, or None if it says otherwise.
+
+    The library that the processes talk through reports it as whatever it was about to do.
+    """
+    text = str(error)
+    network = isinstance(error, dist.DistError) or "gloo/transport" in text
+    if not (network and dist.is_initialized()):
+        return None
+    reason = next((sign for sign in _SIGNS if sign.lower() in text.lower()), "the connection failed")
+    return (
+        f"process {dist.get_rank()} of {dist.get_world_size()} lost another one ({reason}): it ended, was killed, or its "
+        "node is gone; its own last lines say why. The launch scripts go on from the last checkpoint by themselves; "
+        "without them, give it with --ckpt_path"
+    )
+
+
+_SIGNS = ("Connection reset by peer", "Connection closed by peer", "Timed out", "timeout", "Broken pipe")
