@@ -16,6 +16,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from ocrnet_pl.models.ocrnet import OCRNet
 
+_SIGNS = ("Connection reset by peer", "Connection closed by peer", "Timed out", "timeout", "Broken pipe")
+"""How a lost connection is told."""
+
 
 class StaticDDP(DDPStrategy):
     """DDP that plans the exchange of gradients once, since which weights take part never changes.
@@ -54,7 +57,7 @@ class StaticDDP(DDPStrategy):
 
 
 class FullySharded(ModelParallelStrategy):
-    """Each process holds a share of every weight, its gradient and the optimiser's state, and gathers a block to use it.
+    """Each process holds a share of all weights, gradients and optimiser state, and gathers a block to use it.
 
     Lightning's strategy with all processes in one data-parallel group. A checkpoint is one file with the whole
     weights, which loads on one process, under any strategy and by ``OCRNet.from_checkpoint``. Averaging of weights is
@@ -179,12 +182,12 @@ def check_strategy(trainer: Trainer) -> None:
             Lightning's own static graph.
     """
     strategy = trainer.strategy
-    if isinstance(strategy, DDPStrategy) and not isinstance(strategy, StaticDDP):
-        if strategy._ddp_kwargs.get("static_graph") and trainer.accumulate_grad_batches > 1:
-            raise MisconfigurationException(
-                "trainer.strategy: DDPStrategy with static_graph fails where gradients accumulate; set "
-                "ocrnet_pl.sharding.StaticDDP"
-            )
+    static = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("static_graph")
+    if static and not isinstance(strategy, StaticDDP) and trainer.accumulate_grad_batches > 1:
+        raise MisconfigurationException(
+            "trainer.strategy: DDPStrategy with static_graph fails where gradients accumulate; set "
+            "ocrnet_pl.sharding.StaticDDP"
+        )
     if isinstance(strategy, ParallelStrategy) and strategy._layer_sync and strategy.root_device.type == "cpu":
         raise MisconfigurationException(
             "trainer.sync_batchnorm: torch synchronises batch normalisation on GPUs only; set it to false"
@@ -202,10 +205,7 @@ def lost_peer(error: BaseException) -> str | None:
         return None
     reason = next((sign for sign in _SIGNS if sign.lower() in text.lower()), "the connection failed")
     return (
-        f"process {dist.get_rank()} of {dist.get_world_size()} lost another one ({reason}): it ended, was killed, or its "
-        "node is gone; its own last lines say why. The launch scripts go on from the last checkpoint by themselves; "
+        f"process {dist.get_rank()} of {dist.get_world_size()} lost another one ({reason}): it ended, was killed, or "
+        "its node is gone; its own last lines say why. Launch scripts go on from the last checkpoint by themselves; "
         "without them, give it with --ckpt_path"
     )
-
-
-_SIGNS = ("Connection reset by peer", "Connection closed by peer", "Timed out", "timeout", "Broken pipe")

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-
 LIMIT = 240.0
 """Seconds after which processes that wait for each other are ended."""
 
@@ -38,7 +37,9 @@ def run_together(folder: Path, count: int, function: Callable[..., Any], *argume
     context = multiprocessing.get_context("fork")
     folder.mkdir(parents=True, exist_ok=True)
     processes = [
-        context.Process(target=_member, args=(rank, count, port, folder, functools.partial(function, *arguments, **options)))
+        context.Process(
+            target=_member, args=(rank, count, port, folder, functools.partial(function, *arguments, **options))
+        )
         for rank in range(count)
     ]
     for process in processes:

@@ -25,10 +25,11 @@ from ocrnet_pl.data.sources.base import Part
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.losses.boundary import Boundary
 from ocrnet_pl.losses.detection import TutorialDetectionLoss
-from ocrnet_pl.losses.pixels import CrossEntropy, Focal
-from ocrnet_pl.losses.regions import Dice, Tversky
+from ocrnet_pl.losses.global_batch import over_all_processes
+from ocrnet_pl.losses.pixels import Focal
+from ocrnet_pl.losses.regions import Tversky
 from ocrnet_pl.losses.segmentation import SegmentationLoss
-from ocrnet_pl.losses.weighting import Balancing, GradNorm, PCGrad, Uncertainty
+from ocrnet_pl.losses.weighting import GradNorm, PCGrad, Uncertainty
 from ocrnet_pl.sharding import StaticDDP
 from tests.processes import run_together
 from tests.test_metrics import _share, make_case, metrics
@@ -121,7 +122,9 @@ def assert_alike(first: Any, second: Any, tolerance: float) -> None:
             assert two[name] == pytest.approx(value, rel=tolerance, abs=tolerance), f"{name} at step {step}"
 
 
-@pytest.mark.parametrize(("recipe", "count"), [("default", 2), ("others", 2), pytest.param("default", 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("recipe", "count"), [("default", 2), ("others", 2), pytest.param("default", 4, marks=pytest.mark.slow)]
+)
 def test_the_loss_curve_is_that_of_one_process(tmp_path: Path, recipe: str, count: int) -> None:
     """Equal batches of all processes together; the shares of boxes and of labelled pixels differ at every step."""
     synced = recipe == "default"
@@ -130,7 +133,9 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path: Path, recipe: str, coun
     for losses, others in run_together(tmp_path, count, member, tmp_path, 4 // count, recipe, synced):
         assert_alike(alone, losses, 1e-4)
         for name, value in weights.items():
-            torch.testing.assert_close(others[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                others[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def figures(folder: Path, images: int, batch_size: int) -> dict[str, float]:
@@ -226,4 +231,24 @@ def test_a_static_graph_trains_as_any_other(tmp_path: Path, recipe: str) -> None
         for name, value in weights.items():
             torch.testing.assert_close(same[name], value, rtol=1e-4, atol=1e-5)
     for name, value in static[0][1].items():
-        torch.testing.assert_close(static[1][1][name], value, rtol=0, atol=0, msg=f"{name} differs between the processes")
+        torch.testing.assert_close(
+            static[1][1][name], value, rtol=0, atol=0, msg=f"{name} differs between the processes"
+        )
+
+
+def partly_broken() -> tuple[Tensor, Tensor, Tensor]:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    values = torch.tensor([1.0, 2.0 + rank, float("nan") if rank == 1 else 5.0], requires_grad=True)
+    first, second = over_all_processes(values, values.square().sum()[None].nan_to_num())
+    (first[:2].sum() * 3).backward()
+    assert values.grad is not None
+    return first.detach(), second.detach(), values.grad
+
+
+def test_a_broken_sum_stays_where_it_broke(tmp_path: Path) -> None:
+    (first, second, gradient), (broken, same, _) = run_together(tmp_path, 2, partly_broken)
+    assert first.tolist() == [2, 5, 5] and broken[:2].tolist() == [2, 5] and broken[2].isnan()
+    # Each process's gradient is of its own share; averaged over the processes, it is that of the whole.
+    assert gradient.tolist() == [6, 6, 0]
+    assert second.tolist() == same.tolist() == [30]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import seed_everything
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -20,44 +23,42 @@ from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.losses.weighting import Uncertainty
 from ocrnet_pl.models.encoder import TimmEncoder
-from ocrnet_pl.sharding import FullySharded, blocks
+from ocrnet_pl.sharding import FullySharded, blocks, lost_peer
 from tests.processes import run_together
 from tests.test_distributed import Curve, assert_alike, mostly, renormed
 from tests.test_task import PartlyLabelled, even, make_data, make_task, make_trainer
 
 
-def both_ways(folder: Path) -> Any:
+def run(folder: Path, strategy: Strategy, steps: int, resumed: Path | None = None) -> tuple[Any, Any, Any]:
+    """Train from the beginning or a checkpoint; return the curve, the trainer and the task."""
+    seed_everything(0, verbose=False)
+    source = PartlyLabelled(8, even, mostly)
+    # Three validation images, one a batch: one process has more batches than the other.
+    data = make_data(source, SyntheticSource(length=3, seed=6, size=64), batch_size=1)
+    task = make_task(source.taxonomy, optimizer=functools.partial(AdamW, lr=1e-3, eps=1e-3))
+    renormed(task, False)
+    curve = Curve()
+    limits = {"max_steps": steps, "max_epochs": None, "inference_mode": False, "gradient_clip_val": 10.0}
+    trainer = make_trainer(folder, callbacks=[curve], strategy=strategy, devices=2, **limits)
+    trainer.fit(task, data, ckpt_path=resumed, weights_only=True)
+    return curve.losses, trainer, task
+
+
+def both_ways(folder: Path) -> dict[str, Any]:
     """Train, validate, save and go on from the checkpoint under both strategies; return the curves and figures."""
-    found: dict[str, Any] = {}
-    for name in ("whole", "sharded"):
-        source = PartlyLabelled(8, even, mostly)
-        val = SyntheticSource(length=3, seed=6, size=64)
-
-        def run(steps: int, resumed: Path | None = None) -> Any:
-            seed_everything(0, verbose=False)
-            # Three validation images, one a batch: one process has more batches than the other.
-            data = make_data(source, val, batch_size=1)
-            task = make_task(source.taxonomy, optimizer=functools.partial(AdamW, lr=1e-3, eps=1e-3))
-            renormed(task, False)
-            curve = Curve()
-            strategy = FullySharded(block_parameters=1000) if name == "sharded" else DDPStrategy()
-            limits = {"max_steps": steps, "max_epochs": None, "inference_mode": False, "gradient_clip_val": 10.0}
-            trainer = make_trainer(folder, callbacks=[curve], strategy=strategy, devices=2, **limits)
-            trainer.fit(task, data, ckpt_path=resumed, weights_only=True)
-            return curve.losses, trainer, task
-
-        losses, trainer, task = run(8)
+    found = {}
+    for name, make in (("whole", DDPStrategy), ("sharded", functools.partial(FullySharded, block_parameters=1000))):
+        losses, trainer, task = run(folder, make(), 8)
         if name == "sharded":
             assert isinstance(task.network, FSDPModule)
-            parameters = dict(task.network.named_parameters())
-            assert all(isinstance(parameter, DTensor) for parameter in parameters.values())
-            shares = [parameter.to_local().numel() for parameter in parameters.values()]  # type: ignore[attr-defined]
-            assert sum(shares) < 0.6 * sum(parameter.numel() for parameter in parameters.values())
+            parameters = list(task.network.parameters())
+            assert all(isinstance(parameter, DTensor) for parameter in parameters)
+            held = sum(parameter.to_local().numel() for parameter in parameters)
+            assert held < 0.6 * sum(parameter.numel() for parameter in parameters)
         figures = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         checkpoint = folder / f"{name}.ckpt"
         trainer.save_checkpoint(checkpoint)
-        later, _, _ = run(12, checkpoint)
-        found[name] = losses, figures, later
+        found[name] = losses, figures, run(folder, make(), 12, checkpoint)[0]
     return found
 
 
@@ -122,3 +123,25 @@ def test_the_blocks_hold_most_of_an_encoder(name: str, least: int) -> None:
     assert len(inside) == len(set(inside))
     held = sum(parameter.numel() for block in found for parameter in block.parameters())
     assert held > 0.8 * sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def left_alone() -> str | None:
+    """Lose the other process in the middle of an exchange."""
+    dist.init_process_group("gloo", timeout=timedelta(seconds=20))
+    values = torch.ones(1)
+    dist.all_reduce(values)
+    if dist.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(RuntimeError) as stopped:
+        dist.all_reduce(values)
+    line, other = lost_peer(stopped.value), lost_peer(RuntimeError("shapes differ"))
+    dist.destroy_process_group()
+    assert other is None and lost_peer(stopped.value) is None
+    return line
+
+
+def test_a_lost_process_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"result-1\.pt"):
+        run_together(tmp_path, 2, left_alone)
+    line = torch.load(tmp_path / "result-0.pt", weights_only=True)
+    assert line.startswith("process 0 of 2 lost another one (Connection ") and "\n" not in line
