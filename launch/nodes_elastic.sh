@@ -22,6 +22,9 @@ set -euo pipefail
 : "${RUN:?set RUN to the name of the run}" "${NODES:?set NODES to the least and the most nodes, such as 1:4}"
 : "${HEAD:?set HEAD to the address of the node that keeps the list}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# torch 2.15 tells a node that joins later nothing of the store that the others share (its rendezvous keeps what it
+# published in the first round), and all fail after a minute; with a store of each round's own it works.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "$NODES" --rdzv-backend c10d --rdzv-endpoint "$HEAD:${PORT:-29400}" --rdzv-id "$RUN" \
     ${LOCAL_ADDR:+--local-addr "$LOCAL_ADDR"} ${IS_HEAD:+--rdzv-conf "is_host=$IS_HEAD"} \
