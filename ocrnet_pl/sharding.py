@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -66,17 +67,18 @@ class FullySharded(ModelParallelStrategy):
     Args:
         block_parameters: Blocks of the encoder with at least so many are gathered on their own; the rest of the
             network is gathered as one.
+        timeout: How long to wait for a process that is silent.
 
     Raises:
         MisconfigurationException: ``block_parameters`` is negative.
     """
 
-    def __init__(self, block_parameters: int = 100_000) -> None:
+    def __init__(self, block_parameters: int = 100_000, timeout: timedelta = timedelta(minutes=30)) -> None:
         if block_parameters < 0:
             raise MisconfigurationException(
                 f"FullySharded: block_parameters is {block_parameters}, set it to 0 or more"
             )
-        super().__init__(save_distributed_checkpoint=False)
+        super().__init__(save_distributed_checkpoint=False, timeout=timeout)
         self.block_parameters = block_parameters
 
     def setup_environment(self) -> None:

@@ -17,10 +17,11 @@ from ocrnet_pl.main import main
 from tests.processes import run_together
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTRIBUTED = ROOT / "configs" / "distributed"
+CONFIGS = ROOT / "configs"
 SMALL = [
     "--config",
-    str(ROOT / "configs" / "quickstart.yaml"),
+    str(CONFIGS / "quickstart.yaml"),
+    "--model.encoder.init_args.name=test_convnext",
     "--data.size=64",
     "--data.num_workers=0",
     "--data.batch_size=2",
@@ -33,6 +34,8 @@ SMALL = [
     "--trainer.enable_progress_bar=false",
 ]
 
+BLOCKS = "--trainer.strategy.init_args.block_parameters=1000"
+
 
 def fit(folder: Path, *words: str) -> None:
     os.environ["OCRNET_PL_DEBUG"] = "1"
@@ -40,11 +43,11 @@ def fit(folder: Path, *words: str) -> None:
 
 
 def over(name: str) -> tuple[str, str]:
-    return "--config", str(DISTRIBUTED / name)
+    return "--config", str(CONFIGS / name)
 
 
 def test_sharded_training_leaves_a_checkpoint_for_one_process(tmp_path: Path) -> None:
-    words = (*over("fsdp.yaml"), *over("bf16.yaml"), "--trainer.devices=2")
+    words = (*over("distributed/fsdp.yaml"), *over("distributed/bf16.yaml"), "--trainer.devices=2", BLOCKS)
     run_together(tmp_path / "results", 2, fit, tmp_path, *words)
     (run,) = (tmp_path / "quickstart").iterdir()
     assert run.name == "version_0" and json.loads((run / "summary.json").read_text())["steps"] == 2
@@ -54,24 +57,29 @@ def test_sharded_training_leaves_a_checkpoint_for_one_process(tmp_path: Path) ->
 
 
 def test_a_static_graph_by_its_overlay(tmp_path: Path) -> None:
-    words = (*over("ddp.yaml"), "--trainer.devices=2", "--trainer.accumulate_grad_batches=2")
+    words = (*over("distributed/ddp.yaml"), "--trainer.devices=2", "--trainer.accumulate_grad_batches=2")
     run_together(tmp_path / "results", 2, fit, tmp_path, *words)
     assert [path.name for path in (tmp_path / "quickstart").iterdir()] == ["version_0"]
 
 
-@pytest.mark.parametrize("name", ["sync_batchnorm.yaml", "fp16.yaml"])
+@pytest.mark.parametrize("name", ["distributed/sync_batchnorm.yaml", "distributed/fp16.yaml"])
 def test_what_needs_a_gpu_is_read(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["fit", *SMALL, *over(name), "--print_config"])
     assert not stopped.value.code
     trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
-    for key, value in yaml.safe_load((DISTRIBUTED / name).read_text())["trainer"].items():
+    for key, value in yaml.safe_load((CONFIGS / name).read_text())["trainer"].items():
         assert trainer[key] == value
 
 
 @pytest.mark.slow
 def test_processes_of_torchrun_share_a_folder_and_only_the_first_speaks(tmp_path: Path) -> None:
-    words = [*SMALL, *over("ddp.yaml"), "--trainer.devices=2", f"--trainer.default_root_dir={tmp_path / 'runs'}"]
+    words = [
+        *SMALL,
+        *over("distributed/ddp.yaml"),
+        "--trainer.devices=2",
+        f"--trainer.default_root_dir={tmp_path / 'runs'}",
+    ]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--log-dir", str(tmp_path / "log")]
     command = [sys.executable, *launcher, "--redirects=3", "train.py", "fit", *words]
     for version in ("version_0", "version_1"):
