@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from ocrnet_pl.models.ocrnet import OCRNet
 
+_SILENT = "Application timeout caused pair closure"
 _SIGNS = ("Connection reset by peer", "Connection closed by peer", "Timed out", "timeout", "Broken pipe")
 """How a lost connection is told."""
 
@@ -202,7 +203,7 @@ def lost_peer(error: BaseException) -> str | None:
     The library that the processes talk through reports it as whatever it was about to do.
     """
     text = str(error)
-    network = isinstance(error, dist.DistError) or "gloo/transport" in text
+    network = isinstance(error, dist.DistError) or "gloo/transport" in text or _SILENT in text
     if not (network and dist.is_initialized()):
         return None
     reason = next((sign for sign in _SIGNS if sign.lower() in text.lower()), "the connection failed")

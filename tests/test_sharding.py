@@ -135,6 +135,8 @@ def left_alone() -> str | None:
     with pytest.raises(RuntimeError) as stopped:
         dist.all_reduce(values)
     line, other = lost_peer(stopped.value), lost_peer(RuntimeError("shapes differ"))
+    # What gloo says behind a cut cable.
+    assert "(timeout)" in str(lost_peer(RuntimeError("Application timeout caused pair closure")))
     dist.destroy_process_group()
     assert other is None and lost_peer(stopped.value) is None
     return line
