@@ -20,6 +20,9 @@ set -euo pipefail
 : "${RUN:?set RUN to the name of the run}" "${NODES:?set NODES to the number of nodes}"
 : "${NODE:?set NODE to this node\'s number, from 0}" "${HEAD:?set HEAD to the address of node 0}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# torch 2.15 keeps what the processes told each other in a store that outlives them, where those that start again find it
+# and call each other at ports where nobody listens any more; with a store of each start's own it works.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "$NODES" --node-rank "$NODE" --master-addr "$HEAD" --master-port "${PORT:-29500}" \
     --nproc-per-node "${PROCESSES:-gpu}" --max-restarts "${RESTARTS:-3}" \

@@ -11,6 +11,9 @@
 set -euo pipefail
 : "${RUN:?set RUN to the name of the run}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# torch 2.15 keeps what the processes told each other in a store that outlives them, where those that start again find it
+# and call each other at ports where nobody listens any more; with a store of each start's own it works.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec "${PYTHON:-python}" -m torch.distributed.run --standalone \
     --nproc-per-node "${PROCESSES:-gpu}" --max-restarts "${RESTARTS:-3}" \
     --no-python launch/attempt.sh "$@"
