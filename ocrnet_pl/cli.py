@@ -37,6 +37,7 @@ from ocrnet_pl.inference.calibration import Calibration
 from ocrnet_pl.main import SUBCOMMANDS
 from ocrnet_pl.parser import DEBUG_VARIABLE, Parser
 from ocrnet_pl.report.runs import RunError
+from ocrnet_pl.sharding import lost_peer
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.task import OCRNetTask
 
@@ -349,6 +350,12 @@ def run(words: list[str]) -> None:
         cli.execute()
     except (DataError, LossError, MisconfigurationException) as error:
         _fail(error)
+    except RuntimeError as error:
+        # What follows a lost process, such as the attempt to save, fails in the same way.
+        line = lost_peer(error)
+        if line is None:
+            raise
+        _fail(RuntimeError(line))
     except SystemExit:
         # Lightning ends a terminated run with status 0; nobody may take it for a finished one.
         if cli.trainer.received_sigterm:

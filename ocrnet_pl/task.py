@@ -30,6 +30,7 @@ from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.ocrnet import ONE_WAY, DetectionFactory, NeckFactory, OCRNet, SegmentationFactory
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.optimizers import adjust_groups, parameter_groups, warmup_cosine
+from ocrnet_pl.sharding import check_strategy, gather, scatter, shard
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -184,6 +185,15 @@ class OCRNetTask(LightningModule):
         """The categories."""
         return self.network.taxonomy
 
+    def setup(self, stage: str) -> None:
+        """Refuse a strategy that could not take a step."""
+        check_strategy(self.trainer)
+
+    def configure_model(self) -> None:
+        """Shard the network if the strategy asks for it."""
+        if self._trainer is not None:
+            shard(self.network, self._trainer, self.balancing)
+
     def forward(self, images: Tensor) -> Output:
         """Return the network's raw output for uint8 or float images [B, C, H, W], 0 to 255."""
         output: Output = self.network(images)
@@ -211,6 +221,17 @@ class OCRNetTask(LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let the balancing see what the tasks sent back."""
         self.balancing.update(self.network.split.products)
+
+    def on_validation_start(self) -> None:
+        """Gather sharded weights."""
+        gather(self.network)
+
+    def on_validation_end(self) -> None:
+        """Let go of them."""
+        scatter(self.network)
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
 
     def _predictions(self, batch: Batch) -> Predictions:
         if self.multiscale is not None:

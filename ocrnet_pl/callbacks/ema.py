@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 
@@ -45,9 +47,18 @@ class EMA(WeightAveraging):
             torch._foreach_copy_(list(averaged), list(current))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average, unless it is switched off."""
+        """Make the average, unless it is switched off.
+
+        Raises:
+            MisconfigurationException: The weights are to be sharded.
+        """
         if self.decay > 0:
-            super().setup(trainer, pl_module, stage)
+            if pl_module.device_mesh is not None and stage == "fit":
+                raise MisconfigurationException("ema.decay: sharded weights cannot be averaged; set it to 0")
+            with warnings.catch_warnings():
+                # The hook does nothing where nothing is sharded.
+                warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback with a model")
+                super().setup(trainer, pl_module, stage)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Return whether there is an average to update after this step."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ocrnet_pl.losses.global_batch import over_all_processes
 from ocrnet_pl.losses.pixels import PixelLoss
 from ocrnet_pl.structures import IGNORE_INDEX
 
@@ -64,7 +65,8 @@ class Boundary(PixelLoss):
         with torch.no_grad():
             price = self._signed_distance(target, log_probability.shape[1]).to(log_probability.dtype)
             price = price * counts[:, None]
-        return (price * log_probability.exp()).sum() / counts.sum().clamp(min=1)
+        summed, pixels = over_all_processes((price * log_probability.exp()).sum(), counts.sum().to(price.dtype))
+        return summed / pixels.clamp(min=1)
 
     def _signed_distance(self, target: Tensor, num_classes: int) -> Tensor:
         """Return float32 [B, S, H, W], -1 to 1."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ocrnet_pl.losses.assignment import Assigner, Assignment, CenterAssigner, TaskAlignedAssigner, gather_rows
 from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.boxes import BoxLoss, GIoULoss, MSEBoxLoss, paired_iou
+from ocrnet_pl.losses.global_batch import over_all_processes
 from ocrnet_pl.losses.scores import MSEScore, QualityFocalScore, ScoreLoss
 from ocrnet_pl.structures import Batch, DetectionOutput, Output
 
@@ -135,10 +136,9 @@ class QualityDetectionLoss(DetectionLoss):
     def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
         assignment = self.assigner(detection, batch)
         quality = assignment.quality * assignment.positive
-        total = quality.sum().clamp(min=1.0)
         predicted = gather_rows(detection.boxes, assignment.candidates)
         target = gather_rows(batch.boxes, assignment.boxes)
-        box = (self.box_loss(predicted, target) * quality).sum() / total
+        sums = {"box": (self.box_loss(predicted, target) * quality).sum()}
 
         num_candidates = detection.points.shape[0]
         iou = paired_iou(predicted.detach(), target)
@@ -146,26 +146,30 @@ class QualityDetectionLoss(DetectionLoss):
         is_positive = spread(assignment.positive.float(), assignment, num_candidates) > 0
         background = ~is_positive & outside_crowds(detection, batch)
         counts = is_positive | (background & batch.detection_classes.all(1, keepdim=True))
-        confidence = (self.confidence_loss(detection.confidence, confidence_target) * counts).sum() / total
+        sums["confidence"] = (self.confidence_loss(detection.confidence, confidence_target) * counts).sum()
 
         labels = batch.labels.gather(1, assignment.boxes)
         label = spread(labels.float(), assignment, num_candidates).long()
         level = spread(quality, assignment, num_candidates)
         class_target = torch.zeros_like(detection.classes).scatter(2, label[..., None], level[..., None])
         counts = (is_positive | background)[..., None] & batch.detection_classes[:, None]
-        classes = (self.class_loss(detection.classes, class_target) * counts).sum() / total
-        terms = {
-            "box": self.box_weight * box + keep_in_graph(detection),
-            "confidence": self.confidence_weight * confidence,
-            "class": self.class_weight * classes,
-        }
+        sums["class"] = (self.class_loss(detection.classes, class_target) * counts).sum()
         if detection.distribution is not None:
             logits = gather_rows(detection.distribution.flatten(2), assignment.candidates)
             points = detection.points[assignment.candidates]
             sides = torch.cat((points - target[..., :2], target[..., 2:] - points), -1)
             sides = sides / detection.strides[assignment.candidates][..., None]
             loss = distribution_focal_loss(logits.view(*sides.shape, -1), sides).mean(-1)
-            terms["dfl"] = self.distribution_weight * (loss * quality).sum() / total
+            sums["dfl"] = (loss * quality).sum()
+        total, *parts = over_all_processes(quality.sum(), *sums.values())
+        means = {name: part / total.clamp(min=1.0) for name, part in zip(sums, parts, strict=True)}
+        terms = {
+            "box": self.box_weight * means["box"] + keep_in_graph(detection),
+            "confidence": self.confidence_weight * means["confidence"],
+            "class": self.class_weight * means["class"],
+        }
+        if "dfl" in means:
+            terms["dfl"] = self.distribution_weight * means["dfl"]
         return terms
 
 
@@ -206,25 +210,26 @@ class TutorialDetectionLoss(DetectionLoss):
     def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
         assignment = self.assigner(detection, batch)
         positive = assignment.positive
-        total = positive.sum().clamp(min=1)
         predicted = gather_rows(detection.boxes, assignment.candidates)
         target = gather_rows(batch.boxes, assignment.boxes)
-        box = (self.box_loss(predicted, target) * positive).sum() / total
+        box = (self.box_loss(predicted, target) * positive).sum()
 
         is_positive = spread(positive.float(), assignment, detection.points.shape[0])
         background = (is_positive == 0) & outside_crowds(detection, batch)
         background = background & batch.detection_classes.all(1, keepdim=True)
         weight = is_positive + self.background_weight * background
-        confidence = (self.confidence_loss(detection.confidence, is_positive) * weight).sum() / total
+        confidence = (self.confidence_loss(detection.confidence, is_positive) * weight).sum()
 
         # A class that the image was not labelled for takes no part in its softmax.
         known = batch.detection_classes[:, None]
         logits = gather_rows(detection.classes, assignment.candidates).masked_fill(~known, -1e9)
         labels = batch.labels.gather(1, assignment.boxes)
         counts = positive & batch.detection_classes.gather(1, labels)
-        classes = (F.cross_entropy(logits.transpose(1, 2), labels, reduction="none") * counts).sum() / total
+        classes = (F.cross_entropy(logits.transpose(1, 2), labels, reduction="none") * counts).sum()
+        total, box, confidence, classes = over_all_processes(positive.sum().to(box.dtype), box, confidence, classes)
+        total = total.clamp(min=1)
         return {
-            "box": self.box_weight * box + keep_in_graph(detection),
-            "confidence": self.confidence_weight * confidence,
-            "class": self.class_weight * classes,
+            "box": self.box_weight * box / total + keep_in_graph(detection),
+            "confidence": self.confidence_weight * confidence / total,
+            "class": self.class_weight * classes / total,
         }

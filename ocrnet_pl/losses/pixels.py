@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ocrnet_pl.losses.global_batch import over_all_processes
 from ocrnet_pl.structures import IGNORE_INDEX
 
 UNLABELLED = -1e4
@@ -200,8 +201,8 @@ def _pixel_weights(owner: str, class_weights: Tensor | None, log_probability: Te
 
 
 def _mean(loss: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean; zero, not NaN, if nothing weighs."""
-    total = weight.sum()
+    """Return the weighted mean over all processes' pixels; zero, not NaN, if nothing weighs."""
     # An ignored pixel's loss may be anything, also where its class was not labelled.
     loss = torch.where(weight > 0, loss, 0.0)
-    return (loss * weight).sum() / torch.where(total > 0, total, 1.0)
+    summed, total = over_all_processes((loss * weight).sum(), weight.sum())
+    return summed / torch.where(total > 0, total, 1.0)

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ocrnet_pl.losses.global_batch import over_all_processes
 from ocrnet_pl.losses.pixels import PixelLoss, of_target
 from ocrnet_pl.structures import IGNORE_INDEX
 
 
 class _Regions(NamedTuple):
-    """Soft pixel counts of each class over the batch, [S] each.
+    """Soft pixel counts of each class over the batch of all processes, [S] each.
 
     Attributes:
         hit: Probability of the class on its own pixels.
@@ -32,9 +33,11 @@ def _regions(log_probability: Tensor, target: Tensor) -> _Regions:
     hit = torch.where(counts, of_target(log_probability, target).exp(), 0.0)
     zeros = log_probability.new_zeros(log_probability.shape[1])
     return _Regions(
-        zeros.scatter_add(0, index.flatten(), hit.flatten()),
-        zeros.scatter_add(0, index.flatten(), counts.flatten().to(hit.dtype)),
-        torch.where(counts[:, None], log_probability.exp(), 0.0).sum((0, 2, 3)),
+        *over_all_processes(
+            zeros.scatter_add(0, index.flatten(), hit.flatten()),
+            zeros.scatter_add(0, index.flatten(), counts.flatten().to(hit.dtype)),
+            torch.where(counts[:, None], log_probability.exp(), 0.0).sum((0, 2, 3)),
+        )
     )
 
 

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# All GPUs of one machine; a process that dies is started again, up to RESTARTS times, from the last checkpoint.
+#
+#   RUN=NAME launch/one_machine.sh --config C [--config configs/distributed/ddp.yaml ...]
+#
+# Settings (environment):
+#   RUN        name of the run
+#   PROCESSES  by default `gpu`, one for each GPU; a number without GPUs (add --trainer.accelerator cpu)
+#   RESTARTS   by default 3; 0 to stop at the first failure
+#   RUNS, PYTHON  see attempt.sh
+set -euo pipefail
+: "${RUN:?set RUN to the name of the run}"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# torch 2.15 keeps what the processes told each other in a store that outlives them, where those that start again find it
+# and call each other at ports where nobody listens any more; with a store of each start's own it works.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+exec "${PYTHON:-python}" -m torch.distributed.run --standalone \
+    --nproc-per-node "${PROCESSES:-gpu}" --max-restarts "${RESTARTS:-3}" \
+    --no-python launch/attempt.sh "$@"

@@ -1,0 +1,50 @@
+"""Sums over the batch of all processes, so that a loss is that of one process with the whole batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def over_all_processes(*sums: Tensor) -> tuple[Tensor, ...]:
+    """Return the sums over all processes' batches of what each summed over its own.
+
+    A ratio of two such sums is the same number on every process, and its gradients, which the processes average, are
+    those of one process with the whole batch, however unevenly boxes and labelled pixels are spread. Every process
+    has to come here equally often in a step; all sums of a call travel together. On one process nothing happens.
+
+    A sum that is not finite stays with its own process and is left out on the others, so that it can be seen whose
+    images it came from.
+
+    Args:
+        sums: float, of any shapes, the same on every process.
+
+    Returns:
+        The same shapes; each process's gradient counts as many times as there are processes.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return sums
+    together = _SumOverProcesses.apply(torch.cat([each.reshape(-1) for each in sums]))
+    parts = together.split([each.numel() for each in sums])
+    return tuple(part.view_as(each) for part, each in zip(parts, sums, strict=True))
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """A sum over the processes; backward needs no exchange, since every process holds the same loss."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        finite = torch.isfinite(values)
+        total = torch.where(finite, values, 0.0)
+        dist.all_reduce(total)
+        return torch.where(finite, total, values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # The processes' gradients are averaged afterwards, and each holds its own images' share only.
+        return gradient * dist.get_world_size()

@@ -1,0 +1,75 @@
+"""Several real processes of one machine, as torchrun would start them, for the tests of distributed training."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+LIMIT = 240.0
+"""Seconds after which processes that wait for each other are ended."""
+
+
+def run_together(folder: Path, count: int, function: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
+    """Run a function in so many processes that Lightning takes for torchrun's; return what each returned.
+
+    They are forked, which spares them the seconds that importing Lightning takes.
+
+    Args:
+        folder: Of the caller's own; the results pass through it.
+        count: Of processes.
+        function: Called with the arguments in every process.
+        arguments: Anything that a fork hands on.
+        options: Likewise.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    folder.mkdir(parents=True, exist_ok=True)
+    processes = [
+        context.Process(
+            target=_member, args=(rank, count, port, folder, functools.partial(function, *arguments, **options))
+        )
+        for rank in range(count)
+    ]
+    for process in processes:
+        process.start()
+    end = time.monotonic() + LIMIT
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+    late = [process for process in processes if process.is_alive()]
+    for process in late:
+        process.kill()
+    errors = [path.read_text() for path in sorted(folder.glob("error-*.txt"))]
+    assert not errors, "\n".join(errors)
+    assert not late, f"{len(late)} of {count} processes were still waiting after {LIMIT} s"
+    return [torch.load(folder / f"result-{rank}.pt", weights_only=False) for rank in range(count)]
+
+
+def _member(rank: int, count: int, port: int, folder: Path, function: Callable[[], Any]) -> None:
+    status = 1
+    try:
+        # The threads of the parent's pool do not exist here.
+        torch.set_num_threads(1)
+        here = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+        os.environ |= {name: str(value) for name, value in (here | there).items()}
+        torch.save(function(), folder / f"result-{rank}.pt")
+        if dist.is_initialized():
+            dist.barrier()
+        status = 0
+    except BaseException:
+        (folder / f"error-{rank}.txt").write_text(f"process {rank}:\n{traceback.format_exc()}")
+    finally:
+        # Nothing of the parent's that a fork inherits, such as pytest's own, may run here.
+        os._exit(status)
