@@ -123,6 +123,7 @@ class OCRNetTask(LightningModule):
         input_size: (height, width) that prediction letterboxes into; the command line passes the data's.
         tile: Evaluate and predict images larger than the input tile by tile; by default they are scaled down to fit.
         multiscale: Evaluate and predict at several scales and mirrored; by default in one pass.
+        compile_backend: Compile the network with this backend of ``torch.compile``, such as ``inductor``.
 
     Raises:
         ValueError: Both ``tile`` and ``multiscale`` are given.
@@ -146,11 +147,12 @@ class OCRNetTask(LightningModule):
         input_size: tuple[int, int] = (512, 512),
         tile: Tiling | None = None,
         multiscale: MultiScale | None = None,
+        compile_backend: str | None = None,
     ) -> None:
         super().__init__()
         if tile is not None and multiscale is not None:
             raise ValueError(ONE_WAY)
-        self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile", "multiscale"])
+        self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile", "multiscale", "compile_backend"])
         # Under the command line these are class paths, which rebuild the parts; objects could only be pickled.
         for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]:
             del self.hparams[name]
@@ -163,6 +165,8 @@ class OCRNetTask(LightningModule):
             postprocess or FusionPostProcess(),
             input_size,
         )
+        if compile_backend is not None:
+            self.network.compile_parts(compile_backend)
         self.detection_loss = detection_loss or QualityDetectionLoss()
         self.segmentation_loss = segmentation_loss or SegmentationLoss()
         balancing = balancing or FixedWeights()

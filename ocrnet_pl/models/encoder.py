@@ -147,10 +147,11 @@ class TimmEncoder(Encoder):
         drop_path: Stochastic depth rate, for models that have it; None for the model's own default.
         output_stride: Stride of the coarsest maps, 8 or 16: later stages are dilated instead of strided, for models
             that can; None for the model's own.
+        checkpointing: Compute activations anew in the backward pass instead of keeping them: less memory, more time.
 
     Raises:
         WeightsError: The weights are absent or do not fit.
-        ValueError: timm does not know the model, or it gives no feature maps, or it cannot be dilated.
+        ValueError: timm does not know the model, or it gives no feature maps, or it cannot be dilated or checkpointed.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class TimmEncoder(Encoder):
         frozen_stages: int = 0,
         drop_path: float | None = None,
         output_stride: Literal[8, 16] | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         import timm  # costs seconds; only runs that build an encoder pay for it
@@ -185,6 +187,11 @@ class TimmEncoder(Encoder):
             if output_stride is None:
                 raise
             raise ValueError(f"encoder: {name!r} cannot be dilated to output_stride={output_stride}") from error
+        if checkpointing:
+            try:
+                self.model.set_grad_checkpointing(True)  # type: ignore[operator]
+            except (AttributeError, AssertionError, NotImplementedError):
+                raise ValueError(f"encoder: timm cannot checkpoint {name!r}; set checkpointing to false") from None
         info: Any = self.model.feature_info
         self.channels = list(info.channels())
         self.strides = list(info.reduction())

@@ -130,6 +130,24 @@ class OCRNet(nn.Module):
         semantic, *auxiliary = self.segmentation(Features(segmented_maps, segmented_encoder_maps, detection))
         return Output(detection, semantic, self.segmentation.stride, tuple(auxiliary))
 
+    def compile_parts(self, backend: str | Callable[..., Any] = "inductor", sizes: int = 16) -> None:
+        """Compile encoder, neck and decoders in place, each for every size of input that it meets.
+
+        Names of weights stay as they are. What parts the tasks stays as it is, as it changes while training.
+
+        Args:
+            backend: A backend of :func:`torch.compile`.
+            sizes: The most input shapes (size and batch) there will be; each has its own graphs.
+        """
+        parts = [p for p in (self.encoder, self.neck, self.detection, self.segmentation) if p is not None]
+        # Modules compiled in place share one code object, to which the limit applies; training and evaluation differ.
+        limit = 2 * len(parts) * sizes
+        config: Any = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, limit)
+        config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, limit)
+        for part in parts:
+            part.compile(backend=backend, dynamic=False, fullgraph=True)
+
     def postprocessed(self, output: Output, placements: Sequence[Placement]) -> Predictions:
         """Turn an output into predictions, raw and fused, in the frame that the placements map to."""
         predictions: Predictions = self.postprocess(output, placements, self.taxonomy)

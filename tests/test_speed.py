@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from ocrnet_pl.models import encoder as encoders
+from ocrnet_pl.models.encoder import TimmEncoder
+from tests.builders import tiny_network
+
+
+def gradients(checkpointing: bool) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    encoder = TimmEncoder("resnet18", checkpointing=checkpointing)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    sum(m.square().mean() for m in encoder(images)).backward()
+    return [p.grad for p in encoder.parameters() if p.grad is not None]
+
+
+def test_gradients_are_the_same_with_checkpointing() -> None:
+    kept, anew = gradients(False), gradients(True)
+    assert len(kept) == len(anew) > 0
+    for a, b in zip(kept, anew, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_model_that_cannot_be_checkpointed_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(encoders.TimmEncoder, "_create", staticmethod(lambda name, options: torch.nn.Identity()))
+    with pytest.raises(ValueError, match="cannot checkpoint 'resnet18'"):
+        TimmEncoder("resnet18", checkpointing=True)
+
+
+@pytest.mark.parametrize("measuring", [False, True])
+def test_each_size_is_compiled_once_and_gives_the_same_gradients(measuring: bool) -> None:
+    torch._dynamo.reset()
+    eager, compiled = tiny_network(), tiny_network()
+    names = list(compiled.state_dict())
+    counter = CompileCounter()
+    compiled.compile_parts(counter)
+    for _ in range(2):
+        for height, width in ((64, 64), (64, 96), (96, 64)):
+            images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+            for network in (eager, compiled):
+                network.split.measuring = measuring
+                network.zero_grad()
+                output = network(images)
+                loss = output.detection.scores.sigmoid().mean() + output.detection.boxes.mean() / 64
+                (loss + output.semantic.square().mean()).backward()
+            for a, b in zip(eager.parameters(), compiled.parameters(), strict=True):
+                if a.grad is None:
+                    assert b.grad is None
+                else:
+                    torch.testing.assert_close(a.grad, b.grad)
+    # Encoder, neck and two decoders, for three sizes; fullgraph makes a break an error.
+    assert counter.frame_count == 12
+    assert list(compiled.state_dict()) == names
+    assert list(copy.deepcopy(compiled).state_dict()) == names
