@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ocrnet_pl.checkpoints import read_checkpoint
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.files import complete_file, write_json
@@ -76,9 +77,9 @@ def run_calibration(
         searched = progress.add_task("Searching", total=calibrator.steps)
         calibrator.progress = lambda: progress.advance(searched)
         report = calibrator.run()
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    content = read_checkpoint(checkpoint)
     content[FUSION_KEY] = report.settings.to_dict()
-    with complete_file(target) as temporary:
+    with complete_file(target, durable=True) as temporary:
         torch.save(content, temporary)
     write_json(target.with_suffix(".json"), report.to_dict())
     for group, count in zip(report.figures, report.images, strict=False):

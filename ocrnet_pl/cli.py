@@ -18,17 +18,28 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from ocrnet_pl.calibrate import run_calibration
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
+from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
+from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.callbacks.disagreements import Disagreements
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.callbacks.gradients import GradientLog
 from ocrnet_pl.callbacks.guard import LossError, LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
+from ocrnet_pl.callbacks.stopping import GracefulStop
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
+from ocrnet_pl.checkpoints import (
+    CONFIG_KEY,
+    CheckpointError,
+    differences,
+    usable_checkpoint,
+    verify_checkpoint,
+)
 from ocrnet_pl.commands import CALIBRATE, CHECK, PACK, REPORT, check_data, joint_report, pack_data
 from ocrnet_pl.config_errors import cause, check_files
 from ocrnet_pl.data.datamodule import JointDataModule
@@ -40,6 +51,7 @@ from ocrnet_pl.report.runs import RunError
 from ocrnet_pl.sharding import lost_peer
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.task import OCRNetTask
+from ocrnet_pl.tracking import WandbTracker
 
 EXIT_ERROR, EXIT_SKIPPED, EXIT_TERMINATED = 1, 3, 143
 """The data or the setup is wrong; predict or pack left files out; the run was terminated."""
@@ -47,6 +59,15 @@ EXIT_ERROR, EXIT_SKIPPED, EXIT_TERMINATED = 1, 3, 143
 MONITOR = "val/score"
 
 Split = Literal["train", "val", "test"]
+
+TRACKER_KEY = "wandb_run"
+"""Where a checkpoint holds the id of its run in Weights & Biases."""
+
+_KEYWORDS = ("best", "last", "hpc", "registry")
+"""What Lightning takes in the place of a checkpoint's path."""
+
+_OWN_TO_A_START = ("ckpt_path ", "version ", "trainer.default_root_dir ", "trainer.logger", "config ")
+"""Settings in which every start of a run differs from the one before."""
 
 _WITHOUT_TRAINER = (CHECK, PACK, REPORT)
 """Subcommands that build neither network nor trainer in this process."""
@@ -68,15 +89,28 @@ class SaveConfig(SaveConfigCallback):
         """Hand the config to Weights & Biases, on the first process."""
         for logger in trainer.loggers:
             if hasattr(logger, "log_config"):
-                import yaml
+                logger.log_config(plain_config(self.parser, self.config))
 
-                logger.log_config(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store the config and the tracker's run in the checkpoint."""
+        checkpoint[CONFIG_KEY] = plain_config(self.parser, self.config)
+        ids = [logger.run_id for logger in trainer.loggers if isinstance(logger, WandbTracker)]
+        checkpoint[TRACKER_KEY] = next((found for found in ids if found is not None), None)
+
+
+def plain_config(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """Return a config as a run's ``config.yaml`` has it."""
+    import yaml
+
+    content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
+    return content
 
 
 class OCRNetCLI(LightningCLI):
     """``OCRNetTask`` and ``JointDataModule`` with the project's callbacks and run folders."""
 
     _taxonomy: Taxonomy | None = None
+    _continuation: Continuation | None = None
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser that takes no abbreviated keys: argparse would take a mistyped key for one."""
@@ -208,7 +242,14 @@ class OCRNetCLI(LightningCLI):
         for logger in others:
             if hasattr(logger, "use_folder"):
                 logger.use_folder(Path(table.log_dir), f"{name}/{Path(table.log_dir).name}")
-        return super().instantiate_trainer(logger=[table, *others], **kwargs)
+            if isinstance(logger, WandbTracker) and self._continuation is not None and self._continuation.tracked:
+                logger.continue_run(self._continuation.tracked, self._continuation.folder)
+        trainer = super().instantiate_trainer(logger=[table, *others], **kwargs)
+        if not isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO):
+            trainer.strategy.checkpoint_io = SafeCheckpointIO()
+        if self._continuation is not None:
+            trainer.callbacks.append(self._continuation)  # type: ignore[attr-defined]
+        return trainer
 
     def _parse_ckpt_path(self) -> None:
         """Do not let the checkpoint's settings override those that were given here."""
@@ -222,10 +263,12 @@ class OCRNetCLI(LightningCLI):
         path = config.get("ckpt_path")
         if self.config["subcommand"] == CALIBRATE and not path:
             raise ValueError("ckpt_path: give the checkpoint to calibrate with --ckpt_path FILE")
-        if self.config["subcommand"] == "fit" or not path:
+        if not path or path in _KEYWORDS or "://" in path:
             return
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"ckpt_path {path!r}: no such file")
+        if self.config["subcommand"] == "fit":
+            self._continue(config)
+            return
+        verify_checkpoint(path)
         arguments = config["model"]["encoder"].get("init_args")
         if arguments and "weights" in arguments:
             arguments["weights"] = None
@@ -237,6 +280,22 @@ class OCRNetCLI(LightningCLI):
             config["data"]["root"] = None
             for split in ("train", "val", "test"):
                 config["data"][split] = None
+
+    def _continue(self, config: Namespace) -> None:
+        """Go on from a checkpoint, or from the one before it if it is damaged, and say what differs from its run."""
+        path, problem = usable_checkpoint(config["ckpt_path"])
+        if problem is not None:
+            rank_zero_warn(problem)
+            config["ckpt_path"] = str(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        for name in ("global_step", "state_dict", "taxonomy"):
+            if name not in content:
+                raise CheckpointError(f"checkpoint {str(path)!r}: no entry {name!r}; it is not one of this project")
+        now = plain_config(self._parser("fit"), config)
+        different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
+        if different:
+            rank_zero_info(f"Different from the run that wrote {path}: {'; '.join(different)}")
+        self._continuation = Continuation(path.parent.parent, int(content["global_step"]), content.get(TRACKER_KEY))
 
     def _choose_taxonomy(self, data: JointDataModule) -> Taxonomy:
         return self._taxonomy or data.taxonomy
@@ -322,7 +381,9 @@ def build(words: list[str]) -> OCRNetCLI:
             save_config_callback=SaveConfig,
             parser_class=Parser,
             # The summary stands last, so that it sees what all others have logged.
-            trainer_defaults={"callbacks": [LearningRateMonitor("step"), throughput, Summary(throughput)]},
+            trainer_defaults={
+                "callbacks": [LearningRateMonitor("step"), GracefulStop(), throughput, Summary(throughput)]
+            },
             seed_everything_default=0,
             args=words,
             auto_configure_optimizers=False,
@@ -348,7 +409,7 @@ def run(words: list[str]) -> None:
         return
     try:
         cli.execute()
-    except (DataError, LossError, MisconfigurationException) as error:
+    except (DataError, LossError, CheckpointError, MisconfigurationException) as error:
         _fail(error)
     except RuntimeError as error:
         # What follows a lost process, such as the attempt to save, fails in the same way.

@@ -11,11 +11,12 @@ from typing import Any
 
 
 @contextmanager
-def complete_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
     """Give a path to write to, which takes its final name at the end, unless something was raised.
 
     Args:
         path: The final name; its folder is made.
+        durable: Have both the content and the name on the disk, not only in its cache, before this ends.
 
     Yields:
         The path to write to, in the same folder.
@@ -25,9 +26,22 @@ def complete_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     unfinished = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
         yield unfinished
+        if durable:
+            _flush(unfinished)
         unfinished.replace(final)
+        if durable:
+            _flush(final.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, content: Any) -> None:

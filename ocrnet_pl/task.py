@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from ocrnet_pl.checkpoints import VERSIONS_KEY, CheckpointError, misfit, versions
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.tiling import Tiling
@@ -178,6 +179,7 @@ class OCRNetTask(LightningModule):
         self._encoder_lr = encoder_lr
         self._warmup_steps = warmup_steps
         self._final_lr = final_lr
+        self.terms: dict[str, dict[str, Tensor]] = {}
         self.tile = tile
         self.multiscale = multiscale
         has_boxes, has_pixels = detection is not None, segmentation is not None
@@ -204,10 +206,12 @@ class OCRNetTask(LightningModule):
         return output
 
     def losses(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the joint loss and its terms by name."""
+        """Return the joint loss and its terms by name; :attr:`terms` keeps them by task."""
         detection = self.detection_loss(output, batch)
         segmentation = self.segmentation_loss(output, batch)
         total = self.balancing(sum(detection.values()), sum(segmentation.values()))
+        named = {"detection": detection, "segmentation": segmentation}
+        self.terms = {task: {name: term.detach() for name, term in own.items()} for task, own in named.items()}
         return total, detection | segmentation
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -307,11 +311,20 @@ class OCRNetTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what prediction needs besides the weights."""
+        """Add what prediction needs besides the weights, and the versions of what wrote them."""
+        checkpoint[VERSIONS_KEY] = versions()
         checkpoint["taxonomy"] = self.taxonomy.to_dict()
         checkpoint["input_size"] = list(self.network.input_size)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over calibrated settings of the fusion, unless training goes on, after which they do not hold."""
+        """Take over calibrated settings of the fusion, unless training goes on, after which they do not hold.
+
+        Raises:
+            CheckpointError: The weights are not those of this network.
+        """
+        fits = {name: value.shape for name, value in self.state_dict().items()}
+        given = {name: value.shape for name, value in checkpoint["state_dict"].items()}
+        if fits != given:
+            raise CheckpointError(misfit("the checkpoint", fits, given, checkpoint))
         if FUSION_KEY in checkpoint and not (self._trainer and self._trainer.state.fn == TrainerFn.FITTING):
             self.network.postprocess.load_settings(checkpoint[FUSION_KEY], self.taxonomy)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import netrc
 import os
 import socket
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from ocrnet_pl.wandb_history import kept_rows, last_point, sent_rows
 
 DEFAULT_SERVER = "https://api.wandb.ai"
 
@@ -80,6 +83,8 @@ class WandbTracker(WandbLogger):
             tags=tags,
             notes=notes,
         )
+        self._continues: Path | None = None
+        self._stored: tuple[int, set[str]] | None = None
         # Without effect today, and soon an error; Lightning still passes it on.
         self._wandb_init.pop("anonymous", None)
 
@@ -88,6 +93,45 @@ class WandbTracker(WandbLogger):
         self._save_dir = str(folder)
         self._wandb_init["dir"] = str(folder)
         self._wandb_init["name"] = name
+
+    def continue_run(self, run_id: str, folder: Path) -> None:
+        """Go on with a run, and leave out the points that it has already; before the first use.
+
+        A run that was killed may have logged points after the checkpoint that it goes on from. They come again, and
+        are the same.
+
+        Args:
+            run_id: Of the run.
+            folder: Of the start that wrote the checkpoint, for what was logged offline.
+        """
+        self._id = run_id
+        self._wandb_init |= {"id": run_id, "resume": "allow"}
+        self._continues = folder
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether this is a further start of an earlier run."""
+        return self._wandb_init.get("resume") == "allow" and self._id is not None
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None before the first use."""
+        return None if self._experiment is None else str(self._experiment.id)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a point, unless the run has it."""
+        if self._continues is not None:
+            run, folder, self._continues = self.experiment, self._continues, None
+            stored = kept_rows(folder, run.id) if self._offline else sent_rows(f"{run.entity}/{run.project}/{run.id}")
+            self._stored = last_point(stored)
+        if step is not None and self._stored is not None:
+            last, names = self._stored
+            known: Set[str] = metrics.keys() if step < last else names if step == last else set()
+            metrics = {name: value for name, value in metrics.items() if name not in known or name == "epoch"}
+            if metrics.keys() <= {"epoch"}:
+                return
+        super().log_metrics(metrics, step)
 
     def log_config(self, config: dict[str, Any]) -> None:
         """Store the run's whole configuration."""

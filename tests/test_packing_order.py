@@ -94,7 +94,7 @@ def test_processes_share_an_epoch_and_keep_to_shards_of_their_own(replicas: int,
             assert in_use(np.array(seen[-1]), blocks).mean() <= 4
             # What is fetched ahead is what comes a shard later.
             assert [item.ahead for item in items] == [*seen[-1][10:], *[-1] * 10]
-            sampler.start = 5
+            sampler.start = 5 * sampler.batch_size
             assert list(sampler) == items[20:]
         every = list(chain(*seen))
         full = 300 // (4 * replicas) * 4 * replicas

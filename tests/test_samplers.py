@@ -254,7 +254,7 @@ def test_starting_in_the_middle_gives_the_batches_that_follow(parts: list[Part])
     whole = _mixed(parts, 3, 4)[0] if parts else _epoch(60, 3)
     sampler = MultiScaleSampler(Numbers(60), 4, SIZES, parts=parts)
     sampler.set_epoch(3)
-    sampler.start = 5
+    sampler.start = 5 * sampler.batch_size
     assert list(sampler) == whole[20:]
 
 

@@ -1,51 +1,148 @@
-"""Stops a run whose loss is no number any more."""
+"""Leaves out optimiser steps whose loss is no number, and stops a run that is full of them."""
 
 from __future__ import annotations
 
+import logging
+from typing import Any, NamedTuple
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
 
+from ocrnet_pl.callbacks.flag import Flag
 from ocrnet_pl.structures import Batch
+
+_log = logging.getLogger(__name__)
 
 
 class LossError(ValueError):
-    """The training loss is NaN or infinite."""
+    """The training loss has been NaN or infinite too often."""
+
+
+class _Seen(NamedTuple):
+    """One batch of an optimiser's step: its images, and its loss and terms on this process."""
+
+    paths: list[str]
+    loss: Tensor
+    terms: dict[str, dict[str, Tensor]]
+    flag: Flag
 
 
 class LossGuard(Callback):
-    """Ends training with a diagnosis when the loss is NaN or infinite.
+    """Leaves out an optimiser's step, on all processes together, if the loss of any of them is NaN or infinite.
 
-    All processes look at the same steps and decide together, so that none waits for another. Looking makes the device
-    wait, so it is done every few steps only: a NaN stays in the weights and is still there.
+    The weights, the optimiser's moments and the running statistics of norms stay as they were before the step; the
+    schedule goes on. The process that it happened on names the images, the task and the terms. After ``patience``
+    steps in a row training ends with a diagnosis.
+
+    Whether a loss is finite is known when the forward pass is done, so reading it does not keep the device waiting: it
+    is read after the backward pass has been queued.
 
     Args:
-        every_n_steps: Steps from one look to the next; 0 never looks.
+        patience: Steps left out in a row that end the run, 1 or more.
+
+    Attributes:
+        skipped: How many steps of the run were left out.
+
+    Raises:
+        ValueError: ``patience`` is out of range.
     """
 
-    def __init__(self, every_n_steps: int = 50) -> None:
-        self.every_n_steps = every_n_steps
+    def __init__(self, patience: int = 10) -> None:
+        if patience < 1:
+            raise ValueError(f"guard.patience: expected 1 or more, got {patience}")
+        self.patience = patience
+        self.skipped = 0
+        self._in_a_row = 0
+        self._seen: list[_Seen] = []
+        self._paths: list[str] = []
+        self._statistics: list[Tensor] = []
+        self._kept: list[Tensor] = []
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
-    ) -> None:
-        """Look at the loss.
+    def state_dict(self) -> dict[str, int]:
+        """Return the counts."""
+        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them over."""
+        self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the running statistics."""
+        self._statistics = running_statistics(pl_module)
+        self._kept = [statistic.clone() for statistic in self._statistics]
+        self._seen = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Keep what the forward pass will change."""
+        self._paths = batch.paths
+        if not self._seen and self._statistics:
+            torch._foreach_copy_(self._kept, self._statistics)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Ask, on the device, whether all processes' losses are finite."""
+        loss = loss.detach()
+        terms: dict[str, dict[str, Tensor]] = getattr(pl_module, "terms", {})
+        self._seen.append(_Seen(self._paths, loss, terms, Flag.of_any_process(~torch.isfinite(loss))))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Take away the gradients of a step that must not be made: optimisers leave out weights without any.
 
         Raises:
-            LossError: It is no finite number on at least one process.
+            LossError: It is one too many in a row.
         """
-        if not self.every_n_steps or (batch_idx and batch_idx % self.every_n_steps):
+        seen, self._seen = self._seen, []
+        if not any([batch.flag.read() for batch in seen]):
+            self._in_a_row = 0
             return
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        finite = isinstance(loss, torch.Tensor) and bool(torch.isfinite(loss))
-        if trainer.strategy.reduce_boolean_decision(finite, all=True):
-            return
-        terms = [
-            name
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("train/loss_") and not torch.isfinite(value)
-        ]
-        raise LossError(
-            f"step {trainer.global_step}: the loss is {float(loss) if isinstance(loss, torch.Tensor) else loss} "
-            f"(terms: {', '.join(terms) or 'finite on this process'}); images: {', '.join(batch.paths)}; "
-            "lower the learning rate, or check these images' labels"
+        self._in_a_row += 1
+        self.skipped += 1
+        if self._statistics:
+            torch._foreach_copy_(self._statistics, self._kept)
+        optimizer.zero_grad(set_to_none=True)
+        finding = self._finding(seen, trainer)
+        if finding is not None:
+            _log.warning("step %d left out: %s", trainer.global_step, finding)
+        if self._in_a_row >= self.patience:
+            raise LossError(self._diagnosis(finding, trainer, pl_module))
+
+    @staticmethod
+    def _finding(seen: list[_Seen], trainer: Trainer) -> str | None:
+        """Return what is wrong with this process's batches, or None if it is another's that are."""
+        bad = [batch for batch in seen if not torch.isfinite(batch.loss)]
+        if not bad:
+            return None
+        tasks: dict[str, set[str]] = {}
+        for batch in bad:
+            for task, terms in batch.terms.items():
+                for name, value in terms.items():
+                    if not torch.isfinite(value):
+                        tasks.setdefault(task, set()).add(f"{name} {float(value)}")
+        where = f" on process {trainer.global_rank}" if trainer.world_size > 1 else ""
+        named = "; ".join(f"{task}: {', '.join(sorted(terms))}" for task, terms in tasks.items())
+        paths = [path for batch in bad for path in batch.paths]
+        return (
+            f"the loss{where} is {float(bad[0].loss)} ({named or 'every term is finite'}); images: {', '.join(paths)}"
         )
+
+    def _diagnosis(self, finding: str | None, trainer: Trainer, pl_module: LightningModule) -> str:
+        whole = all(bool(torch.isfinite(parameter).all()) for parameter in pl_module.parameters())
+        advice = (
+            "the weights are finite: look at these images' labels, and, with fp16, try bf16-mixed"
+            if whole
+            else "the weights are not finite: training has diverged; go on from an earlier checkpoint with a lower "
+            "learning rate or a lower trainer.gradient_clip_val"
+        )
+        return (
+            f"step {trainer.global_step}: {self._in_a_row} steps in a row had no finite loss: "
+            f"{finding or 'it is that of another process'}; {advice}"
+        )
+
+
+def running_statistics(module: nn.Module) -> list[Tensor]:
+    """Return the running means and variances of the norms inside a module."""
+    norms = [each for each in module.modules() if isinstance(each, _NormBase)]
+    found = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+    return [statistic for statistic in found if statistic is not None]

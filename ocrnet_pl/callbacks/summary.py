@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ocrnet_pl import __version__
 from ocrnet_pl.callbacks.results import results_tables
 from ocrnet_pl.callbacks.run import run_folder
 from ocrnet_pl.callbacks.throughput import Throughput
+from ocrnet_pl.checkpoints import versions
 from ocrnet_pl.files import write_json
 
-_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
 _SCORE = "val/score"
 _MOST_LISTED = 20
 
@@ -123,8 +120,7 @@ class Summary(Callback):
             "seed": None if seed is None else int(seed),
             "skipped": len(skipped),
             "skipped_files": skipped,
-            "versions": {"python": platform.python_version(), "ocrnet_pl": __version__}
-            | {package: metadata.version(package) for package in _PACKAGES},
+            "versions": versions(),
         }
         write_json(self._folder / "summary.json", content)
 

@@ -44,6 +44,7 @@ class JointDataModule(LightningDataModule):
         eval_batch_size: Evaluation images a step and process; by default as in training.
         train_transforms: In order; by default scale jitter, left-right flip and colors.
         num_workers: Loading processes per training process.
+        worker_timeout: Seconds to wait for a batch before the loading processes are taken for lost and replaced.
         seed: Of the order, the sizes and the transforms; by default the run's (``seed_everything``), or 0.
         evaluate_at: Where metrics are computed: at the images' "original" size, or at the network's "input" size
             in the letterboxed frame.
@@ -78,6 +79,7 @@ class JointDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
         train_transforms: list[Transform] | None = None,
         num_workers: int = 2,
+        worker_timeout: float = 600.0,
         seed: int | None = None,
         evaluate_at: Frame = "original",
         cache: bool | CacheOptions = False,
@@ -100,6 +102,8 @@ class JointDataModule(LightningDataModule):
         ):
             if value < least:
                 raise ValueError(f"data.{name}: expected at least {least}, got {value}")
+        if worker_timeout <= 0:
+            raise ValueError(f"data.worker_timeout: expected more than 0 seconds, got {worker_timeout}")
         if evaluate_at not in ("original", "input"):
             raise ValueError(f"data.evaluate_at: expected 'original' or 'input', got {evaluate_at!r}")
         if on_error not in ("raise", "skip"):
@@ -132,6 +136,7 @@ class JointDataModule(LightningDataModule):
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.train_transforms = default_train_transforms() if train_transforms is None else train_transforms
         self.num_workers = num_workers
+        self.worker_timeout = worker_timeout
         self.seed = int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
         self.evaluate_at: Frame = evaluate_at
         self.skipped: list[tuple[str, str]] = []
@@ -266,6 +271,8 @@ class JointDataModule(LightningDataModule):
     def _loading(self) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
+            # Without processes there is nobody to wait for.
+            "timeout": self.worker_timeout if self.num_workers else 0,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
         }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -21,6 +25,11 @@ from ocrnet_pl.data.transforms import MixingTransform, Transform
 from ocrnet_pl.structures import Batch, Placement, Sample, Supervision
 
 Frame = Literal["original", "input"]
+
+_log = logging.getLogger(__name__)
+
+_RESTARTS = 3
+"""How often in an epoch loading processes are replaced."""
 
 _TRIES = 20
 """How many samples are tried in the place of one that cannot be read, and as partner of one for mixing."""
@@ -280,14 +289,19 @@ def _unpack(fields: dict[str, Any]) -> Sample:
 
 
 class BatchLoader(DataLoader[Any]):
-    """A DataLoader of batches that keeps account of the files it left out.
+    """A DataLoader of batches that keeps account of the files it left out, and outlives its loading processes.
 
-    Batches that lose all their files are left out, so there may be fewer than ``len`` says.
+    Batches that lose all their files are left out, so there may be fewer than ``len`` says. Where a loading process
+    dies, or nothing comes for ``timeout`` seconds, new ones go on with the batch that is due, which is the same
+    whoever loads it.
 
     Args:
         dataset: To load from.
         skipped: Where to note the files that could not be read, each once.
         kwargs: As of ``DataLoader``.
+
+    Raises:
+        DataError: When iterating: loading processes have died too often.
     """
 
     def __init__(self, dataset: PreparedDataset, skipped: list[tuple[str, str]] | None = None, **kwargs: Any) -> None:
@@ -296,7 +310,11 @@ class BatchLoader(DataLoader[Any]):
         super().__init__(dataset, **kwargs)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch, truths, skipped in super().__iter__():
+        return self._batches(0)
+
+    def _batches(self, start: int) -> Iterator[Batch]:
+        """Yield the batches of the epoch from number ``start`` on."""
+        for batch, truths, skipped in self._deliveries(start):
             for entry in skipped:
                 if tuple(entry) not in self.skipped:
                     self.skipped.append((entry.path, entry.reason))
@@ -304,6 +322,53 @@ class BatchLoader(DataLoader[Any]):
                 if truths:
                     batch.truths = [_unpack(truth) for truth in truths]
                 yield batch
+
+    def _deliveries(self, start: int) -> Iterator[Delivery]:
+        done, restarts = start, 0
+        while True:
+            if hasattr(self.sampler, "start"):
+                self.sampler.start = done * (self.batch_size or 1)
+            try:
+                with _signals_kept():
+                    deliveries = super().__iter__()
+                for delivery in deliveries:
+                    done += 1
+                    yield delivery
+                return
+            except RuntimeError as error:
+                if not _is_of_workers(error) or not hasattr(self.sampler, "start"):
+                    raise
+                restarts += 1
+                if restarts > _RESTARTS:
+                    raise DataError(
+                        f"data.num_workers: loading processes failed {restarts} times in one epoch, the last time at "
+                        f"batch {done} ({error}); set fewer of them, or give the machine more (shared) memory"
+                    ) from error
+                _log.warning("data: a loading process failed (%s); new ones go on with batch %d", error, done)
+                # DataLoader keeps its processes here.
+                self._iterator = None
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Undo what torch does about the death of child processes.
+
+    It would raise its error wherever the main process is at that moment, such as in the middle of a step; without, it
+    is raised where the next batch is waited for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def _is_of_workers(error: RuntimeError) -> bool:
+    """Return whether an error says that loading processes are dead or silent, which torch has no class for."""
+    return str(error).startswith(("DataLoader worker (pid", "DataLoader timed out"))
 
 
 class TrainingLoader(BatchLoader):
@@ -328,10 +393,8 @@ class TrainingLoader(BatchLoader):
             # Whoever asks for an epoch that was trained on to its end wants it anew.
             start = self._resume["batches"] % len(self)
         self._resume = None
-        if hasattr(sampler, "start"):
-            sampler.start = start
         self._handed_out = start
-        for batch in super().__iter__():
+        for batch in self._batches(start):
             self._handed_out += 1
             yield batch
 

@@ -115,7 +115,7 @@ class MultiScaleSampler(DistributedSampler[Any]):
         blocks: How the samples are stored; None if any order is as good. Of parts, their own count instead.
 
     Attributes:
-        start: How many batches to leave out at the epoch's beginning, for a run that goes on in the middle of it.
+        start: How many samples to leave out at the epoch's beginning, for a run that goes on in the middle of it.
 
     Raises:
         ValueError: There are no sizes, or the batch size is not positive.
@@ -164,7 +164,7 @@ class MultiScaleSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[Item]:
         indices, passes, sizes = self._epoch()
         plain = self.plain_from is not None and self.epoch >= self.plain_from
-        for position in range(self.start * self.batch_size, self.num_samples):
+        for position in range(self.start, self.num_samples):
             index = int(indices[position])
             seed = item_seed(self.seed, int(passes[position]), index)
             later = position + self._distance
@@ -252,6 +252,9 @@ class EvaluationSampler(DistributedSampler[Any]):
         rank: Of this process.
         fill: Whether a process without a share gets an image that does not count.
         blocks: How the samples are stored.
+
+    Attributes:
+        start: How many samples to leave out at the beginning.
     """
 
     def __init__(
@@ -273,11 +276,12 @@ class EvaluationSampler(DistributedSampler[Any]):
         ]
         if fill and count and not self._items:
             self._items = [Item(0, size, counted=False)]
+        self.start = 0
         self.num_samples = len(self._items)
         self.total_size = count
 
     def __iter__(self) -> Iterator[Item]:
-        return iter(self._items)
+        return iter(self._items[self.start :])
 
 
 def _mean(blocks: Blocks) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ocrnet_pl.checkpoints import CheckpointError, misfit, read_checkpoint
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
 from ocrnet_pl.models.split import TaskSplit
@@ -213,22 +213,19 @@ class OCRNet(nn.Module):
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is not a checkpoint of this project.
+            CheckpointError: The file is damaged, or not a checkpoint of this project, or of a version that differs.
         """
         from jsonargparse import ArgumentParser
 
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
-        try:
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        except (UnpicklingError, EOFError, RuntimeError):
-            raise ValueError(f"checkpoint {str(path)!r}: unreadable; it is no checkpoint, or not whole") from None
+        checkpoint = read_checkpoint(path, map_location)
         try:
             saved: dict[str, Any] = dict(checkpoint["hyper_parameters"])
             taxonomy = Taxonomy.from_dict(checkpoint["taxonomy"])
             height, width = checkpoint["input_size"]
         except KeyError as error:
-            raise ValueError(f"checkpoint {str(path)!r}: no entry {error}; it is not one of this project") from None
+            raise CheckpointError(
+                f"checkpoint {str(path)!r}: no entry {error}; it is not one of this project"
+            ) from None
         parser = ArgumentParser(exit_on_error=False)
         for name, kind in PARTS.items():
             parser.add_argument(f"--{name}", type=kind)
@@ -241,6 +238,9 @@ class OCRNet(nn.Module):
         network = cls(taxonomy, **parts, input_size=(height, width))
         prefix = "network."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        fits, given = ({name: value.shape for name, value in own.items()} for own in (network.state_dict(), state))
+        if fits != given:
+            raise CheckpointError(misfit(f"checkpoint {str(path)!r}", fits, given, checkpoint))
         network.load_state_dict(state)
         if FUSION_KEY in checkpoint:
             network.postprocess.load_settings(checkpoint[FUSION_KEY], taxonomy)

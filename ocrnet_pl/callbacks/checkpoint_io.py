@@ -1,0 +1,61 @@
+"""Writing checkpoints: whole or not at all, and on the disk before the one before them is given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from ocrnet_pl.checkpoints import verify_checkpoint
+from ocrnet_pl.files import complete_file
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes each file under another name, makes sure that it is on the disk, and only then gives it its name.
+
+    Whatever happens while it writes, the file of that name that was there before is whole. Where the disk refuses,
+    what was begun is removed, one line warns, and training goes on.
+
+    Attributes:
+        failure: Why the last file could not be written, None if it was; on the process that writes.
+    """
+
+    def __init__(self) -> None:
+        self.failure: str | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint; see :attr:`failure` for whether it worked."""
+        if "://" in str(path):
+            # Object stores show a file when it is whole.
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        self.failure = None
+        try:
+            with complete_file(path, durable=True) as unfinished, unfinished.open("wb") as file:
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:
+                    # What torch makes of a write that failed.
+                    if isinstance(error.__context__, OSError):
+                        raise error.__context__ from None
+                    raise
+        except OSError as error:
+            self.failure = f"{path}: {error.strerror or error}"
+            rank_zero_warn(
+                f"the checkpoint could not be written ({self.failure}); training goes on, earlier checkpoints are kept"
+            )
+
+    def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Verify and load a checkpoint.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            CheckpointError: It is damaged.
+        """
+        if "://" not in str(path):
+            verify_checkpoint(Path(path))
+        content: dict[str, Any] = super().load_checkpoint(path, *arguments, **options)
+        return content

@@ -1,0 +1,58 @@
+"""A run that goes on from another one's checkpoint takes its records along."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+
+from ocrnet_pl.tracking import WandbTracker
+
+TABLE = "metrics.csv"
+
+
+class Continuation(Callback):
+    """Begins the run's records with what was logged up to the checkpoint, so that its curves are whole.
+
+    Args:
+        folder: Of the run that wrote the checkpoint.
+        steps: The optimiser steps that the checkpoint has behind it.
+        tracked: The id of the run in Weights & Biases, if it is tracked there.
+    """
+
+    def __init__(self, folder: Path, steps: int, tracked: str | None = None) -> None:
+        self.folder = folder
+        self.steps = steps
+        self.tracked = tracked
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Copy the rows; a tracker that goes on with its run adds those that it lost with the process."""
+        for step, figures in rows_before(self.folder / TABLE, self.steps):
+            for logger in trainer.loggers:
+                if isinstance(logger, CSVLogger) or (isinstance(logger, WandbTracker) and logger.goes_on):
+                    logger.log_metrics(figures, step)
+        for logger in trainer.loggers:
+            logger.save()
+
+
+def rows_before(table: Path, steps: int) -> Iterator[tuple[int, dict[str, Tensor | float]]]:
+    """Yield step and figures of the rows of a table that were logged in the first ``steps`` optimiser steps."""
+    if not table.is_file():
+        return
+    with table.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            try:
+                step = int(row.pop("step"))
+                figures: dict[str, Tensor | float] = {key: float(value) for key, value in row.items() if key and value}
+            except (ValueError, KeyError, TypeError):
+                # The line that was being written when the run was killed.
+                continue
+            # The first step is logged as number 0.
+            if step < steps:
+                yield step, figures

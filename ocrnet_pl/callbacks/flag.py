@@ -1,0 +1,41 @@
+"""A yes or no that all processes agree on without keeping their devices waiting."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Flag:
+    """A flag that the device computes and the host reads later, when it has long arrived.
+
+    Args:
+        value: bool or number [], on any device.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        self._value = value
+        if value.is_cuda:
+            self._value = torch.empty((), dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    @classmethod
+    def of_any_process(cls, value: Tensor) -> Flag:
+        """Return the flag that is set if it is set on any process; all of them have to ask.
+
+        Args:
+            value: bool [], of this process.
+        """
+        value = value.float()
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return cls(value)
+
+    def read(self) -> bool:
+        """Return the flag; waits for what stood before it in the device's queue, not for what stands after it."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return bool(self._value)

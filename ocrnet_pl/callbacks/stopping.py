@@ -1,0 +1,60 @@
+"""Ends a run that is told to stop, on all processes after the same step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ocrnet_pl.callbacks.flag import Flag
+
+
+class GracefulStop(Callback):
+    """Makes SIGTERM end training after the step in which any process received it.
+
+    Lightning's own handler lets the processes talk to each other wherever the signal finds them, which may be in the
+    middle of another exchange. Here the signal is only noted; before each step all processes learn whether one of them
+    noted it, and stop together after that step: the checkpoint is written, and the command line exits with status
+    143. On one process validation is left as well; of several, it comes to its end first.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+        self._flag: Flag | None = None
+        self._trainer: Trainer | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signal over, until Lightning puts back what was there before the run."""
+        self._told, self._trainer = False, trainer
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._told = True
+        if self._trainer is not None and self._trainer.world_size == 1:
+            self._stop(self._trainer)
+
+    @staticmethod
+    def _stop(trainer: Trainer) -> None:
+        # What Lightning's own handler sets, and its loops look at after each step.
+        trainer._signal_connector.received_sigterm = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Ask all processes."""
+        if trainer.world_size > 1:
+            self._flag = Flag.of_any_process(torch.tensor(self._told, device=pl_module.device))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop after this step if one was told to."""
+        if self._flag is not None and self._flag.read():
+            self._stop(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go of the trainer."""
+        self._trainer, self._flag = None, None
