@@ -16,9 +16,9 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.calibrate import run_calibration
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
@@ -51,7 +51,7 @@ from ocrnet_pl.report.runs import RunError
 from ocrnet_pl.sharding import lost_peer
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.task import OCRNetTask
-from ocrnet_pl.tracking import WandbTracker
+from ocrnet_pl.tracking import MetricsTable, WandbTracker
 
 EXIT_ERROR, EXIT_SKIPPED, EXIT_TERMINATED = 1, 3, 143
 """The data or the setup is wrong; predict or pack left files out; the run was terminated."""
@@ -236,7 +236,7 @@ class OCRNetCLI(LightningCLI):
             raise ValueError(
                 f"run folder {str(root / name / version)!r}: it holds a run already; give another --version"
             )
-        table = CSVLogger(root, name=name, version=version)
+        table = MetricsTable(root, name=name, version=version)
         given = self._get(self.config_init, "trainer").get("logger")
         others: list[Logger] = [] if not given or given is True else given if isinstance(given, list) else [given]
         for logger in others:
@@ -285,7 +285,7 @@ class OCRNetCLI(LightningCLI):
         """Go on from a checkpoint, or from the one before it if it is damaged, and say what differs from its run."""
         path, problem = usable_checkpoint(config["ckpt_path"])
         if problem is not None:
-            rank_zero_warn(problem)
+            _say(f"warning: {problem}")
             config["ckpt_path"] = str(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         for name in ("global_step", "state_dict", "taxonomy"):
@@ -294,7 +294,7 @@ class OCRNetCLI(LightningCLI):
         now = plain_config(self._parser("fit"), config)
         different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
         if different:
-            rank_zero_info(f"Different from the run that wrote {path}: {'; '.join(different)}")
+            _say(f"Different from the run that wrote {path}: {'; '.join(different)}")
         self._continuation = Continuation(path.parent.parent, int(content["global_step"]), content.get(TRACKER_KEY))
 
     def _choose_taxonomy(self, data: JointDataModule) -> Taxonomy:
@@ -429,6 +429,11 @@ def run(words: list[str]) -> None:
             sys.stderr.write(f"skipped: {path}: {reason}\n")
         sys.stderr.write(f"error: {len(cli.datamodule.skipped)} file(s) could not be read as images\n")
         sys.exit(EXIT_SKIPPED)
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _fail(error: BaseException) -> NoReturn:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
+from ocrnet_pl.callbacks.run import records
 from ocrnet_pl.wandb_history import kept_rows, last_point, sent_rows
 
 DEFAULT_SERVER = "https://api.wandb.ai"
@@ -43,6 +44,16 @@ def _has_login(host: str) -> bool:
         return path.is_file() and netrc.netrc(str(path)).authenticators(host) is not None
     except netrc.NetrcParseError:
         return False
+
+
+class MetricsTable(CSVLogger):
+    """Lightning's CSV logger, which keeps what a full disk refuses until there is room again."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what was logged since the last time that worked."""
+        with records("metrics.csv"):
+            super().save()
 
 
 class WandbTracker(WandbLogger):

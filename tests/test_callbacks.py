@@ -10,10 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.ema import EMA
-from ocrnet_pl.callbacks.guard import LossError, LossGuard
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.files import complete_file, write_json
-from ocrnet_pl.losses.weighting import FixedWeights
 from ocrnet_pl.task import OCRNetTask
 from tests.test_task import make_data, make_task, make_trainer
 
@@ -94,13 +92,6 @@ def test_a_run_continues_exactly_from_its_last_checkpoint(tmp_path: Path, length
     trainer.fit(resumed, make_data(source, source), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     for (name, want), got in zip(whole.named_parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(got, want, msg=name, rtol=0, atol=0)
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(tmp_path: Path) -> None:
-    source = SyntheticSource(length=8, seed=5, size=64)
-    task = make_task(source.taxonomy, balancing=FixedWeights(segmentation=math.nan))
-    with pytest.raises(LossError, match=r"synthetic-5-\d"):
-        fit(tmp_path, [LossGuard()], task)
 
 
 def test_json_has_no_nan_and_appears_whole(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ocrnet_pl.callbacks.run import run_folder
+from ocrnet_pl.callbacks.run import records, run_folder
 from ocrnet_pl.metrics.sync import compute_on_first
 from ocrnet_pl.plots import plot_confusion, plot_curves
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonomy
@@ -159,7 +159,8 @@ class Pictures(Callback):
         compute_on_first(own, lambda parts: gathered.extend(picture for part in parts for picture in part))
         if trainer.is_global_zero:
             gathered.sort(key=lambda picture: picture.position)
-            self._write(trainer, pl_module.taxonomy, name, gathered)  # type: ignore[arg-type]
+            with records("pictures"):
+                self._write(trainer, pl_module.taxonomy, name, gathered)  # type: ignore[arg-type]
             if name in ("validate", "test"):
                 self._plot_confusion(trainer, pl_module)
 
@@ -191,7 +192,8 @@ class Pictures(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger):
                 logger.save()
-                plot_curves(Path(logger.log_dir, "metrics.csv"), self._folder / "curves.png")
+                with records("curves"):
+                    plot_curves(Path(logger.log_dir, "metrics.csv"), self._folder / "curves.png")
 
     def _plot_confusion(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._folder is None or not trainer.is_global_zero:
@@ -200,7 +202,8 @@ class Pictures(Callback):
         if isinstance(confusion, Tensor) and bool(confusion.any()):
             taxonomy: Taxonomy = pl_module.taxonomy  # type: ignore[assignment]
             names = [category.name for category in taxonomy.semantic_categories]
-            plot_confusion(confusion, names, self._folder / "confusion.png")
+            with records("the confusion matrix"):
+                plot_confusion(confusion, names, self._folder / "confusion.png")
 
 
 def _on_cpu(prediction: Prediction) -> Prediction:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def run_folder(trainer: Trainer) -> Path | None:
@@ -16,3 +22,18 @@ def run_folder(trainer: Trainer) -> Path | None:
         return None
     folder = trainer.log_dir
     return None if folder is None else Path(folder)
+
+
+@contextmanager
+def records(what: str) -> Iterator[None]:
+    """Let a run go on whose disk refuses what is written here, with one line of warning.
+
+    Args:
+        what: Is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        rank_zero_warn(f"{what} could not be written ({error.strerror}: {error.filename or 'disk'}); the run goes on")

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ocrnet_pl.callbacks.results import results_tables
-from ocrnet_pl.callbacks.run import run_folder
+from ocrnet_pl.callbacks.run import records, run_folder
 from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.checkpoints import versions
 from ocrnet_pl.files import write_json
@@ -122,7 +122,8 @@ class Summary(Callback):
             "skipped_files": skipped,
             "versions": versions(),
         }
-        write_json(self._folder / "summary.json", content)
+        with records("summary.json"):
+            write_json(self._folder / "summary.json", content)
 
 
 def peak_memory_mb() -> dict[str, float | None]:
