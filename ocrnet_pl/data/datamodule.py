@@ -271,8 +271,7 @@ class JointDataModule(LightningDataModule):
     def _loading(self) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
-            # Without processes there is nobody to wait for.
-            "timeout": self.worker_timeout if self.num_workers else 0,
+            "patience": self.worker_timeout,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
         }

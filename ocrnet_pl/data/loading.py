@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 from torchvision import tv_tensors
 
 from ocrnet_pl.data.collate import collate
@@ -27,6 +30,12 @@ from ocrnet_pl.structures import Batch, Placement, Sample, Supervision
 Frame = Literal["original", "input"]
 
 _log = logging.getLogger(__name__)
+
+_SILENT = "DataLoader timed out"
+_LOOK = 5.0
+"""Seconds from one look at whether loading processes are alive to the next."""
+
+_MOMENT = 0.2
 
 _RESTARTS = 3
 """How often in an epoch loading processes are replaced."""
@@ -292,20 +301,30 @@ class BatchLoader(DataLoader[Any]):
     """A DataLoader of batches that keeps account of the files it left out, and outlives its loading processes.
 
     Batches that lose all their files are left out, so there may be fewer than ``len`` says. Where a loading process
-    dies, or nothing comes for ``timeout`` seconds, new ones go on with the batch that is due, which is the same
+    dies, or nothing comes for ``patience`` seconds, new ones go on with the batch that is due, which is the same
     whoever loads it.
 
     Args:
         dataset: To load from.
         skipped: Where to note the files that could not be read, each once.
+        patience: Seconds to wait for a batch.
         kwargs: As of ``DataLoader``.
 
     Raises:
         DataError: When iterating: loading processes have died too often.
     """
 
-    def __init__(self, dataset: PreparedDataset, skipped: list[tuple[str, str]] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        skipped: list[tuple[str, str]] | None = None,
+        patience: float = 600.0,
+        **kwargs: Any,
+    ) -> None:
         self.skipped = [] if skipped is None else skipped
+        self.patience = patience
+        # Each time that nothing came, DataLoader looks whether its processes are alive.
+        kwargs.setdefault("timeout", min(_LOOK, patience) if kwargs.get("num_workers") else 0)
         kwargs.setdefault("collate_fn", deliver)
         super().__init__(dataset, **kwargs)
 
@@ -331,7 +350,7 @@ class BatchLoader(DataLoader[Any]):
             try:
                 with _signals_kept():
                     deliveries = super().__iter__()
-                for delivery in deliveries:
+                while (delivery := self._next(deliveries)) is not None:
                     done += 1
                     yield delivery
                 return
@@ -348,27 +367,64 @@ class BatchLoader(DataLoader[Any]):
                 # DataLoader keeps its processes here.
                 self._iterator = None
 
+    def _next(self, deliveries: Iterator[Delivery]) -> Delivery | None:
+        """Return what comes next, None at the end; wait as long as there is patience."""
+        waited = 0.0
+        while True:
+            try:
+                with _deaths_watched():
+                    return next(deliveries, None)
+            except RuntimeError as error:
+                waited += self.timeout
+                if not str(error).startswith(_SILENT) or waited >= self.patience:
+                    raise
+            except (OSError, EOFError):
+                # What is left of a message whose sender was killed; the news of it may come a moment later.
+                time.sleep(_MOMENT)
+                _error_if_any_worker_fails()
+                raise
+
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Undo what torch does about the death of child processes.
+def _deaths_watched() -> Iterator[None]:
+    """Let the death of a loading process interrupt whoever waits for a batch.
 
-    It would raise its error wherever the main process is at that moment, such as in the middle of a step; without, it
-    is raised where the next batch is waited for.
+    torch's own handler raises its error wherever the main process is at that moment, such as in the middle of a step.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.getsignal(signal.SIGCHLD)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        _error_if_any_worker_fails()
+        if callable(before):
+            before(number, frame)
+
+    before = signal.signal(signal.SIGCHLD, handle)
+    try:
+        # One may have died while nobody was waiting.
+        _error_if_any_worker_fails()
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Undo torch's handler for the death of child processes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
     try:
         yield
     finally:
-        signal.signal(signal.SIGCHLD, handler)
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _is_of_workers(error: RuntimeError) -> bool:
     """Return whether an error says that loading processes are dead or silent, which torch has no class for."""
-    return str(error).startswith(("DataLoader worker (pid", "DataLoader timed out"))
+    return str(error).startswith((_SILENT, "DataLoader worker (pid"))
 
 
 class TrainingLoader(BatchLoader):
