@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.calibrate import run_calibration
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
@@ -27,47 +21,40 @@ from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.callbacks.disagreements import Disagreements
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.callbacks.gradients import GradientLog
-from ocrnet_pl.callbacks.guard import LossError, LossGuard
+from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
-from ocrnet_pl.callbacks.stopping import GracefulStop
-from ocrnet_pl.callbacks.summary import Summary
-from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.checkpoints import (
-    CONFIG_KEY,
-    CheckpointError,
-    differences,
-    usable_checkpoint,
     verify_checkpoint,
 )
-from ocrnet_pl.commands import CALIBRATE, CHECK, PACK, REPORT, check_data, joint_report, pack_data
-from ocrnet_pl.config_errors import cause, check_files
+from ocrnet_pl.commands import (
+    CALIBRATE,
+    CHECK,
+    MEMORY,
+    PACK,
+    REPORT,
+    check_data,
+    joint_report,
+    measure_memory,
+    pack_data,
+)
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.inference.calibration import Calibration
 from ocrnet_pl.main import SUBCOMMANDS
-from ocrnet_pl.parser import DEBUG_VARIABLE, Parser
-from ocrnet_pl.report.runs import RunError
-from ocrnet_pl.sharding import lost_peer
+from ocrnet_pl.memory import advice, by_size
+from ocrnet_pl.provenance import continuation
 from ocrnet_pl.structures import Taxonomy
-from ocrnet_pl.task import OCRNetTask
 from ocrnet_pl.tracking import MetricsTable, WandbTracker
 
-EXIT_ERROR, EXIT_SKIPPED, EXIT_TERMINATED = 1, 3, 143
-"""The data or the setup is wrong; predict or pack left files out; the run was terminated."""
+EXIT_ERROR, EXIT_SKIPPED = 1, 3
+"""The data or the setup is wrong; predict or pack left files out."""
 
 MONITOR = "val/score"
 
 Split = Literal["train", "val", "test"]
 
-TRACKER_KEY = "wandb_run"
-"""Where a checkpoint holds the id of its run in Weights & Biases."""
-
 _KEYWORDS = ("best", "last", "hpc", "registry")
 """What Lightning takes in the place of a checkpoint's path."""
-
-_OWN_TO_A_START = ("ckpt_path ", "version ", "trainer.default_root_dir ", "trainer.logger", "config ")
-"""Settings in which every start of a run differs from the one before."""
 
 _WITHOUT_TRAINER = (CHECK, PACK, REPORT)
 """Subcommands that build neither network nor trainer in this process."""
@@ -80,30 +67,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "predict": {"return_predictions": False},
 }
 """What the command line sets of the trainer's own options."""
-
-
-class SaveConfig(SaveConfigCallback):
-    """Saves the config in the run's folder and hands it to Weights & Biases."""
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Hand the config to Weights & Biases, on the first process."""
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_config"):
-                logger.log_config(plain_config(self.parser, self.config))
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the config and the tracker's run in the checkpoint."""
-        checkpoint[CONFIG_KEY] = plain_config(self.parser, self.config)
-        ids = [logger.run_id for logger in trainer.loggers if isinstance(logger, WandbTracker)]
-        checkpoint[TRACKER_KEY] = next((found for found in ids if found is not None), None)
-
-
-def plain_config(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
-    """Return a config as a run's ``config.yaml`` has it."""
-    import yaml
-
-    content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
-    return content
 
 
 class OCRNetCLI(LightningCLI):
@@ -146,6 +109,13 @@ class OCRNetCLI(LightningCLI):
             "--output", type=Path | None, default=None, help="Folder of report and runs; by default runs/NAME/joint."
         )
         own.add_argument("--seeds", type=NonNegativeInt, nargs="+", default=[0, 1, 2], help="Train with each of these.")
+        own = self._add_command(parser, MEMORY)
+        own.add_argument(
+            "--limit_gb",
+            type=PositiveFloat | None,
+            default=None,
+            help="What a step may take; by default all there is.",
+        )
         own = self._add_command(parser, CALIBRATE)
         own.add_argument("--ckpt_path", type=str | None, default=None, help="The checkpoint to calibrate.")
         own.add_argument(
@@ -266,7 +236,7 @@ class OCRNetCLI(LightningCLI):
         if not path or path in _KEYWORDS or "://" in path:
             return
         if self.config["subcommand"] == "fit":
-            self._continue(config)
+            self._continuation = continuation(config, self._parser("fit"))
             return
         verify_checkpoint(path)
         arguments = config["model"]["encoder"].get("init_args")
@@ -280,22 +250,6 @@ class OCRNetCLI(LightningCLI):
             config["data"]["root"] = None
             for split in ("train", "val", "test"):
                 config["data"][split] = None
-
-    def _continue(self, config: Namespace) -> None:
-        """Go on from a checkpoint, or from the one before it if it is damaged, and say what differs from its run."""
-        path, problem = usable_checkpoint(config["ckpt_path"])
-        if problem is not None:
-            _say(f"warning: {problem}")
-            config["ckpt_path"] = str(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        for name in ("global_step", "state_dict", "taxonomy"):
-            if name not in content:
-                raise CheckpointError(f"checkpoint {str(path)!r}: no entry {name!r}; it is not one of this project")
-        now = plain_config(self._parser("fit"), config)
-        different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
-        if different:
-            _say(f"Different from the run that wrote {path}: {'; '.join(different)}")
-        self._continuation = Continuation(path.parent.parent, int(content["global_step"]), content.get(TRACKER_KEY))
 
     def _choose_taxonomy(self, data: JointDataModule) -> Taxonomy:
         return self._taxonomy or data.taxonomy
@@ -328,6 +282,12 @@ class OCRNetCLI(LightningCLI):
             joint_report(config, partial(self._parser(name).dump, skip_none=False, skip_validation=True))
             return 0
         device = self.trainer.strategy.root_device
+        if name == MEMORY:
+            sizes, count = self.datamodule.training_sizes, self.datamodule.batch_size
+            context = self.trainer.precision_plugin.forward_context
+            if not measure_memory(self.model, sizes, count, config["limit_gb"], device, context):
+                raise ValueError(advice(by_size(sizes)[0], 1))
+            return 0
         # The parser keeps the options as it read them; the object is made here.
         options = self.config_init[name]["calibration"]
         run_calibration(Path(config["ckpt_path"]), config["output"], self.datamodule, options, device)
@@ -345,99 +305,3 @@ def _start_paths(config: Any, root: str) -> None:
                 config[key] = root
             else:
                 _start_paths(value, root)
-
-
-def _one_line(error: BaseException) -> str:
-    """Return the last line of an error, which for one out of a loading process stands behind its traceback."""
-    lines = [line for line in cause(str(error)).strip().splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    last = lines[-1].strip()
-    return last.removeprefix("ocrnet_pl.data.errors.DataError: ") if "Traceback" in str(error) else " ".join(lines)
-
-
-def build(words: list[str]) -> OCRNetCLI:
-    """Build what a command line names; mistakes end the process with one line and a status that is not 0.
-
-    Args:
-        words: The command line, without the program's name.
-    """
-    Parser.words = words
-    throughput = Throughput()
-    # Noise between Lightning and torch, of no use to anybody here.
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    warnings.filterwarnings("ignore", message="The dirpath has changed")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
-    # Every process computed these from all images: there is nothing to synchronise.
-    warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(val|test)/")
-    # The folder is new; Weights & Biases, which Lightning starts first, may have put its own there.
-    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-    try:
-        check_files(words)
-        return OCRNetCLI(
-            OCRNetTask,
-            JointDataModule,
-            save_config_callback=SaveConfig,
-            parser_class=Parser,
-            # The summary stands last, so that it sees what all others have logged.
-            trainer_defaults={
-                "callbacks": [LearningRateMonitor("step"), GracefulStop(), throughput, Summary(throughput)]
-            },
-            seed_everything_default=0,
-            args=words,
-            auto_configure_optimizers=False,
-        )
-    except (ValueError, OSError, MisconfigurationException) as error:
-        _fail(error)
-
-
-def run(words: list[str]) -> None:
-    """Run a subcommand; mistakes in configs and data end it with one line and a status that is not 0.
-
-    Args:
-        words: The command line, without the program's name.
-    """
-    cli = build(words)
-    if cli.subcommand in (CHECK, PACK, REPORT, CALIBRATE):
-        try:
-            status = cli.run_own()
-        except (ValueError, OSError, RunError, MisconfigurationException) as error:
-            _fail(error)
-        if status:
-            sys.exit(status)
-        return
-    try:
-        cli.execute()
-    except (DataError, LossError, CheckpointError, MisconfigurationException) as error:
-        _fail(error)
-    except RuntimeError as error:
-        # What follows a lost process, such as the attempt to save, fails in the same way.
-        line = lost_peer(error)
-        if line is None:
-            raise
-        _fail(RuntimeError(line))
-    except SystemExit:
-        # Lightning ends a terminated run with status 0; nobody may take it for a finished one.
-        if cli.trainer.received_sigterm:
-            sys.exit(EXIT_TERMINATED)
-        raise
-    if cli.trainer.received_sigterm:
-        sys.exit(EXIT_TERMINATED)
-    if cli.subcommand == "predict" and cli.datamodule.skipped:
-        for path, reason in cli.datamodule.skipped:
-            sys.stderr.write(f"skipped: {path}: {reason}\n")
-        sys.stderr.write(f"error: {len(cli.datamodule.skipped)} file(s) could not be read as images\n")
-        sys.exit(EXIT_SKIPPED)
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
-def _fail(error: BaseException) -> NoReturn:
-    if os.environ.get(DEBUG_VARIABLE):
-        raise error
-    sys.stderr.write(f"error: {_one_line(error)}\n")
-    sys.exit(EXIT_ERROR)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.check import Recipe, run_check
+from ocrnet_pl.memory import Size, StepMemory, available_mb, by_size, largest_that_fits
 from ocrnet_pl.report.joint import run_joint_report
+from ocrnet_pl.task import OCRNetTask
 
-CHECK, PACK, REPORT, CALIBRATE = "check", "pack", "joint-report", "calibrate"
+CHECK, PACK, REPORT, CALIBRATE, MEMORY = OWN = ("check", "pack", "joint-report", "calibrate", "memory")
 
 
 def check_data(config: Namespace) -> int:
@@ -121,6 +125,48 @@ def joint_report(config: Namespace, dump: Callable[[Namespace], str]) -> None:
     for key in ("output", "seeds", "config"):
         shared.pop(key, None)
     run_joint_report(dump(shared), config["seeds"], output, config["name"])
+
+
+def measure_memory(
+    task: OCRNetTask,
+    sizes: Sequence[Size],
+    batch_size: int,
+    limit_gb: float | None,
+    device: torch.device,
+    context: Callable[[], contextlib.AbstractContextManager[Any]],
+) -> bool:
+    """Print the memory of a training step at each size, and the largest batch size that fits the largest of them.
+
+    Args:
+        task: To train.
+        sizes: (height, width) of the training batches.
+        batch_size: Of the config.
+        limit_gb: What a step may take; None for what there is.
+        device: To measure on.
+        context: Gives the precision's context.
+
+    Returns:
+        Whether one image of the largest size fits.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    limit = available_mb(device) if limit_gb is None else limit_gb * 1024
+    memory = StepMemory(task, device, context)
+    table = Table("size", f"MiB at batch_size {batch_size}", title=f"Training steps on {device}")
+    table.columns[1].justify = "right"
+    sizes = by_size(sizes)
+    with Console(stderr=True).status("measuring"):
+        # The largest first: what fits there fits everywhere.
+        largest = largest_that_fits(lambda count: memory.peak(sizes[0], count), limit)
+        for size in sizes:
+            peak = memory.peak(size, batch_size) if batch_size <= largest else None
+            table.add_row(f"{size[0]} x {size[1]}", "does not fit" if peak is None else f"{peak:.0f}")
+    Console().print(table)
+    if largest:
+        print(f"The largest that fits {limit:.0f} MiB:")
+        print(f"data.batch_size: {largest}")
+    return largest > 0
 
 
 def _recipe(split: str, config: Namespace) -> Recipe:

@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "check": "look for faults in the data",
     "pack": "write the data as shards to train from, on a disk or in an object store",
     "calibrate": "choose the fusion's settings on the validation set",
+    "memory": "measure the memory of training steps and find the largest batch size",
     "joint-report": "train the joint network and its single-task twins and compare them",
 }
 """What the command line does; the first four names are Lightning's."""
@@ -38,6 +39,7 @@ def overview() -> str:
             "  --fix DIR           of check: write a corrected copy; also --output DIR and --limit N",
             "  --output DIR        of pack: where the shards go; also --shard_mb N and --splits train val",
             "  --output FILE       of calibrate: the new checkpoint; also --calibration.images N and .holdout false",
+            "  --limit_gb N        of memory: what a step may take; by default nine tenths of what there is",
             "  --seeds 0 1 2       of joint-report: train with each of them; also --output DIR",
             "  --print_config      print the whole configuration with its defaults, and exit",
             "  --help              every key with its type and meaning",
@@ -60,6 +62,6 @@ def main(args: Sequence[str] | None = None) -> None:
             sys.exit(2)
         return
     # Lightning takes seconds to import, which the overview has no use for.
-    from ocrnet_pl.cli import run
+    from ocrnet_pl.running import run
 
     run(words)

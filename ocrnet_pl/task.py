@@ -296,14 +296,19 @@ class OCRNetTask(LightningModule):
         metrics = self.test_metrics if self.trainer.testing else self.val_metrics
         return metrics.confusion()
 
+    def make_optimizer(self) -> Optimizer:
+        """Return the optimiser over all parameter groups."""
+        optimizer = self._optimizer.factory(parameter_groups(self.network, self.balancing))
+        adjust_groups(optimizer, self._encoder_lr if self.network.encoder.pretrained else 1.0)
+        return optimizer
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser over all parameter groups and its schedule.
 
         Raises:
             ValueError: The run has no planned end, which the schedule needs.
         """
-        optimizer = self._optimizer.factory(parameter_groups(self.network, self.balancing))
-        adjust_groups(optimizer, self._encoder_lr if self.network.encoder.pretrained else 1.0)
+        optimizer = self.make_optimizer()
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise ValueError("trainer: set max_epochs or max_steps; the learning-rate schedule needs the run's length")

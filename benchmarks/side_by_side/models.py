@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ocrnet_pl.callbacks.summary import peak_memory_mb
 from ocrnet_pl.files import write_json
+from ocrnet_pl.memory import peak_memory_mb
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.structures import Taxonomy
 from side_by_side import detectors, segmenters

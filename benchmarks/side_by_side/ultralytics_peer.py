@@ -9,10 +9,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ocrnet_pl.callbacks.summary import peak_memory_mb
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.geometry import letterbox_sample
 from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.memory import peak_memory_mb
 from ocrnet_pl.structures import Prediction
 from ocrnet_pl.visualization import write_png
 from side_by_side.base import training_rows

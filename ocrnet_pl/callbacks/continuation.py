@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch import Tensor
 
 from ocrnet_pl.tracking import WandbTracker
 
@@ -41,7 +41,7 @@ class Continuation(Callback):
             logger.save()
 
 
-def rows_before(table: Path, steps: int) -> Iterator[tuple[int, dict[str, Tensor | float]]]:
+def rows_before(table: Path, steps: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield step and figures of the rows of a table that were logged in the first ``steps`` optimiser steps."""
     if not table.is_file():
         return
@@ -49,7 +49,7 @@ def rows_before(table: Path, steps: int) -> Iterator[tuple[int, dict[str, Tensor
         for row in csv.DictReader(file):
             try:
                 step = int(row.pop("step"))
-                figures: dict[str, Tensor | float] = {key: float(value) for key, value in row.items() if key and value}
+                figures: dict[str, Any] = {key: float(value) for key, value in row.items() if key and value}
             except (ValueError, KeyError, TypeError):
                 # The line that was being written when the run was killed.
                 continue

@@ -10,11 +10,13 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ocrnet_pl.callbacks.memory import PeakMemory
 from ocrnet_pl.callbacks.results import results_tables
 from ocrnet_pl.callbacks.run import records, run_folder
 from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.checkpoints import versions
 from ocrnet_pl.files import write_json
+from ocrnet_pl.memory import peak_memory_mb
 
 _SCORE = "val/score"
 _MOST_LISTED = 20
@@ -26,15 +28,17 @@ class Summary(Callback):
     The file holds: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished`` or ``interrupted``),
     ``last`` and ``best`` (figures by their logged names), ``best_checkpoint`` (for validate and test: the one that was
     evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``peak_memory_mb`` (``ram`` of this process
-    and ``gpu``, null without one), ``seed``, ``versions``, ``skipped`` (the number of files that could not be read) and
-    ``skipped_files`` (the reason by file).
+    and ``gpu``, null without one), ``peak_memory_by_size_mb`` (of the GPU, by size of the training batch), ``seed``,
+    ``versions``, ``skipped`` (the number of files that could not be read) and ``skipped_files`` (the reason by file).
 
     Args:
         throughput: Measures the images a second.
+        memory: Measures the memory of training steps.
     """
 
-    def __init__(self, throughput: Throughput) -> None:
+    def __init__(self, throughput: Throughput, memory: PeakMemory) -> None:
         self._throughput = throughput
+        self._memory = memory
         self._command = ""
         self._folder: Path | None = None
         self._start = time.perf_counter()
@@ -72,6 +76,13 @@ class Summary(Callback):
         """Write and show after validate and test, which have no hook of their own for their end."""
         if stage in ("validate", "test") and stage == self._command:
             self._finish(trainer, "finished")
+
+    def _peak(self) -> dict[str, float | None]:
+        found = peak_memory_mb()
+        if found["gpu"] is not None:
+            # Each step's peak is measured anew.
+            found["gpu"] = max([found["gpu"], *self._memory.by_size.values()])
+        return found
 
     @staticmethod
     def _figures(trainer: Trainer) -> dict[str, float]:
@@ -116,7 +127,8 @@ class Summary(Callback):
             "steps": trainer.global_step,
             "time_s": round(time.perf_counter() - self._start, 2),
             "images_per_s": round(self._throughput.images_per_s, 2),
-            "peak_memory_mb": peak_memory_mb(),
+            "peak_memory_mb": self._peak(),
+            "peak_memory_by_size_mb": self._memory.by_size,
             "seed": None if seed is None else int(seed),
             "skipped": len(skipped),
             "skipped_files": skipped,
@@ -124,18 +136,6 @@ class Summary(Callback):
         }
         with records("summary.json"):
             write_json(self._folder / "summary.json", content)
-
-
-def peak_memory_mb() -> dict[str, float | None]:
-    """Return the most memory that this process has had, in MiB: ``ram``, and ``gpu`` where there is one."""
-    import torch
-
-    gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
-    status = Path("/proc/self/status")
-    # Not the resource module's: that begins at what the process had that started this one.
-    lines = status.read_text().splitlines() if status.is_file() else []
-    ram = next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:")), None)
-    return {"ram": None if ram is None else round(ram, 1), "gpu": None if gpu is None else round(gpu, 1)}
 
 
 def _skipped(trainer: Trainer) -> dict[str, str]:

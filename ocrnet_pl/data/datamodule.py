@@ -154,6 +154,13 @@ class JointDataModule(LightningDataModule):
                 return source.taxonomy
         raise DataError("data: there is no source, so the categories are unknown; set data.train")
 
+    @property
+    def training_sizes(self) -> list[Size]:
+        """Every (height, width) that training batches may have."""
+        if self.aspect_ratios is None:
+            return list(self.sizes)
+        return [size for group in aspect_sizes(self.size, self.scales, self.aspect_ratios) for size in group]
+
     def train_dataloader(self) -> TrainingLoader:
         """Return the loader of the training batches."""
         source = _given(self.train, "train")

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.cli import SaveConfigCallback
 from torch import Tensor, nn
 
+from ocrnet_pl.callbacks.memory import PeakMemory
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.cli import OCRNetCLI
@@ -112,13 +113,13 @@ def main(words: Sequence[str]) -> None:
     """
     checkpoints, arguments = words[:3], list(words[3:])
     Parser.words = arguments
-    throughput = Throughput()
+    throughput, memory = Throughput(), PeakMemory()
     cli = OCRNetCLI(
         OCRNetTask,
         JointDataModule,
         save_config_callback=SaveConfigCallback,
         parser_class=Parser,
-        trainer_defaults={"callbacks": [throughput, Summary(throughput)]},
+        trainer_defaults={"callbacks": [throughput, memory, Summary(throughput, memory)]},
         seed_everything_default=0,
         args=arguments,
         auto_configure_optimizers=False,

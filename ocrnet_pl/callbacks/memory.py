@@ -1,0 +1,42 @@
+"""What the steps of each input size take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ocrnet_pl.memory import MIB
+from ocrnet_pl.structures import Batch
+
+
+class PeakMemory(Callback):
+    """Keeps the GPU's peak memory for each size of batch, without waiting for it.
+
+    Attributes:
+        by_size: MiB by "HEIGHTxWIDTH"; empty on the CPU, where ``train.py memory`` measures.
+        size: (height, width) of the present batch; None before the first.
+        count: Its images.
+    """
+
+    def __init__(self) -> None:
+        self.by_size: dict[str, float] = {}
+        self.size: tuple[int, int] | None = None
+        self.count = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Note the shape and begin to measure."""
+        height, width = batch.images.shape[-2:]
+        self.size, self.count = (height, width), len(batch)
+        if batch.images.is_cuda:
+            torch.cuda.reset_peak_memory_stats(batch.images.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keep the peak."""
+        if batch.images.is_cuda and self.size is not None:
+            name = "{}x{}".format(*self.size)
+            peak = torch.cuda.max_memory_allocated(batch.images.device) / MIB
+            self.by_size[name] = max(self.by_size.get(name, 0.0), round(peak, 1))

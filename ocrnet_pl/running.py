@@ -1,0 +1,133 @@
+"""Runs a command line; mistakes end it with one line and a status that is not 0."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import NoReturn
+
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ocrnet_pl.callbacks.guard import LossError
+from ocrnet_pl.callbacks.memory import PeakMemory
+from ocrnet_pl.callbacks.stopping import GracefulStop
+from ocrnet_pl.callbacks.summary import Summary
+from ocrnet_pl.callbacks.throughput import Throughput
+from ocrnet_pl.checkpoints import CheckpointError
+from ocrnet_pl.cli import EXIT_ERROR, EXIT_SKIPPED, OCRNetCLI
+from ocrnet_pl.commands import OWN
+from ocrnet_pl.config_errors import cause, check_files
+from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.memory import advice, out_of_memory
+from ocrnet_pl.parser import DEBUG_VARIABLE, Parser
+from ocrnet_pl.provenance import SaveConfig
+from ocrnet_pl.report.runs import RunError
+from ocrnet_pl.sharding import lost_peer
+from ocrnet_pl.task import OCRNetTask
+
+EXIT_TERMINATED = 143
+"""The run was terminated."""
+
+
+def _one_line(error: BaseException) -> str:
+    """Return the last line of an error, which for one out of a loading process stands behind its traceback."""
+    lines = [line for line in cause(str(error)).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    last = lines[-1].strip()
+    return last.removeprefix("ocrnet_pl.data.errors.DataError: ") if "Traceback" in str(error) else " ".join(lines)
+
+
+def build(words: list[str]) -> OCRNetCLI:
+    """Build what a command line names; mistakes end the process with one line and a status that is not 0.
+
+    Args:
+        words: The command line, without the program's name.
+    """
+    Parser.words = words
+    throughput, memory = Throughput(), PeakMemory()
+    # Noise between Lightning and torch, of no use to anybody here.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    warnings.filterwarnings("ignore", message="The dirpath has changed")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+    # Every process computed these from all images: there is nothing to synchronise.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(val|test)/")
+    # The folder is new; Weights & Biases, which Lightning starts first, may have put its own there.
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    try:
+        check_files(words)
+        return OCRNetCLI(
+            OCRNetTask,
+            JointDataModule,
+            save_config_callback=SaveConfig,
+            parser_class=Parser,
+            # The summary stands last, so that it sees what all others have logged.
+            trainer_defaults={
+                "callbacks": [
+                    LearningRateMonitor("step"),
+                    GracefulStop(),
+                    throughput,
+                    memory,
+                    Summary(throughput, memory),
+                ]
+            },
+            seed_everything_default=0,
+            args=words,
+            auto_configure_optimizers=False,
+        )
+    except (ValueError, OSError, MisconfigurationException) as error:
+        _fail(error)
+
+
+def run(words: list[str]) -> None:
+    """Run a subcommand; mistakes in configs and data end it with one line and a status that is not 0.
+
+    Args:
+        words: The command line, without the program's name.
+    """
+    cli = build(words)
+    if cli.subcommand in OWN:
+        try:
+            status = cli.run_own()
+        except (ValueError, OSError, RunError, MisconfigurationException) as error:
+            _fail(error)
+        if status:
+            sys.exit(status)
+        return
+    try:
+        cli.execute()
+    except (DataError, LossError, CheckpointError, MisconfigurationException) as error:
+        _fail(error)
+    except RuntimeError as error:
+        # What follows a lost process, such as the attempt to save, fails in the same way.
+        line = lost_peer(error)
+        if line is None and out_of_memory(error):
+            memory = next(each for each in cli.trainer.callbacks if isinstance(each, PeakMemory))  # type: ignore[attr-defined]
+            line = advice(memory.size, memory.count)
+        if line is None:
+            raise
+        _fail(RuntimeError(line))
+    except SystemExit:
+        # Lightning ends a terminated run with status 0; nobody may take it for a finished one.
+        if cli.trainer.received_sigterm:
+            sys.exit(EXIT_TERMINATED)
+        raise
+    if cli.trainer.received_sigterm:
+        sys.exit(EXIT_TERMINATED)
+    if cli.subcommand == "predict" and cli.datamodule.skipped:
+        for path, reason in cli.datamodule.skipped:
+            sys.stderr.write(f"skipped: {path}: {reason}\n")
+        sys.stderr.write(f"error: {len(cli.datamodule.skipped)} file(s) could not be read as images\n")
+        sys.exit(EXIT_SKIPPED)
+
+
+def _fail(error: BaseException) -> NoReturn:
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    sys.stderr.write(f"error: {_one_line(error)}\n")
+    sys.exit(EXIT_ERROR)
