@@ -93,18 +93,20 @@ def available_mb(device: torch.device) -> float:
     return 0.9 * (spare + (ram_peak_mb() or 0.0))
 
 
-def random_batch(taxonomy: Taxonomy, size: Size, count: int, channels: int, device: torch.device) -> Batch:
-    """Return a batch of noise with :data:`_BOXES` boxes an image, of the shapes that training batches have."""
+def random_batch(
+    taxonomy: Taxonomy, size: Size, count: int, channels: int, device: torch.device, boxes: int = _BOXES
+) -> Batch:
+    """Return a batch of noise with so many boxes an image, of the shapes that training batches have."""
     random = torch.Generator().manual_seed(0)
     height, width = size
     scale = torch.tensor([width, height, width, height])
-    corners = torch.rand(count, _BOXES, 2, 2, generator=random).sort(2).values.flatten(2) * scale
+    corners = torch.rand(count, boxes, 2, 2, generator=random).sort(2).values.flatten(2) * scale
     batch = Batch(
         images=torch.randint(0, 256, (count, channels, height, width), generator=random, dtype=torch.uint8),
         boxes=corners,
-        labels=torch.randint(0, max(1, taxonomy.num_detection), (count, _BOXES), generator=random),
-        valid=torch.full((count, _BOXES), taxonomy.num_detection > 0),
-        crowd=torch.zeros(count, _BOXES, dtype=torch.bool),
+        labels=torch.randint(0, max(1, taxonomy.num_detection), (count, boxes), generator=random),
+        valid=torch.full((count, boxes), taxonomy.num_detection > 0),
+        crowd=torch.zeros(count, boxes, dtype=torch.bool),
         semantic=torch.randint(0, max(1, taxonomy.num_semantic), (count, height, width), generator=random),
         detection_classes=torch.ones(count, taxonomy.num_detection, dtype=torch.bool),
         semantic_classes=torch.ones(count, taxonomy.num_semantic, dtype=torch.bool),

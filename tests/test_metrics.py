@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.metrics.detection import DetectionMetric
+from ocrnet_pl.metrics.detection import DetectionMetric, encode_instances
 from ocrnet_pl.metrics.panoptic import PanopticMetric
 from ocrnet_pl.metrics.segmentation import SegmentationMetric
 from ocrnet_pl.structures import Prediction, Sample, Segment, Supervision, Taxonomy
@@ -373,3 +373,17 @@ def test_two_processes_give_the_figures_of_one(tmp_path: Path, images: int) -> N
         assert set(got) == set(want)
         for key, value in want.items():
             assert float(got[key]) == pytest.approx(float(value), abs=1e-6, nan_ok=True), key
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_instances_are_encoded_as_coco_does(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    height, width, count = (int(n) for n in random.integers(1, 40, 3))
+    plane = random.integers(0, count + 2, (height, width)).astype(np.int32)
+    if seed % 2:
+        plane = np.kron(plane[: height // 3 + 1, : width // 3 + 1], np.ones((3, 3), np.int32))
+    # One that is absent, and the last pixel inside and outside.
+    plane[plane == 1] = 0
+    plane[-1, -1] = 0 if seed < 3 else count
+    expected = [rle.encode(np.asfortranarray(plane == i, dtype=np.uint8))["counts"] for i in range(1, count + 1)]
+    assert encode_instances(torch.from_numpy(plane), count) == expected

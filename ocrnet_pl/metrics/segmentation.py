@@ -37,15 +37,13 @@ class SegmentationMetric(Metric):
         for prediction, truth in zip(predictions, truths, strict=True):
             if truth.semantic is None or prediction.semantic is None:
                 continue
-            predicted = prediction.semantic
-            true = torch.as_tensor(truth.semantic).to(predicted.device)
-            counts = true != IGNORE_INDEX
+            predicted = prediction.semantic.as_subclass(Tensor)
+            true = truth.semantic.as_subclass(Tensor).to(predicted.device)
             known = truth.supervision.semantic.to(predicted.device)
-            if not known.all():
-                table = torch.cat((known, known.new_zeros(IGNORE_INDEX + 1 - size)))
-                counts = table[true.long()] & known[predicted.long()]
-            pairs = true[counts].long() * size + predicted[counts].long()
-            self._counts += torch.bincount(pairs, minlength=size * size).view(size, size).to(self._counts.device)
+            # All pairs are counted, also of what is ignored, as that costs less than to pick those that count.
+            pairs = (true.int() * size + predicted).flatten()
+            counts = torch.bincount(pairs, minlength=(IGNORE_INDEX + 1) * size).view(-1, size)[:size]
+            self._counts += (counts * known[:, None] * known).to(self._counts.device)
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``miou``, ``pixel_accuracy`` and ``iou_per_class/<name>``; NaN where there is nothing to measure.
