@@ -216,11 +216,12 @@ def test_the_loader_alone_goes_on_too() -> None:
 def test_skipped_files_stand_in_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lightning.pytorch.loggers import CSVLogger
 
+    from ocrnet_pl.callbacks.memory import PeakMemory
     from ocrnet_pl.callbacks.summary import Summary
     from ocrnet_pl.callbacks.throughput import Throughput
 
     module = make_module(train=Scenes(length=8, broken=(3,)), val=Scenes(length=4, broken=(1, 2)), on_error="skip")
-    options = QUIET | {"logger": CSVLogger(tmp_path, "run"), "callbacks": [Summary(Throughput())]}
+    options = QUIET | {"logger": CSVLogger(tmp_path, "run"), "callbacks": [Summary(Throughput(), PeakMemory())]}
     pl.Trainer(**options, max_epochs=2).fit(Recorder(tmp_path), module)
     content = json.loads((tmp_path / "run" / "version_0" / "summary.json").read_text())
     assert content["skipped"] == 3 and content["steps"] == 4
