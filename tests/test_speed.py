@@ -26,6 +26,27 @@ def test_gradients_are_the_same_with_checkpointing() -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize(("name", "frozen"), [("resnet18", 0), ("efficientnet_lite0", 2), ("regnetx_002", 0)])
+def test_statistics_of_norms_move_once_a_step(name: str, frozen: int) -> None:
+    def statistics(checkpointing: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        encoder = TimmEncoder(name, checkpointing=checkpointing, frozen_stages=frozen, drop_path=0.0)
+        # Building one leaves no trace of the run that it was tried in.
+        fresh = {key: value.clone() for key, value in encoder.named_buffers() if "running" in key}
+        assert all(torch.equal(value, torch.full_like(value, float("var" in key))) for key, value in fresh.items())
+        encoder.train()
+        random = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            maps = encoder(torch.rand(2, 3, 64, 64, generator=random))
+            torch.stack([each.square().mean() for each in maps]).sum().backward()
+        return {key: value for key, value in encoder.named_buffers() if "running" in key}
+
+    kept, anew = statistics(False), statistics(True)
+    assert kept.keys() == anew.keys()
+    for key, value in kept.items():
+        torch.testing.assert_close(anew[key], value, msg=key)
+
+
 def test_a_model_that_cannot_be_checkpointed_is_named(monkeypatch) -> None:
     monkeypatch.setattr(encoders.TimmEncoder, "_create", staticmethod(lambda name, options: torch.nn.Identity()))
     with pytest.raises(ValueError, match="cannot checkpoint 'resnet18'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ocrnet_pl.models.base import Encoder
 
@@ -201,6 +203,29 @@ class TimmEncoder(Encoder):
         self.pretrained = weights is not None
         self._channels_first = str(getattr(self.model, "output_fmt", "NCHW")).rpartition(".")[2] != "NHWC"
         self._frozen = self._freeze(frozen_stages)
+        if checkpointing:
+            self._count_repetitions(in_channels)
+
+    def _count_repetitions(self, channels: int) -> None:
+        """Let the two updates that a norm sees in a step, as what is before it is repeated, amount to one.
+
+        Both are updates with the same batch, so two of the momentum ``1 - sqrt(1 - m)`` are one of ``m``. Which parts
+        a model repeats only shows when it runs.
+        """
+        norms = [m for m in self.model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+        if not norms:
+            return
+        kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            maps = self.train()(torch.zeros(2, channels, 64, 64))
+            torch.stack([each.sum() for each in maps]).sum().backward()
+        self.zero_grad(set_to_none=True)
+        for norm, buffers in zip(norms, kept, strict=True):
+            assert norm.num_batches_tracked is not None
+            if int(norm.num_batches_tracked - buffers["num_batches_tracked"]) == 2 and norm.momentum is not None:
+                norm.momentum = 1 - math.sqrt(1 - norm.momentum)
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(buffers[name])
 
     @staticmethod
     def _create(name: str, options: dict[str, Any]) -> nn.Module:
