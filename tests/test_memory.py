@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -82,3 +83,25 @@ def test_no_memory_left_in_training_is_told_in_one_line(
     assert status == 1
     assert message.splitlines()[-1].startswith("error: out of memory at 4 images of 64 x 64; lower data.batch_size")
     assert not out_of_memory(RuntimeError("something else"))
+
+
+class Resident(Callback):
+    """Keeps the resident memory of the process, in MB, at some steps."""
+
+    seen: ClassVar[dict[int, float]] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if trainer.global_step % 100 == 0:
+            status = Path("/proc/self/status").read_text()
+            self.seen[trainer.global_step] = int(status.split("VmRSS:")[1].split()[0]) / 1000
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_2000_steps(tmp_path: Path) -> None:
+    Resident.seen = {}
+    words = ["fit", "--config", config(tmp_path), "--trainer.default_root_dir", str(tmp_path), "--data.batch_size=2"]
+    length = ["--trainer.max_epochs=-1", "--trainer.max_steps=2000", "--trainer.val_check_interval=200"]
+    more = ["--trainer.check_val_every_n_epoch=null", "--trainer.callbacks+=tests.test_memory.Resident"]
+    main([*words, *length, *more, "--data.train.init_args.length=64"])
+    assert max(Resident.seen) == 2000
+    assert Resident.seen[2000] - Resident.seen[400] < 50, Resident.seen
