@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ocrnet_pl.checkpoints import CheckpointError, misfit, read_checkpoint
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
+from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.split import TaskSplit
 from ocrnet_pl.structures import FUSION_KEY, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
@@ -138,7 +139,12 @@ class OCRNet(nn.Module):
         Args:
             backend: A backend of :func:`torch.compile`.
             sizes: The most input shapes (size and batch) there will be; each has its own graphs.
+
+        Raises:
+            ValueError: There is no such backend, or it lacks the compiler that it needs.
         """
+        if isinstance(backend, str):
+            check_backend(backend)
         parts = [p for p in (self.encoder, self.neck, self.detection, self.segmentation) if p is not None]
         # Modules compiled in place share one code object, to which the limit applies; training and evaluation differ.
         limit = 2 * len(parts) * sizes

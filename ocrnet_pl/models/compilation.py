@@ -1,0 +1,30 @@
+"""Whether a backend of torch.compile can work here, asked before anything is compiled."""
+
+from __future__ import annotations
+
+import torch
+
+
+def check_backend(name: str) -> None:
+    """Refuse a backend that could not compile.
+
+    Args:
+        name: A backend of :func:`torch.compile`, such as ``inductor``.
+
+    Raises:
+        ValueError: There is no such backend, or it lacks the compiler that it needs.
+    """
+    if name not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())
+        raise ValueError(f"model.compile_backend: there is no backend {name!r} here; there are {known}")
+    if name == "inductor" and not torch.cuda.is_available():
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise ValueError(
+                "model.compile_backend: inductor needs a C++ compiler on the CPU and found none; install g++ or clang "
+                "(or name it in the environment variable CXX), or leave the option out"
+            ) from error
