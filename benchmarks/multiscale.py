@@ -21,9 +21,9 @@ import ocrnet_pl.parser  # noqa: F401 - the sources, by their short names
 from ocrnet_pl.data.geometry import letterbox_image, letterbox_sample
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.inference.multiscale import MultiScale
+from ocrnet_pl.metrics.evaluation import EvaluationMetrics
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.structures import Placement, Predictions, Sample
-from ocrnet_pl.task import EvaluationMetrics
 
 SETTINGS = [
     "1.25",

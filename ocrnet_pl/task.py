@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -21,9 +20,7 @@ from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.detection import QualityDetectionLoss
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.losses.weighting import Balancing, FixedWeights
-from ocrnet_pl.metrics.detection import DetectionMetric
-from ocrnet_pl.metrics.panoptic import PanopticMetric
-from ocrnet_pl.metrics.segmentation import SegmentationMetric
+from ocrnet_pl.metrics.evaluation import EvaluationMetrics
 from ocrnet_pl.models.base import Encoder
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
@@ -45,63 +42,6 @@ class _SharedFactory:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _SharedFactory:
         return self
-
-
-class EvaluationMetrics(nn.Module):
-    """The metrics of one stage: those of the raw predictions, and the same after fusion under ``fused_``.
-
-    Args:
-        taxonomy: The categories.
-        boxes: The network detects.
-        pixels: The network segments.
-    """
-
-    def __init__(self, taxonomy: Taxonomy, boxes: bool, pixels: bool) -> None:
-        super().__init__()
-
-        def of_predictions() -> nn.ModuleList:
-            metrics: list[nn.Module] = []
-            if boxes:
-                metrics.append(DetectionMetric(taxonomy))
-            if pixels:
-                metrics.append(SegmentationMetric(taxonomy))
-            if boxes and pixels:
-                metrics.append(PanopticMetric(taxonomy))
-                metrics.append(DetectionMetric(taxonomy, masks=True))
-            return nn.ModuleList(metrics)
-
-        self.raw = of_predictions()
-        self.fused = of_predictions() if boxes and pixels else nn.ModuleList()
-
-    def update(self, predictions: Predictions, batch: Batch) -> None:
-        """Take in one batch."""
-        for metric in self.raw:
-            metric.update(predictions.raw, batch.truths)  # type: ignore[operator]
-        for metric in self.fused:
-            metric.update(predictions.fused, batch.truths)  # type: ignore[operator]
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return all figures, gathered over all processes, and start anew.
-
-        ``score`` is the mean of the best box mAP and mIoU there are: one figure to choose checkpoints by.
-        """
-        values: dict[str, Tensor] = {}
-        for prefix, metrics in (("", self.raw), ("fused_", self.fused)):
-            for metric in metrics:
-                for key, value in metric.compute().items():  # type: ignore[operator]
-                    values[prefix + key] = value
-                metric.reset()  # type: ignore[operator]
-        prefix = "fused_" if self.fused else ""
-        best = [values[key] for key in (f"{prefix}map", f"{prefix}miou") if key in values]
-        values["score"] = torch.stack([torch.nan_to_num(v) for v in best]).mean()
-        return values
-
-    def confusion(self) -> Tensor | None:
-        """Return the last epoch's confusion matrix [S, S], or None without a segmentation decoder."""
-        for metric in self.raw:
-            if isinstance(metric, SegmentationMetric):
-                return metric.confusion
-        return None
 
 
 class OCRNetTask(LightningModule):

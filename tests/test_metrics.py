@@ -386,4 +386,6 @@ def test_instances_are_encoded_as_coco_does(seed: int) -> None:
     plane[plane == 1] = 0
     plane[-1, -1] = 0 if seed < 3 else count
     expected = [rle.encode(np.asfortranarray(plane == i, dtype=np.uint8))["counts"] for i in range(1, count + 1)]
-    assert encode_instances(torch.from_numpy(plane), count) == expected
+    encoded, areas = encode_instances(torch.from_numpy(plane), count)
+    assert encoded == expected
+    assert areas.tolist() == [(plane == i).sum() for i in range(1, count + 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,9 @@ class PredictionWriter(Callback):
 
 def to_coco(prediction: Prediction) -> list[dict[str, Any]]:
     """Return a prediction's boxes in COCO's results format, with run-length masks where it has an instance map."""
-    masks: list[bytes | None] = [None] * len(prediction.scores)
+    masks: Sequence[bytes | None] = [None] * len(prediction.scores)
     if prediction.instances is not None:
-        masks = list(encode_instances(prediction.instances, len(prediction.scores)))
+        masks, _ = encode_instances(prediction.instances, len(prediction.scores))
     results = []
     rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), masks, strict=True)
     for (x1, y1, x2, y2), score, label, mask in rows:

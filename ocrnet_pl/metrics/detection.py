@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from ocrnet_pl.metrics.shared import OncePerBatch
 from ocrnet_pl.metrics.sync import compute_on_first
 from ocrnet_pl.structures import Prediction, Sample, Taxonomy
 
@@ -39,11 +40,12 @@ class _Image(NamedTuple):
     predicted_boxes: NDArray[np.float64]
     predicted_labels: NDArray[np.int64]
     predicted_scores: NDArray[np.float64]
+    predicted_areas: NDArray[np.float64]
     predicted_masks: list[bytes]
 
 
-def encode_instances(instances: Tensor, count: int) -> list[bytes]:
-    """Return COCO run lengths of the instances 1 to ``count`` of a map [H, W], in one pass over the map."""
+def encode_instances(instances: Tensor, count: int) -> tuple[list[bytes], NDArray[np.float64]]:
+    """Return COCO run lengths and pixels of the instances 1 to ``count`` of a map [H, W], in one pass over the map."""
     from faster_coco_eval.core import mask as rle
 
     height, width = instances.shape
@@ -58,11 +60,35 @@ def encode_instances(instances: Tensor, count: int) -> list[bytes]:
     before = np.where(np.diff(values, prepend=-1) == 0, np.roll(ends, 1), 0)
     # Outside and inside in turn; what is left at the end is outside.
     lengths = np.stack((starts - before, ends - starts), 1).ravel().tolist()
+    areas = np.bincount(values, ends - starts, count + 1)[1 : count + 1].astype(np.float64)
     runs = []
     for begin, end in itertools.pairwise(first.tolist()):
         left = plane.size - (int(ends[end - 1]) if end > begin else 0)
         runs.append({"size": [height, width], "counts": lengths[2 * begin : 2 * end] + [left] * (left > 0)})
-    return [encoded["counts"] for encoded in rle.frPyObjects(runs, height, width)] if runs else []
+    return ([encoded["counts"] for encoded in rle.frPyObjects(runs, height, width)] if runs else []), areas
+
+
+class TrueInstances(NamedTuple):
+    """What an instance map says of its objects: their pixels and, if wanted, their run lengths."""
+
+    areas: NDArray[np.float64]
+    masks: list[bytes]
+
+
+def encoded_truth(truth: Sample) -> TrueInstances | None:
+    """Return areas and run lengths of a sample's instances, None without an instance map."""
+    if truth.instances is None:
+        return None
+    masks, areas = encode_instances(truth.instances, len(truth.labels))
+    return TrueInstances(areas, masks)
+
+
+def measured_truth(truth: Sample) -> TrueInstances | None:
+    """Return the areas of a sample's instances alone, None without an instance map."""
+    if truth.instances is None:
+        return None
+    pixels = torch.bincount(truth.instances.as_subclass(Tensor).flatten(), minlength=len(truth.labels) + 1)
+    return TrueInstances(pixels[1 : len(truth.labels) + 1].double().numpy(), [])
 
 
 class DetectionMetric(Metric):
@@ -77,46 +103,55 @@ class DetectionMetric(Metric):
         masks: Compare masks instead of boxes; the keys then start with ``mask_``. Samples without an instance map
             are left out.
         per_class: Add ``map_per_class/<name>``.
+        true_instances: Of ``encoded_truth`` (or ``measured_truth``, for boxes), shared by metrics of the same batches.
     """
 
     full_state_update = False
 
-    def __init__(self, taxonomy: Taxonomy, masks: bool = False, per_class: bool = True) -> None:
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        masks: bool = False,
+        per_class: bool = True,
+        true_instances: OncePerBatch[TrueInstances | None] | None = None,
+    ) -> None:
         super().__init__(sync_on_compute=False)
         self.taxonomy = taxonomy
         self.masks = masks
         self.per_class = per_class
+        self._true_instances = true_instances or OncePerBatch(encoded_truth if masks else measured_truth)
         self._images: list[_Image] = []
 
     def reset(self) -> None:
         """Forget all images."""
         super().reset()
+        self._true_instances.reset()
         self._images = []
 
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
         """Take in one batch."""
-        for prediction, truth in zip(predictions, truths, strict=True):
+        for prediction, truth, drawn in zip(predictions, truths, self._true_instances(truths), strict=True):
             known = truth.supervision.detection
-            if known.any() and not (self.masks and (truth.instances is None or prediction.instances is None)):
-                self._images.append(self._pack(prediction, truth))
+            if known.any() and not (self.masks and (drawn is None or prediction.instances is None)):
+                self._images.append(self._pack(prediction, truth, drawn))
 
-    def _pack(self, prediction: Prediction, truth: Sample) -> _Image:
+    def _pack(self, prediction: Prediction, truth: Sample, drawn: TrueInstances | None) -> _Image:
         boxes = np.asarray(truth.boxes, dtype=np.float64).reshape(-1, 4)
-        count = len(boxes)
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        if truth.instances is not None:
-            pixels = torch.bincount(truth.instances.as_subclass(Tensor).flatten(), minlength=count + 1)
-            drawn = pixels[1 : count + 1].double().numpy()
+        areas = _box_areas(boxes)
+        if drawn is not None:
             # A crowd, or an object that others cover whole, has no pixels of its own in the map.
-            areas = np.where(drawn > 0, drawn, areas)
+            areas = np.where(drawn.areas > 0, drawn.areas, areas)
         labels = prediction.labels.cpu()
         kept = truth.supervision.detection[labels].nonzero()[:, 0]
-        predicted_masks: list[bytes] = []
+        predicted_boxes = prediction.boxes.double().cpu()[kept].numpy()
+        predicted_areas = _box_areas(predicted_boxes)
         masks: list[bytes] = []
-        if self.masks and truth.instances is not None and prediction.instances is not None:
-            masks = encode_instances(truth.instances, count)
-            encoded = encode_instances(prediction.instances, len(labels))
-            predicted_masks = [encoded[row] for row in kept.tolist()]
+        predicted_masks: list[bytes] = []
+        if self.masks:
+            assert drawn is not None and prediction.instances is not None
+            masks = drawn.masks
+            encoded, all_areas = encode_instances(prediction.instances, len(labels))
+            predicted_masks, predicted_areas = [encoded[row] for row in kept.tolist()], all_areas[kept.numpy()]
         return _Image(
             (type(truth.image_id).__name__, str(truth.image_id).rjust(24)),
             truth.size,
@@ -125,9 +160,10 @@ class DetectionMetric(Metric):
             truth.crowd.numpy(),
             areas,
             masks,
-            prediction.boxes.double().cpu()[kept].numpy(),
+            predicted_boxes,
             labels[kept].numpy(),
             prediction.scores.double().cpu()[kept].numpy(),
+            predicted_areas,
             predicted_masks,
         )
 
@@ -143,18 +179,18 @@ class DetectionMetric(Metric):
         # Equal scores rank by the images' order, which must not depend on the number of processes.
         images = sorted((image for part in parts for image in part), key=lambda image: image.key)
         names = [category.name for category in self.taxonomy.detection_categories]
-        truth, results = self._as_coco(images, len(names))
+        truth, found = self._as_coco(images, len(names))
         undefined = dict.fromkeys(_NAMES, float("nan"))
         undefined |= {f"map_per_class/{name}": float("nan") for name in names if self.per_class}
         if not truth["annotations"]:
             return undefined
-        if not results:
+        if not found["annotations"]:
             present = {annotation["category_id"] for annotation in truth["annotations"] if not annotation["iscrowd"]}
             per_class = {f"map_per_class/{n}": 0.0 for i, n in enumerate(names, 1) if self.per_class and i in present}
             return undefined | dict.fromkeys(("map", "map_50", "map_75", "mar_100"), 0.0) | per_class
-        reference = COCO(truth, print_function=_silent)
+        reference, results = (COCO(each, print_function=_silent) for each in (truth, found))
         kind = "segm" if self.masks else "bbox"
-        evaluation = COCOeval_faster(reference, reference.loadRes(results), kind, print_function=_silent)
+        evaluation = COCOeval_faster(reference, results, kind, print_function=_silent)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -168,39 +204,51 @@ class DetectionMetric(Metric):
                 figures[f"map_per_class/{name}"] = float(own.mean()) if own.size else float("nan")
         return figures
 
-    def _as_coco(self, images: list[_Image], num_classes: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        annotations: list[dict[str, Any]] = []
-        results: list[dict[str, Any]] = []
-        for number, image in enumerate(images, 1):
-            for row, (x1, y1, x2, y2) in enumerate(image.boxes.tolist()):
-                entry = {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": int(image.labels[row]) + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": float(image.areas[row]),
-                    "iscrowd": int(image.crowd[row]),
-                }
-                if self.masks:
-                    entry["segmentation"] = {"size": list(image.size), "counts": image.masks[row]}
-                annotations.append(entry)
-            for row, (x1, y1, x2, y2) in enumerate(image.predicted_boxes.tolist()):
-                entry = {
-                    "image_id": number,
-                    "category_id": int(image.predicted_labels[row]) + 1,
-                    "score": float(image.predicted_scores[row]),
-                }
-                if self.masks:
-                    entry["segmentation"] = {"size": list(image.size), "counts": image.predicted_masks[row]}
-                else:
-                    entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-                results.append(entry)
-        truth = {
+    def _as_coco(self, images: list[_Image], num_classes: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return truth and predictions, each as the content of an annotation file."""
+        common = {
             "images": [{"id": n, "height": i.size[0], "width": i.size[1]} for n, i in enumerate(images, 1)],
-            "annotations": annotations,
             "categories": [{"id": number + 1, "name": str(number)} for number in range(num_classes)],
         }
-        return truth, results
+        true: list[dict[str, Any]] = []
+        found: list[dict[str, Any]] = []
+        for number, image in enumerate(images, 1):
+            crowd = [{"iscrowd": int(each)} for each in image.crowd]
+            self._annotate(true, number, image.size, image.boxes, image.labels, image.areas, image.masks, crowd)
+            scores = [{"iscrowd": 0, "score": score} for score in image.predicted_scores.tolist()]
+            boxes, labels, areas = image.predicted_boxes, image.predicted_labels, image.predicted_areas
+            self._annotate(found, number, image.size, boxes, labels, areas, image.predicted_masks, scores)
+        return common | {"annotations": true}, common | {"annotations": found}
+
+    def _annotate(
+        self,
+        annotations: list[dict[str, Any]],
+        image: int,
+        size: tuple[int, int],
+        boxes: NDArray[np.float64],
+        labels: NDArray[np.int64],
+        areas: NDArray[np.float64],
+        masks: list[bytes],
+        more: list[dict[str, Any]],
+    ) -> None:
+        """Append an image's annotations; ``more`` holds further fields of each."""
+        rows = zip(boxes.tolist(), labels.tolist(), areas.tolist(), more, strict=True)
+        for row, ((x1, y1, x2, y2), label, area, fields) in enumerate(rows):
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": image,
+                "category_id": label + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": area,
+                **fields,
+            }
+            if self.masks:
+                entry["segmentation"] = {"size": size, "counts": masks[row]}
+            annotations.append(entry)
+
+
+def _box_areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def _silent(*_: object) -> None:

@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ocrnet_pl.metrics.shared import OncePerBatch
 from ocrnet_pl.metrics.sync import sum_over_processes
-from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
+from ocrnet_pl.structures import Prediction, Sample, Taxonomy
 
 _IOU, _TP, _FP, _FN = range(4)
+
+
+class Segments(NamedTuple):
+    """True segments: a map of their numbers, int32 [H, W], 0 = void; of each its category and whether it is a crowd."""
+
+    ids: Tensor
+    category: Tensor
+    crowd: Tensor
+
+
+class TrueSegments:
+    """Makes the segments of a sample: void, then its instances, then one for each segmentation class.
+
+    Args:
+        taxonomy: The categories.
+    """
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        position = {category.name: index for index, category in enumerate(taxonomy.categories)}
+        self.of_detection = torch.tensor([position[c.name] for c in taxonomy.detection_categories], dtype=torch.long)
+        self.of_semantic = torch.tensor([position[c.name] for c in taxonomy.semantic_categories], dtype=torch.long)
+        self._is_thing = torch.tensor([c.is_thing for c in taxonomy.semantic_categories], dtype=torch.bool)
+
+    def __call__(self, truth: Sample) -> Segments | None:
+        """Return the segments, None for a sample that lacks an instance or a semantic map."""
+        if truth.instances is None or truth.semantic is None:
+            return None
+        count = len(truth.labels)
+        # Pixels of an instance, of no instance, and ignored ones, by one table: cheaper than a pass for each.
+        table = torch.zeros(256, dtype=torch.int32)
+        table[: len(self.of_semantic)] = torch.arange(count + 1, count + 1 + len(self.of_semantic))
+        instances = truth.instances.as_subclass(Tensor)
+        stuff = table[truth.semantic.as_subclass(Tensor).int()]
+        ids = torch.where(instances > 0, instances.int(), stuff)
+        category = torch.cat((torch.full((1,), -1), self.of_detection[truth.labels], self.of_semantic))
+        crowd = torch.cat((torch.tensor([False]), truth.crowd.cpu(), self._is_thing))
+        return Segments(ids, category, crowd)
 
 
 class PanopticMetric(Metric):
@@ -22,53 +62,46 @@ class PanopticMetric(Metric):
 
     Args:
         taxonomy: The categories.
+        true_segments: Of :class:`TrueSegments`, shared by metrics of the same batches.
     """
 
     full_state_update = False
     _sums: Tensor
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
+    def __init__(self, taxonomy: Taxonomy, true_segments: OncePerBatch[Segments | None] | None = None) -> None:
         super().__init__(sync_on_compute=False)
         self.taxonomy = taxonomy
         count = len(taxonomy.categories)
         self.add_state("_sums", torch.zeros(4, count, dtype=torch.float64), dist_reduce_fx=None)
-        position = {category.name: index for index, category in enumerate(taxonomy.categories)}
-        self._of_detection = torch.tensor([position[c.name] for c in taxonomy.detection_categories], dtype=torch.long)
-        self._of_semantic = torch.tensor([position[c.name] for c in taxonomy.semantic_categories], dtype=torch.long)
-        self._semantic_is_thing = torch.tensor([c.is_thing for c in taxonomy.semantic_categories], dtype=torch.bool)
+        segments = TrueSegments(taxonomy)
+        self._true_segments = true_segments or OncePerBatch(segments)
+        self._of_tasks = (segments.of_detection, segments.of_semantic)
         self._is_thing = torch.tensor([c.is_thing for c in taxonomy.categories], dtype=torch.bool)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self._true_segments.reset()
 
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
         """Take in one batch; samples that lack an instance or a semantic map are left out."""
-        for prediction, truth in zip(predictions, truths, strict=True):
-            if truth.instances is not None and truth.semantic is not None and prediction.panoptic is not None:
-                self._sums += self._image(prediction, truth).to(self._sums.device)
+        for prediction, truth, segments in zip(predictions, truths, self._true_segments(truths), strict=True):
+            if segments is not None and prediction.panoptic is not None:
+                self._sums += self._image(prediction, truth, segments).to(self._sums.device)
 
-    def _truth_map(self, truth: Sample) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the map of true segments, 0 = void, with each segment's category and whether it is a crowd."""
-        count, num_semantic = len(truth.labels), len(self._of_semantic)
-        instances = torch.as_tensor(truth.instances).long()
-        semantic = torch.as_tensor(truth.semantic).long()
-        # Void, then the instances, then one segment a segmentation class.
-        ids = torch.where(semantic == IGNORE_INDEX, 0, semantic + 1 + count)
-        ids = torch.where(instances > 0, instances, ids)
-        void = torch.full((1,), -1)
-        category = torch.cat((void, self._of_detection[truth.labels], self._of_semantic))
-        crowd = torch.cat((torch.tensor([False]), truth.crowd.cpu(), self._semantic_is_thing))
-        assert len(category) == 1 + count + num_semantic
-        return ids, category, crowd
-
-    def _image(self, prediction: Prediction, truth: Sample) -> Tensor:
+    def _image(self, prediction: Prediction, truth: Sample, segments: Segments) -> Tensor:
         """Return the image's sums of IoU, hits, false alarms and misses, float64 [4, categories]."""
-        ids, category, crowd = self._truth_map(truth)
+        ids, category, crowd = segments
         assert prediction.panoptic is not None
-        predicted = prediction.panoptic.cpu().long()
+        predicted = prediction.panoptic.cpu().int()
         width = 1 + max((segment.id for segment in prediction.segments), default=0)
         predicted_category = torch.full((width,), -2)
         for segment in prediction.segments:
             predicted_category[segment.id] = segment.category
 
-        cells = torch.bincount((ids * width + predicted).flatten(), minlength=len(category) * width)
+        # 32 bits are enough for any number of cells that fits into memory.
+        pairs = (ids * width).add_(predicted)
+        cells = torch.bincount(pairs.flatten(), minlength=len(category) * width)
         overlap = cells.view(len(category), width).double()
         area, predicted_area = overlap.sum(1), overlap.sum(0)
         union = area[:, None] + predicted_area - overlap - overlap[0]
@@ -76,9 +109,8 @@ class PanopticMetric(Metric):
         match = (iou > 0.5) & (category[:, None] == predicted_category) & ~crowd[:, None]
 
         known = torch.ones(self._sums.shape[1], dtype=torch.bool)
-        for of_task, labelled in (
-            (self._of_detection, truth.supervision.detection),
-            (self._of_semantic, truth.supervision.semantic),
+        for of_task, labelled in zip(
+            self._of_tasks, (truth.supervision.detection, truth.supervision.semantic), strict=True
         ):
             known[of_task[~labelled.cpu()]] = False
         match &= known[category.clamp(min=0)][:, None]

@@ -1,0 +1,73 @@
+"""All metrics of a validation or a test."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ocrnet_pl.metrics.detection import DetectionMetric, encoded_truth, measured_truth
+from ocrnet_pl.metrics.panoptic import PanopticMetric, TrueSegments
+from ocrnet_pl.metrics.segmentation import SegmentationMetric
+from ocrnet_pl.metrics.shared import OncePerBatch
+from ocrnet_pl.structures import Batch, Predictions, Taxonomy
+
+
+class EvaluationMetrics(nn.Module):
+    """The metrics of one stage: those of the raw predictions, and the same after fusion under ``fused_``.
+
+    Args:
+        taxonomy: The categories.
+        boxes: The network detects.
+        pixels: The network segments.
+    """
+
+    def __init__(self, taxonomy: Taxonomy, boxes: bool, pixels: bool) -> None:
+        super().__init__()
+
+        # The truth is that of the raw and of the fused figures, of boxes and of masks.
+        instances = OncePerBatch(encoded_truth if pixels else measured_truth)
+        segments = OncePerBatch(TrueSegments(taxonomy))
+
+        def of_predictions() -> nn.ModuleList:
+            metrics: list[nn.Module] = []
+            if boxes:
+                metrics.append(DetectionMetric(taxonomy, true_instances=instances))
+            if pixels:
+                metrics.append(SegmentationMetric(taxonomy))
+            if boxes and pixels:
+                metrics.append(PanopticMetric(taxonomy, segments))
+                metrics.append(DetectionMetric(taxonomy, masks=True, true_instances=instances))
+            return nn.ModuleList(metrics)
+
+        self.raw = of_predictions()
+        self.fused = of_predictions() if boxes and pixels else nn.ModuleList()
+
+    def update(self, predictions: Predictions, batch: Batch) -> None:
+        """Take in one batch."""
+        for metric in self.raw:
+            metric.update(predictions.raw, batch.truths)  # type: ignore[operator]
+        for metric in self.fused:
+            metric.update(predictions.fused, batch.truths)  # type: ignore[operator]
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return all figures, gathered over all processes, and start anew.
+
+        ``score`` is the mean of the best box mAP and mIoU there are: one figure to choose checkpoints by.
+        """
+        values: dict[str, Tensor] = {}
+        for prefix, metrics in (("", self.raw), ("fused_", self.fused)):
+            for metric in metrics:
+                for key, value in metric.compute().items():  # type: ignore[operator]
+                    values[prefix + key] = value
+                metric.reset()  # type: ignore[operator]
+        prefix = "fused_" if self.fused else ""
+        best = [values[key] for key in (f"{prefix}map", f"{prefix}miou") if key in values]
+        values["score"] = torch.stack([torch.nan_to_num(v) for v in best]).mean()
+        return values
+
+    def confusion(self) -> Tensor | None:
+        """Return the last epoch's confusion matrix [S, S], or None without a segmentation decoder."""
+        for metric in self.raw:
+            if isinstance(metric, SegmentationMetric):
+                return metric.confusion
+        return None
