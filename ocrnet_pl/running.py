@@ -28,6 +28,7 @@ from ocrnet_pl.provenance import SaveConfig
 from ocrnet_pl.report.runs import RunError
 from ocrnet_pl.sharding import lost_peer
 from ocrnet_pl.task import OCRNetTask
+from ocrnet_pl.tracking import WandbTracker
 
 EXIT_TERMINATED = 143
 """The run was terminated."""
@@ -99,6 +100,20 @@ def run(words: list[str]) -> None:
         if status:
             sys.exit(status)
         return
+    status = EXIT_ERROR
+    try:
+        _execute(cli)
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else EXIT_ERROR
+        raise
+    finally:
+        for logger in cli.trainer.loggers:
+            if isinstance(logger, WandbTracker):
+                logger.finish(status)
+
+
+def _execute(cli: OCRNetCLI) -> None:
     try:
         cli.execute()
     except (DataError, LossError, CheckpointError, MisconfigurationException) as error:

@@ -144,6 +144,16 @@ class WandbTracker(WandbLogger):
                 return
         super().log_metrics(metrics, step)
 
+    def finish(self, status: int) -> None:
+        """End the run, so that a further one in this process is another run.
+
+        Args:
+            status: The exit status of the process; what is not 0 counts as failed.
+        """
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=status)
+            self._experiment = None
+
     def log_config(self, config: dict[str, Any]) -> None:
         """Store the run's whole configuration."""
         self.experiment.config.update(config, allow_val_change=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ocrnet_pl.main import main
@@ -76,6 +77,8 @@ def in_a_process(words: list[str]) -> int | None:
         os.setsid()
         main(words)
 
+    # A process of its own has a service of its own, not one that an earlier test left to be inherited.
+    wandb.teardown()
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     process.join(240)
@@ -133,7 +136,11 @@ def equal(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize(
     ("step", "where"),
-    [(2 * STEPS - 2, "on_train_batch_end"), (STEPS, "on_validation_batch_end"), (STEPS + 1, "on_train_batch_start")],
+    [
+        (2 * STEPS - 2, "on_train_batch_end"),
+        pytest.param(STEPS, "on_validation_batch_end", marks=pytest.mark.slow),
+        pytest.param(STEPS + 1, "on_train_batch_start", marks=pytest.mark.slow),
+    ],
     ids=["in an epoch", "in validation", "after an epoch's first step"],
 )
 def test_a_killed_run_ends_with_the_same_weights_and_records(
