@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,12 +52,17 @@ def encode_instances(instances: Tensor, count: int) -> tuple[list[bytes], NDArra
     from faster_coco_eval.core import mask as rle
 
     height, width = instances.shape
-    # COCO counts down the columns.
-    plane = instances.as_subclass(Tensor).cpu().T.contiguous().view(-1).numpy()
-    starts = np.concatenate(([0], np.flatnonzero(plane[1:] != plane[:-1]) + 1))
+    plane = instances.as_subclass(Tensor).cpu().numpy()
+    # COCO counts down the columns, from one column's end on at the top of the next.
+    begins = np.empty((height, width), dtype=bool)
+    begins[1:] = plane[1:] != plane[:-1]
+    begins[0, 1:] = plane[0, 1:] != plane[-1, :-1]
+    begins[0, 0] = True
+    starts = np.flatnonzero(begins.T)
     ends = np.append(starts[1:], plane.size)
-    order = np.argsort(plane[starts], kind="stable")
-    values, starts, ends = plane[starts][order], starts[order], ends[order]
+    values = plane[starts % height, starts // height]
+    order = np.argsort(values, kind="stable")
+    values, starts, ends = values[order], starts[order], ends[order]
     first = np.searchsorted(values, np.arange(1, count + 2))
     # Where the run before ended: of the same instance, else at the beginning.
     before = np.where(np.diff(values, prepend=-1) == 0, np.roll(ends, 1), 0)
@@ -170,7 +178,8 @@ class DetectionMetric(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return the figures over all processes' images; NaN where there is nothing to measure."""
         prefix = "mask_" if self.masks else ""
-        figures = compute_on_first(self._images, self._evaluate)
+        with _no_garbage_collection():
+            figures = compute_on_first(self._images, self._evaluate)
         return {prefix + name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
 
     def _evaluate(self, parts: list[list[_Image]]) -> dict[str, float]:
@@ -249,6 +258,18 @@ class DetectionMetric(Metric):
 
 def _box_areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Spare Python looking for garbage among a million objects that are all in use, a third of an evaluation's time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _silent(*_: object) -> None:
