@@ -1,6 +1,6 @@
 """Time the metrics of a validation against the network that they judge.
 
-Images of 256 pixels with 20 objects each, boxes and pixels predicted nearly right; by default 5,000 of them, of which
+Images of 512 pixels with 20 objects each, boxes and pixels predicted nearly right; by default 5,000 of them, of which
 a few dozen are distinct. Run: ``python benchmarks/validation_time.py``.
 """
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--objects", type=int, default=20)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--encoder", default="efficientnet_lite0")
     parser.add_argument("--rounds", type=int, default=5, help="batches that the network is timed on")
