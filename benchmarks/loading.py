@@ -35,7 +35,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
 from ocrnet_pl.data.cache import Cached, CacheOptions
-from ocrnet_pl.data.loading import PreparedDataset, deliver
+from ocrnet_pl.data.loading import deliver
+from ocrnet_pl.data.prepared import PreparedDataset
 from ocrnet_pl.data.samplers import Item
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.transforms import Compose, default_train_transforms

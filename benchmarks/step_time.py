@@ -3,7 +3,7 @@
 First a config's own run is profiled as ``train.py fit`` makes it, data and logging included. Then, for one batch in
 memory with 100 boxes an image at each size, variants of a step take turns: encoder and decoders with a plain sum for a
 loss (the limit), the whole step, in bfloat16, compiled, and torchvision's RetinaNet with the same encoder. Figures are
-medians within this run. Run: ``python benchmarks/step_time.py --config configs/quickstart.yaml``.
+medians within this run. Run: ``python benchmarks/step_time.py --config configs/quickstart.yaml --compile``.
 """
 
 from __future__ import annotations
@@ -104,12 +104,12 @@ def variants(options: argparse.Namespace, size: int) -> dict[str, Callable[[], o
     }
     if options.compile:
         compiled = task(compiled=True)
-        found["whole step, compiled"] = functools.partial(
-            whole, compiled, compiled.make_optimizer(), batch, torch.float32
-        )
+        stepper = compiled.make_optimizer()
+        found["whole step, compiled"] = functools.partial(whole, compiled, stepper, batch, torch.float32)
+        found["whole step, compiled, bf16"] = functools.partial(whole, compiled, stepper, batch, torch.bfloat16)
     peer: Any = retinanet(TimmEncoder(options.encoder), TAXONOMY).to(device).train()
-    rows = torch.optim.AdamW(peer.parameters(), lr=1e-4)
-    found["RetinaNet, boxes alone"] = functools.partial(detector_step, peer, rows, batch)
+    own = torch.optim.AdamW(peer.parameters(), lr=1e-4)
+    found["RetinaNet, boxes alone"] = functools.partial(detector_step, peer, own, batch)
     return found
 
 

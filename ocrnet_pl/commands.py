@@ -56,7 +56,7 @@ def pack_data(config: Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ocrnet_pl.data.cache import source_digest
+    from ocrnet_pl.data.digest import source_digest
     from ocrnet_pl.data.packing import pack
 
     data = config["data"]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.aspects import Aspects
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.data.loading import PreparedDataset
 from ocrnet_pl.data.packing_order import windowed
+from ocrnet_pl.data.prepared import PreparedDataset
 from ocrnet_pl.data.samplers import EvaluationSampler, MultiScaleSampler
 from ocrnet_pl.data.sources.base import Blocks, Part
 from ocrnet_pl.data.sources.mixture import Mixture

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.loading import Prepared, PreparedDataset
+from ocrnet_pl.data.prepared import Prepared, PreparedDataset
 from ocrnet_pl.data.samplers import Item
 from ocrnet_pl.data.sources.base import Source, make_sample
 from ocrnet_pl.data.sources.mixture import Mixture

@@ -7,8 +7,11 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from ocrnet_pl.models import encoder as encoders
+from ocrnet_pl.losses.detection import QualityDetectionLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.models.encoder import TimmEncoder
-from tests.builders import tiny_network
+from ocrnet_pl.structures import Batch
+from tests.builders import make_batch, tiny_network
 
 
 def gradients(checkpointing: bool) -> list[torch.Tensor]:
@@ -78,3 +81,27 @@ def test_each_size_is_compiled_once_and_gives_the_same_gradients(measuring: bool
     assert counter.frame_count == 12
     assert list(compiled.state_dict()) == names
     assert list(copy.deepcopy(compiled).state_dict()) == names
+
+
+def test_a_training_step_is_one_graph_a_size() -> None:
+    """Network, assignment and losses together; boxes in one image, none in the other."""
+    torch._dynamo.reset()
+    network, detection, segmentation = tiny_network(), QualityDetectionLoss(), SegmentationLoss()
+
+    def loss(batch: Batch) -> torch.Tensor:
+        output = network(batch.images)
+        return sum((detection(output, batch) | segmentation(output, batch)).values())  # type: ignore[return-value]
+
+    counter = CompileCounter()
+    compiled = torch.compile(loss, backend=counter, fullgraph=True, dynamic=False)
+    sizes = [(64, 64), (64, 96), (64, 64), (64, 96)]
+    for turn, size in enumerate(sizes):
+        batch = make_batch([[[4.0, 6.0, 40.0, 50.0], [20.0, 20.0, 60.0, 60.0]], []], [[0, 2], []], size, seed=turn)
+        gradients = []
+        for step in (loss, compiled):
+            network.zero_grad()
+            step(batch).backward()
+            gradients.append([parameter.grad for parameter in network.parameters()])
+        for eager, traced in zip(*gradients, strict=True):
+            torch.testing.assert_close(eager, traced)
+    assert counter.frame_count == len(set(sizes))

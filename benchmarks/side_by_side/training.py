@@ -13,7 +13,8 @@ from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.data.loading import Delivery, Prepared, Skipped, deliver
+from ocrnet_pl.data.loading import Delivery, deliver
+from ocrnet_pl.data.prepared import Prepared, Skipped
 from ocrnet_pl.optimizers import warmup_cosine
 from ocrnet_pl.structures import Batch
 from side_by_side.base import Peer

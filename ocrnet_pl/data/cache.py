@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import mmap
 import os
 import shutil
@@ -19,21 +18,19 @@ import tempfile
 import weakref
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
-from hashlib import blake2b
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torchvision import tv_tensors
 
-from ocrnet_pl.data.geometry import letterbox_sample, wrap_boxes
+from ocrnet_pl.data.digest import source_digest
+from ocrnet_pl.data.geometry import letterbox_sample
+from ocrnet_pl.data.sample_bytes import decode_sample, encode_sample
 from ocrnet_pl.data.sources.base import RawBoxes, Source
 from ocrnet_pl.data.sources.wrapped import Wrapped
-from ocrnet_pl.structures import Placement, Sample, Supervision
+from ocrnet_pl.structures import Sample
 
 _VERSION = 1
 _HEADER = 4096
@@ -227,7 +224,7 @@ class _Store:
             if zlib.crc32(content.data) != check:
                 return None
             self._verified.add(index)
-        return _decode(content)
+        return decode_sample(content)
 
     def _map(self, needed: int) -> bool:
         size = os.fstat(self._data_file).st_size
@@ -242,7 +239,7 @@ class _Store:
         """Keep a sample if there is room."""
         if self._full:
             return
-        content = _encode(sample, files, stamps)
+        content = encode_sample(sample, files, stamps)
         offset = self._reserve(len(content))
         if offset is None:
             self._full = True
@@ -354,113 +351,3 @@ def _boot() -> int:
     except OSError:
         return 0
     return int(text.replace("-", "")[:15], 16)
-
-
-def _encode(sample: Sample, files: list[str], stamps: list[list[int]]) -> bytes:
-    """Turn a sample into bytes: the length of the description, the description, the arrays."""
-    supervision = sample.supervision
-    instances = None if sample.instances is None else sample.instances.as_subclass(Tensor).numpy()
-    if instances is not None and len(sample.labels) < 256:
-        instances = instances.astype(np.uint8)  # a quarter of the room, and quickly widened
-    arrays: dict[str, NDArray[Any] | None] = {
-        "image": sample.image.as_subclass(Tensor).permute(1, 2, 0).numpy(),
-        "boxes": sample.boxes.as_subclass(Tensor).numpy(),
-        "labels": sample.labels.numpy(),
-        "crowd": sample.crowd.numpy(),
-        "semantic": None if sample.semantic is None else sample.semantic.as_subclass(Tensor).numpy(),
-        "instances": instances,
-        "detection": supervision.detection.numpy(),
-        "segmentation": supervision.semantic.numpy(),
-    }
-    described: dict[str, Any] = {"id": sample.image_id, "path": sample.path, "files": files, "stamps": stamps}
-    if sample.placement is not None:
-        described["placement"] = [getattr(sample.placement, field.name) for field in fields(Placement)]
-    parts: list[bytes] = []
-    position = 0
-    for name, array in arrays.items():
-        if array is None:
-            continue
-        raw = array.tobytes()
-        described[name] = [position, array.dtype.str, array.shape]
-        padding = -len(raw) % _ALIGN
-        parts += [raw, bytes(padding)]
-        position += len(raw) + padding
-    head = json.dumps(described).encode()
-    start = -(-(8 + len(head)) // _ALIGN) * _ALIGN
-    return b"".join([len(head).to_bytes(8, "little"), head, bytes(start - 8 - len(head)), *parts])
-
-
-def _decode(content: NDArray[np.uint8]) -> tuple[Sample, list[str], list[list[int]]]:
-    length = int.from_bytes(content[:8].tobytes(), "little")
-    described = json.loads(content[8 : 8 + length].tobytes())
-    start = -(-(8 + length) // _ALIGN) * _ALIGN
-
-    def tensor(name: str) -> Tensor:
-        position, dtype, shape = described[name]
-        kind = np.dtype(dtype)
-        size = int(np.prod(shape)) * kind.itemsize
-        own = content[start + position : start + position + size]
-        return torch.from_numpy(own.view(kind).reshape(shape))
-
-    image = tensor("image").permute(2, 0, 1)
-    placement = described.get("placement")
-    sample = Sample(
-        image=tv_tensors.Image(image),
-        boxes=wrap_boxes(tensor("boxes"), (int(image.shape[1]), int(image.shape[2]))),
-        labels=tensor("labels"),
-        crowd=tensor("crowd"),
-        supervision=Supervision(tensor("detection"), tensor("segmentation")),
-        semantic=tv_tensors.Mask(tensor("semantic")) if "semantic" in described else None,
-        instances=tv_tensors.Mask(tensor("instances").to(torch.int32)) if "instances" in described else None,
-        image_id=described["id"],
-        path=described["path"],
-        placement=None if placement is None else Placement(*(tuple(value) for value in placement)),
-    )
-    return sample, described["files"], described["stamps"]
-
-
-def source_digest(source: Source, *options: Any) -> str:
-    """Return a name of all that a source holds, paths, options and annotations, the same in every process.
-
-    Args:
-        source: The source.
-        options: What else tells apart.
-    """
-    identity = blake2b(repr(options).encode(), digest_size=12)
-    _digest(source, identity, set())
-    return identity.hexdigest()
-
-
-def _digest(value: Any, into: blake2b, seen: set[int]) -> None:
-    """Feed whatever a source holds into a hash, the same in every process."""
-    into.update(type(value).__qualname__.encode() + b"\0")
-    if isinstance(value, np.ndarray):
-        into.update(f"{value.dtype.str}{value.shape}".encode())
-        into.update(np.ascontiguousarray(value).view(np.uint8).data if value.size else b"")
-    elif isinstance(value, Tensor):
-        _digest(value.as_subclass(Tensor).detach().cpu().numpy(), into, seen)
-    elif value is None or isinstance(value, str | bytes | int | float | os.PathLike):
-        into.update(repr(value).encode())
-    elif id(value) in seen:
-        pass
-    elif isinstance(value, dict):
-        seen.add(id(value))
-        for key, item in value.items():
-            _digest(key, into, seen)
-            _digest(item, into, seen)
-    elif isinstance(value, set | frozenset):
-        into.update(repr(sorted(map(repr, value))).encode())
-    elif isinstance(value, list | tuple):
-        seen.add(id(value))
-        into.update(str(len(value)).encode())
-        for item in value:
-            _digest(item, into, seen)
-    elif is_dataclass(value):
-        seen.add(id(value))
-        for field in fields(value):
-            _digest(getattr(value, field.name), into, seen)
-    elif hasattr(value, "__dict__") and not callable(value):
-        seen.add(id(value))
-        _digest(vars(value), into, seen)
-    else:
-        into.update(getattr(value, "__qualname__", "").encode())

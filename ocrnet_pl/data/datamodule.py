@@ -16,7 +16,8 @@ from ocrnet_pl.data.aspects import aspect_sizes, group_by_aspect
 from ocrnet_pl.data.cache import Cached, CacheOptions
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.loading import BatchLoader, Frame, PreparedDataset, TrainingLoader
+from ocrnet_pl.data.loading import BatchLoader, TrainingLoader
+from ocrnet_pl.data.prepared import Frame, PreparedDataset
 from ocrnet_pl.data.samplers import EvaluationSampler, MultiScaleSampler, scaled_sizes
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.folder import ImageFolder

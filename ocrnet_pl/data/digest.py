@@ -1,0 +1,60 @@
+"""A name for all that a source holds."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, is_dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ocrnet_pl.data.sources.base import Source
+
+
+def source_digest(source: Source, *options: Any) -> str:
+    """Return a name of all that a source holds, paths, options and annotations, the same in every process.
+
+    Args:
+        source: The source.
+        options: What else tells apart.
+    """
+    identity = blake2b(repr(options).encode(), digest_size=12)
+    _digest(source, identity, set())
+    return identity.hexdigest()
+
+
+def _digest(value: Any, into: blake2b, seen: set[int]) -> None:
+    """Feed whatever a source holds into a hash, the same in every process."""
+    into.update(type(value).__qualname__.encode() + b"\0")
+    if isinstance(value, np.ndarray):
+        into.update(f"{value.dtype.str}{value.shape}".encode())
+        into.update(np.ascontiguousarray(value).view(np.uint8).data if value.size else b"")
+    elif isinstance(value, Tensor):
+        _digest(value.as_subclass(Tensor).detach().cpu().numpy(), into, seen)
+    elif value is None or isinstance(value, str | bytes | int | float | os.PathLike):
+        into.update(repr(value).encode())
+    elif id(value) in seen:
+        pass
+    elif isinstance(value, dict):
+        seen.add(id(value))
+        for key, item in value.items():
+            _digest(key, into, seen)
+            _digest(item, into, seen)
+    elif isinstance(value, set | frozenset):
+        into.update(repr(sorted(map(repr, value))).encode())
+    elif isinstance(value, list | tuple):
+        seen.add(id(value))
+        into.update(str(len(value)).encode())
+        for item in value:
+            _digest(item, into, seen)
+    elif is_dataclass(value):
+        seen.add(id(value))
+        for field in fields(value):
+            _digest(getattr(value, field.name), into, seen)
+    elif hasattr(value, "__dict__") and not callable(value):
+        seen.add(id(value))
+        _digest(vars(value), into, seen)
+    else:
+        into.update(getattr(value, "__qualname__", "").encode())
