@@ -27,7 +27,7 @@ from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.ocrnet import ONE_WAY, DetectionFactory, NeckFactory, OCRNet, SegmentationFactory
 from ocrnet_pl.models.segmentation import SubPixelDecoder
-from ocrnet_pl.optimizers import adjust_groups, parameter_groups, warmup_cosine
+from ocrnet_pl.optimizers import adjust_groups, fuse_on_cpu, parameter_groups, warmup_cosine
 from ocrnet_pl.sharding import check_strategy, gather, scatter, shard
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
 
@@ -240,6 +240,7 @@ class OCRNetTask(LightningModule):
         """Return the optimiser over all parameter groups."""
         optimizer = self._optimizer.factory(parameter_groups(self.network, self.balancing))
         adjust_groups(optimizer, self._encoder_lr if self.network.encoder.pretrained else 1.0)
+        fuse_on_cpu(optimizer)
         return optimizer
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from ocrnet_pl.models import encoder as encoders
 from ocrnet_pl.losses.detection import QualityDetectionLoss
 from ocrnet_pl.losses.segmentation import SegmentationLoss
+from ocrnet_pl.models import encoder as encoders
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.structures import Batch
 from tests.builders import make_batch, tiny_network

@@ -36,7 +36,7 @@ def _regions(log_probability: Tensor, target: Tensor) -> _Regions:
         *over_all_processes(
             zeros.scatter_add(0, index.flatten(), hit.flatten()),
             zeros.scatter_add(0, index.flatten(), counts.flatten().to(hit.dtype)),
-            torch.where(counts[:, None], log_probability.exp(), 0.0).sum((0, 2, 3)),
+            (log_probability.exp() * counts[:, None]).sum((0, 2, 3)),
         )
     )
 

@@ -75,5 +75,6 @@ class SegmentationLoss(Loss):
     @staticmethod
     def _log_probability(logits: Tensor, stride: int, batch: Batch) -> Tensor:
         height, width = batch.semantic.shape[-2:]
-        full = logits_at_input(logits.float(), stride, (height, width))
-        return full.masked_fill(~batch.semantic_classes[:, :, None, None], UNLABELLED).log_softmax(1)
+        # Planes: over channels that lie together, a softmax along them takes ten times as long on a CPU.
+        known = logits.float().contiguous().masked_fill(~batch.semantic_classes[:, :, None, None], UNLABELLED)
+        return logits_at_input(known, stride, (height, width)).log_softmax(1)
