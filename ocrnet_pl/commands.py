@@ -48,10 +48,11 @@ def check_data(config: Namespace) -> int:
 
 
 def pack_data(config: Namespace) -> int:
-    """Write the sources that a config names as shards, and return how many images were left out.
+    """Write the sources that a config names as shards, and return how many images the sets lack.
 
     Raises:
-        DataError: There is no source or no output, an image cannot be read, or the output cannot be written to.
+        DataError: There is no source or no output, an image cannot be read, or the output cannot be written to, or
+            holds something else.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -90,8 +91,8 @@ def pack_data(config: Namespace) -> int:
                 tolerant=data["on_error"] == "skip",
                 advance=partial(_advance, progress, task),
             )
-            skipped += outcome.skipped
             manifest = outcome.manifest
+            skipped += manifest.skipped
             size = sum(shard.size for shard in manifest.shards) / 1e9
             print(
                 f"{config['output'] / name}: {manifest.samples} images, {len(manifest.shards)} shards, {size:.3g} GB"
@@ -146,7 +147,7 @@ def measure_memory(
         context: Gives the precision's context.
 
     Returns:
-        Whether one image of the largest size fits.
+        Whether a step at the largest size fits, of one image, or of two where the network refuses one.
     """
     from rich.console import Console
     from rich.table import Table

@@ -163,13 +163,15 @@ class StepMemory:
 
 
 def largest_that_fits(peak: Callable[[int], float | None], limit: float, most: int = _MOST) -> int:
-    """Return the largest number of images whose step stays below a limit, to a sixteenth; 0 if one is too many.
+    """Return the largest number of images whose step stays below a limit, to a sixteenth; 0 if the fewest are too many.
+
+    The fewest are one, or two for a network that does not train on a single image.
 
     Memory grows nearly linearly with the images: two measurements foretell the rest, and the foretold is measured,
     so that the limit is approached and not overrun.
 
     Args:
-        peak: Of a step with so many images; None if it does not fit.
+        peak: Of a step with so many images; None if it does not fit. It may raise ValueError for one.
         limit: In the unit of ``peak``.
         most: The largest number to try.
     """
@@ -178,18 +180,24 @@ def largest_that_fits(peak: Callable[[int], float | None], limit: float, most: i
         found = peak(count)
         return found if found is not None and found <= limit else None
 
-    first = fits(1)
+    fewest = 1
+    try:
+        first = fits(fewest)
+    except ValueError:
+        # Batch normalisation refuses a single value, which is what decoders that pool an image whole leave of it.
+        fewest = 2
+        first = fits(fewest)
     if first is None:
         return 0
-    low, low_peak, high = 1, first, most + 1
-    tried = 2
+    low, low_peak, high = fewest, first, most + 1
+    tried = fewest + 1
     while high - low > max(1, low // _CLOSE):
         found = fits(tried)
         if found is None:
             high = tried
             tried = (low + high) // 2
             continue
-        slope = (found - first) / (tried - 1)
+        slope = (found - first) / (tried - fewest)
         low, low_peak = tried, found
         # Short of the foretold, as the measurements are not exact; at most eight times as many at once.
         foretold = high if slope <= 0 else low + int((limit - low_peak) / slope * 0.95)

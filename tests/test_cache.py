@@ -8,6 +8,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 from ocrnet_pl.data import cache as cache_module
 from ocrnet_pl.data.cache import Cached, CacheOptions
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.data.digest import source_digest
 from ocrnet_pl.data.geometry import letterbox_sample
 from ocrnet_pl.data.images import read_image
 from ocrnet_pl.data.sources.base import Source, make_sample
@@ -306,3 +308,22 @@ def test_writing_into_a_sample_does_not_reach_the_cache(tmp_path: Path, disk: Ca
     cached[0]
     cached[0].image.zero_()
     _in_process(_read_all, pickle.loads(pickle.dumps(cached)), [0])
+
+
+class _Shift:
+    def __init__(self, by: int) -> None:
+        self.by = by
+
+    def __call__(self, value: int) -> int:
+        return value + self.by
+
+
+def test_what_a_source_calls_is_part_of_its_name(tmp_path: Path) -> None:
+    def digest(call: Any) -> str:
+        source = _Files(tmp_path / "images")
+        source.call = call  # type: ignore[attr-defined]
+        return source_digest(source)
+
+    calls = [_Shift(1), _Shift(2), partial(max, 1), partial(max, 2), partial(max, key=len), max, len, _Shift, np]
+    assert len({digest(call) for call in calls}) == len(calls)
+    assert digest(_Shift(1)) == digest(_Shift(1)) and digest(partial(max, 1)) == digest(partial(max, 1))

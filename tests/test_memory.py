@@ -37,6 +37,18 @@ def test_nothing_fits() -> None:
     assert largest_that_fits(lambda count: 10.0, 100, most=50) == 50
 
 
+@pytest.mark.parametrize("limit", [25.0, 100.0, 1000.0])
+def test_a_network_that_refuses_one_image_begins_with_two(limit: float) -> None:
+    def peak(count: int) -> float:
+        if count == 1:
+            raise ValueError("Expected more than 1 value per channel when training")
+        return 10.0 * count
+
+    best = int(limit / 10)
+    assert best - max(1, best // 12) <= largest_that_fits(peak, limit) <= best
+    assert largest_that_fits(peak, 15) == 0
+
+
 def test_sizes_come_largest_first() -> None:
     assert by_size([(32, 64), (64, 64), (32, 32), (64, 64)]) == [(64, 64), (32, 64), (32, 32)]
 
@@ -59,6 +71,16 @@ def test_the_command_measures_each_size_and_proposes_a_batch(
     status, message = fails(capsys, "memory", "--config", config(tmp_path), "--limit_gb", "0.001")
     assert status == 1
     assert message.splitlines()[-1].startswith("error: out of memory at 1 images of 64 x 64; lower data.batch_size")
+
+
+def test_the_command_measures_decoders_that_pool_an_image_to_one_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit = ((ram_peak_mb() or 0) + 300) / 1024
+    overlay = ["--config", "configs/decoders/deeplabv3plus.yaml", "--model.encoder.init_args.weights=null"]
+    more = ["--model.encoder.init_args.weights_by_order=false", "--limit_gb", str(limit), "--data.batch_size", "2"]
+    main(["memory", "--config", config(tmp_path), *overlay, *more])
+    assert int(capsys.readouterr().out.rpartition("data.batch_size: ")[2]) >= 2
 
 
 class Exhaust(Callback):

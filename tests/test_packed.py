@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.io import decode_png
 
 from ocrnet_pl.data.cache import Cached, CacheOptions
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.digest import source_digest
+from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.packing import pack
-from ocrnet_pl.data.packing_format import encode
+from ocrnet_pl.data.packing_format import Manifest, encode
+from ocrnet_pl.data.prepared import PreparedDataset
 from ocrnet_pl.data.sources.base import Source, make_sample
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.sources.mixture import Mixture
@@ -29,8 +32,15 @@ from ocrnet_pl.data.sources.partial import Partial
 from ocrnet_pl.data.sources.split import Split
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.data.sources.tiled import Tiled
+from ocrnet_pl.data.transforms import Compose
 from ocrnet_pl.structures import Placement, Sample, Supervision, Taxonomy
 from tests.packed_data import Numbered, assert_same, contents, packed_folder, write_coco
+from tests.test_cli import fails
+from tests.test_configs import CONFIGS, write_nuclei
+
+
+def _as_it_is(entry: Any) -> Any:
+    return entry
 
 
 def _coco(folder: Path) -> Source:
@@ -186,6 +196,13 @@ def test_the_decoded_cache_keeps_packed_samples(tmp_path: Path) -> None:
     assert packed._store._ahead is not None  # type: ignore[attr-defined]
 
 
+def test_how_a_set_is_reached_does_not_name_it(tmp_path: Path) -> None:
+    address = f"file://{packed_folder(tmp_path / 'packed')}"
+    options: tuple[dict[str, Any] | None, ...] = (None, {"auto_mkdir": True})
+    sources = [Packed(address, cache=tmp_path / "cache", storage_options=option) for option in options]
+    assert source_digest(sources[0]) == source_digest(sources[1])
+
+
 class Dying(Numbered):
     """Kills the process, as a power cut would, at one image."""
 
@@ -229,13 +246,60 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"0\.png: broken"):
         pack(source, tmp_path / "strict", "test")
     outcome = pack(source, tmp_path / "packed", "test", shard_bytes=4000, tolerant=True)
-    assert outcome.skipped == [("0.png", "broken"), ("5.png", "broken"), ("2.png", "broken")]
+    assert outcome.manifest.skipped == (("0.png", "broken"), ("5.png", "broken"), ("2.png", "broken"))
     packed = Packed(tmp_path / "packed")
     kept = [1, 2, 3, 4, 6, 7, 9, 10, 11]
     assert [packed.identity(i)[0] for i in range(len(packed))] == [source[i].image_id for i in kept]
     assert [(part.start, part.stop) for part in packed.parts] == [(0, 4), (4, 9)]
     with pytest.raises(DataError, match="nothing to pack"):
         pack(Numbered(length=1, broken=(0,)), tmp_path / "none", "test", tolerant=True)
+
+
+LEFT_OUT = tuple((f"{index}.png", "broken") for index in (1, 18, 19))
+
+
+def _pack_with_gaps(folder: Path, source: Source | None = None, tolerant: bool = True) -> Manifest:
+    source = Numbered(broken=(1, 18, 19)) if source is None else source
+    return pack(source, folder, "test", shard_bytes=12_000, tolerant=tolerant).manifest
+
+
+def test_what_was_left_out_is_noted_in_the_set(tmp_path: Path) -> None:
+    """In a shard and after the last one, also by a run that was killed."""
+    assert _pack_with_gaps(tmp_path / "whole").skipped == LEFT_OUT
+    assert _pack_with_gaps(tmp_path / "whole").skipped == LEFT_OUT  # packed already
+    child = os.fork()
+    if child == 0:
+        _pack_with_gaps(tmp_path / "packed", Dying(broken=(1, 18, 19)))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    refusal = r"packed without {} image\(s\) that could not be read, such as 1\.png; pack into another --output"
+    with pytest.raises(DataError, match=refusal.format(1)) as refused:
+        _pack_with_gaps(tmp_path / "packed", Numbered(), tolerant=False)
+    assert "\n" not in str(refused.value)
+    assert _pack_with_gaps(tmp_path / "packed").skipped == LEFT_OUT
+    assert contents(tmp_path / "packed") == contents(tmp_path / "whole")
+    with pytest.raises(DataError, match=refusal.format(3)):
+        _pack_with_gaps(tmp_path / "packed", Numbered(), tolerant=False)
+    manifest = tmp_path / "packed" / "packed.json"
+    content = json.loads(manifest.read_text())
+    del content["skipped"]  # as it was packed before this was noted
+    manifest.write_text(json.dumps(content))
+    assert _pack_with_gaps(tmp_path / "packed", tolerant=False).skipped == ()
+    assert len(Packed(tmp_path / "packed")) == 17
+
+
+def test_the_command_names_what_was_left_out_every_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_nuclei(tmp_path / "data")
+    (tmp_path / "data" / "train" / "1.png").write_bytes(b"broken")
+    words = ["pack", "--config", str(CONFIGS / "nuclei.yaml"), "--data.root", str(tmp_path / "data")]
+    words += ["--output", str(tmp_path / "packed"), "--splits", "train", "--data.num_workers=0"]
+    for again in (False, True):
+        status, message = fails(capsys, *words, "--data.on_error=skip")
+        assert status == 3 and message.count("\n") == 1
+        assert message.startswith("skipped: ") and "1.png: this is not an image file" in message, again
+    status, message = fails(capsys, *words)
+    assert status == 1 and message.count("\n") == 1
+    assert "packed without 1 image(s)" in message and "pack into another --output" in message
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -306,6 +370,24 @@ def test_damage_names_the_shard(tmp_path: Path) -> None:
         Packed(folder)
     with pytest.raises(DataError, match=r"shard-00001\.tar: the file is missing"):
         packed[int(packed.blocks.bounds[1])]  # type: ignore[union-attr]
+
+
+def test_a_damaged_shard_is_no_unreadable_image(tmp_path: Path) -> None:
+    """It is not left out as one image is, neither in training nor in evaluation nor by a packing."""
+    folder = packed_folder(tmp_path / "packed")
+    packed = Packed(folder)
+    _flip(folder / "shard-00000.tar", int(packed._start[0]) + 2000)
+    said = r"shard-00000\.tar: the shard is damaged at byte 0"
+    for transforms in (None, Compose([])):
+        tolerant = PreparedDataset(packed, (32, 32), transforms=transforms, tolerant=True)
+        with pytest.raises(StoreError, match=said):
+            tolerant[0]
+    with pytest.raises(StoreError, match=said):
+        pack(packed, tmp_path / "again", "test", tolerant=True)
+    with pytest.raises(StoreError) as raised:  # out of another process
+        list(DataLoader(tolerant, batch_size=None, num_workers=1, collate_fn=_as_it_is))
+    last = str(raised.value).strip().splitlines()[-1]
+    assert last.startswith("ocrnet_pl.data.errors.StoreError: ") and "the shard is damaged" in last
 
 
 def test_an_image_that_was_broken_before_is_named(tmp_path: Path) -> None:

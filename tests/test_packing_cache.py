@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 from torch.utils.data import DataLoader
 
 from ocrnet_pl.data import packing_cache
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.packing_cache import ShardCache
+from ocrnet_pl.data.prepared import PreparedDataset
 from ocrnet_pl.data.sources.packed import Packed
 from tests.packed_data import Numbered, assert_same, packed_folder, served
 
@@ -126,7 +128,7 @@ def test_a_cache_full_of_indices_says_so(tmp_path: Path) -> None:
     index = tmp_path / "old" / "index.safetensors"
     cache.ensure(index, 60, lambda target: target.write_bytes(b"i" * 60) and None)
     cache.ensure(tmp_path / "set" / "a.tar", 40, lambda target: target.write_bytes(b"a" * 40) and None)
-    with pytest.raises(DataError, match="indices take 6e-08, and 5e-08 are needed; raise `cache_gb`, or delete"):
+    with pytest.raises(StoreError, match="indices take 6e-08, and 5e-08 are needed; raise `cache_gb`, or delete"):
         cache.ensure(tmp_path / "set" / "b.tar", 50, lambda target: pytest.fail("fetched"))
     assert index.exists() and not list(tmp_path.glob("*/*.part"))
 
@@ -198,6 +200,8 @@ def test_a_network_that_fails_for_a_while_and_for_good(tmp_path: Path) -> None:
     ) as error:
         packed[19]
     assert "\n" not in str(error.value)
+    with pytest.raises(StoreError, match="check the network"):
+        PreparedDataset(packed, (32, 32), tolerant=True)[19]
 
 
 def test_a_cache_that_cannot_be_written_to(tmp_path: Path) -> None:
@@ -205,6 +209,12 @@ def test_a_cache_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(DataError, match=r"cache: the cache cannot be written to \(.*\); set `cache` and `cache_gb`"):
         Packed(folder, cache=tmp_path / "cache")
+    (tmp_path / "cache").unlink()
+    packed = Packed(folder, cache=tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(StoreError, match="the cache cannot be written to"):
+        PreparedDataset(packed, (32, 32), tolerant=True)[0]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ocrnet_pl.data.collate import collate
+from ocrnet_pl.data.digest import source_digest
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.partial import Partial
 from ocrnet_pl.data.sources.remapped import Remapped
@@ -75,6 +76,14 @@ def test_a_merged_class_is_labelled_if_all_its_members_are() -> None:
     assert after.supervision.semantic.tolist() == [True, True, True, False]
     assert after.labels.tolist() == [1]  # a car that is a vehicle among unmarked trucks is no target
     assert len(Remapped(partial, ignore=["truck"])[0].labels) == 2  # nobody marked the trucks
+
+
+def test_what_is_done_with_a_category_is_part_of_the_digest() -> None:
+    digests = [
+        source_digest(Remapped(Scenes(), **options))
+        for options in ({"ignore": ["truck"]}, {"drop": ["truck"]}, {"drop": ["car"]}, {"drop": ["truck"]})
+    ]
+    assert len(set(digests)) == 3 and digests[1] == digests[3]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields, is_dataclass
+from functools import partial
 from hashlib import blake2b
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from ocrnet_pl.data.sources.base import Source
 
 def source_digest(source: Source, *options: Any) -> str:
     """Return a name of all that a source holds, paths, options and annotations, the same in every process.
+
+    Functions and classes count by their names. What is of a class whose ``in_digest`` is False does not count.
 
     Args:
         source: The source.
@@ -53,8 +57,13 @@ def _digest(value: Any, into: blake2b, seen: set[int]) -> None:
         seen.add(id(value))
         for field in fields(value):
             _digest(getattr(value, field.name), into, seen)
-    elif hasattr(value, "__dict__") and not callable(value):
-        seen.add(id(value))
-        _digest(vars(value), into, seen)
+    elif isinstance(value, partial):
+        for held in (value.func, value.args, value.keywords):
+            _digest(held, into, seen)
+    elif hasattr(value, "__dict__") and not hasattr(value, "__qualname__") and not isinstance(value, ModuleType):
+        # Objects that can be called are among these: they may decide what a sample becomes.
+        if getattr(type(value), "in_digest", True):
+            seen.add(id(value))
+            _digest(vars(value), into, seen)
     else:
-        into.update(getattr(value, "__qualname__", "").encode())
+        into.update(getattr(value, "__qualname__", getattr(value, "__name__", "")).encode())

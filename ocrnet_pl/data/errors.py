@@ -1,4 +1,4 @@
-"""The error of this room."""
+"""The errors of this room."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ class DataError(ValueError):
         """
         where = f"{path}: {field}" if field else f"{path}"
         return cls(f"{where}: {problem}" + (f"; {advice}" if advice else ""))
+
+
+class StoreError(DataError):
+    """A fault of the place that many images are read from, such as a damaged shard or a lost network.
+
+    No single image is to blame, so it also ends a run that leaves out images that cannot be read.
+    """

@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.packed import Arrays, Texts, map_arrays, save_arrays
 from ocrnet_pl.data.packing_format import (
     FORMAT,
@@ -39,13 +39,11 @@ class Outcome(NamedTuple):
     """What was written.
 
     Attributes:
-        manifest: Of the set.
-        skipped: Path and reason of each image that was left out by this run.
+        manifest: Of the set; it names the images that were left out, by this run or one before.
         written: Samples that this run wrote; the others were there.
     """
 
     manifest: Manifest
-    skipped: list[tuple[str, str]]
     written: int
 
 
@@ -71,22 +69,24 @@ def pack(
         fingerprint: A name of all that the source holds.
         shard_bytes: A shard is closed when it has so many bytes; it holds one sample at least.
         workers: Processes that read and encode.
-        tolerant: Whether to leave out images that cannot be read instead of raising.
+        tolerant: Whether to leave out images that cannot be read instead of raising. What was left out is noted in the
+            files, and a set that lacks images is not taken for a whole one.
         advance: Called with the number of images done.
 
     Returns:
         What was written.
 
     Raises:
-        DataError: An image cannot be read, the folder holds something else, another process packs into it, or it
-            cannot be written to.
+        DataError: An image cannot be read, the folder holds something else or a set that lacks images, another process
+            packs into it, or it cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         done = _finished(folder, fingerprint)
         if done is not None:
+            _check_whole(folder, done.skipped, tolerant)
             advance(len(source))
-            return Outcome(done, [], 0)
+            return Outcome(done, 0)
         with _claim(folder, {"source": fingerprint, "samples": len(source), "shard_bytes": shard_bytes}):
             return _write(source, folder, fingerprint, shard_bytes, workers, tolerant, advance)
     except OSError as error:
@@ -108,6 +108,16 @@ def _finished(folder: Path, fingerprint: str) -> Manifest | None:
     if manifest.source != fingerprint:
         raise DataError.at(folder, "it holds a packed set of other data or options", advice="give another --output")
     return manifest
+
+
+def _check_whole(folder: Path, skipped: Sequence[tuple[str, str]], tolerant: bool) -> None:
+    """Refuse to go on with a set that lacks images where none may be left out."""
+    if skipped and not tolerant:
+        raise DataError.at(
+            folder,
+            f"the set in it was packed without {len(skipped)} image(s) that could not be read, such as {skipped[0][0]}",
+            advice="pack into another --output, or set data.on_error to skip",
+        )
 
 
 @contextmanager
@@ -152,7 +162,7 @@ class _Encoder(Dataset["tuple[Record | None, tuple[str, str]]"]):
         try:
             return encode(self.source[index], index), ("", "")
         except DataError as error:
-            if not self.tolerant:
+            if not self.tolerant or isinstance(error, StoreError):
                 raise
             path, _, reason = str(error).partition(": ")
             return None, (path, reason)
@@ -178,6 +188,7 @@ class _OpenShard:
         self.hash = hashlib.sha256()
         self.size = 0
         self.records: list[tuple[int, Record, int, int]] = []
+        self.skipped: list[tuple[str, str]] = []
         # Unbuffered: a full disk is an error where it is written, not where it is closed.
         self.file = open(self.unfinished, "wb", buffering=0)  # noqa: SIM115 - closed in close()
 
@@ -215,7 +226,12 @@ class _OpenShard:
             "paths": paths.data,
             "paths_ends": paths.ends,
         }
-        described = {"size": str(self.size), "sha256": self.hash.hexdigest(), "next": str(self.next)}
+        described = {
+            "size": str(self.size),
+            "sha256": self.hash.hexdigest(),
+            "next": str(self.next),
+            "skipped": json.dumps(self.skipped),
+        }
         save_arrays(_own_index(self.folder, self.number), arrays, described)
 
     def abandon(self) -> None:
@@ -247,6 +263,11 @@ def _complete_shards(folder: Path) -> Iterator[tuple[Arrays, dict[str, str]]]:
         number += 1
 
 
+def _skipped(described: dict[str, str]) -> list[tuple[str, str]]:
+    """Return what was left out where a shard was filled."""
+    return [(path, reason) for path, reason in json.loads(described.get("skipped", "[]"))]
+
+
 def _write(
     source: Source,
     folder: Path,
@@ -258,9 +279,9 @@ def _write(
 ) -> Outcome:
     known = list(_complete_shards(folder))
     number, start = len(known), int(known[-1][1]["next"]) if known else 0
+    _check_whole(folder, [entry for _, described in known for entry in _skipped(described)], tolerant)
     del known
     borders = {part.start for part in source.parts}
-    skipped: list[tuple[str, str]] = []
     written = 0
     advance(start)
     loader: DataLoader[Any] = DataLoader(
@@ -281,7 +302,7 @@ def _write(
                 shard = _OpenShard(folder, number, index)
             shard.next = index + 1
             if record is None:
-                skipped.append(fault)
+                shard.skipped.append(fault)
             else:
                 shard.add(index, record)
                 written += 1
@@ -295,11 +316,20 @@ def _write(
     finally:
         if shard is not None:
             shard.abandon()
-    return Outcome(_finish(source, folder, fingerprint), skipped, written)
+    # What was left out after the last shard stands in no index. A run that goes on here comes to it again.
+    trailing = [] if shard is None else shard.skipped
+    return Outcome(_finish(source, folder, fingerprint, trailing), written)
 
 
-def _finish(source: Source, folder: Path, fingerprint: str) -> Manifest:
-    """Join the shards' indices, and write the index and the manifest."""
+def _finish(source: Source, folder: Path, fingerprint: str, trailing: list[tuple[str, str]]) -> Manifest:
+    """Join the shards' indices, and write the index and the manifest.
+
+    Args:
+        source: That was packed.
+        folder: Of the shards.
+        fingerprint: Of the source.
+        trailing: Path and reason of each image that was left out after the last shard.
+    """
     parts = list(_complete_shards(folder))
     if not parts:
         raise DataError.at(folder, "no image could be read, so there is nothing to pack")
@@ -331,6 +361,7 @@ def _finish(source: Source, folder: Path, fingerprint: str) -> Manifest:
         tuple(bounds),
         fingerprint,
         identity,
+        (*(entry for _, described in parts for entry in _skipped(described)), *trailing),
     )
     with complete_file(folder / MANIFEST) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
         json.dump(manifest.to_dict(), file, indent=1)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.packing_format import Shard
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Store(ABC):
         """Return the content of a small file; None if there is none.
 
         Raises:
-            DataError: The folder cannot be read.
+            StoreError: The folder cannot be read.
         """
 
     @abstractmethod
@@ -54,14 +54,14 @@ class Store(ABC):
         """Return a copy of a file on this machine; it may vanish at any time, and is then asked for again.
 
         Raises:
-            DataError: It cannot be had, or is damaged.
+            StoreError: It cannot be had, or is damaged.
         """
 
     def read(self, shard: Shard, start: int, length: int) -> bytes:
         """Return a part of a file.
 
         Raises:
-            DataError: It cannot be had, or is damaged.
+            StoreError: It cannot be had, or is damaged.
         """
         while True:
             path = self.local(shard)
@@ -92,13 +92,13 @@ class FolderStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise DataError.at(self.where(file), f"the file cannot be read ({error.strerror})") from error
+            raise StoreError.at(self.where(file), f"the file cannot be read ({error.strerror})") from error
 
     def check_files(self, shards: tuple[Shard, ...]) -> None:
         """Check that all files are there and have their sizes.
 
         Raises:
-            DataError: One is missing, or is not whole.
+            StoreError: One is missing, or is not whole.
         """
         with os.scandir(self.name) as entries:
             sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
@@ -106,13 +106,13 @@ class FolderStore(Store):
             found = sizes.get(shard.name)
             if found != shard.size:
                 problem = "the file is missing" if found is None else f"it has {found} bytes instead of {shard.size}"
-                raise DataError.at(self.where(shard.name), problem, advice="copy it again, or pack again")
+                raise StoreError.at(self.where(shard.name), problem, advice="copy it again, or pack again")
 
     def local(self, shard: Shard) -> Path:
         """Return the file itself."""
         path = Path(self.name, shard.name)
         if not path.exists():
-            raise DataError.at(path, "the file is missing", advice="copy it again, or pack again")
+            raise StoreError.at(path, "the file is missing", advice="copy it again, or pack again")
         return path
 
 
@@ -123,6 +123,9 @@ class _Connection:
         address: Of a folder there.
         options: Of the file system.
     """
+
+    in_digest: ClassVar[bool] = False
+    """How a set is reached says nothing about what it holds."""
 
     def __init__(self, address: str, options: Mapping[str, Any]) -> None:
         self.address = address
@@ -143,9 +146,9 @@ class _Connection:
                     self.address, skip_instance_cache=True, use_listings_cache=False, **self.options
                 )
             except ImportError as error:
-                raise DataError.at(self.address, f"its file system needs another package ({error})") from error
+                raise StoreError.at(self.address, f"its file system needs another package ({error})") from error
             except (ValueError, TypeError) as error:
-                raise DataError.at(self.address, f"this is not an address that can be read ({error})") from error
+                raise StoreError.at(self.address, f"this is not an address that can be read ({error})") from error
             self._systems[os.getpid()] = (system, str(path).rstrip("/"))
         return self._systems[os.getpid()]
 
@@ -219,7 +222,7 @@ class RemoteStore(Store):
         while True:
             shard = wanted.get()
             # Whoever needs the shard comes to the same fault and reports it.
-            with suppress(DataError, OSError):
+            with suppress(StoreError, OSError):
                 path = self._path(shard)
                 if not path.exists():
                     self.cache.ensure(path, shard.size, partial(self._fetch, shard), wait=False)
@@ -258,19 +261,19 @@ def _tried(action: Callable[[], T], where: str) -> T:
             return action()
         except (FileNotFoundError, PermissionError) as error:
             problem = "there is no such file" if isinstance(error, FileNotFoundError) else "the access is denied"
-            raise DataError.at(where, problem, advice="check the address and the credentials") from error
-        except DataError:
+            raise StoreError.at(where, problem, advice="check the address and the credentials") from error
+        except StoreError:
             raise
         except _DamagedError as error:
             # Once more, for it may have been the way here.
             if attempt:
-                raise DataError.at(where, str(error), advice="upload it again, or pack again") from error
+                raise StoreError.at(where, str(error), advice="upload it again, or pack again") from error
         except Exception as error:  # file systems raise whatever their libraries do
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise  # of the cache's disk
             if attempt == _TRIES - 1:
                 reason = " ".join(str(error).split()) or type(error).__name__
-                raise DataError.at(where, f"it cannot be read ({reason})", advice="check the network") from error
+                raise StoreError.at(where, f"it cannot be read ({reason})", advice="check the network") from error
             time.sleep(_WAIT * 2**attempt)
     raise AssertionError("the last try returns or raises")
 
@@ -301,7 +304,7 @@ class ShardCache:
             wait: Whether to wait for another process that brings it; else returns at once.
 
         Raises:
-            DataError: The cache cannot be written to, or is too small.
+            StoreError: The cache cannot be written to, or is too small.
         """
         part, new = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.new")
         while not path.exists():
@@ -318,20 +321,23 @@ class ShardCache:
                 if not _same(part, lock) or path.exists():
                     continue
                 try:
-                    self._take_room(lock, size)
-                    fetch(new)
-                    new.replace(path)
+                    try:
+                        self._take_room(lock, size)
+                        fetch(new)
+                        new.replace(path)
+                    finally:
+                        new.unlink(missing_ok=True)
+                        # Not while somebody counts, who has perhaps looked before the file got its name.
+                        with self._alone():
+                            part.unlink(missing_ok=True)
                 except OSError as error:
                     raise self._unwritable(error) from error
-                finally:
-                    new.unlink(missing_ok=True)
-                    part.unlink(missing_ok=True)
                 return
             finally:
                 os.close(lock)
 
     def _unwritable(self, error: OSError) -> DataError:
-        return DataError.at(
+        return StoreError.at(
             self.folder,
             f"the cache cannot be written to ({error.strerror or error})",
             advice="set `cache` and `cache_gb`",
@@ -353,7 +359,7 @@ class ShardCache:
                     return
                 coming = any(path.suffix == ".part" and length for _, length, path in files)
             if not coming:
-                raise DataError.at(
+                raise StoreError.at(
                     self.folder,
                     f"of {self.limit / 1e9:.3g} GB, indices take {used / 1e9:.3g}, and {size / 1e9:.3g} are needed",
                     advice="raise `cache_gb`, or delete the folders of old sets",

@@ -281,6 +281,7 @@ class Manifest:
         parts: Name, first sample, past the last sample, and share of each part; empty if it is all one.
         source: A name of all that the packed source held.
         identity: A name of this packed set; the index holds the same.
+        skipped: Path and reason of each image that was left out.
     """
 
     taxonomy: Taxonomy
@@ -290,6 +291,7 @@ class Manifest:
     parts: tuple[tuple[str, int, int, float], ...]
     source: str
     identity: str
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and dicts, for JSON."""
@@ -300,6 +302,7 @@ class Manifest:
             "source": self.source,
             "samples": self.samples,
             "parts": [list(part) for part in self.parts],
+            "skipped": [list(entry) for entry in self.skipped],
             "taxonomy": self.taxonomy.to_dict(),
             "index": vars(self.index),
             "shards": [vars(shard) for shard in self.shards],
@@ -339,6 +342,8 @@ class Manifest:
                 tuple((str(part[0]), int(part[1]), int(part[2]), float(part[3])) for part in content["parts"]),
                 str(content["source"]),
                 str(content["identity"]),
+                # Sets that were packed before this was kept have no such entry.
+                tuple((str(path), str(reason)) for path, reason in content.get("skipped", ())),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError.at(where, f"a field is missing or wrong ({error})", advice="pack it again") from error

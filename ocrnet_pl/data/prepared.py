@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.geometry import Size, letterbox_sample, wrap_boxes
 from ocrnet_pl.data.samplers import Item, item_seed
 from ocrnet_pl.data.sources.base import Part, Source
@@ -49,7 +49,8 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
         size: (height, width) for bare indices, as foreign samplers yield.
         transforms: For training; None letterboxes.
         frame: In which frame the truth is given; None gives no truth.
-        tolerant: Whether to do without files that cannot be read instead of raising.
+        tolerant: Whether to do without files that cannot be read instead of raising; faults of a store that holds
+            many of them raise all the same.
         parts: Of the source: replacements and partners for mixing are of the sample's own, and partners of its own
             block where samples are stored in blocks.
     """
@@ -114,7 +115,7 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
         try:
             return self.source[index]
         except DataError as error:
-            if not self.tolerant:
+            if not self.tolerant or isinstance(error, StoreError):
                 raise
             path, _, reason = str(error).partition(": ")
             return Skipped(path, reason)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.packed import Texts, map_arrays
 from ocrnet_pl.data.packing_cache import FolderStore, RemoteStore, ShardCache, Store
 from ocrnet_pl.data.packing_format import INDEX, MANIFEST, UNFINISHED, Manifest, decode, extent, split_members
@@ -112,19 +112,19 @@ class Packed(Source):
             self._ids = Texts(arrays["ids"], arrays["ids_ends"])
             self._paths = Texts(arrays["paths"], arrays["paths_ends"])
         except (OSError, KeyError) as error:
-            raise DataError.at(
+            raise StoreError.at(
                 self._store.where(INDEX), f"the index cannot be read ({error})", advice="copy it again, or pack again"
             ) from error
         except DataError:
             raise
         except ValueError as error:
-            raise DataError.at(
+            raise StoreError.at(
                 self._store.where(INDEX), "this is not a whole index", advice="copy it again, or pack again"
             ) from error
         self._index_file = file
 
     def _outdated(self) -> DataError:
-        return DataError.at(
+        return StoreError.at(
             self._store.where(INDEX),
             f"the index does not belong to {MANIFEST}; they are of two packings",
             advice="copy both again, or pack again",
@@ -211,7 +211,7 @@ class Packed(Source):
 
     def _damaged(self, index: int) -> DataError:
         shard = self._manifest.shards[self._shard[index]]
-        return DataError.at(
+        return StoreError.at(
             self._store.where(shard.name),
             f"the shard is damaged at byte {int(self._start[index])}, the image {self._paths[index]}",
             advice="copy it again, or pack again",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.geometry import Size, place
 from ocrnet_pl.data.sources.base import Blocks, Source
 from ocrnet_pl.data.tiles import overlap_pixels, tile_counts, tile_starts
@@ -163,6 +163,8 @@ class Tiled(Source):
         """Return the numbers of the image's tiles that a box meets."""
         try:
             boxes = self.source.image_boxes(image).astype(np.float64)
+        except StoreError:
+            raise
         except DataError:
             return np.array([self._starts[image]])
         meets = []
