@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from typing import NoReturn
@@ -40,7 +41,7 @@ def _one_line(error: BaseException) -> str:
     if not lines:
         return type(error).__name__
     last = lines[-1].strip()
-    return last.removeprefix("ocrnet_pl.data.errors.DataError: ") if "Traceback" in str(error) else " ".join(lines)
+    return re.sub(r"^ocrnet_pl\.data\.errors\.\w+: ", "", last) if "Traceback" in str(error) else " ".join(lines)
 
 
 def build(words: list[str]) -> OCRNetCLI:
@@ -53,7 +54,6 @@ def build(words: list[str]) -> OCRNetCLI:
     throughput, memory = Throughput(), PeakMemory()
     # Noise between Lightning and torch, of no use to anybody here.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    warnings.filterwarnings("ignore", message="The dirpath has changed")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
     # Every process computed these from all images: there is nothing to synchronise.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(val|test)/")
@@ -116,9 +116,9 @@ def run(words: list[str]) -> None:
 def _execute(cli: OCRNetCLI) -> None:
     try:
         cli.execute()
-    except (DataError, LossError, CheckpointError, MisconfigurationException) as error:
+    except (DataError, LossError, CheckpointError, MisconfigurationException, OSError) as error:
         _fail(error)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         # What follows a lost process, such as the attempt to save, fails in the same way.
         line = lost_peer(error)
         if line is None and out_of_memory(error):

@@ -120,6 +120,7 @@ class OCRNetTask(LightningModule):
         self._warmup_steps = warmup_steps
         self._final_lr = final_lr
         self.terms: dict[str, dict[str, Tensor]] = {}
+        self._shown: Tensor | None = None
         self.tile = tile
         self.multiscale = multiscale
         has_boxes, has_pixels = detection is not None, segmentation is not None
@@ -158,7 +159,12 @@ class OCRNetTask(LightningModule):
         """Return the joint loss."""
         total, terms = self.losses(self(batch.images), batch)
         size = len(batch)
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        self.log("train/loss", total.detach(), batch_size=size)
+        # Whatever the bar shows is fetched from the device at every step: it gets a copy that is seldom renewed.
+        every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
+        if self._shown is None or self.trainer.global_step % every == 0:
+            self._shown = total.detach().cpu()
+        self.log("loss", self._shown, prog_bar=True, logger=False, batch_size=size)
         self.log_dict({f"train/loss_{name}": term.detach() for name, term in terms.items()}, batch_size=size)
         return total
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ocrnet_pl.callbacks.run import records
 from ocrnet_pl.wandb_history import kept_rows, last_point, sent_rows
@@ -133,9 +133,8 @@ class WandbTracker(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log a point, unless the run has it."""
         if self._continues is not None:
-            run, folder, self._continues = self.experiment, self._continues, None
-            stored = kept_rows(folder, run.id) if self._offline else sent_rows(f"{run.entity}/{run.project}/{run.id}")
-            self._stored = last_point(stored)
+            folder, self._continues = self._continues, None
+            self._stored = self._last_stored(folder)
         if step is not None and self._stored is not None:
             last, names = self._stored
             known: Set[str] = metrics.keys() if step < last else names if step == last else set()
@@ -143,6 +142,19 @@ class WandbTracker(WandbLogger):
             if metrics.keys() <= {"epoch"}:
                 return
         super().log_metrics(metrics, step)
+
+    def _last_stored(self, folder: Path) -> tuple[int, set[str]] | None:
+        """Return the last point that the run has, and what was logged at it; None if that cannot be known."""
+        run = self.experiment
+        try:
+            if self._offline:
+                return last_point(kept_rows(folder, run.id))
+            if run.disabled:
+                return None
+            return last_point(sent_rows(f"{run.entity}/{run.project}/{run.id}"))
+        except Exception as error:  # Tracking must not stop a run.
+            rank_zero_warn(f"W&B could not tell what the run has; points may come twice: {error}")
+            return None
 
     def finish(self, status: int) -> None:
         """End the run, so that a further one in this process is another run.

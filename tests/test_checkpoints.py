@@ -17,6 +17,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ocrnet_pl import OCRNet
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
+from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.checkpoints import (
     CheckpointError,
     differences,
@@ -25,8 +27,11 @@ from ocrnet_pl.checkpoints import (
     verify_checkpoint,
     versions,
 )
+from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.main import main
 from tests.test_cli import TINY, fails
+from tests.test_guard import BrokenAt
+from tests.test_task import make_data, make_task, make_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -114,11 +119,11 @@ def test_the_newest_whole_one_stands_in(run: Path, tmp_path: Path) -> None:
 
 
 class SmallFiles(Callback):
-    """From the second epoch on no file may grow beyond a size that a checkpoint exceeds, like on a full disk."""
+    """From the third epoch on no file may grow beyond a size that a checkpoint exceeds, like on a full disk."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**13 if trainer.current_epoch else hard, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**13 if trainer.current_epoch > 1 else hard, hard))
 
 
 @pytest.fixture
@@ -131,13 +136,12 @@ def unlimited() -> Iterator[None]:
 @pytest.mark.usefixtures("unlimited")
 def test_a_full_disk_costs_no_checkpoint_and_no_training(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"could not be written \(.*File too large\); training goes on"):
-        main(words(tmp_path, "--trainer.callbacks+=tests.test_checkpoints.SmallFiles"))
+        main(words(tmp_path, "--trainer.callbacks+=tests.test_checkpoints.SmallFiles", "--trainer.max_epochs=3"))
     folder = tmp_path / "tiny" / "version_0" / "checkpoints"
     kept = sorted(folder.iterdir())
     assert [path.name for path in kept][-2:] == ["last.ckpt", "previous.ckpt"]
     assert len(kept) == 3
-    for path in kept:
-        assert read_checkpoint(path)["global_step"] == 2
+    assert [read_checkpoint(path)["global_step"] for path in kept][-2:] == [4, 2]
 
 
 def test_no_room_or_no_right_to_write_ends_the_run_before_it_begins(
@@ -216,12 +220,180 @@ def test_steps_inside_an_epoch_are_saved(tmp_path: Path) -> None:
             path = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
             seen.append(read_checkpoint(path)["global_step"] if path.is_file() else 0)
 
-    from ocrnet_pl.data.sources.synthetic import SyntheticSource
-    from tests.test_task import make_data, make_task, make_trainer
-
     source = SyntheticSource(length=28, seed=5, size=64)
     trainer = make_trainer(
         tmp_path, callbacks=[Watch(), BestCheckpoint(every_n_steps=3)], enable_checkpointing=True, max_epochs=1
     )
     trainer.fit(make_task(source.taxonomy), make_data(source, source))
     assert seen == [0, 0, 0, 3, 3, 3, 6]
+
+
+def fit(folder: Path, *callbacks: Callback, ckpt_path: Path | None = None, **options: Any) -> Trainer:
+    """Train on eight images, two steps an epoch unless ``length`` says otherwise."""
+    source = SyntheticSource(length=options.pop("length", 8), seed=5, size=64)
+    torch.manual_seed(0)
+    loss = options.pop("loss", None)
+    settings: dict[str, Any] = {"enable_checkpointing": True, "num_sanity_val_steps": 0} | options
+    trainer = make_trainer(folder, callbacks=list(callbacks), **settings)
+    data = make_data(source, source)
+    trainer.fit(make_task(source.taxonomy, segmentation_loss=loss), data, ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+def saver(folder: Path, **options: Any) -> BestCheckpoint:
+    callback = BestCheckpoint(**options)
+    callback.dirpath = str(folder)
+    return callback
+
+
+def live(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return content.get("current_model_state", content["state_dict"])
+
+
+@pytest.mark.parametrize("length", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 5}], ids=["epochs", "steps"])
+def test_what_comes_after_the_last_validation_is_saved_too(tmp_path: Path, length: dict[str, int]) -> None:
+    """With the live weights, from which training goes on, beside the average."""
+    seen: dict[str, torch.Tensor] = {}
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            seen.update({name: value.detach().clone() for name, value in pl_module.state_dict().items()})
+
+    trainer = fit(tmp_path, Watch(), EMA(0.9), saver(tmp_path), check_val_every_n_epoch=2, **length)
+    last = read_checkpoint(tmp_path / "last.ckpt")
+    assert last["global_step"] == trainer.global_step
+    assert all(torch.equal(value, seen[name]) for name, value in live(last).items())
+    averaged = trainer.lightning_module.state_dict()
+    assert all(torch.equal(value, averaged[name]) for name, value in last["state_dict"].items())
+    assert not all(torch.equal(value, seen[name]) for name, value in last["state_dict"].items())
+
+
+class Figure(Callback):
+    """Gives the validations' score: 1 / (1 + epoch)."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("figure", 1 / (1 + trainer.current_epoch))
+
+
+def test_a_continued_run_knows_the_best_of_the_one_before(tmp_path: Path) -> None:
+    first = saver(tmp_path / "first", monitor="figure")
+    fit(tmp_path, Figure(), first, max_epochs=2)
+    second = saver(tmp_path / "second", monitor="figure")
+    fit(tmp_path, Figure(), second, max_epochs=4, ckpt_path=tmp_path / "first" / "last.ckpt")
+    assert second.best_model_path == first.best_model_path
+    assert float(second.best_model_score) == 1
+    assert [path.name for path in (tmp_path / "second").glob("*.ckpt") if "last" not in path.name] == ["previous.ckpt"]
+    Path(first.best_model_path).unlink()
+    third = saver(tmp_path / "third", monitor="figure")
+    fit(tmp_path, Figure(), third, max_epochs=4, ckpt_path=tmp_path / "first" / "last.ckpt")
+    assert Path(third.best_model_path).parent == tmp_path / "third"
+    assert float(third.best_model_score) == pytest.approx(1 / 3)
+
+
+def test_while_steps_are_left_out_no_checkpoint_is_replaced(tmp_path: Path) -> None:
+    saved: list[int] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            path = tmp_path / "last.ckpt"
+            saved.append(read_checkpoint(path)["global_step"] if path.is_file() else 0)
+
+    guards = LossGuard(), Watch(), saver(tmp_path, every_n_steps=1)
+    fit(tmp_path, *guards, loss=BrokenAt({2, 3}), length=28, max_epochs=1)
+    assert saved == [0, 1, 2, 2, 2, 5, 6]
+
+
+def test_accumulated_batches_are_not_parted(tmp_path: Path) -> None:
+    saved: list[tuple[int, int]] = []
+
+    class Watch(BestCheckpoint):
+        def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: Any) -> None:
+            progress = trainer.fit_loop.epoch_loop.batch_progress.current
+            saved.append((trainer.global_step, progress.processed))
+
+    class Break(Callback):
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            if batch_idx == 6:
+                raise RuntimeError("broken off")
+
+    watch = Watch(every_n_steps=1)
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit(tmp_path, watch, Break(), accumulate_grad_batches=4, length=40)
+    assert saved == [(1, 4)]
+
+
+class Stop(Callback):
+    """Breaks a run off, in a hook, at a step."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        self.step = step
+        setattr(self, hook, self._look)
+
+    def _look(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("broken off")
+
+
+class Count(Callback):
+    """Counts the images of each validation."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.append(0)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: object
+    ) -> None:
+        self.seen[-1] += len(batch)
+
+
+@pytest.mark.parametrize("every", [0, 2], ids=["after validation", "every second step"])
+@pytest.mark.parametrize(
+    ("hook", "step", "left"),
+    [
+        ("on_validation_batch_end", 2, [8, 8, 8]),
+        ("on_validation_start", 2, [8, 8, 8]),
+        ("on_before_backward", 3, [8, 8]),
+        ("on_train_batch_start", 2, [8, 8]),
+        ("on_validation_batch_end", 6, [8]),
+    ],
+)
+def test_no_validation_is_lost_where_a_run_was_broken_off(
+    tmp_path: Path, hook: str, step: int, left: list[int], every: int
+) -> None:
+    """Two steps and a validation an epoch; the continued run ends with the weights of one that nobody broke off."""
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit(tmp_path, Stop(hook, step), LossGuard(), saver(tmp_path / "one", every_n_steps=every), max_epochs=3)
+    count = Count()
+    fit(tmp_path, count, saver(tmp_path / "two"), max_epochs=3, ckpt_path=tmp_path / "one" / "last.ckpt")
+    assert count.seen == left
+    fit(tmp_path, saver(tmp_path / "whole"), max_epochs=3)
+    want, got = (read_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "two"))
+    assert (want["global_step"], want["epoch"]) == (got["global_step"], got["epoch"])
+    # A norm of a fixed momentum counts its batches and makes no use of the number.
+    weights = {name: value for name, value in want["state_dict"].items() if "num_batches_tracked" not in name}
+    assert all(torch.equal(value, got["state_dict"][name]) for name, value in weights.items())
+
+
+def test_nothing_in_a_checkpoint_is_executed_wherever_it_comes_from(tmp_path: Path) -> None:
+    class Touch:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "executed",)
+
+    torch.save({"a": Touch()}, tmp_path / "bad.ckpt")
+    for path in (tmp_path / "bad.ckpt", (tmp_path / "bad.ckpt").as_uri()):
+        with pytest.raises(Exception, match=r"[Ww]eights.only"):
+            SafeCheckpointIO().load_checkpoint(path, weights_only=False)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    status, message = fails(capsys, *words(tmp_path, "--trainer.default_root_dir", str(tmp_path / "file" / "runs")))
+    assert status == 1
+    assert message.splitlines()[-1].startswith("error: ") and "file" in message.splitlines()[-1]
+    assert "Traceback" not in message

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.geometry import Size
 from ocrnet_pl.data.sources.mixture import Mixture
@@ -195,6 +196,35 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(tmp_path: Path, workers: int, s
     assert continued == whole[step:]
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("before", "step", "after", "done"), [(4, 2, 2, 4), (2, 5, 4, 2), (4, 4, 2, 8), (2, 8, 4, 4)])
+def test_a_run_goes_on_with_batches_of_another_size(
+    tmp_path: Path, before: int, step: int, after: int, done: int
+) -> None:
+    """As where processes come or go: the epoch goes on after as many images, and is validated at its end."""
+
+    def run(folder: str, size: int, *callbacks: pl.Callback, ckpt_path: Path | None = None) -> list[dict[str, Any]]:
+        (tmp_path / folder).mkdir()
+        module = make_module(train=Scenes(length=16), val=Scenes(), batch_size=size, scales=[1.0])
+        pl.Trainer(**QUIET, max_epochs=2, callbacks=list(callbacks)).fit(
+            Planned(tmp_path / folder), module, ckpt_path=ckpt_path
+        )
+        return [json.loads(line) for line in (tmp_path / folder / "rank0.jsonl").read_text().splitlines()]
+
+    def epochs(entries: list[dict[str, Any]], stage: str) -> list[int]:
+        return [entry["epoch"] for entry in entries if entry["stage"] == stage]
+
+    path = tmp_path / "middle.ckpt"
+    run("before", before, Save(path, step, False))
+    whole = run("whole", after)
+    continued = run("continued", after, Continuation(tmp_path, step), ckpt_path=path)
+    train = [entry for entry in whole if entry["stage"] == "train"]
+    assert [entry for entry in continued if entry["stage"] == "train"] == train[done:]
+    # A save at an epoch's last batch is one before its validation, which Lightning leaves out.
+    validated = set(epochs(whole, "val")) - ({0} if done == 16 // after else set())
+    assert set(epochs(continued, "val")) == validated
+
+
 def test_the_loader_alone_goes_on_too() -> None:
     loader = make_module(train=Scenes(length=16), val=None).train_dataloader()
     loader.sampler.set_epoch(2)
@@ -203,12 +233,12 @@ def test_the_loader_alone_goes_on_too() -> None:
         whole.append(batch.image_ids)
         if len(whole) == 3:
             state = loader.state_dict()
-    assert state == {"epoch": 2, "batches": 3}
+    assert state == {"epoch": 2, "batches": 3, "length": 4, "images_per_batch": 4}
     other = make_module(train=Scenes(length=16), val=None, num_workers=1).train_dataloader()
     other.load_state_dict(state)
     other.sampler.set_epoch(2)
     assert [batch.image_ids for batch in other] == whole[3:]
-    assert other.state_dict() == {"epoch": 2, "batches": 4}
+    assert other.state_dict() == state | {"batches": 4}
     assert len(list(other)) == 4  # only once
 
 

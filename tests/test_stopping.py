@@ -51,6 +51,13 @@ def test_one_process_stops_after_its_step(tmp_path: Path) -> None:
     assert last(tmp_path) == 3
 
 
+def test_accumulated_batches_come_to_their_end(tmp_path: Path) -> None:
+    # Told in the first of four batches.
+    assert stopped_at(tmp_path, step=1, accumulate_grad_batches=4) == 2
+    progress = read_checkpoint(next(tmp_path.rglob("last.ckpt")))["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    assert progress["current"]["completed"] == 8
+
+
 def test_one_process_leaves_validation(tmp_path: Path) -> None:
     # 16 steps an epoch.
     assert stopped_at(tmp_path, hook="on_validation_batch_end", step=16) == 16

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.optim import SGD
 
 from ocrnet_pl.data.datamodule import JointDataModule
@@ -109,6 +109,20 @@ def test_the_promised_keys_are_logged(tmp_path) -> None:
     assert promised <= set(figures)
     assert {"val/fused_mask_map", "val/score", "val/map_per_class/star", "val/iou_per_class/sky"} <= set(figures)
     assert all(math.isfinite(figures[key]) for key in promised)
+
+
+def test_the_bar_shows_a_loss_that_is_fetched_at_logged_steps_only(tmp_path) -> None:
+    shown, losses = [], []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+            if trainer.global_step:
+                shown.append(float(trainer.progress_bar_metrics["loss"]))
+                losses.append(float(trainer.callback_metrics["train/loss"]))
+
+    run_fit(tmp_path, SyntheticSource(length=28, seed=5, size=64), callbacks=[Watch()], log_every_n_steps=3)
+    assert len(set(losses)) == 6
+    assert shown == [losses[0]] * 3 + [losses[3]] * 3
 
 
 @pytest.mark.parametrize("alone", ["detection", "segmentation"])

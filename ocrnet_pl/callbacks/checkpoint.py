@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
-from ocrnet_pl.callbacks.guard import LossError
+from ocrnet_pl.callbacks.guard import LossGuard
 
 PREVIOUS = "previous.ckpt"
 """The ``last.ckpt`` before the present one."""
@@ -26,8 +28,9 @@ _HEADROOM = 1.1
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the best checkpoints and the last two in the run's ``checkpoints/``, with metrics in their names.
 
-    ``last.ckpt`` is written after each validation, every ``every_n_steps`` steps, and when the run is interrupted;
-    the one before it stays as ``previous.ckpt``. One that cannot be written costs no other.
+    ``last.ckpt`` is written after each validation, every ``every_n_steps`` steps, at the end, and when the run is
+    interrupted; the one before it stays as ``previous.ckpt``. One that cannot be written costs no other. A run that
+    goes on knows the best of the one before.
 
     Args:
         monitor: The figure to choose by; ``val/score`` is the mean of box mAP and mIoU, fused where there is fusion.
@@ -63,6 +66,7 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
         )
         self.every_n_steps = every_n_steps
+        self._saved_at = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Name the files by the figures that the network's tasks have."""
@@ -79,6 +83,7 @@ class BestCheckpoint(ModelCheckpoint):
             MisconfigurationException: They will not, or their folder cannot be written to.
         """
         super().on_train_start(trainer, pl_module)
+        self._saved_at = trainer.global_step
         if getattr(trainer, "fast_dev_run", False) or not (self.save_top_k or self.save_last):
             return
         # All processes hear of it, or one would wait for the others.
@@ -111,10 +116,16 @@ class BestCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save the last within an epoch, if asked to."""
-        due = self.every_n_steps > 0 and trainer.global_step % self.every_n_steps == 0
-        # Accumulated batches end several times at one step.
-        if due and trainer.global_step != self._last_global_step_saved:
+        """Save the last within an epoch, if asked to.
+
+        Not in the middle of accumulated batches, nor before validation or the next epoch: a run that goes on from
+        there would leave them out.
+        """
+        if not 0 < self.every_n_steps <= trainer.global_step - self._saved_at:
+            return
+        loop: Any = trainer.fit_loop.epoch_loop
+        over = loop._num_ready_batches_reached() or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        if not over and not loop._should_accumulate():
             self._save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -124,10 +135,51 @@ class BestCheckpoint(ModelCheckpoint):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._save_last(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the last, unless training itself went wrong: the checkpoint before it is better."""
-        if self._should_save_on_exception(trainer) and not isinstance(exception, LossError):
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last, unless the run ended with a validation."""
+        if self._saved_at != trainer.global_step:
             self._save_last(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save the last, where all processes come here together and no gradients are left over.
+
+        An error is one process's own; the others wait for it elsewhere.
+        """
+        together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
+        loop: Any = trainer.fit_loop.epoch_loop
+        between = loop.batch_progress.current.completed % trainer.accumulate_grad_batches == 0
+        unsaved = trainer.validating or self._saved_at != trainer.global_step
+        if not (self.save_on_exception and together and unsaved) or self._should_skip(trainer):
+            return
+        if trainer.validating:
+            # Lightning would take the validation for done, or go on in its middle, where its loader begins anew.
+            progress = loop.val_loop.batch_progress
+            progress.reset()
+            progress.increment_ready()
+            progress.increment_started()
+        elif between:
+            # A step that was cut off has not begun.
+            for progress in (loop.batch_progress.total, loop.batch_progress.current):
+                progress.ready = progress.started = progress.processed = progress.completed
+        else:
+            return
+        self._save_last(trainer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best of the run before, whose folder is another, as far as its files are there."""
+        best = {path: score for path, score in state_dict["best_k_models"].items() if Path(path).is_file()}
+        if state_dict["monitor"] != self.monitor or state_dict["best_model_path"] not in best:
+            return
+        worst = (min if self.mode == "max" else max)(best, key=lambda path: float(best[path]))
+        full = len(best) == self.save_top_k
+        own = {
+            "dirpath": self.dirpath,
+            "last_model_path": self.last_model_path,
+            "best_k_models": best,
+            "kth_best_model_path": worst if full else "",
+            "kth_value": best[worst] if full else self.kth_value,
+        }
+        super().load_state_dict(state_dict | own)
 
     @staticmethod
     def _should_skip(trainer: Trainer) -> bool:
@@ -135,13 +187,18 @@ class BestCheckpoint(ModelCheckpoint):
         return trial or trainer.global_step == 0
 
     def _save_last(self, trainer: Trainer) -> None:
-        if not self._should_skip(trainer):
+        # While steps are left out because training goes wrong, the checkpoint before is the better one.
+        fails = any(isinstance(each, LossGuard) and each.fails for each in trainer.callbacks)  # type: ignore[attr-defined]
+        if not self._should_skip(trainer) and not fails:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
-        if self.save_last and trainer.is_global_zero and self.dirpath is not None:
-            _keep(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
-        super()._save_last_checkpoint(trainer, monitor_candidates)
+        if not self.save_last or self.dirpath is None:
+            return
+        self._saved_at = trainer.global_step
+        last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+        with _kept(last, trainer):
+            super()._save_last_checkpoint(trainer, monitor_candidates)
 
     def _update_best_and_save(self, current: Tensor, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         before = {name: copy.copy(getattr(self, name)) for name in _STATE}
@@ -158,20 +215,32 @@ class BestCheckpoint(ModelCheckpoint):
     @staticmethod
     def _failed(trainer: Trainer) -> bool:
         """Return whether the last file could not be written; the same on all processes."""
-        writer = trainer.strategy.checkpoint_io
-        failed = isinstance(writer, SafeCheckpointIO) and writer.failure is not None
-        return bool(trainer.strategy.broadcast(failed))
+        return bool(trainer.strategy.broadcast(_refused(trainer)))
 
 
-def _keep(last: Path) -> None:
-    """Keep a file under another name as well, so that there is always one."""
-    if not last.is_file():
+def _refused(trainer: Trainer) -> bool:
+    """Return whether the last file that this process wrote could not be written."""
+    writer = trainer.strategy.checkpoint_io
+    return isinstance(writer, SafeCheckpointIO) and writer.failure is not None
+
+
+@contextmanager
+def _kept(last: Path, trainer: Trainer) -> Iterator[None]:
+    """Keep a file under another name as well, once its successor is written, so that there are always two."""
+    if not trainer.is_global_zero or not last.is_file():
+        yield
         return
-    unfinished = last.with_name(f".{PREVIOUS}.{os.getpid()}.part")
+    kept = last.with_name(f".{PREVIOUS}.{os.getpid()}.part")
     try:
-        unfinished.unlink(missing_ok=True)
-        os.link(last, unfinished)
+        kept.unlink(missing_ok=True)
+        os.link(last, kept)
     except OSError:
         # A file system without links: the last one will be the only one.
+        yield
         return
-    unfinished.replace(last.with_name(PREVIOUS))
+    try:
+        yield
+        if not _refused(trainer):
+            kept.replace(last.with_name(PREVIOUS))
+    finally:
+        kept.unlink(missing_ok=True)

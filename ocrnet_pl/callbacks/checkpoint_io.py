@@ -13,6 +13,10 @@ from ocrnet_pl.checkpoints import verify_checkpoint
 from ocrnet_pl.files import complete_file
 
 
+def _as_it_is(storage: Any, location: Any) -> Any:
+    return storage
+
+
 class SafeCheckpointIO(TorchCheckpointIO):
     """Writes each file under another name, makes sure that it is on the disk, and only then gives it its name.
 
@@ -48,8 +52,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 f"the checkpoint could not be written ({self.failure}); training goes on, earlier checkpoints are kept"
             )
 
-    def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Verify and load a checkpoint.
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = _as_it_is, weights_only: Any = True
+    ) -> dict[str, Any]:
+        """Verify and load a checkpoint; whatever is asked for, and from wherever it comes, nothing in it is executed.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -57,5 +63,5 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """
         if "://" not in str(path):
             verify_checkpoint(Path(path))
-        content: dict[str, Any] = super().load_checkpoint(path, *arguments, **options)
+        content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only=True)
         return content

@@ -30,8 +30,16 @@ class Continuation(Callback):
         self.steps = steps
         self.tracked = tracked
 
-    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the trainer count the batches of the epoch as the loader does, and copy the records."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        shift = getattr(getattr(trainer, "datamodule", None), "shift", 0)
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(progress, name, getattr(progress, name) + shift)
+        self._copy_rows(trainer)
+
+    @rank_zero_only
+    def _copy_rows(self, trainer: Trainer) -> None:
         """Copy the rows; a tracker that goes on with its run adds those that it lost with the process."""
         for step, figures in rows_before(self.folder / TABLE, self.steps):
             for logger in trainer.loggers:

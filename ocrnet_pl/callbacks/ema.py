@@ -88,9 +88,12 @@ class EMA(WeightAveraging):
         self._latest_update_step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the live weights in the network: the last checkpoint is still to be written."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the network."""
         if self._average_model is not None:
-            super().on_train_end(trainer, pl_module)
+            self._copy_average_to_current(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the live weights back if validation was cut off."""

@@ -60,6 +60,12 @@ class LossGuard(Callback):
         self._paths: list[str] = []
         self._statistics: list[Tensor] = []
         self._kept: list[Tensor] = []
+        self._in_step = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether the last step was left out."""
+        return self._in_a_row > 0
 
     def state_dict(self) -> dict[str, int]:
         """Return the counts."""
@@ -73,13 +79,14 @@ class LossGuard(Callback):
         """Find the running statistics."""
         self._statistics = running_statistics(pl_module)
         self._kept = [statistic.clone() for statistic in self._statistics]
-        self._seen = []
+        self._seen, self._in_step = [], False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Keep what the forward pass will change."""
         self._paths = batch.paths
-        if not self._seen and self._statistics:
+        if not self._in_step and self._statistics:
             torch._foreach_copy_(self._kept, self._statistics)
+        self._in_step = True
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Ask, on the device, whether all processes' losses are finite."""
@@ -93,7 +100,7 @@ class LossGuard(Callback):
         Raises:
             LossError: It is one too many in a row.
         """
-        seen, self._seen = self._seen, []
+        seen, self._seen, self._in_step = self._seen, [], False
         if not any([batch.flag.read() for batch in seen]):
             self._in_a_row = 0
             return
@@ -107,6 +114,11 @@ class LossGuard(Callback):
             _log.warning("step %d left out: %s", trainer.global_step, finding)
         if self._in_a_row >= self.patience:
             raise LossError(self._diagnosis(finding, trainer, pl_module))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take back what the forward passes of a step that was cut off have changed."""
+        if self._in_step and self._statistics:
+            torch._foreach_copy_(self._statistics, self._kept)
 
     @staticmethod
     def _finding(seen: list[_Seen], trainer: Trainer) -> str | None:

@@ -18,8 +18,9 @@ class GracefulStop(Callback):
 
     Lightning's own handler lets the processes talk to each other wherever the signal finds them, which may be in the
     middle of another exchange. Here the signal is only noted; before each step all processes learn whether one of them
-    noted it, and stop together after that step: the checkpoint is written, and the command line exits with status
-    143. On one process validation is left as well; of several, it comes to its end first.
+    noted it, and stop together after that step (with accumulated batches, after the last of them): the checkpoint is
+    written, and the command line exits with status 143. On one process validation is left as well; of several, it comes
+    to its end first.
     """
 
     def __init__(self) -> None:
@@ -35,8 +36,9 @@ class GracefulStop(Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._told = True
-        if self._trainer is not None and self._trainer.world_size == 1:
-            self._stop(self._trainer)
+        trainer = self._trainer
+        if trainer is not None and trainer.world_size == 1 and trainer.validating:
+            self._stop(trainer)
 
     @staticmethod
     def _stop(trainer: Trainer) -> None:
@@ -46,13 +48,15 @@ class GracefulStop(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ask all processes."""
         if trainer.world_size > 1:
-            self._flag = Flag.of_any_process(torch.tensor(self._told, device=pl_module.device))
+            # Filled on the device: a value that comes from the host would have it waited for.
+            self._flag = Flag.of_any_process(torch.full((), float(self._told), device=pl_module.device))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop after this step if one was told to."""
-        if self._flag is not None and self._flag.read():
+        told = self._told if self._flag is None else self._flag.read()
+        if told and not trainer.fit_loop._should_accumulate():
             self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

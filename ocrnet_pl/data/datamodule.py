@@ -142,6 +142,7 @@ class JointDataModule(LightningDataModule):
         self.evaluate_at: Frame = evaluate_at
         self.skipped: list[tuple[str, str]] = []
         self._resume: dict[str, int] | None = None
+        self._train_loader: TrainingLoader | None = None
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -190,6 +191,7 @@ class JointDataModule(LightningDataModule):
         loader = TrainingLoader(
             dataset,
             completed,
+            replicas,
             skipped=self.skipped,
             sampler=sampler,
             batch_size=self.batch_size,
@@ -198,13 +200,25 @@ class JointDataModule(LightningDataModule):
         if self._resume is not None:
             loader.load_state_dict(self._resume)
             self._resume = None
+        self._train_loader = loader
         return loader
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process without the loader, which has processes of its own."""
+        return self.__dict__ | {"_train_loader": None}
+
+    @property
+    def shift(self) -> int:
+        """How many batches more of the epoch are done than the run before counted, whose batches had another size."""
+        return 0 if self._train_loader is None else self._train_loader.shift
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the training epoch is, for a checkpoint in the middle of one."""
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return {}
-        return {"epoch": self.trainer.current_epoch, "batches": self._completed()}
+        if self._train_loader is None:
+            return {}
+        return self._train_loader.state_dict() | {"epoch": self.trainer.current_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there: of the same epoch the batches that follow.
@@ -213,7 +227,7 @@ class JointDataModule(LightningDataModule):
         loader is set up.
         """
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._resume = dict(state_dict)
+            self._resume = dict(state_dict) or None
 
     def _completed(self) -> int:
         """Return how many batches of the epoch were trained on, as Lightning counts them when it goes on."""

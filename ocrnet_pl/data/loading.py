@@ -223,11 +223,23 @@ class TrainingLoader(BatchLoader):
     Args:
         dataset: To load from.
         completed: Gives the number of batches of the epoch that were trained on; by default all that were handed out.
+        replicas: Processes that train together, each with a loader of its own.
         kwargs: As of :class:`BatchLoader`; the sampler is a ``MultiScaleSampler``.
+
+    Attributes:
+        shift: How many batches more are done, in those of this loader, than in those of the state that was loaded.
     """
 
-    def __init__(self, dataset: PreparedDataset, completed: Callable[[], int] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        completed: Callable[[], int] | None = None,
+        replicas: int = 1,
+        **kwargs: Any,
+    ) -> None:
         self.completed = completed
+        self.replicas = replicas
+        self.shift = 0
         self._handed_out = 0
         self._resume: dict[str, int] | None = None
         super().__init__(dataset, **kwargs)
@@ -246,9 +258,28 @@ class TrainingLoader(BatchLoader):
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and how many of its batches are done; the same on all processes."""
-        batches = self._handed_out if self.completed is None else self.completed()
-        return {"epoch": int(getattr(self.sampler, "epoch", 0)), "batches": batches}
+        return {
+            "epoch": int(getattr(self.sampler, "epoch", 0)),
+            "batches": self._handed_out if self.completed is None else self.completed(),
+            "length": len(self),
+            "images_per_batch": self._images_per_batch,
+        }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out, when that epoch is asked for next, the batches that are done."""
-        self._resume = dict(state)
+        """Leave out, when that epoch is asked for next, the batches that are done.
+
+        Where batches have another size now, or other processes share them, it goes on after as many images.
+        """
+        batches = state["batches"]
+        before = state.get("images_per_batch", self._images_per_batch)
+        if before != self._images_per_batch:
+            images = batches * before
+            over = batches >= state["length"]
+            batches = len(self) if over else min(images // self._images_per_batch, len(self) - 1)
+        self.shift = batches - state["batches"]
+        self._resume = {"epoch": state["epoch"], "batches": batches}
+
+    @property
+    def _images_per_batch(self) -> int:
+        """The images that all processes together take at a step."""
+        return (self.batch_size or 1) * self.replicas
