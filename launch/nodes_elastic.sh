@@ -25,6 +25,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # torch 2.15 tells a node that joins later nothing of the store that the others share (its rendezvous keeps what it
 # published in the first round), and all fail after a minute; with a store of each round's own it works.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# Seconds that processes have to save after SIGTERM before torchrun kills them, by default 30; an older torch ignores it.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}"
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "$NODES" --rdzv-backend c10d --rdzv-endpoint "$HEAD:${PORT:-29400}" --rdzv-id "$RUN" \
     ${LOCAL_ADDR:+--local-addr "$LOCAL_ADDR"} ${IS_HEAD:+--rdzv-conf "is_host=$IS_HEAD"} \

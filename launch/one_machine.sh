@@ -14,6 +14,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # torch 2.15 keeps what the processes told each other in a store that outlives them, where those that start again find it
 # and call each other at ports where nobody listens any more; with a store of each start's own it works.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# Seconds that processes have to save after SIGTERM before torchrun kills them, by default 30; an older torch ignores it.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}"
 exec "${PYTHON:-python}" -m torch.distributed.run --standalone \
     --nproc-per-node "${PROCESSES:-gpu}" --max-restarts "${RESTARTS:-3}" \
     --no-python launch/attempt.sh "$@"

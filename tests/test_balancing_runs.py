@@ -78,6 +78,21 @@ def test_the_log_is_written_at_its_steps_only(tmp_path: Path) -> None:
     assert set(trainer.callback_metrics) >= SHARES
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_accumulated_batches_are_logged_once_a_step(tmp_path: Path, every: int) -> None:
+    steps = []
+
+    class Rows(CSVLogger):
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+            if "train/grad_cosine" in metrics:
+                steps.append(step)
+            super().log_metrics(metrics, step)
+
+    logger = Rows(tmp_path, name="run", version=0)
+    fit(tmp_path, seeded(), [GradientLog(every)], accumulate_grad_batches=2, max_epochs=2, logger=logger)
+    assert steps == [0, 1, 2, 3][every - 1 :: every]
+
+
 def test_the_log_can_be_switched_off_and_a_single_task_has_none(tmp_path: Path) -> None:
     off = fit(tmp_path, seeded(), [GradientLog(0)])
     assert not SHARES & set(off.callback_metrics)

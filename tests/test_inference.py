@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torchvision
 
+from ocrnet_pl.inference import fusion
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap, box_pixels, strongest, tight_bounds
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
+from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.structures import DetectionOutput, Taxonomy
 from tests.builders import TAXONOMY, make_batch, tiny_network
 
@@ -16,6 +20,14 @@ NUCLEI = Taxonomy.build(things=["nucleus"], stuff=["background"])
 def candidates(boxes: torch.Tensor, scores: torch.Tensor) -> DetectionOutput:
     count = boxes.shape[1]
     return DetectionOutput(boxes, scores[..., 0], scores, scores, torch.zeros(count, 2), torch.ones(count), ())
+
+
+def random_boxes(count: int, size: tuple[int, int]) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    height, width = size
+    low = torch.rand(count, 2, generator=generator) * torch.tensor([width * 0.7, height * 0.7])
+    high = low + 3 + torch.rand(count, 2, generator=generator) * 15
+    return torch.cat((low, high.minimum(torch.tensor([float(width), float(height)]))), 1)
 
 
 def test_suppression_equals_torchvisions_per_image_and_class() -> None:
@@ -75,7 +87,7 @@ def test_boxes_and_pixels_return_to_the_same_place(original: tuple[int, int]) ->
 
 def test_pixels_of_boxes_by_a_naive_loop() -> None:
     boxes = torch.tensor([[0.0, 0.0, 3.0, 2.0], [1.4, 0.6, 4.6, 3.5], [2.0, 2.0, 2.0, 2.0], [3.2, 1.0, 6.0, 4.0]])
-    got = box_pixels(boxes, (4, 6))
+    (got,) = box_pixels(boxes, (4, 6))
     want = {
         (n, y * 6 + x)
         for n, (x1, y1, x2, y2) in enumerate(boxes.tolist())
@@ -102,7 +114,7 @@ def test_owners_and_bounds_by_a_naive_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     low = torch.rand(12, 2, generator=generator) * 20
     boxes = torch.cat((low, low + 3 + torch.rand(12, 2, generator=generator) * 12), 1).clamp(max=30)
-    pixels = box_pixels(boxes, (30, 30))
+    (pixels,) = box_pixels(boxes, (30, 30))
     box = pixels.row_box[pixels.row]
     evidence = torch.rand(len(box), generator=generator)
     claims = (torch.rand(len(box), generator=generator) > 0.3).nonzero()[:, 0]
@@ -118,11 +130,47 @@ def test_owners_and_bounds_by_a_naive_loop() -> None:
     assert torch.equal(owner, want)
     assert len(won) == len(set(pixels.pixel[won].tolist()))
     owner = owner.view(30, 30)
-    bounds = tight_bounds(pixels, won, boxes, 30)
+    bounds = tight_bounds(pixels.pixel[won], pixels.row[won], pixels.row_box, boxes, 30)
     for n in range(12):
         ys, xs = (owner == n + 1).nonzero(as_tuple=True)
         expected = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] if len(xs) else boxes[n].tolist()
         assert bounds[n].tolist() == [float(v) for v in expected]
+
+
+@pytest.mark.parametrize("block", [1, 7, 100, 400])
+def test_blocks_of_pixels_are_the_whole_list_in_parts(block: int) -> None:
+    boxes = random_boxes(12, (30, 40))
+    boxes[4] = 5.0
+    (whole,) = box_pixels(boxes, (30, 40))
+    parts = list(box_pixels(boxes, (30, 40), block))
+    assert len(parts) > 1
+    for part in parts:
+        assert len(part.pixel) < block + 40
+        assert all(torch.equal(own, want) for own, want in zip(part[3:], whole[3:], strict=True))
+    for place in range(3):
+        assert torch.equal(torch.cat([part[place] for part in parts]), whole[place])
+
+
+@pytest.mark.parametrize("block", [1, 50, 1000])
+@pytest.mark.parametrize("settings", [FusionSettings(), FusionSettings(claim=1.0, raw_pixels=("star", "sky"))])
+def test_fusion_block_by_block_is_that_of_one_pass(
+    block: int, settings: FusionSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    semantic = SemanticMap.of((torch.randn(5, 30, 40, generator=generator) * 2).softmax(0))
+    # Boxes that stand twice claim their pixels with the same evidence.
+    boxes = random_boxes(12, (30, 40)).repeat(2, 1)
+    scores = torch.rand(12, generator=generator).repeat(2)
+    detections = Detections(boxes, scores, (torch.arange(12) % 3).repeat(2))
+    post = FusionPostProcess()
+    post.settings = settings
+    want = post.correct(detections, semantic, TAXONOMY)
+    monkeypatch.setattr(fusion, "box_pixels", partial(box_pixels, block=block))
+    got = post.correct(detections, semantic, TAXONOMY)
+    assert got.prediction.instances.unique().numel() > 5
+    for name in ("boxes", "scores", "labels", "semantic", "instances"):
+        assert torch.equal(getattr(got.prediction, name), getattr(want.prediction, name)), name
+    assert torch.equal(got.confidence, want.confidence) and torch.equal(got.box_areas, want.box_areas)
 
 
 def two_touching_discs() -> tuple[Detections, torch.Tensor]:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from ocrnet_pl.inference.multiscale import MultiScale
+from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.main import main
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.report.compare import Twins, measure
@@ -284,6 +286,17 @@ def test_times_and_parameters_of_known_networks() -> None:
     output = twins(image)
     assert torch.equal(output.semantic, pixels(image).semantic)
     assert torch.equal(output.detection.boxes, boxes(image).detection.boxes)
+
+
+@pytest.mark.parametrize("way", [MultiScale(flip=False), Tiling()], ids=lambda way: type(way).__name__)
+def test_the_twins_predict_in_several_passes_and_tiles(way: MultiScale | Tiling) -> None:
+    boxes, pixels = tiny_network(segmentation=False).eval(), tiny_network(detection=False).eval()
+    image = torch.randint(0, 256, (3, 90, 130), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    twins = way(Twins(boxes, pixels), image)  # type: ignore[arg-type]
+    (prediction,) = twins.raw
+    assert torch.equal(prediction.boxes, way(boxes, image).raw[0].boxes)
+    assert torch.equal(prediction.semantic, way(pixels, image).raw[0].semantic)
+    assert twins.fused is not None
 
 
 def test_the_overview_names_the_report() -> None:

@@ -19,7 +19,7 @@ SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 def echo(tmp_path: Path) -> dict[str, str]:
     """An environment in which Python only tells its words."""
     program = tmp_path / "python"
-    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.write_text('#!/bin/sh\necho "$@"\nprintf "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT" >&2\n')
     program.chmod(0o755)
     hidden = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM") and name not in hidden}
@@ -68,7 +68,10 @@ def test_torchrun_takes_the_options(echo: dict[str, str]) -> None:
 
     settings = {"NODES": "1:2", "NODE": "0", "HEAD": "head", "LOCAL_ADDR": "10.0.0.1", "IS_HEAD": "1"}
     for script in ("one_machine.sh", "nodes_static.sh", "nodes_elastic.sh"):
-        words = start(script, echo | settings, "--config", "c.yaml").stdout.split()
+        done = start(script, echo | settings, "--config", "c.yaml")
+        words = done.stdout.split()
+        # Time to save, within the 120 seconds that SLURM and Kubernetes give.
+        assert done.stderr == "110"
         assert words[:2] == ["-m", "torch.distributed.run"]
         parsed = get_args_parser().parse_args(words[2:])
         assert parsed.no_python and parsed.training_script == "launch/attempt.sh"
@@ -84,10 +87,24 @@ def test_what_is_missing_is_named(echo: dict[str, str]) -> None:
 
 
 def test_a_job_of_slurm_saves_and_queues_itself_again(tmp_path: Path, echo: dict[str, str]) -> None:
-    """With stand-ins for srun and scontrol: the signal reaches the processes, and their end is waited for."""
-    srun = '#!/bin/bash\ntrap \'sleep 0.3; echo saved; exit 143\' TERM\necho "$RUN" "$@"\n'
+    """With stand-ins for SLURM's programs: the signal reaches the processes, and their end is waited for."""
+    # As SLURM does it: an srun that gets the signal itself kills its processes.
+    srun = """#!/bin/bash
+        echo "$RUN" ${SRUN_CPUS_PER_TASK:+cpus=$SRUN_CPUS_PER_TASK} "$@"
+        [ -n "$WAITS" ] || exit 0
+        trap 'kill -KILL $task; exit 137' TERM
+        process $PPID &
+        task=$!
+        wait $task"""
+    process = f"""#!/bin/bash
+        trap 'sleep 0.3; echo saved; exit 143' TERM
+        echo $$ > {tmp_path}/70_2.0
+        kill -USR1 $1
+        for i in {{1..100}}; do sleep 0.1; done"""
     for name, text in (
-        ("srun", srun + 'if [ -n "$WAITS" ]; then kill -USR1 $PPID; for i in {1..100}; do sleep 0.1; done; fi\n'),
+        ("srun", srun),
+        ("process", process),
+        ("scancel", f'#!/bin/bash\n[ "$1" = --signal=TERM ] && kill -TERM "$(cat {tmp_path}/$2)"\n'),
         ("scontrol", '#!/bin/bash\necho scontrol "$@"\n'),
     ):
         (tmp_path / name).write_text(text)
@@ -96,10 +113,10 @@ def test_a_job_of_slurm_saves_and_queues_itself_again(tmp_path: Path, echo: dict
     done = start("slurm.sbatch", echo | here, "--config", "c.yaml")
     assert done.returncode == 0 and "scontrol" not in done.stdout
     assert done.stdout.split() == ["mine", "--kill-on-bad-exit=1", "launch/attempt.sh", "--config", "c.yaml"]
-    array = {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "2", "WAITS": "1"}
+    array = {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "2", "WAITS": "1", "SLURM_CPUS_PER_TASK": "8"}
     done = start("slurm.sbatch", echo | here | array, "--config", "c.yaml")
     lines = done.stdout.splitlines()
-    assert lines[0].split()[0] == "mine-2" and lines[0].endswith("--config c.yaml --seed_everything 2")
+    assert lines[0].split()[:2] == ["mine-2", "cpus=8"] and lines[0].endswith("--config c.yaml --seed_everything 2")
     assert lines[1:] == ["saved", "scontrol requeue 70_2"] and done.returncode == 143
     options = re.findall(r"^#SBATCH --(\S+)", (LAUNCH / "slurm.sbatch").read_text(), re.MULTILINE)
     assert {"requeue", "open-mode=append", "signal=B:USR1@120"} <= set(options)
@@ -118,4 +135,7 @@ def test_the_manifest_is_a_job_of_the_operator() -> None:
         assert not word.startswith("configs/") or (ROOT / word).is_file()
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     assert mounts == {volume["name"] for volume in worker["template"]["spec"]["volumes"]}
-    assert {entry["name"] for entry in container["env"]} >= {"RUN", "RUNS"}
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert set(environment) >= {"RUN", "RUNS"}
+    grace = worker["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert 100 < int(environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < grace

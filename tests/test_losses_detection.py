@@ -7,14 +7,21 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ocrnet_pl.losses.assignment import TaskAlignedAssigner
 from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.boxes import CIoULoss, L1BoxLoss
-from ocrnet_pl.losses.detection import QualityDetectionLoss, TutorialDetectionLoss, distribution_focal_loss
+from ocrnet_pl.losses.detection import (
+    QualityDetectionLoss,
+    TutorialDetectionLoss,
+    distribution_focal_loss,
+    keep_in_graph,
+)
 from ocrnet_pl.losses.one_to_one import OneToOneDetectionLoss
 from ocrnet_pl.losses.scores import BCEScore, FocalScore, MSEScore, QualityFocalScore, VarifocalScore
 from ocrnet_pl.losses.segmentation import SegmentationLoss
+from ocrnet_pl.losses.weighting import Uncertainty
 from ocrnet_pl.structures import Batch, DetectionOutput, Output
 from tests.builders import make_batch, tiny_network
 
@@ -92,6 +99,32 @@ def test_the_distribution_term_by_a_loop() -> None:
     assert assignment.positive.sum() > 10
     assert terms["dfl"].item() == pytest.approx(0.7 * total / max(weight, 1.0), rel=1e-4)
     assert "dfl" not in loss(Output(detection._replace(distribution=None), None), batch)
+
+
+def test_outputs_whose_sums_overflow_keep_the_graph_with_a_zero() -> None:
+    detection = detected(batch_of_two())
+    halves = [torch.full(t.shape, 300.0).half().requires_grad_() for t in detection[:3]]
+    assert all(half.sum().isinf() for half in halves)
+    zero = keep_in_graph(detection._replace(boxes=halves[0], confidence=halves[1], classes=halves[2]))
+    zero.backward()
+    assert zero == 0
+    assert all(not grad(half).any() for half in halves)
+
+
+class NoCopies(TorchFunctionMode):
+    """Refuses tensors made of Python's numbers: on a GPU each is a copy that the step waits for."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert func not in (torch.tensor, torch.as_tensor, Tensor.new_tensor)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("loss", [QualityDetectionLoss(), TutorialDetectionLoss(), SegmentationLoss()])
+def test_a_step_copies_no_numbers_to_the_device(loss: Loss) -> None:
+    batch, network, balancing = batch_of_two(), tiny_network(), Uncertainty()
+    with NoCopies():
+        total = sum(loss(network(batch.images), batch).values())
+        balancing(total, 0.0).backward()
 
 
 def test_the_default_scores_are_quality_focal_with_a_square() -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ocrnet_pl.losses.boundary import Boundary, bounded_distance
 from ocrnet_pl.losses.pixels import UNLABELLED, CrossEntropy, Focal, OHEMCrossEntropy, PixelLoss, of_target
-from ocrnet_pl.losses.regions import Dice, Lovasz, Tversky
+from ocrnet_pl.losses.regions import Dice, Lovasz, Tversky, _regions
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.structures import Output
 from tests.builders import TAXONOMY, make_batch
@@ -153,6 +153,15 @@ def test_boundary_by_the_papers_code() -> None:
     assert got.item() == pytest.approx(total / (target != 255).sum().item(), rel=1e-5)
 
 
+def test_sums_over_regions_count_every_pixel() -> None:
+    # More ones than a float32 can count one by one.
+    log_probability = torch.zeros(1).expand(1, 2, 4096, 4100)
+    target = torch.zeros(1, dtype=torch.int64).expand(1, 4096, 4100)
+    pixels = 4096 * 4100
+    hit, true, predicted = (found.tolist() for found in _regions(log_probability, target))
+    assert pixels > 2**24 and hit == true == [pixels, 0] and predicted == [pixels, pixels]
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=kind)
 def test_gradients(loss: PixelLoss) -> None:
     logits, target = example(height=5, width=4)
@@ -209,6 +218,19 @@ def test_traces_whole(loss: PixelLoss) -> None:
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(logits.log_softmax(1), target), loss(logits.log_softmax(1), target))
     torch.compiler.reset()
+
+
+def test_an_output_whose_sum_overflows_in_half_precision_gives_finite_terms() -> None:
+    batch = make_batch([[[4, 4, 30, 28]]], [[0]])
+    logits = torch.full((1, 5, 32, 32), 100.0).half().requires_grad_()
+    extra = torch.full((1, 5, 16, 16), 100.0).half().requires_grad_()
+    assert logits.sum().isinf() and extra.sum().isinf()
+    terms = SegmentationLoss()(Output(None, logits, 2, (extra,)), batch)
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+    assert set(terms) == {"ce", "dice", "aux"} and total.isfinite()
+    for leaf in (logits, extra):
+        assert leaf.grad is not None and leaf.grad.isfinite().all() and leaf.grad.any()
 
 
 def test_terms_are_weighted_and_auxiliary_maps_are_added_up() -> None:

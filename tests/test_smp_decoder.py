@@ -17,7 +17,8 @@ from ocrnet_pl.models.base import Features, Shapes
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import FeaturePyramidNeck
-from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.models.ocrnet import OCRNet, maps_with_own_weights
+from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.models.smp_decoder import SmpDecoder
 from ocrnet_pl.structures import Taxonomy
 from tests.builders import TAXONOMY, TinyEncoder, make_batch
@@ -194,6 +195,36 @@ def test_segmentation_alone_leaves_no_weight_without_gradient(name: str) -> None
     assert all(p.grad is not None for p in network.parameters())
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_maps_with_weights_of_their_own_keep_them_in_the_graph(joint: bool) -> None:
+    """HRNet's maps stand side by side: no coarser one leads to the weights of a finer one that nothing reads."""
+
+    def neck(channels: list[int], strides: list[int]) -> FeaturePyramidNeck:
+        return FeaturePyramidNeck(channels, strides, width=8, finest=8)
+
+    decoder = (lambda s, t: SubPixelDecoder(s, t, width=8)) if joint else smp_models.SmpPSPNet
+    network = OCRNet(
+        TAXONOMY,
+        TimmEncoder("hrnet_w18_small"),
+        neck,
+        AnchorFreeDecoder if joint else None,
+        decoder,
+        FusionPostProcess(),
+    )
+    batch = make_batch([[[4, 4, 20, 24]], [[30, 10, 60, 50]]], [[0], [2]])
+    output = network(batch.images)
+    sum((QualityDetectionLoss()(output, batch) | SegmentationLoss()(output, batch)).values()).backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+def test_only_maps_side_by_side_are_tied() -> None:
+    tied = {}
+    for name in ("resnet18", "hrnet_w18_small"):
+        encoder = TimmEncoder(name)
+        tied[name] = [encoder.strides[i] for i in maps_with_own_weights(encoder(torch.zeros(2, 3, 64, 64)))]
+    assert tied == {"resnet18": [], "hrnet_w18_small": [16, 8, 4]}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles(name: str) -> None:
     shapes = Shapes([], [], [8, 12, 16, 24], [4, 8, 16, 32])
@@ -231,6 +262,7 @@ def test_the_same_after_channels_last(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision(name: str) -> None:
+    torch.manual_seed(0)
     shapes = Shapes([], [], [8, 12, 16, 24], [4, 8, 16, 32])
     decoder = smp_decoder(name)(shapes, TAXONOMY).eval()
     features = Features([], encoder_maps(shapes, (128, 160)))

@@ -42,7 +42,7 @@ class GradientLog(Callback):
         if every_n_steps < 0:
             raise ValueError(f"gradients.every_n_steps: expected 0 or more, got {every_n_steps}")
         self.every_n_steps = every_n_steps
-        self._due = False
+        self._due: int | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Have the step measured if it is its turn."""
@@ -50,18 +50,20 @@ class GradientLog(Callback):
         assert isinstance(network, nn.Module) and isinstance(balancing, Balancing)
         joint = network.detection is not None and network.segmentation is not None
         step = trainer.global_step + 1
-        self._due = joint and self.every_n_steps > 0 and step % self.every_n_steps == 0
+        due = joint and self.every_n_steps > 0 and step % self.every_n_steps == 0
+        self._due = step if due else None
         split = network.split
         assert isinstance(split, TaskSplit)
-        split.measuring = self._due or balancing.measures_gradients
+        split.measuring = due or balancing.measures_gradients
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         """Log the step once its last batch is in."""
-        if not self._due or trainer.global_step % self.every_n_steps:
+        # Of accumulated batches only the last makes the step.
+        if trainer.global_step != self._due:
             return
-        self._due = False
+        self._due = None
         products = pl_module.network.split.products  # type: ignore[union-attr]
         if products is None:
             return

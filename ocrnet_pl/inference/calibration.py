@@ -226,19 +226,27 @@ class Calibrator:
                 own = self._at(rows, fused, ("map", "miou"))
                 for key, value in plain[group].items():
                     kind, _, name = key.partition("_per_class/")
-                    if name and value - own[key] > _EXACT:
-                        losses[kind][name] = max(losses[kind].get(name, 0.0), value - own[key])
-            if not any(losses.values()):
-                return settings
+                    lost = _loss(value, own[key])
+                    if name and lost > _EXACT:
+                        losses[kind][name] = max(losses[kind].get(name, 0.0), lost)
             # Boxes do not depend on other classes' boxes. Pixels do: a class that takes too many lowers those that it
             # takes from, so that the worst things are left alone first, and the rest is looked at again.
             things = {category.name for category in self.taxonomy.semantic_categories if category.is_thing}
-            order = sorted(losses["iou"], key=lambda name: (name not in things, -losses["iou"][name]))
+            worst = sorted(losses["iou"], key=lambda name: (name not in things, -losses["iou"][name]))
+            order = [name for name in worst if name not in settings.raw_pixels]
+            pixels = order[: max(1, len(order) // 4)]
+            if worst and not order:
+                # A class that is left alone loses where others take pixels that did not count: those of a class that
+                # the image was not labelled for. No pixel moves once all classes that have boxes are left alone.
+                pixels = [c.name for c in self.taxonomy.semantic_categories if c.detection is not None]
+            before = settings
             settings = replace(
                 settings,
                 raw_boxes=_joined(settings.raw_boxes, losses["map"]),
-                raw_pixels=_joined(settings.raw_pixels, order[: max(1, len(order) // 4)]),
+                raw_pixels=_joined(settings.raw_pixels, pixels),
             )
+            if settings == before:
+                return settings
 
     def _correct(self, settings: FusionSettings) -> list[Corrected]:
         fusion = _with(settings)
@@ -259,6 +267,13 @@ class Calibrator:
 
     def _of_groups(self, predictions: Sequence[Prediction], kinds: Iterable[str]) -> dict[str, Figures]:
         return {group: self._measure(group, predictions, kinds) for group in self._groups}
+
+
+def _loss(raw: float, fused: float) -> float:
+    """Return by how much a class is worse fused; infinite for one that was nowhere before, which lowers the mean."""
+    if math.isnan(raw):
+        return 0.0 if math.isnan(fused) else math.inf
+    return raw - fused
 
 
 def _with(settings: FusionSettings) -> FusionPostProcess:

@@ -32,6 +32,22 @@ class Corrected(NamedTuple):
     box_areas: Tensor
 
 
+class _Claims(NamedTuple):
+    """Boxes' claims to pixels, in the order of :class:`~ocrnet_pl.inference.pixels.BoxPixels`.
+
+    Attributes:
+        pixel: int64 [K], ``y * width + x``.
+        row: int64 [K], the row of the box, as a place in ``row_box``.
+        probability: float [K], of the box's class at the pixel.
+        evidence: float [K]; the most gets the pixel.
+    """
+
+    pixel: Tensor
+    row: Tensor
+    probability: Tensor
+    evidence: Tensor
+
+
 class FusionPostProcess(PostProcess):
     """Decodes boxes and pixels and merges them.
 
@@ -144,26 +160,20 @@ class FusionPostProcess(PostProcess):
         height, width = semantic.size
         of_class = labels.new_tensor(taxonomy.detection_to_semantic)[labels]
         joined = of_class >= 0
+        best: _Claims | None = None
         # Boxes of classes that have no pixels get none.
-        pixels = box_pixels(boxes * joined[:, None], semantic.size)
-        # A Gaussian in both directions: how much the box's score counts at each of its pixels.
-        narrow = -1 / (2 * settings.spread**2)
-        in_row = torch.exp(pixels.row_offset.square() * narrow) * scores[pixels.row_box]
-        in_column = torch.exp(pixels.column_offset.square() * narrow)
-        weight = look_up(in_row, pixels.row) * look_up(in_column, pixels.column)
-        layer = of_class[pixels.row_box] * (height * width)
-        own = look_up(semantic.probability.flatten(), look_up(layer, pixels.row) + pixels.pixel).to(scores.dtype)
-        raised = own * (1 + settings.claim * weight)
-        claims = (raised >= look_up(semantic.top.flatten(), pixels.pixel)).nonzero()[:, 0]
-        if settings.raw_pixels:
-            claims = claims[self._may_change(pixels, claims, of_class, semantic, taxonomy)]
-        pixel, evidence = look_up(pixels.pixel, claims), look_up(own, claims) * look_up(weight, claims)
-        won = look_up(claims, strongest(pixel, evidence, semantic.size))
-        pixel, owner = look_up(pixels.pixel, won), look_up(pixels.row_box, look_up(pixels.row, won))
+        for pixels in box_pixels(boxes * joined[:, None], semantic.size):
+            claims = self._claims(pixels, scores, of_class, semantic, taxonomy)
+            if best is not None:
+                claims = _Claims(*map(torch.cat, zip(best, claims, strict=True)))
+            won = strongest(claims.pixel, claims.evidence, semantic.size)
+            best = _Claims(*(look_up(part, won) for part in claims))
+        assert best is not None
+        pixel, owner = best.pixel, look_up(pixels.row_box, best.row)
 
         # Agreement: of the pixels that an ellipse in the box would cover, how many does it own, and how surely.
         area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1).prod(-1)
-        owned = torch.zeros_like(scores).scatter_add(0, owner, look_up(own, won))
+        owned = torch.zeros_like(scores).scatter_add(0, owner, best.probability)
         agreement = (owned / (area * torch.pi / 4)).clamp(1e-3, 1.0)
         if settings.raw_boxes:
             names = [category.name for category in taxonomy.detection_categories]
@@ -171,7 +181,7 @@ class FusionPostProcess(PostProcess):
         fused_scores = scores * torch.where(joined, agreement.pow(settings.rescore), 1.0)
         # Only boxes that own what they enclose may move: a half-hidden object's box reaches past its pixels.
         trust = settings.refine * (joined & (agreement > 0.6)).to(boxes.dtype)[:, None]
-        refined = boxes + trust * (tight_bounds(pixels, won, boxes, width) - boxes)
+        refined = boxes + trust * (tight_bounds(pixel, best.row, pixels.row_box, boxes, width) - boxes)
 
         order = fused_scores.argsort(descending=True, stable=True)
         rank = torch.empty_like(order)
@@ -189,6 +199,25 @@ class FusionPostProcess(PostProcess):
             instances.view(height, width),
         )
         return Corrected(prediction, scores[order], area[order])
+
+    def _claims(
+        self, pixels: BoxPixels, scores: Tensor, of_class: Tensor, semantic: SemanticMap, taxonomy: Taxonomy
+    ) -> _Claims:
+        """Return the boxes' claims to those of their pixels that are of their class, or lost to another narrowly."""
+        settings = self.settings
+        # A Gaussian in both directions: how much the box's score counts at each of its pixels.
+        narrow = -1 / (2 * settings.spread**2)
+        in_row = torch.exp(pixels.row_offset.square() * narrow) * scores[pixels.row_box]
+        in_column = torch.exp(pixels.column_offset.square() * narrow)
+        weight = look_up(in_row, pixels.row) * look_up(in_column, pixels.column)
+        layer = of_class[pixels.row_box] * semantic.labels.numel()
+        own = look_up(semantic.probability.flatten(), look_up(layer, pixels.row) + pixels.pixel).to(scores.dtype)
+        raised = own * (1 + settings.claim * weight)
+        claims = (raised >= look_up(semantic.top.flatten(), pixels.pixel)).nonzero()[:, 0]
+        if settings.raw_pixels:
+            claims = claims[self._may_change(pixels, claims, of_class, semantic, taxonomy)]
+        own, weight = look_up(own, claims), look_up(weight, claims)
+        return _Claims(look_up(pixels.pixel, claims), look_up(pixels.row, claims), own, own * weight)
 
     def _may_change(
         self, pixels: BoxPixels, claims: Tensor, of_class: Tensor, semantic: SemanticMap, taxonomy: Taxonomy

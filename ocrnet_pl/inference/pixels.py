@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ocrnet_pl.losses.assignment import resolve_conflicts
+
+BLOCK = 2**24
+"""Pairs of a box and a pixel that are looked at together; they take about 2 GB."""
 
 
 class SemanticMap(NamedTuple):
@@ -37,9 +42,9 @@ class SemanticMap(NamedTuple):
 
 
 class BoxPixels(NamedTuple):
-    """Every pixel of every box, as one flat list of R pairs: box by box, row by row.
+    """Pixels of boxes, as one flat list of R pairs: box by box, row by row.
 
-    What holds for a whole row or column of a box is kept once for each of them.
+    What holds for a whole row or column of a box is kept once for each of them, for those of all boxes.
 
     Attributes:
         pixel: int64 [R], ``y * width + x``.
@@ -60,12 +65,16 @@ class BoxPixels(NamedTuple):
     column_offset: Tensor
 
 
-def box_pixels(boxes: Tensor, size: tuple[int, int]) -> BoxPixels:
+def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iterator[BoxPixels]:
     """List the pixels whose centre lies in each box; the work grows with the boxes' area, not with boxes x image.
 
     Args:
         boxes: float [N, 4], xyxy, within the image.
         size: (height, width) of the image.
+        block: Pairs that are listed together, up to a row of a box more.
+
+    Yields:
+        All pairs at once if they are no more than a block, else block by block, in order.
     """
     height, width = size
     # A pixel's centre is at its index plus a half.
@@ -76,19 +85,30 @@ def box_pixels(boxes: Tensor, size: tuple[int, int]) -> BoxPixels:
     column_box, x, column_start = _lines(columns, x1)
     row_box, y, _ = _lines(rows, y1)
     lengths = columns[row_box]
-    row = torch.repeat_interleave(lengths)
-    place = torch.arange(len(row), device=boxes.device)
-    row_start = lengths.cumsum(0) - lengths
+    row_end = lengths.cumsum(0)
+    row_start = row_end - lengths
+    pixel_shift, column_shift = y * width + x1[row_box] - row_start, column_start[row_box] - row_start
     center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=0.5)
-    return BoxPixels(
-        place + look_up(y * width + x1[row_box] - row_start, row),
-        row,
-        place + look_up(column_start[row_box] - row_start, row),
-        row_box,
-        column_box,
-        (y + 0.5 - center[row_box, 1]) / half[row_box, 1],
-        (x + 0.5 - center[column_box, 0]) / half[column_box, 0],
-    )
+    row_offset = (y + 0.5 - center[row_box, 1]) / half[row_box, 1]
+    column_offset = (x + 0.5 - center[column_box, 0]) / half[column_box, 0]
+
+    def pairs(first_row: int, last_row: int) -> BoxPixels:
+        row = torch.repeat_interleave(lengths[first_row:last_row])
+        place = torch.arange(len(row), device=boxes.device)
+        if first_row:
+            row += first_row
+            place += row_start[first_row]
+        pixel, column = place + look_up(pixel_shift, row), place + look_up(column_shift, row)
+        return BoxPixels(pixel, row, column, row_box, column_box, row_offset, column_offset)
+
+    total = int(lengths.sum())
+    if total <= block:
+        yield pairs(0, len(lengths))
+        return
+    # A block ends with the row in which the pairs reach a multiple of its size.
+    cuts = torch.searchsorted(row_end, torch.arange(block, total, block, device=boxes.device)) + 1
+    for first_row, last_row in pairwise(sorted({0, *cuts.tolist(), len(lengths)})):
+        yield pairs(first_row, last_row)
 
 
 def _lines(counts: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,16 +135,16 @@ def strongest(pixel: Tensor, evidence: Tensor, size: tuple[int, int]) -> Tensor:
     return resolve_conflicts(pixel[None], every[None], evidence[None], size[0] * size[1])[0].nonzero()[:, 0]
 
 
-def tight_bounds(pixels: BoxPixels, own: Tensor, boxes: Tensor, width: int) -> Tensor:
+def tight_bounds(pixel: Tensor, row: Tensor, row_box: Tensor, boxes: Tensor, width: int) -> Tensor:
     """Return the bounds, float [N, 4], of each box's own pixels; boxes without any keep theirs.
 
     Args:
-        pixels: The boxes' pixels.
-        own: int64 [W], ascending: those that their boxes own.
+        pixel: int64 [W], the pixels that their boxes own, in the order of :class:`BoxPixels`.
+        row: int64 [W], the row of a box that each is in, as a place in ``row_box``.
+        row_box: int64 [rows], the box of each row of a box.
         boxes: float [N, 4], xyxy.
         width: Of the image.
     """
-    row, pixel = look_up(pixels.row, own), look_up(pixels.pixel, own)
     # Pixels stand in order: a row's first and last are its ends.
     ends = torch.cat((row, row[:1] - 1)).diff() != 0
     last = ends.nonzero()[:, 0]
@@ -132,7 +152,7 @@ def tight_bounds(pixels: BoxPixels, own: Tensor, boxes: Tensor, width: int) -> T
     y = torch.div(pixel[first], width, rounding_mode="floor")
     x1, x2 = pixel[first] - y * width, pixel[last] - y * width + 1
     low, high = torch.stack((x1, y), 1).to(boxes.dtype), torch.stack((x2, y + 1), 1).to(boxes.dtype)
-    owner = pixels.row_box[row[first]][:, None].expand(-1, 2)
+    owner = row_box[row[first]][:, None].expand(-1, 2)
     minimum = boxes[:, :2].scatter_reduce(0, owner, low, "amin", include_self=False)
     maximum = boxes[:, 2:].scatter_reduce(0, owner, high, "amax", include_self=False)
     return torch.cat((minimum, maximum), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -163,7 +164,9 @@ class CenterAssigner(Assigner):
         boxes = batch.boxes.float()
         indices, exists = window_candidates(boxes, detection.grids, self.reach)
         side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1.0).prod(-1).sqrt()
-        level_strides = torch.tensor([grid[2] for grid in detection.grids], device=boxes.device, dtype=side.dtype)
+        # From what is on the device already: numbers from the host would make it wait.
+        starts = [0, *accumulate(height * width for height, width, _ in detection.grids[:-1])]
+        level_strides = torch.stack([detection.strides[start] for start in starts])
         level = (side[..., None] / (self.cells * level_strides)).log().abs().argmin(-1)
         fits = detection.strides[indices] == level_strides[level][..., None]
         points = detection.points[indices]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from ocrnet_pl.structures import Batch, Output
@@ -19,3 +20,9 @@ class Loss(nn.Module, ABC):
     @abstractmethod
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Return the terms by name; their sum is the task's loss."""
+
+
+def zero_of(output: Tensor) -> Tensor:
+    """Return a zero that depends on an output, so that every parameter behind it gets a gradient."""
+    # The mean, in float32: the sum of an output in half precision overflows, and infinity times zero is no zero.
+    return output.mean(dtype=torch.float32) * 0.0

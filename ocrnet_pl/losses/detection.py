@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ocrnet_pl.losses.assignment import Assigner, Assignment, CenterAssigner, TaskAlignedAssigner, gather_rows
-from ocrnet_pl.losses.base import Loss
+from ocrnet_pl.losses.base import Loss, zero_of
 from ocrnet_pl.losses.boxes import BoxLoss, GIoULoss, MSEBoxLoss, paired_iou
 from ocrnet_pl.losses.global_batch import over_all_processes
 from ocrnet_pl.losses.scores import MSEScore, QualityFocalScore, ScoreLoss
@@ -44,10 +44,10 @@ def outside_crowds(detection: DetectionOutput, batch: Batch) -> Tensor:
 
 def keep_in_graph(detection: DetectionOutput) -> Tensor:
     """Return a zero that depends on all the decoder's outputs, so that every parameter gets a gradient."""
-    total = detection.boxes.sum() + detection.confidence.sum() + detection.classes.sum()
+    total = zero_of(detection.boxes) + zero_of(detection.confidence) + zero_of(detection.classes)
     if detection.distribution is not None:
-        total = total + detection.distribution.sum()
-    return total * 0.0
+        total = total + zero_of(detection.distribution)
+    return total
 
 
 def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -27,15 +27,19 @@ class _Regions(NamedTuple):
 
 
 def _regions(log_probability: Tensor, target: Tensor) -> _Regions:
-    """Sum up. Sums are scattered: a one-hot target of many classes would take more memory than the network."""
+    """Sum up. Sums are scattered: a one-hot target of many classes would take more memory than the network.
+
+    They are scattered row by row of the image: a float32 to which single pixels are added is off from some millions of
+    them on, and stands still at 2^24.
+    """
     counts = target != IGNORE_INDEX
-    index = torch.where(counts, target, 0)
-    hit = torch.where(counts, of_target(log_probability, target).exp(), 0.0)
-    zeros = log_probability.new_zeros(log_probability.shape[1])
+    index = torch.where(counts, target, 0).flatten(0, 1)
+    hit = torch.where(counts, of_target(log_probability, target).exp(), 0.0).flatten(0, 1)
+    zeros = log_probability.new_zeros(len(index), log_probability.shape[1])
     return _Regions(
         *over_all_processes(
-            zeros.scatter_add(0, index.flatten(), hit.flatten()),
-            zeros.scatter_add(0, index.flatten(), counts.flatten().to(hit.dtype)),
+            zeros.scatter_add(1, index, hit).sum(0),
+            zeros.scatter_add(1, index, counts.flatten(0, 1).to(hit.dtype)).sum(0),
             (log_probability.exp() * counts[:, None]).sum((0, 2, 3)),
         )
     )

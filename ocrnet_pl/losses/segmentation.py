@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocrnet_pl.losses.base import Loss
+from ocrnet_pl.losses.base import Loss, zero_of
 from ocrnet_pl.losses.pixels import UNLABELLED, CrossEntropy, PixelLoss
 from ocrnet_pl.losses.regions import Dice
 from ocrnet_pl.structures import IGNORE_INDEX, Batch, Output
@@ -61,12 +61,12 @@ class SegmentationLoss(Loss):
             for term in self.terms:
                 terms[str(term.name)] = term.weight * term(log_probability, target)  # type: ignore[operator]
             first = next(iter(terms))
-            terms[first] = terms[first] + output.semantic.sum() * 0.0
+            terms[first] = terms[first] + zero_of(output.semantic)
             if output.auxiliary:
                 padded = output.semantic.shape[-2] * output.stride
                 losses = [
                     self.auxiliary(self._log_probability(extra, padded // extra.shape[-2], batch), target)
-                    + extra.sum() * 0.0
+                    + zero_of(extra)
                     for extra in output.auxiliary
                 ]
                 terms["aux"] = self.auxiliary.weight * torch.stack(losses).sum()

@@ -288,4 +288,6 @@ class GradNorm(_Tracking):
 
 def _pair(detection: Tensor | float, segmentation: Tensor | float, like: Tensor) -> Tensor:
     """Return both losses as [2]."""
-    return torch.stack([torch.as_tensor(loss, device=like.device) for loss in (detection, segmentation)])
+    # A missing task's number is written by the device: a copy from the host would make it wait.
+    losses = (detection, segmentation)
+    return torch.stack([x if isinstance(x, Tensor) else torch.full((), x, device=like.device) for x in losses])

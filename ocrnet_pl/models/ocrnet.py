@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.nn import functional as F
 
 from ocrnet_pl.checkpoints import CheckpointError, misfit, read_checkpoint
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
 from ocrnet_pl.models.compilation import check_backend
+from ocrnet_pl.models.layers import tied
 from ocrnet_pl.models.split import TaskSplit
 from ocrnet_pl.structures import FUSION_KEY, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
@@ -35,6 +37,25 @@ PARTS: dict[str, Any] = {
 
 ONE_WAY = "tile and multiscale are both given; set one of them to null"
 """Said to whoever asks for two ways to predict at once."""
+
+
+def maps_with_own_weights(maps: Sequence[Tensor]) -> list[int]:
+    """Return which of an encoder's maps depend on weights that no coarser map depends on; the coarsest is left out."""
+    seen: set[Node] = set()
+    found = []
+    for index in reversed(range(len(maps))):
+        nodes: list[Node | None] = [maps[index].grad_fn]
+        own = False
+        while nodes:
+            node = nodes.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            own = own or hasattr(node, "variable")
+            nodes += [before for before, _ in node.next_functions]
+        if own and index < len(maps) - 1:
+            found.append(index)
+    return found
 
 
 class OCRNet(nn.Module):
@@ -80,6 +101,7 @@ class OCRNet(nn.Module):
         if self.detection is None and self.segmentation is not None and not self.segmentation.reads_neck:
             # Weights without a gradient would stop a run on several GPUs.
             self.neck = None
+        self._own_weights: list[int] | None = None
         self.split = TaskSplit()
         self._splits_neck = self.segmentation is not None and self.segmentation.reads_neck
         self.postprocess = postprocess
@@ -117,7 +139,7 @@ class OCRNet(nn.Module):
         pad_y, pad_x = -height % self.divisor, -width % self.divisor
         if pad_y or pad_x:
             normalised = F.pad(normalised, (0, pad_x, 0, pad_y))
-        encoder_maps = self.encoder(normalised.contiguous(memory_format=torch.channels_last))
+        encoder_maps = self._tied(self.encoder(normalised.contiguous(memory_format=torch.channels_last)))
         segmented_encoder_maps = encoder_maps
         if not self._splits_neck:
             encoder_maps, segmented_encoder_maps = self.split(encoder_maps)
@@ -130,6 +152,19 @@ class OCRNet(nn.Module):
             return Output(detection, None)
         semantic, *auxiliary = self.segmentation(Features(segmented_maps, segmented_encoder_maps, detection))
         return Output(detection, semantic, self.segmentation.stride, tuple(auxiliary))
+
+    def _tied(self, maps: list[Tensor]) -> list[Tensor]:
+        """Keep each map's own weights in the graph in training, whichever maps the neck and the decoder read.
+
+        The coarsest map, which always has its place in the graph, takes those along that the first step shows to need
+        it: a tie of every map would cost the usual encoders, whose maps are made one from the other, some percent of
+        a step.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return maps
+        if self._own_weights is None and not torch.compiler.is_compiling():
+            self._own_weights = maps_with_own_weights(maps)
+        return [*maps[:-1], tied(maps[-1], [maps[index] for index in self._own_weights or ()])]
 
     def compile_parts(self, backend: str | Callable[..., Any] = "inductor", sizes: int = 16) -> None:
         """Compile encoder, neck and decoders in place, each for every size of input that it meets.

@@ -25,7 +25,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.files import write_json
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.parser import Parser
-from ocrnet_pl.structures import Output, Placement, Predictions
+from ocrnet_pl.structures import Output, Placement, PostProcess, Predictions
 from ocrnet_pl.task import OCRNetTask
 
 _ROUNDS = 20
@@ -51,6 +51,16 @@ class Twins(nn.Module):
     def in_channels(self) -> int:
         """The number of channels of the images."""
         return self.detection.in_channels
+
+    @property
+    def mean(self) -> Tensor:
+        """What the images are normalised by, on the networks' device."""
+        return self.detection.mean
+
+    @property
+    def postprocess(self) -> PostProcess:
+        """What merges the outputs: that of the network that detects."""
+        return self.detection.postprocess
 
     def forward(self, images: Tensor) -> Output:
         """Run both, one after the other."""
