@@ -91,6 +91,7 @@ def test_a_run_leaves_what_was_promised(trained: Path) -> None:
     assert Path(summary["best_checkpoint"]).is_file()
     for key in ("last", "best"):
         assert {"val/map", "val/miou", "val/pq", "val/fused_map", "val/fused_miou", "val/fused_pq"} <= set(summary[key])
+    assert "train/loss" in summary["last"] and "loss" not in summary["last"]
     assert summary["seed"] == 0
     assert summary["images_per_s"] > 0
     assert {"python", "torch", "ocrnet_pl"} <= set(summary["versions"])

@@ -86,7 +86,8 @@ class Summary(Callback):
 
     @staticmethod
     def _figures(trainer: Trainer) -> dict[str, float]:
-        return {key: float(value) for key, value in trainer.callback_metrics.items()}
+        # What is only for the progress bar has no stage in its name.
+        return {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
 
     def _finish(self, trainer: Trainer, status: str) -> None:
         # All processes come here, unlike where an exception leads.
