@@ -20,6 +20,7 @@ from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.data.transforms import Transform
 from ocrnet_pl.structures import Batch, Sample
 from tests.label_sources import Scenes
+from tests.processes import run_together
 from tests.test_datamodule import collect, make_module
 
 
@@ -72,7 +73,12 @@ def _run(tmp_path: Path, module: JointDataModule, **options: Any) -> list[list[d
     trainer.fit(recorder, module)
     if module.predict_path is not None:
         trainer.predict(recorder, module, return_predictions=False)
-    paths = sorted(tmp_path.glob("rank*.jsonl"))
+    return _entries(tmp_path)
+
+
+def _entries(folder: Path) -> list[list[dict[str, Any]]]:
+    """Return what each process noted."""
+    paths = sorted(folder.glob("rank*.jsonl"))
     return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]
 
 
@@ -92,14 +98,20 @@ def test_lightning_counts_the_epochs_on_one_process(tmp_path: Path) -> None:
     assert [entry["ids"] for entry in entries if entry["stage"] == "predict"] == [["a.png"]]
 
 
+def share(folder: Path) -> None:
+    """Train, validate and predict as one of two processes."""
+    module = make_module(batch_size=2, val=SyntheticSource(1, 1, 64), predict_path=str(folder / "images"))
+    _run(folder, module, devices=2, strategy="ddp")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_share_without_duplicates_or_hanging(tmp_path: Path) -> None:
     """One validation and one prediction image for two processes."""
     images = tmp_path / "images"
     images.mkdir()
     Image.new("RGB", (30, 40)).save(images / "a.png")
-    module = make_module(batch_size=2, val=SyntheticSource(1, 1, 64), predict_path=str(images))
-    one, two = _run(tmp_path, module, devices=2, strategy="ddp_spawn")
+    run_together(tmp_path / "results", 2, share, tmp_path)
+    one, two = _entries(tmp_path)
     for epoch in range(3):
         shares = [[e for e in rank if e["stage"] == "train" and e["epoch"] == epoch] for rank in (one, two)]
         assert [e["size"] for e in shares[0]] == [e["size"] for e in shares[1]] and len(shares[0]) == 2
