@@ -30,9 +30,13 @@ class TellAt(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def stopped_at(folder: Path, rank: int = 0, hook: str = "on_before_backward", step: int = 2, **options: object) -> int:
+def stopped_at(
+    folder: Path, rank: int = 0, hook: str = "on_before_backward", step: int = 2, late: bool = False, **options: object
+) -> int:
     source = SyntheticSource(length=64, seed=5, size=64)
     callbacks = [TellAt(step, rank, hook), GracefulStop(), BestCheckpoint()]
+    if late:
+        callbacks[:2] = callbacks[1::-1]
     trainer = make_trainer(folder, callbacks=callbacks, enable_checkpointing=True, max_epochs=9, **options)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SIGTERMException):
@@ -61,6 +65,12 @@ def test_accumulated_batches_come_to_their_end(tmp_path: Path) -> None:
 def test_one_process_leaves_validation(tmp_path: Path) -> None:
     # 16 steps an epoch.
     assert stopped_at(tmp_path, hook="on_validation_batch_end", step=16) == 16
+    assert last(tmp_path) == 16
+
+
+def test_one_process_leaves_the_validation_before_which_it_is_told(tmp_path: Path) -> None:
+    # After the epoch's last step has asked.
+    assert stopped_at(tmp_path, hook="on_train_batch_end", step=16, late=True) == 16
     assert last(tmp_path) == 16
 
 

@@ -59,6 +59,11 @@ class GracefulStop(Callback):
         if told and not trainer.fit_loop._should_accumulate():
             self._stop(trainer)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave on one process the validation before which the signal came, too late for the step."""
+        if self._told and self._trainer is not None and trainer.world_size == 1:
+            self._stop(trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the trainer."""
         self._trainer, self._flag = None, None

@@ -214,9 +214,7 @@ class JointDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the training epoch is, for a checkpoint in the middle of one."""
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            return {}
-        if self._train_loader is None:
+        if self.trainer is None or self._train_loader is None or self.trainer.state.fn != TrainerFn.FITTING:
             return {}
         return self._train_loader.state_dict() | {"epoch": self.trainer.current_epoch}
 
