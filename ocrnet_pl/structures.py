@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import colorsys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ from torchvision import tv_tensors
 
 IGNORE_INDEX = 255
 """The value of a pixel without a label in every semantic map."""
+_WAITED_FOR = ("cpu", "mps")
+"""Kinds of devices to which tensors are not copied without waiting."""
 FUSION_KEY = "fusion"
 """Where a calibrated checkpoint keeps the settings of its post-processing."""
 
@@ -289,12 +291,27 @@ class Batch:
     def __len__(self) -> int:
         return int(self.images.shape[0])
 
-    def _map_tensors(self, function: Any) -> Batch:
-        changes = {f.name: function(getattr(self, f.name)) for f in fields(self) if f.type == "Tensor"}
-        return replace(self, **changes)
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        changed: dict[str, Any] = {name: function(tensor) for name, tensor in tensors.items()}
+        if all(changed[name] is tensor for name, tensor in tensors.items()):
+            return self
+        return replace(self, **changed)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Return the batch with its tensors on ``device``; the truths stay where they are."""
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Batch:
+        """Return the batch with its tensors on ``device``; the truths stay where they are.
+
+        A copy that is waited for is also waited for by everything queued behind it, and a device would run out of work
+        at each step. Lightning asks plain tensors not to wait, but calls this without a word.
+
+        Args:
+            device: Where to; a batch that is already there is returned itself.
+            non_blocking: Whether to go on before the copies have arrived, which happens only if they come from pinned
+                memory. By default on the way to an accelerator, apart from Apple's, where torch has lost data that
+                way; the CPU would read its values before they are there.
+        """
+        if non_blocking is None:
+            non_blocking = torch.device(device).type not in _WAITED_FOR
         return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
