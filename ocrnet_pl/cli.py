@@ -156,6 +156,8 @@ class OCRNetCLI(LightningCLI):
                 "early_stopping.monitor": MONITOR,
                 "early_stopping.mode": "max",
                 "early_stopping.patience": 30,
+                # A figure that there was nothing to measure for is no improvement, and no reason to stop at once.
+                "early_stopping.check_finite": False,
                 # Else a run that continues from an epoch's end looks for figures before it has validated.
                 "early_stopping.check_on_train_epoch_end": False,
                 "model.encoder": {"class_path": f"{parts}.models.encoder.TimmEncoder"},

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -200,9 +201,18 @@ class BestCheckpoint(ModelCheckpoint):
         with _kept(last, trainer):
             super()._save_last_checkpoint(trainer, monitor_candidates)
 
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Return whether a figure is among the best; NaN is not, though all files are kept where all are asked for."""
+        if current is not None and self.save_top_k != -1 and bool(torch.isnan(current)):
+            return False
+        return super().check_monitor_top_k(trainer, current)
+
     def _update_best_and_save(self, current: Tensor, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         before = {name: copy.copy(getattr(self, name)) for name in _STATE}
         super()._update_best_and_save(current, trainer, monitor_candidates)
+        if bool(torch.isnan(current)):
+            # Lightning counts it as infinitely bad, which as the first of a run would be the best.
+            self.best_model_path, self.best_model_score = before["best_model_path"], before["best_model_score"]
         if self._failed(trainer):
             # What was not written is not the best; what it was to replace has been kept.
             for name, value in before.items():

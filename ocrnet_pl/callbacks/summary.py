@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -61,7 +62,9 @@ class Summary(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the figures if they are the best so far."""
         figures = self._figures(trainer)
-        if not trainer.sanity_checking and figures.get(_SCORE, 0.0) >= self._best.get(_SCORE, 0.0):
+        score, best = figures.get(_SCORE, math.nan), self._best.get(_SCORE, -math.inf)
+        # A score of NaN is larger than nothing; of equal ones the first is the best, as it is among the checkpoints.
+        if not trainer.sanity_checking and score > best:
             self._best = {key: value for key, value in figures.items() if key.startswith("val/")}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -122,7 +125,7 @@ class Summary(Callback):
             "command": self._command,
             "status": status,
             "last": last,
-            "best": self._best or last,
+            "best": self._best if self._command == "fit" else last,
             "best_checkpoint": str(best) if best else None,
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,

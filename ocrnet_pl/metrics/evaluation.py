@@ -52,7 +52,8 @@ class EvaluationMetrics(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """Return all figures, gathered over all processes, and start anew.
 
-        ``score`` is the mean of the best box mAP and mIoU there are: one figure to choose checkpoints by.
+        ``score`` is the mean of box mAP and mIoU, after fusion where there is fusion: one figure to choose checkpoints
+        by. Of the two, one that there is nothing to measure for (NaN) is left out; without either, the score is NaN.
         """
         values: dict[str, Tensor] = {}
         for prefix, metrics in (("", self.raw), ("fused_", self.fused)):
@@ -61,8 +62,8 @@ class EvaluationMetrics(nn.Module):
                     values[prefix + key] = value
                 metric.reset()  # type: ignore[operator]
         prefix = "fused_" if self.fused else ""
-        best = [values[key] for key in (f"{prefix}map", f"{prefix}miou") if key in values]
-        values["score"] = torch.stack([torch.nan_to_num(v) for v in best]).mean()
+        parts = [values[key] for key in (f"{prefix}map", f"{prefix}miou") if key in values]
+        values["score"] = torch.stack(parts).nanmean()
         return values
 
     def confusion(self) -> Tensor | None:
