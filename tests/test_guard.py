@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import math
 from pathlib import Path
@@ -16,9 +17,11 @@ from ocrnet_pl.callbacks.guard import LossError, LossGuard, running_statistics
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.losses.weighting import GradNorm
+from ocrnet_pl.main import main
 from ocrnet_pl.structures import Batch, Output
 from ocrnet_pl.task import OCRNetTask
 from tests.processes import run_together
+from tests.test_cli import TINY
 from tests.test_task import make_data, make_task, make_trainer
 
 
@@ -77,6 +80,7 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_is_named(
     moved = [not same(a, b) for a, b in zip(record.steps, record.steps[1:], strict=False)]
     assert moved == [True, False, False, True, True]
     assert guard.skipped == 2
+    assert guard.skipped_steps == [2, 3]
     assert all(torch.isfinite(value).all() for value in task.state_dict().values())
     lines = [entry.getMessage() for entry in caplog.records if "left out" in entry.getMessage()]
     assert len(lines) == 2
@@ -108,6 +112,24 @@ def test_accumulated_batches_are_left_out_together(tmp_path: Path) -> None:
     assert same(record.steps[1], record.steps[3])
     assert not same(record.steps[3], record.steps[5])
     assert guard.skipped == 1
+
+
+def test_steps_left_out_stand_in_the_summary_also_after_a_run_was_continued(tmp_path: Path) -> None:
+    def run(version: str, broken: set[int], *words: str) -> dict[str, Any]:
+        (tmp_path / "tiny.yaml").write_text(TINY)
+        own = ("--config", str(tmp_path / "tiny.yaml"), "--trainer.default_root_dir", str(tmp_path))
+        quick = ("--version", version, "--pictures.enabled=false", "--trainer.num_sanity_val_steps=0")
+        loss = ["--model.segmentation_loss", "tests.test_guard.BrokenAt"]
+        batches = f"--model.segmentation_loss.batches={sorted(broken)}"
+        main(["fit", *own, *quick, *loss, batches, *words])
+        content: dict[str, Any] = json.loads((tmp_path / "tiny" / version / "summary.json").read_text())
+        return content
+
+    first = run("first", {0}, "--trainer.max_epochs=1")
+    assert (first["skipped_steps"], first["skipped_step_numbers"]) == (1, [0])
+    last = str(tmp_path / "tiny" / "first" / "checkpoints" / "last.ckpt")
+    second = run("second", {1}, "--trainer.max_epochs=2", "--ckpt_path", last)
+    assert (second["skipped_steps"], second["skipped_step_numbers"]) == (2, [0, 3])
 
 
 def test_patience_out_of_range() -> None:

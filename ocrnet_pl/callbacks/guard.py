@@ -16,6 +16,8 @@ from ocrnet_pl.structures import Batch
 
 _log = logging.getLogger(__name__)
 
+_MOST_STEPS = 100
+
 
 class LossError(ValueError):
     """The training loss has been NaN or infinite too often."""
@@ -45,6 +47,7 @@ class LossGuard(Callback):
 
     Attributes:
         skipped: How many steps of the run were left out.
+        skipped_steps: The numbers of the first 100 of them, counted from 0 as in ``metrics.csv``.
 
     Raises:
         ValueError: ``patience`` is out of range.
@@ -55,6 +58,7 @@ class LossGuard(Callback):
             raise ValueError(f"guard.patience: expected 1 or more, got {patience}")
         self.patience = patience
         self.skipped = 0
+        self.skipped_steps: list[int] = []
         self._in_a_row = 0
         self._seen: list[_Seen] = []
         self._paths: list[str] = []
@@ -67,13 +71,15 @@ class LossGuard(Callback):
         """Whether the last step was left out."""
         return self._in_a_row > 0
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the counts."""
-        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+        return {"skipped": self.skipped, "skipped_steps": self.skipped_steps, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them over."""
         self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+        # Older checkpoints have only the number.
+        self.skipped_steps = list(state_dict.get("skipped_steps", ()))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the running statistics."""
@@ -106,6 +112,8 @@ class LossGuard(Callback):
             return
         self._in_a_row += 1
         self.skipped += 1
+        if len(self.skipped_steps) < _MOST_STEPS:
+            self.skipped_steps.append(trainer.global_step)
         if self._statistics:
             torch._foreach_copy_(self._statistics, self._kept)
         optimizer.zero_grad(set_to_none=True)

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.callbacks.memory import PeakMemory
 from ocrnet_pl.callbacks.results import results_tables
 from ocrnet_pl.callbacks.run import records, run_folder
@@ -30,7 +31,9 @@ class Summary(Callback):
     ``last`` and ``best`` (figures by their logged names), ``best_checkpoint`` (for validate and test: the one that was
     evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``peak_memory_mb`` (``ram`` of this process
     and ``gpu``, null without one), ``peak_memory_by_size_mb`` (of the GPU, by size of the training batch), ``seed``,
-    ``versions``, ``skipped`` (the number of files that could not be read) and ``skipped_files`` (the reason by file).
+    ``versions``, ``skipped`` (the number of files that could not be read), ``skipped_files`` (the reason by file),
+    ``skipped_steps`` (the number of optimiser steps left out since their loss was not finite) and
+    ``skipped_step_numbers`` (the first 100 of them, counted from 0 as in ``metrics.csv``).
 
     Args:
         throughput: Measures the images a second.
@@ -119,6 +122,7 @@ class Summary(Callback):
         seed = os.environ.get("PL_GLOBAL_SEED")
         last = self._figures(trainer)
         skipped = _skipped(trainer) if skipped is None else skipped
+        guard = next((each for each in trainer.callbacks if isinstance(each, LossGuard)), None)  # type: ignore[attr-defined]
         content = {
             "name": self._folder.parent.name,
             "version": self._folder.name,
@@ -136,6 +140,8 @@ class Summary(Callback):
             "seed": None if seed is None else int(seed),
             "skipped": len(skipped),
             "skipped_files": skipped,
+            "skipped_steps": guard.skipped if guard else 0,
+            "skipped_step_numbers": guard.skipped_steps if guard else [],
             "versions": versions(),
         }
         with records("summary.json"):
