@@ -43,6 +43,7 @@ from ocrnet_pl.inference.calibration import Calibration
 from ocrnet_pl.main import SUBCOMMANDS
 from ocrnet_pl.memory import advice, by_size
 from ocrnet_pl.provenance import continuation
+from ocrnet_pl.storage.run_folder import refuse_taken, release_folder
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking import MetricsTable, WandbTracker
 
@@ -74,6 +75,7 @@ class OCRNetCLI(LightningCLI):
 
     _taxonomy: Taxonomy | None = None
     _continuation: Continuation | None = None
+    _table: MetricsTable
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser that takes no abbreviated keys: argparse would take a mistyped key for one."""
@@ -204,19 +206,16 @@ class OCRNetCLI(LightningCLI):
         """Return the trainer with the run's folder and the loggers that write to it."""
         root = Path(self._get(self.config_init, "trainer")["default_root_dir"])
         name, version = self._get(self.config_init, "name"), self._get(self.config_init, "version")
-        if version is not None and (root / name / version / "config.yaml").exists():
-            raise ValueError(
-                f"run folder {str(root / name / version)!r}: it holds a run already; give another --version"
-            )
-        table = MetricsTable(root, name=name, version=version)
+        table = self._table = MetricsTable(root, name=name, version=version)
         given = self._get(self.config_init, "trainer").get("logger")
         others: list[Logger] = [] if not given or given is True else given if isinstance(given, list) else [given]
         for logger in others:
-            if hasattr(logger, "use_folder"):
-                logger.use_folder(Path(table.log_dir), f"{name}/{Path(table.log_dir).name}")
             if isinstance(logger, WandbTracker) and self._continuation is not None and self._continuation.tracked:
                 logger.continue_run(self._continuation.tracked, self._continuation.folder)
         trainer = super().instantiate_trainer(logger=[table, *others], **kwargs)
+        if version is not None and trainer.is_global_zero:
+            # By now the first process may have made it, if this is another one.
+            refuse_taken(Path(table.log_dir))
         if not isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO):
             trainer.strategy.checkpoint_io = SafeCheckpointIO()
         if self._continuation is not None:
@@ -263,8 +262,24 @@ class OCRNetCLI(LightningCLI):
         return super()._prepare_subcommand_kwargs(subcommand) | _SETTINGS.get(subcommand, {})
 
     def execute(self) -> None:
-        """Run the subcommand."""
-        super()._run_subcommand(str(self.subcommand))
+        """Run the subcommand in a folder of its own.
+
+        Raises:
+            FileExistsError: Another run has the version that was asked for.
+        """
+        # The other processes learn its name from the first; a trial run has no folder.
+        trial = bool(getattr(self.trainer, "fast_dev_run", False))
+        folder = self._table.claim() if self.trainer.is_global_zero and not trial else None
+        try:
+            if folder is not None:
+                for logger in self.trainer.loggers:
+                    if hasattr(logger, "use_folder"):
+                        logger.use_folder(folder, f"{self._table.name}/{self._table.version}")
+            super()._run_subcommand(str(self.subcommand))
+        except BaseException:
+            if folder is not None:
+                release_folder(folder)
+            raise
 
     def run_own(self) -> int:
         """Run one of the project's own subcommands, and return the status to exit with.

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ocrnet_pl.callbacks.run import records
+from ocrnet_pl.storage.run_folder import claim_folder
 from ocrnet_pl.wandb_history import kept_rows, last_point, sent_rows
 
 DEFAULT_SERVER = "https://api.wandb.ai"
@@ -47,7 +48,23 @@ def _has_login(host: str) -> bool:
 
 
 class MetricsTable(CSVLogger):
-    """Lightning's CSV logger, which keeps what a full disk refuses until there is room again."""
+    """Lightning's CSV logger, which keeps what a full disk refuses until there is room again.
+
+    Its folder is the run's.
+    """
+
+    def claim(self) -> Path:
+        """Make the run's folder, which no other run has or gets; on the first process, before the first use.
+
+        Raises:
+            FileExistsError: The version that was asked for is taken.
+            OSError: The folder cannot be made.
+        """
+        # A number is only what would be next when somebody looked.
+        asked = self._version if isinstance(self._version, str) else None
+        folder = claim_folder(Path(self.root_dir), asked)
+        self._version = str(folder.relative_to(self.root_dir))
+        return folder
 
     @rank_zero_only
     def save(self) -> None:

@@ -1,0 +1,59 @@
+"""Run folders that belong to one run each, also if several start at the same moment."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def refuse_taken(folder: Path) -> None:
+    """Refuse a run folder that exists.
+
+    Raises:
+        FileExistsError: It exists.
+    """
+    if os.path.lexists(folder):
+        what = "holds a run already" if (folder / "config.yaml").exists() else "exists already"
+        raise FileExistsError(f"run folder {str(folder)!r}: it {what}; give another --version")
+
+
+def claim_folder(parent: Path, version: str | None = None) -> Path:
+    """Make a new folder, which of several processes that ask at the same time only one gets.
+
+    Args:
+        parent: The folder of all runs of one name; made if need be.
+        version: The folder's name; by default the next of ``version_0``, ``version_1``, ... that nobody has.
+
+    Returns:
+        The folder, which is empty.
+
+    Raises:
+        FileExistsError: The version is taken.
+        OSError: The folder cannot be made.
+    """
+    number = _next_number(parent) if version is None else 0
+    while True:
+        folder = parent / (f"version_{number}" if version is None else version)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # The file system lets exactly one process make it.
+            folder.mkdir()
+        except FileExistsError:
+            if version is not None:
+                # If it is gone again, its start has failed, and the name is free.
+                refuse_taken(folder)
+            number += 1
+        else:
+            return folder
+
+
+def release_folder(folder: Path) -> None:
+    """Remove a claimed folder, unless something was written into it."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _next_number(parent: Path) -> int:
+    numbers = [path.name.removeprefix("version_") for path in parent.glob("version_*")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
