@@ -12,6 +12,7 @@ from typing import NoReturn
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.guard import LossError
 from ocrnet_pl.callbacks.memory import PeakMemory
 from ocrnet_pl.callbacks.stopping import GracefulStop
@@ -134,6 +135,9 @@ def _execute(cli: OCRNetCLI) -> None:
         raise
     if cli.trainer.received_sigterm:
         sys.exit(EXIT_TERMINATED)
+    checkpoint = cli.trainer.checkpoint_callback
+    if isinstance(checkpoint, BestCheckpoint) and checkpoint.missing is not None:
+        _fail(CheckpointError(checkpoint.missing))
     if cli.subcommand == "predict" and cli.datamodule.skipped:
         for path, reason in cli.datamodule.skipped:
             sys.stderr.write(f"skipped: {path}: {reason}\n")

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ocrnet_pl.callbacks.run import records
 from ocrnet_pl.storage.run_folder import claim_folder
+from ocrnet_pl.storage.table import append_rows
 from ocrnet_pl.wandb_history import kept_rows, last_point, sent_rows
 
 DEFAULT_SERVER = "https://api.wandb.ai"
@@ -69,8 +70,13 @@ class MetricsTable(CSVLogger):
     @rank_zero_only
     def save(self) -> None:
         """Write what was logged since the last time that worked."""
-        with records("metrics.csv"):
+        writer: Any = self.experiment
+        if "://" in writer.metrics_file_path:
             super().save()
+        elif writer.metrics:
+            with records("metrics.csv"):
+                append_rows(Path(writer.metrics_file_path), writer.metrics)
+                writer.metrics = []
 
 
 class WandbTracker(WandbLogger):

@@ -3,10 +3,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,32 +114,6 @@ def test_the_newest_whole_one_stands_in(run: Path, tmp_path: Path) -> None:
     assert usable_checkpoint(tmp_path / "last.ckpt")[0] == tmp_path / "b.ckpt"
     with pytest.raises(FileNotFoundError):
         usable_checkpoint(tmp_path / "elsewhere" / "last.ckpt")
-
-
-class SmallFiles(Callback):
-    """From the third epoch on no file may grow beyond a size that a checkpoint exceeds, like on a full disk."""
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**13 if trainer.current_epoch > 1 else hard, hard))
-
-
-@pytest.fixture
-def unlimited() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-@pytest.mark.usefixtures("unlimited")
-def test_a_full_disk_costs_no_checkpoint_and_no_training(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"could not be written \(.*File too large\); training goes on"):
-        main(words(tmp_path, "--trainer.callbacks+=tests.test_checkpoints.SmallFiles", "--trainer.max_epochs=3"))
-    folder = tmp_path / "tiny" / "version_0" / "checkpoints"
-    kept = sorted(folder.iterdir())
-    assert [path.name for path in kept][-2:] == ["last.ckpt", "previous.ckpt"]
-    assert len(kept) == 3
-    assert [read_checkpoint(path)["global_step"] for path in kept][-2:] == [4, 2]
 
 
 def test_no_room_or_no_right_to_write_ends_the_run_before_it_begins(

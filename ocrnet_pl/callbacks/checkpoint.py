@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -26,12 +26,21 @@ _STATE = ("current_score", "best_k_models", "kth_best_model_path", "kth_value", 
 _HEADROOM = 1.1
 
 
+class _Lost(NamedTuple):
+    """The best figure whose checkpoint could not be written, and when it was reached."""
+
+    score: Tensor
+    epoch: int
+    step: int
+
+
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the best checkpoints and the last two in the run's ``checkpoints/``, with metrics in their names.
 
     ``last.ckpt`` is written after each validation, every ``every_n_steps`` steps, at the end, and when the run is
-    interrupted; the one before it stays as ``previous.ckpt``. One that cannot be written costs no other. A run that
-    goes on knows the best of the one before.
+    interrupted; the one before it stays as ``previous.ckpt``. One that cannot be written costs no other, and is tried
+    again at the end; :attr:`missing` says what could not be written then either. A run that goes on knows the best of
+    the one before.
 
     Args:
         monitor: The figure to choose by; ``val/score`` is the mean of box mAP and mIoU, fused where there is fusion.
@@ -68,6 +77,8 @@ class BestCheckpoint(ModelCheckpoint):
         )
         self.every_n_steps = every_n_steps
         self._saved_at = 0
+        self._last_failed = False
+        self._lost: _Lost | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Name the files by the figures that the network's tasks have."""
@@ -137,9 +148,31 @@ class BestCheckpoint(ModelCheckpoint):
             self._save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last, unless the run ended with a validation."""
-        if self._saved_at != trainer.global_step:
+        """Save the last, unless the run ended with a validation, and try again what could not be written then."""
+        if self._lost is not None and self._lost.step == trainer.global_step and not self._should_skip(trainer):
+            # The trainer has counted on; the file's name is that of the epoch which the figures belong to.
+            own = {"epoch": torch.tensor(self._lost.epoch)}
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer) | own)
+        if self._saved_at != trainer.global_step or self._last_failed:
             self._save_last(trainer)
+
+    @property
+    def missing(self) -> str | None:
+        """What the run should have left and could not write, in one line; None if all is there."""
+        parts = []
+        if self._last_failed:
+            parts.append(f"last.ckpt of step {self._saved_at}")
+        if self._lost is not None and (
+            self.best_model_score is None or self._better(self._lost.score, self.best_model_score)
+        ):
+            lost = self._lost
+            parts.append(f"the best, with {self.monitor} {float(lost.score):.4f} after epoch {lost.epoch}")
+        if not parts:
+            return None
+        return f"{self.dirpath}: the disk refused {' and '.join(parts)}; other checkpoints there are whole, but older"
+
+    def _better(self, one: Tensor, other: Tensor) -> bool:
+        return bool(one < other) if self.mode == "min" else bool(one > other)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the last, where all processes come here together and no gradients are left over.
@@ -149,7 +182,7 @@ class BestCheckpoint(ModelCheckpoint):
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
         loop: Any = trainer.fit_loop.epoch_loop
         between = loop.batch_progress.current.completed % trainer.accumulate_grad_batches == 0
-        unsaved = trainer.validating or self._saved_at != trainer.global_step
+        unsaved = trainer.validating or self._saved_at != trainer.global_step or self._last_failed
         if not (self.save_on_exception and together and unsaved) or self._should_skip(trainer):
             return
         if trainer.validating:
@@ -200,6 +233,7 @@ class BestCheckpoint(ModelCheckpoint):
         last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
         with _kept(last, trainer):
             super()._save_last_checkpoint(trainer, monitor_candidates)
+        self._last_failed = self._failed(trainer)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Return whether a figure is among the best; NaN is not, though all files are kept where all are asked for."""
@@ -217,6 +251,8 @@ class BestCheckpoint(ModelCheckpoint):
             # What was not written is not the best; what it was to replace has been kept.
             for name, value in before.items():
                 setattr(self, name, value)
+            if not bool(torch.isnan(current)) and (self._lost is None or self._better(current, self._lost.score)):
+                self._lost = _Lost(current.clone(), trainer.current_epoch, trainer.global_step)
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         if not self._failed(trainer):

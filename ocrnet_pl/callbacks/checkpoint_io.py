@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from ocrnet_pl.callbacks.run import tell
 from ocrnet_pl.checkpoints import verify_checkpoint
 from ocrnet_pl.files import complete_file
 
@@ -21,7 +21,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Writes each file under another name, makes sure that it is on the disk, and only then gives it its name.
 
     Whatever happens while it writes, the file of that name that was there before is whole. Where the disk refuses,
-    what was begun is removed, one line warns, and training goes on.
+    what was begun is removed, one line says so each time, and training continues.
 
     Attributes:
         failure: Why the last file could not be written, None if it was; on the process that writes.
@@ -48,9 +48,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
                     raise
         except OSError as error:
             self.failure = f"{path}: {error.strerror or error}"
-            rank_zero_warn(
-                f"the checkpoint could not be written ({self.failure}); training goes on, earlier checkpoints are kept"
-            )
+            tell(f"the checkpoint could not be written ({self.failure}); earlier checkpoints are kept")
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = _as_it_is, weights_only: Any = True

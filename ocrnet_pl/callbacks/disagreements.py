@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from ocrnet_pl.callbacks.run import run_folder
+from ocrnet_pl.callbacks.run import run_folder, tell
 from ocrnet_pl.files import complete_file
 from ocrnet_pl.inference.disagreements import Disagreement, Finder
 from ocrnet_pl.metrics.sync import compute_on_first
@@ -171,7 +170,7 @@ def _track(logger: WandbTracker, rows: Sequence[Sequence[Any]]) -> None:
 
         logger.experiment.log({"disagreements": wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])})
     except Exception as error:  # Tracking must not stop a run.
-        rank_zero_warn(f"W&B could not take the table of disagreements: {error}")
+        tell(f"W&B could not take the table of disagreements: {error}")
 
 
 def _row(found: Disagreement) -> tuple[str | float, ...]:

@@ -11,10 +11,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ocrnet_pl.callbacks.run import records, run_folder
+from ocrnet_pl.callbacks.run import records, run_folder, tell
 from ocrnet_pl.metrics.sync import compute_on_first
 from ocrnet_pl.plots import plot_confusion, plot_curves
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonomy
@@ -66,7 +65,7 @@ class Pictures(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Learn the run's folder."""
         folder = run_folder(trainer)
-        self._folder = None if folder is None else folder / "pictures"
+        self._folder = None if folder is None or not self.enabled else folder / "pictures"
         self._pictures = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -184,7 +183,7 @@ class Pictures(Callback):
             images = [to_wandb_image(p.truth.image, p.truth, p.raw, p.fused, taxonomy) for p in pictures]
             logger.experiment.log({"pictures": images, "trainer/global_step": step})
         except Exception as error:  # Tracking must not stop a run.
-            rank_zero_warn(f"W&B could not take the pictures: {error}")
+            tell(f"W&B could not take the pictures: {error}")
 
     def _plot_curves(self, trainer: Trainer) -> None:
         if self._folder is None or not trainer.is_global_zero:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+_log = logging.getLogger(__name__)
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -26,7 +28,7 @@ def run_folder(trainer: Trainer) -> Path | None:
 
 @contextmanager
 def records(what: str) -> Iterator[None]:
-    """Let a run go on whose disk refuses what is written here, with one line of warning.
+    """Let a run continue whose disk refuses what is written here, with one line each time that it does.
 
     Args:
         what: Is written.
@@ -36,4 +38,17 @@ def records(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
-        rank_zero_warn(f"{what} could not be written ({error.strerror}: {error.filename or 'disk'}); the run goes on")
+        where = f": {error.filename}" if error.filename else ""
+        tell(f"{what} could not be written ({error.strerror}{where}); the run continues")
+
+
+@rank_zero_only
+def tell(line: str) -> None:
+    """Say something every time that it happens, in one line, on the first process.
+
+    Python's warnings say it once.
+
+    Args:
+        line: What there is to say.
+    """
+    _log.warning("%s", line)

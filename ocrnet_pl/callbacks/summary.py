@@ -27,11 +27,12 @@ _MOST_LISTED = 20
 class Summary(Callback):
     """Writes ``summary.json`` at the end of fit, validate and test, and prints the figures raw beside fused.
 
-    The file holds: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished`` or ``interrupted``),
-    ``last`` and ``best`` (figures by their logged names), ``best_checkpoint`` (for validate and test: the one that was
-    evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``peak_memory_mb`` (``ram`` of this process
-    and ``gpu``, null without one), ``peak_memory_by_size_mb`` (of the GPU, by size of the training batch), ``seed``,
-    ``versions``, ``skipped`` (the number of files that could not be read), ``skipped_files`` (the reason by file),
+    The file holds: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished``, ``interrupted``, or
+    ``incomplete`` if its last or best checkpoint could not be written), ``last`` and ``best`` (figures by their logged
+    names), ``best_checkpoint`` (for validate and test: the one that was evaluated), ``epochs``, ``steps``, ``time_s``,
+    ``images_per_s``, ``peak_memory_mb`` (``ram`` of this process and ``gpu``, null without one),
+    ``peak_memory_by_size_mb`` (of the GPU, by size of the training batch), ``seed``, ``versions``, ``skipped`` (the
+    number of files that could not be read), ``skipped_files`` (the reason by file),
     ``skipped_steps`` (the number of optimiser steps left out since their loss was not finite) and
     ``skipped_step_numbers`` (the first 100 of them, counted from 0 as in ``metrics.csv``).
 
@@ -72,7 +73,8 @@ class Summary(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and show."""
-        self._finish(trainer, "interrupted" if trainer.interrupted else "finished")
+        missing = getattr(trainer.checkpoint_callback, "missing", None) is not None
+        self._finish(trainer, "interrupted" if trainer.interrupted else "incomplete" if missing else "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what is known."""
