@@ -42,8 +42,10 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.inference.calibration import Calibration
 from ocrnet_pl.main import SUBCOMMANDS
 from ocrnet_pl.memory import advice, by_size
+from ocrnet_pl.parser import Parser
 from ocrnet_pl.provenance import continuation
 from ocrnet_pl.storage.run_folder import refuse_taken, release_folder
+from ocrnet_pl.storage.secrets import secrets_in
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking import MetricsTable, WandbTracker
 
@@ -231,6 +233,8 @@ class OCRNetCLI(LightningCLI):
         if config["data"]["root"] is not None:
             for split in ("train", "val", "test"):
                 _start_paths(config["data"].get(split), config["data"]["root"])
+        if config.get("ckpt_path"):
+            config["ckpt_path"] = self._resolved(Namespace(ckpt_path=config["ckpt_path"]))["ckpt_path"]
         path = config.get("ckpt_path")
         if self.config["subcommand"] == CALIBRATE and not path:
             raise ValueError("ckpt_path: give the checkpoint to calibrate with --ckpt_path FILE")
@@ -251,6 +255,11 @@ class OCRNetCLI(LightningCLI):
             config["data"]["root"] = None
             for split in ("train", "val", "test"):
                 config["data"][split] = None
+
+    def _resolved(self, config: Namespace) -> Namespace:
+        """Return a config with the values of the environment variables that it refers to."""
+        assert isinstance(self.parser, Parser)
+        return self.parser.resolved(config)
 
     def _choose_taxonomy(self, data: JointDataModule) -> Taxonomy:
         return self._taxonomy or data.taxonomy
@@ -273,6 +282,8 @@ class OCRNetCLI(LightningCLI):
         try:
             if folder is not None:
                 for logger in self.trainer.loggers:
+                    if isinstance(logger, WandbTracker):
+                        logger.hide(secrets_in(self.config))
                     if hasattr(logger, "use_folder"):
                         logger.use_folder(folder, f"{self._table.name}/{self._table.version}")
             super()._run_subcommand(str(self.subcommand))
@@ -290,13 +301,15 @@ class OCRNetCLI(LightningCLI):
             RunError: A run of the joint report failed.
         """
         name = str(self.subcommand)
-        config = self.config[name]
+        config = self._resolved(self.config)[name]
         if name == CHECK:
             return EXIT_ERROR if check_data(config) else 0
         if name == PACK:
             return EXIT_SKIPPED if pack_data(config) else 0
         if name == REPORT:
-            joint_report(config, partial(self._parser(name).dump, skip_none=False, skip_validation=True))
+            # Its runs are other processes, which resolve the references themselves.
+            dump = partial(self._parser(name).dump, skip_none=False, skip_validation=True)
+            joint_report(config, self.config[name], dump)
             return 0
         device = self.trainer.strategy.root_device
         if name == MEMORY:

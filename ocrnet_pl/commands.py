@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.check import Recipe, run_check
 from ocrnet_pl.memory import Size, StepMemory, available_mb, by_size, largest_that_fits
 from ocrnet_pl.report.joint import run_joint_report
+from ocrnet_pl.storage.secrets import in_environment
 from ocrnet_pl.task import OCRNetTask
 
 CHECK, PACK, REPORT, CALIBRATE, MEMORY = OWN = ("check", "pack", "joint-report", "calibrate", "memory")
@@ -107,11 +109,12 @@ def _advance(progress: Any, task: Any, done: int) -> None:
     progress.update(task, completed=done)
 
 
-def joint_report(config: Namespace, dump: Callable[[Namespace], str]) -> None:
+def joint_report(config: Namespace, written: Namespace, dump: Callable[[Namespace], str]) -> None:
     """Train a config's network and its twins, and write the joint report.
 
     Args:
         config: Of both tasks.
+        written: The same config with its references to environment variables as they were written.
         dump: Writes the config of a training as YAML.
 
     Raises:
@@ -122,7 +125,9 @@ def joint_report(config: Namespace, dump: Callable[[Namespace], str]) -> None:
         if config["model"][task] is None:
             raise ValueError(f"model.{task} is null: the report compares a network of both tasks with its twins")
     output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "joint")
-    shared = config.clone()
+    # The runs' config is a file: they find the credentials in the environment.
+    shared, variables = in_environment(written)
+    os.environ.update(variables)
     for key in ("output", "seeds", "config"):
         shared.pop(key, None)
     run_joint_report(dump(shared), config["seeds"], output, config["name"])

@@ -171,6 +171,18 @@ def _where(given: list[Entry], path: str, value: str = "") -> str:
     return next((entry.where for entry in given if entry.path == path and value in entry.value), "")
 
 
+def place_of(path: str, value: str, words: list[str]) -> str:
+    """Return the key of a setting, after the file and the line that it comes from.
+
+    Args:
+        path: Dotted keys, as the parser has them.
+        value: Of the setting.
+        words: The command line.
+    """
+    key = _PLUMBING.sub("", path)
+    return f"{_where(entries(words), key, value)}{key}"
+
+
 def _unknown_key(key: str, keys: list[str], given: list[Entry]) -> str:
     """Blame the first part of a dotted key that is not the beginning of any valid one."""
     prefixes = {".".join(valid.split(".")[:depth]) for valid in keys for depth in range(1, valid.count(".") + 2)}

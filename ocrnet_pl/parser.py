@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 # Imported for their classes: a config may then name them without their module.
@@ -33,7 +34,9 @@ import ocrnet_pl.losses.one_to_one
 import ocrnet_pl.models.object_context
 import ocrnet_pl.models.smp_models
 import ocrnet_pl.tracking  # noqa: F401
-from ocrnet_pl.config_errors import explain
+from ocrnet_pl.config_errors import entries, explain, place_of
+from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
+from ocrnet_pl.storage.secrets import MARKER, hidden, redacted, secrets_in, secrets_of_setting
 
 DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
 """Set to 1, this environment variable shows the traceback behind a one-line error."""
@@ -59,13 +62,58 @@ class Parser(LightningArgumentParser):
     words: list[str]
     """The whole command line."""
 
+    secrets: frozenset[str] = frozenset()
+    """The credentials that no message may show."""
+
+    @classmethod
+    def learn_secrets(cls) -> None:
+        """Take note of the credentials that stand in the command line and its config files, which are sound YAML."""
+        found = (secrets_of_setting(entry.path, entry.value) for entry in entries(cls.words) if entry.value)
+        cls.secrets = frozenset().union(*found)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and exit with status 2."""
         if os.environ.get(DEBUG_VARIABLE) and ex is not None:
             raise ex
         line = explain(message, self._dotted_keys(), package_classes(), getattr(Parser, "words", []))
-        sys.stderr.write(f"error: {line}\n")
+        sys.stderr.write(f"error: {hidden(line, Parser.secrets)}\n")
         sys.exit(EXIT_USAGE)
+
+    def dump(self, namespace: Namespace, *args: Any, **options: Any) -> str:
+        """Write a config as text, without the credentials in it."""
+        text: str = super().dump(redacted(namespace), *args, **options)
+        return text
+
+    def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:
+        """Build what a config names, with the values of the environment variables that it refers to."""
+        built: Namespace = super().instantiate_classes(self.resolved(cfg), **options)
+        return built
+
+    def resolved(self, config: Namespace) -> Namespace:
+        """Return a config with the values of the environment variables that it refers to.
+
+        What is not set, and what a saved config lacks because it was a credential, ends the process with one line.
+        """
+
+        def refuse_marker(path: str, text: str) -> str:
+            if MARKER in text:
+                option = path.removeprefix(prefix)
+                raise InterpolationError(
+                    "this credential was left out when the config was saved; name an environment variable that holds "
+                    f"it, as in --{option} '${{oc.env:NAME}}'",
+                    path,
+                    text,
+                )
+            return text
+
+        prefix = f"{config.get('subcommand')}."
+        try:
+            each_text(config, refuse_marker)
+            found: Namespace = resolved(config)
+        except InterpolationError as error:
+            self.error(f"{place_of(error.path.removeprefix(prefix), error.text, Parser.words)}: {error}")
+        Parser.secrets |= secrets_in(found)
+        return found
 
     def _dotted_keys(self) -> Iterator[str]:
         parsers: list[Any] = [self]

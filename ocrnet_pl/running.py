@@ -29,6 +29,7 @@ from ocrnet_pl.parser import DEBUG_VARIABLE, Parser
 from ocrnet_pl.provenance import SaveConfig
 from ocrnet_pl.report.runs import RunError
 from ocrnet_pl.sharding import lost_peer
+from ocrnet_pl.storage.secrets import hidden
 from ocrnet_pl.task import OCRNetTask
 from ocrnet_pl.tracking import WandbTracker
 
@@ -51,7 +52,7 @@ def build(words: list[str]) -> OCRNetCLI:
     Args:
         words: The command line, without the program's name.
     """
-    Parser.words = words
+    Parser.words, Parser.secrets = words, frozenset()
     throughput, memory = Throughput(), PeakMemory()
     # Noise between Lightning and torch, of no use to anybody here.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
@@ -63,6 +64,7 @@ def build(words: list[str]) -> OCRNetCLI:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     try:
         check_files(words)
+        Parser.learn_secrets()
         return OCRNetCLI(
             OCRNetTask,
             JointDataModule,
@@ -148,5 +150,5 @@ def _execute(cli: OCRNetCLI) -> None:
 def _fail(error: BaseException) -> NoReturn:
     if os.environ.get(DEBUG_VARIABLE):
         raise error
-    sys.stderr.write(f"error: {_one_line(error)}\n")
+    sys.stderr.write(f"error: {hidden(_one_line(error), Parser.secrets)}\n")
     sys.exit(EXIT_ERROR)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import netrc
 import os
 import socket
-from collections.abc import Mapping, Set
+import sys
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ocrnet_pl.callbacks.run import records
 from ocrnet_pl.storage.run_folder import claim_folder
+from ocrnet_pl.storage.secrets import hidden_words
 from ocrnet_pl.storage.table import append_rows
 from ocrnet_pl.wandb_history import kept_rows, last_point, sent_rows
 
@@ -118,6 +121,7 @@ class WandbTracker(WandbLogger):
             notes=notes,
         )
         self._continues: Path | None = None
+        self._secrets: Collection[str] = ()
         self._stored: tuple[int, set[str]] | None = None
         # Without effect today, and soon an error; Lightning still passes it on.
         self._wandb_init.pop("anonymous", None)
@@ -127,6 +131,29 @@ class WandbTracker(WandbLogger):
         self._save_dir = str(folder)
         self._wandb_init["dir"] = str(folder)
         self._wandb_init["name"] = name
+
+    def hide(self, secrets: Collection[str]) -> None:
+        """Keep credentials that stand in the configs or the command line out of the record; before the first use."""
+        self._secrets = secrets
+        if secrets:
+            import wandb
+
+            # Its difference from the last commit may contain the config.
+            self._wandb_init["settings"] = wandb.Settings(disable_git=True)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run, which is started by the first use."""
+        if self._experiment is not None:
+            return self._experiment
+        # Weights & Biases records the command line.
+        words = sys.argv
+        sys.argv = [*words[:1], *hidden_words(words[1:], self._secrets)]
+        try:
+            return super().experiment
+        finally:
+            sys.argv = words
 
     def continue_run(self, run_id: str, folder: Path) -> None:
         """Go on with a run, and leave out the points that it has already; before the first use.

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.packing_format import Shard
+from ocrnet_pl.storage.secrets import hidden, secrets_in
 
 T = TypeVar("T")
 
@@ -130,6 +131,7 @@ class _Connection:
     def __init__(self, address: str, options: Mapping[str, Any]) -> None:
         self.address = address
         self.options = dict(options)
+        self.secrets = secrets_in({"storage_options": self.options, "address": address})
         # By process: one that was forked can use none of its parent's, nor safely let go of it.
         self._systems: dict[int, tuple[Any, str]] = {}
 
@@ -146,9 +148,12 @@ class _Connection:
                     self.address, skip_instance_cache=True, use_listings_cache=False, **self.options
                 )
             except ImportError as error:
-                raise StoreError.at(self.address, f"its file system needs another package ({error})") from error
-            except (ValueError, TypeError) as error:
-                raise StoreError.at(self.address, f"this is not an address that can be read ({error})") from error
+                problem = f"its file system needs another package ({error})"
+                raise StoreError.at(hidden(self.address), problem) from error
+            except Exception as error:  # file systems raise whatever their libraries do
+                reason = hidden(" ".join(str(error).split()), self.secrets) or type(error).__name__
+                problem = f"this is not an address that can be read ({reason})"
+                raise StoreError.at(hidden(self.address), problem) from error
             self._systems[os.getpid()] = (system, str(path).rstrip("/"))
         return self._systems[os.getpid()]
 
@@ -163,10 +168,11 @@ class RemoteStore(Store):
     """
 
     def __init__(self, address: str, cache: ShardCache, options: dict[str, Any] | None = None) -> None:
-        super().__init__(address)
+        # The name is for messages, which show no credentials.
+        super().__init__(hidden(address))
         self.cache = cache
         self.folder: Path | None = None
-        self._connect = _Connection(self.name, options or {})
+        self._connect = _Connection(address.rstrip("/"), options or {})
         self._ahead: tuple[int, queue.Queue[Shard]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,7 +194,7 @@ class RemoteStore(Store):
             except FileNotFoundError:
                 return None
 
-        return _tried(fetch, self.where(file))
+        return _tried(fetch, self.where(file), self._connect.secrets)
 
     def local(self, shard: Shard) -> Path:
         """Return the copy, fetched if need be."""
@@ -238,7 +244,7 @@ class RemoteStore(Store):
             if file_digest(target) != shard.sha256:
                 raise _DamagedError("its content is not what was packed")
 
-        _tried(fetch, self.where(shard.name))
+        _tried(fetch, self.where(shard.name), self._connect.secrets)
 
 
 class _DamagedError(Exception):
@@ -254,8 +260,8 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _tried(action: Callable[[], T], where: str) -> T:
-    """Do something over the network, again after a while if it fails."""
+def _tried(action: Callable[[], T], where: str, secrets: Collection[str]) -> T:
+    """Do something over the network, again after a while if it fails; no message shows the credentials."""
     for attempt in range(_TRIES):
         try:
             return action()
@@ -272,7 +278,7 @@ def _tried(action: Callable[[], T], where: str) -> T:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise  # of the cache's disk
             if attempt == _TRIES - 1:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = hidden(" ".join(str(error).split()), secrets) or type(error).__name__
                 raise StoreError.at(where, f"it cannot be read ({reason})", advice="check the network") from error
             time.sleep(_WAIT * 2**attempt)
     raise AssertionError("the last try returns or raises")

@@ -122,7 +122,7 @@ def main(words: Sequence[str]) -> None:
         words: Three checkpoints, then a command line of ``validate``.
     """
     checkpoints, arguments = words[:3], list(words[3:])
-    Parser.words = arguments
+    Parser.words, Parser.secrets = arguments, frozenset()
     throughput, memory = Throughput(), PeakMemory()
     cli = OCRNetCLI(
         OCRNetTask,

@@ -42,7 +42,8 @@ class Packed(Source):
         cache_gb: Most gigabytes in the cache folder, of all sets in it together.
         window: From how many shards a process draws at a time; None from all, for which all must fit the cache.
         root: Folder that the path starts from, unless it is an address; ``data.root`` on the command line.
-        storage_options: Of the address's file system, as fsspec takes them, such as ``{anon: true}``.
+        storage_options: Options of the address's file system, as fsspec takes them, such as ``{anon: true}``; give
+            credentials as references, ``${oc.env:NAME}``.
 
     Raises:
         ValueError: An option is out of range.
@@ -98,7 +99,8 @@ class Packed(Source):
             wanted = "all shards" if self.window is None else f"a window of {self.window} shards"
             raise DataError.at(
                 folder,
-                f"{wanted} and the index of {self.path} take {needed / 1e9:.3g} GB, the cache holds {limit / 1e9:.3g}",
+                f"{wanted} and the index of {self._store.name} take {needed / 1e9:.3g} GB, "
+                f"the cache holds {limit / 1e9:.3g}",
                 advice="raise `cache_gb`, or lower `window`",
             )
 
