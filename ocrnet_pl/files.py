@@ -9,10 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
+
+_seen: set[Path] = set()
+"""Folders that this process has written to."""
+
 
 @contextmanager
 def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
     """Give a path to write to, which takes its final name at the end, unless something was raised.
+
+    What a process that was killed left unfinished in the folder is removed first.
 
     Args:
         path: The final name; its folder is made.
@@ -23,7 +30,11 @@ def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterat
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = final.with_name(f".{final.name}.{os.getpid()}.part")
+    if final.parent not in _seen:
+        # Once is enough, and a folder of many files takes long to read.
+        _seen.add(final.parent)
+        remove_abandoned(final.parent)
+    unfinished = unfinished_path(final)
     try:
         yield unfinished
         if durable:

@@ -247,19 +247,27 @@ class Figure(Callback):
         pl_module.log("figure", 1 / (1 + trainer.current_epoch))
 
 
-def test_a_continued_run_knows_the_best_of_the_one_before(tmp_path: Path) -> None:
+def test_a_continued_run_has_the_best_of_the_one_before(tmp_path: Path) -> None:
     first = saver(tmp_path / "first", monitor="figure")
     fit(tmp_path, Figure(), first, max_epochs=2)
     second = saver(tmp_path / "second", monitor="figure")
     fit(tmp_path, Figure(), second, max_epochs=4, ckpt_path=tmp_path / "first" / "last.ckpt")
-    assert second.best_model_path == first.best_model_path
+    best = Path(second.best_model_path)
+    assert best.parent == tmp_path / "second"
+    assert best.samefile(first.best_model_path)
     assert float(second.best_model_score) == 1
-    assert [path.name for path in (tmp_path / "second").glob("*.ckpt") if "last" not in path.name] == ["previous.ckpt"]
-    Path(first.best_model_path).unlink()
+    assert sorted(path.name for path in best.parent.iterdir()) == [best.name, "last.ckpt", "previous.ckpt"]
+    # The folder of the first run is no longer needed.
+    shutil.rmtree(tmp_path / "first")
+    (tmp_path / "second").rename(tmp_path / "moved")
     third = saver(tmp_path / "third", monitor="figure")
-    fit(tmp_path, Figure(), third, max_epochs=4, ckpt_path=tmp_path / "first" / "last.ckpt")
-    assert Path(third.best_model_path).parent == tmp_path / "third"
-    assert float(third.best_model_score) == pytest.approx(1 / 3)
+    fit(tmp_path, Figure(), third, max_epochs=5, ckpt_path=tmp_path / "moved" / "last.ckpt")
+    assert Path(third.best_model_path).samefile(tmp_path / "moved" / best.name)
+    (tmp_path / "moved" / best.name).unlink()
+    fourth = saver(tmp_path / "fourth", monitor="figure")
+    fit(tmp_path, Figure(), fourth, max_epochs=5, ckpt_path=tmp_path / "moved" / "last.ckpt")
+    assert Path(fourth.best_model_path).parent == tmp_path / "fourth"
+    assert float(fourth.best_model_score) == pytest.approx(1 / 5)
 
 
 def test_while_steps_are_left_out_no_checkpoint_is_replaced(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,16 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_a_process(words: list[str]) -> int | None:
-    """Run a command line in a process of its own, and return its status."""
+def in_a_process(what: list[str] | Callable[[], None]) -> int | None:
+    """Run a command line, or something else, in a process of its own, and return its status."""
 
     def run() -> None:
         torch.set_num_threads(1)
         os.setsid()
-        main(words)
+        if callable(what):
+            what()
+        else:
+            main(what)
 
     # A process of its own has a service of its own, not one that an earlier test left to be inherited.
     wandb.teardown()

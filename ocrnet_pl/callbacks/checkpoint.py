@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from torch import Tensor
 
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.callbacks.guard import LossGuard
+from ocrnet_pl.callbacks.run import tell
+from ocrnet_pl.storage.copies import link_or_copy
+from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 
 PREVIOUS = "previous.ckpt"
 """The ``last.ckpt`` before the present one."""
@@ -39,8 +43,11 @@ class BestCheckpoint(ModelCheckpoint):
 
     ``last.ckpt`` is written after each validation, every ``every_n_steps`` steps, at the end, and when the run is
     interrupted; the one before it stays as ``previous.ckpt``. One that cannot be written costs no other, and is tried
-    again at the end; :attr:`missing` says what could not be written then either. A run that goes on knows the best of
-    the one before.
+    again at the end; :attr:`missing` says what could not be written then either.
+
+    A run that continues another one begins with the checkpoint that it continues from as its ``last.ckpt``, and with
+    the best of the run before: killed before it has saved anything, it can be continued from its own folder, whatever
+    became of the other. They are hard links where the file system allows it.
 
     Args:
         monitor: The figure to choose by; ``val/score`` is the mean of box mAP and mIoU, fused where there is fusion.
@@ -78,6 +85,7 @@ class BestCheckpoint(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self._saved_at = 0
         self._last_failed = False
+        self._before: Path | None = None
         self._lost: _Lost | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -87,6 +95,46 @@ class BestCheckpoint(ModelCheckpoint):
         figures = [f"{name}={{val/{name}:.3f}}" for name, decoder in names.items() if decoder is not None]
         self.filename = "-".join(["epoch={epoch:03d}", *figures])
         super().setup(trainer, pl_module, stage)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Learn where the run continues from."""
+        path = trainer.ckpt_path
+        if trainer.state.fn == "fit" and path and "://" not in f"{path}{self.dirpath}":
+            self._before = Path(path)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with the checkpoint that the run continues from, before anything can end it."""
+        if self._before is None or self.dirpath is None or getattr(trainer, "fast_dev_run", False):
+            return
+        if trainer.is_global_zero:
+            # A run that was killed may have left the beginning of a file there.
+            remove_abandoned(self._before.parent)
+        if self.save_last:
+            last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+            self._carried(trainer, {str(self._before): str(last)})
+            # Lightning would write last-v1.ckpt beside a file that it does not know.
+            self.last_model_path = str(last)
+
+    def _carried(self, trainer: Trainer, names: dict[str, str]) -> dict[str, str]:
+        """Give files of the run before a name of this one.
+
+        Args:
+            trainer: Of all processes, which hear what the first has done.
+            names: The new path by the old one.
+
+        Returns:
+            What was done of it.
+        """
+        done = {}
+        for old, new in names.items() if trainer.is_global_zero else ():
+            if Path(new).exists():
+                continue
+            try:
+                link_or_copy(Path(old), Path(new))
+                done[old] = new
+            except OSError as error:
+                tell(f"{new}: {old} could not be brought there ({error.strerror or error}); it stays where it is")
+        return trainer.strategy.broadcast(done)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look whether the checkpoints will find room.
@@ -102,6 +150,17 @@ class BestCheckpoint(ModelCheckpoint):
         complaint = trainer.strategy.broadcast(self._complaint(trainer, pl_module) if trainer.is_global_zero else None)
         if complaint is not None:
             raise MisconfigurationException(complaint)
+        self._take_best(trainer)
+
+    def _take_best(self, trainer: Trainer) -> None:
+        """Have the best of the run before in this run's folder."""
+        if self._before is None or self.dirpath is None:
+            return
+        paths = [path for path in self.best_k_models if Path(path).parent != Path(self.dirpath)]
+        new = self._carried(trainer, {path: str(Path(self.dirpath, Path(path).name)) for path in paths})
+        self.best_k_models = {new.get(path, path): score for path, score in self.best_k_models.items()}
+        self.best_model_path = new.get(self.best_model_path, self.best_model_path)
+        self.kth_best_model_path = new.get(self.kth_best_model_path, self.kth_best_model_path)
 
     def _complaint(self, trainer: Trainer, pl_module: LightningModule) -> str | None:
         if self.dirpath is None or "://" in str(self.dirpath):
@@ -109,7 +168,7 @@ class BestCheckpoint(ModelCheckpoint):
         folder = Path(self.dirpath)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".{os.getpid()}.part"
+            probe = unfinished_path(folder / "probe")
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
@@ -200,20 +259,31 @@ class BestCheckpoint(ModelCheckpoint):
         self._save_last(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best of the run before, whose folder is another, as far as its files are there."""
-        best = {path: score for path, score in state_dict["best_k_models"].items() if Path(path).is_file()}
-        if state_dict["monitor"] != self.monitor or state_dict["best_model_path"] not in best:
+        """Take over the best of the run before, as far as its files are where they were, or beside its checkpoint."""
+        found = {path: self._found(path) for path in state_dict["best_k_models"]}
+        best = {found[path]: score for path, score in state_dict["best_k_models"].items() if found[path]}
+        if state_dict["monitor"] != self.monitor or not found.get(state_dict["best_model_path"]):
             return
         worst = (min if self.mode == "max" else max)(best, key=lambda path: float(best[path]))
         full = len(best) == self.save_top_k
         own = {
             "dirpath": self.dirpath,
             "last_model_path": self.last_model_path,
+            "best_model_path": found[state_dict["best_model_path"]],
             "best_k_models": best,
             "kth_best_model_path": worst if full else "",
             "kth_value": best[worst] if full else self.kth_value,
         }
         super().load_state_dict(state_dict | own)
+
+    def _found(self, path: str) -> str:
+        """Return where a checkpoint of the run before is, or nothing if it is gone.
+
+        The path stands in a file that anybody may have written, so it must at least lead to a checkpoint.
+        """
+        places = [Path(path), *([self._before.with_name(Path(path).name)] if self._before else [])]
+        found = (str(place) for place in places if place.suffix == self.FILE_EXTENSION and zipfile.is_zipfile(place))
+        return next(found, "")
 
     @staticmethod
     def _should_skip(trainer: Trainer) -> bool:
@@ -276,7 +346,7 @@ def _kept(last: Path, trainer: Trainer) -> Iterator[None]:
     if not trainer.is_global_zero or not last.is_file():
         yield
         return
-    kept = last.with_name(f".{PREVIOUS}.{os.getpid()}.part")
+    kept = unfinished_path(last.with_name(PREVIOUS))
     try:
         kept.unlink(missing_ok=True)
         os.link(last, kept)

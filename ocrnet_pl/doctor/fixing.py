@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import uuid
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from ocrnet_pl.doctor.findings import Level, shown_path
 from ocrnet_pl.doctor.masks import mask_bounds, shift
 from ocrnet_pl.doctor.orientation import read_header, rotation_fault
 from ocrnet_pl.doctor.readings import Reading
+from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 from ocrnet_pl.structures import Sample
 
 
@@ -186,7 +186,8 @@ def write_copy(result: Result, folder: Path, workers: int, console: Console) -> 
         raise DataError("--fix: no split could be opened, so there is nothing to copy")
     check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:6]}.part")
+    remove_abandoned(folder.parent)
+    unfinished = unfinished_path(folder)
     names: dict[str, int] = {}
     for entry in result.examined:
         for category in entry.split.source.taxonomy.detection_categories:
