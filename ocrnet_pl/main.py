@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 SUBCOMMANDS = {
     "fit": "train and validate",
@@ -17,6 +19,31 @@ SUBCOMMANDS = {
     "joint-report": "train the joint network and its single-task twins and compare them",
 }
 """What the command line does; the first four names are Lightning's."""
+
+
+EXIT_INTERRUPTED = 130
+"""Somebody pressed Ctrl-C; what a shell says of a process that SIGINT ended."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End the process with one line and status 130 where it is interrupted, whatever it is doing."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        _end(str(interrupt))
+    except SystemExit as stop:
+        # What Lightning makes of it.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        _end("")
+
+
+def _end(text: str) -> None:
+    # Of several processes, all of which the terminal tells, the first says it.
+    if not int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
+        sys.stderr.write(f"interrupted{text}\n")
+    sys.exit(EXIT_INTERRUPTED)
 
 
 def overview() -> str:
@@ -61,7 +88,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if not words:
             sys.exit(2)
         return
-    # Lightning takes seconds to import, which the overview has no use for.
-    from ocrnet_pl.running import run
+    with interruptible():
+        # Lightning takes seconds to import, which the overview has no use for.
+        from ocrnet_pl.running import run
 
-    run(words)
+        run(words)

@@ -24,6 +24,7 @@ from ocrnet_pl.commands import OWN
 from ocrnet_pl.config_errors import cause, check_files
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.main import EXIT_INTERRUPTED
 from ocrnet_pl.memory import advice, out_of_memory
 from ocrnet_pl.parser import DEBUG_VARIABLE, Parser
 from ocrnet_pl.provenance import SaveConfig
@@ -46,6 +47,11 @@ def _one_line(error: BaseException) -> str:
     return re.sub(r"^ocrnet_pl\.data\.errors\.\w+: ", "", last) if "Traceback" in str(error) else " ".join(lines)
 
 
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Leave out an advertisement, and what is said of Ctrl-C: the command line says it itself."""
+    return not any(text in str(record.msg) for text in ("litlogger", "Detected KeyboardInterrupt"))
+
+
 def build(words: list[str]) -> OCRNetCLI:
     """Build what a command line names; mistakes end the process with one line and a status that is not 0.
 
@@ -56,7 +62,7 @@ def build(words: list[str]) -> OCRNetCLI:
     throughput, memory = Throughput(), PeakMemory()
     # Noise between Lightning and torch, of no use to anybody here.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_of_use)
     # Every process computed these from all images: there is nothing to synchronise.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(val|test)/")
     # The folder is new; Weights & Biases, which Lightning starts first, may have put its own there.
@@ -110,6 +116,9 @@ def run(words: list[str]) -> None:
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else EXIT_ERROR
         raise
+    except KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
+        raise
     finally:
         for logger in cli.trainer.loggers:
             if isinstance(logger, WandbTracker):
@@ -130,7 +139,9 @@ def _execute(cli: OCRNetCLI) -> None:
         if line is None:
             raise
         _fail(RuntimeError(line))
-    except SystemExit:
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt(_how_to_continue(cli)) from None
         # Lightning ends a terminated run with status 0; nobody may take it for a finished one.
         if cli.trainer.received_sigterm:
             sys.exit(EXIT_TERMINATED)
@@ -145,6 +156,17 @@ def _execute(cli: OCRNetCLI) -> None:
             sys.stderr.write(f"skipped: {path}: {reason}\n")
         sys.stderr.write(f"error: {len(cli.datamodule.skipped)} file(s) could not be read as images\n")
         sys.exit(EXIT_SKIPPED)
+
+
+def _how_to_continue(cli: OCRNetCLI) -> str:
+    """Return what to say of a run that was interrupted."""
+    checkpoint = cli.trainer.checkpoint_callback
+    if cli.subcommand != "fit" or not isinstance(checkpoint, BestCheckpoint):
+        return ""
+    last = checkpoint.last_model_path
+    if not last or not os.path.exists(last):
+        return f" at step {cli.trainer.global_step}; no checkpoint had been written"
+    return f" at step {cli.trainer.global_step}; continue with --ckpt_path {last}"
 
 
 def _fail(error: BaseException) -> NoReturn:

@@ -23,6 +23,7 @@ from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.cli import OCRNetCLI
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.files import write_json
+from ocrnet_pl.main import interruptible
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.parser import Parser
 from ocrnet_pl.structures import Output, Placement, PostProcess, Predictions
@@ -148,4 +149,5 @@ def main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with interruptible():
+        main(sys.argv[1:])

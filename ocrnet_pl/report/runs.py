@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+INTERRUPTED = "the same command takes the finished runs as they are and starts this one anew"
 
 _LAST_BYTES = 20_000
+_SECONDS_TO_NOTICE = 2.0
 
 
 class RunError(RuntimeError):
@@ -57,6 +61,7 @@ class Run:
 
         Raises:
             RunError: It failed; the line names its log.
+            KeyboardInterrupt: It was interrupted, by itself or with this process.
         """
         content = self.content()
         if content is not None:
@@ -64,6 +69,8 @@ class Run:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         status = _run_and_show([sys.executable, *self.words], self.log)
+        if status in (128 + signal.SIGINT, -signal.SIGINT):
+            raise KeyboardInterrupt(f"; {INTERRUPTED}")
         content = self.content()
         if status != 0 or content is None:
             reason = _last_error(self.log)
@@ -93,16 +100,26 @@ def _run_and_show(command: list[str], log: Path) -> int:
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment) as process:
             os.close(sink)
             try:
-                for part in iter(lambda: _read(output.fileno()), b""):
-                    file.write(part)
-                    file.flush()
-                    sys.stdout.write(part.decode(errors="replace"))
-                    sys.stdout.flush()
+                _show(output.fileno(), file)
             except KeyboardInterrupt:
-                # The terminal has told the process as well: let it save what it has.
-                process.wait()
-                raise
+                try:
+                    # A terminal tells the process as well; `kill` does not.
+                    process.wait(_SECONDS_TO_NOTICE)
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGINT)
+                # It saves what it has, and may have something to say.
+                _show(output.fileno(), file)
+                raise KeyboardInterrupt(f"; {INTERRUPTED}") from None
         return process.returncode
+
+
+def _show(descriptor: int, log: BinaryIO) -> None:
+    """Copy what a process prints, until it ends."""
+    for part in iter(lambda: _read(descriptor), b""):
+        log.write(part)
+        log.flush()
+        sys.stdout.write(part.decode(errors="replace"))
+        sys.stdout.flush()
 
 
 def _read(descriptor: int) -> bytes:
