@@ -17,6 +17,7 @@ from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, Seg
 from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.layers import tied
 from ocrnet_pl.models.split import TaskSplit
+from ocrnet_pl.models.subsampling import subsample_first
 from ocrnet_pl.structures import FUSION_KEY, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
@@ -109,6 +110,7 @@ class OCRNet(nn.Module):
         scale = torch.tensor(255.0)
         self.register_buffer("mean", torch.tensor(encoder.mean).view(1, -1, 1, 1) * scale, persistent=False)
         self.register_buffer("std", torch.tensor(encoder.std).view(1, -1, 1, 1) * scale, persistent=False)
+        subsample_first(self)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
