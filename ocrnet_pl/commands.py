@@ -18,9 +18,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.check import Recipe, run_check
+from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.memory import Size, StepMemory, available_mb, by_size, largest_that_fits
 from ocrnet_pl.report.joint import run_joint_report
 from ocrnet_pl.storage.secrets import in_environment
+from ocrnet_pl.structures import PostProcess
 from ocrnet_pl.task import OCRNetTask
 
 CHECK, PACK, REPORT, CALIBRATE, MEMORY = OWN = ("check", "pack", "joint-report", "calibrate", "memory")
@@ -37,15 +40,17 @@ def check_data(config: Namespace) -> int:
     if not recipes:
         raise DataError("data: there is no source to check; set data.train")
     size = data["size"]
+    input_size = (size, size) if isinstance(size, int) else tuple(size)
     output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "check")
     return run_check(
         recipes,
         output=output,
         fix=config["fix"],
         limit=config["limit"],
-        input_size=(size, size) if isinstance(size, int) else tuple(size),
+        input_size=input_size,
         workers=data["num_workers"],
         title=config["name"],
+        object_limit=_object_limit(config["model"], input_size),
     )
 
 
@@ -173,6 +178,24 @@ def measure_memory(
         print(f"The largest that fits {limit:.0f} MiB:")
         print(f"data.batch_size: {largest}")
     return largest > 0
+
+
+def _object_limit(model: Namespace, input_size: Size) -> Callable[[Size], int] | None:
+    """Return what tells the most boxes that a config's network may return of an image; None if there is no limit."""
+    if model["detection"] is None:
+        return None
+    parser = ArgumentParser()
+    parser.add_argument("--postprocess", type=PostProcess | None)
+    parser.add_argument("--tile", type=Tiling | None)
+    own = Namespace(postprocess=model["postprocess"], tile=model["tile"]).clone()
+    try:
+        parts = parser.instantiate_classes(own)
+    except ValueError as error:
+        raise MisconfigurationException(f"model: {error}") from error
+    limit, tile = (parts.postprocess or FusionPostProcess()).max_detections, parts.tile
+    if limit is None:
+        return None
+    return lambda size: limit if tile is None else limit * tile.count(size, input_size)
 
 
 def _recipe(split: str, config: Namespace) -> Recipe:

@@ -445,6 +445,11 @@ class PostProcess(nn.Module, ABC):
     def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
         """Return one prediction per placement, raw and, with both tasks, fused."""
 
+    @property
+    def max_detections(self) -> int | None:
+        """The most boxes that are returned of each image, or of each tile where images are cut; None if unknown."""
+        return None
+
     def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
         """Take over the calibrated settings of a checkpoint; what has none to calibrate ignores them.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -190,12 +191,25 @@ class OCRNetTask(LightningModule):
     def _predictions(self, batch: Batch) -> Predictions:
         if self.multiscale is not None:
             return self.multiscale.predict(self.network, [truth.image.as_subclass(Tensor) for truth in batch.truths])
-        # In the frame of the letterboxed input there is nothing to cut.
-        if self.tile is None or all(truth.size == batch.images.shape[-2:] for truth in batch.truths):
+        if self.tile is None or self._fits_input(batch):
             return self.network.postprocessed(self(batch.images), batch.placements)
         parts = [self.tile(self.network, truth.image.as_subclass(Tensor)) for truth in batch.truths]
         fused = [prediction for part in parts for prediction in part.fused or []]
         return Predictions([prediction for part in parts for prediction in part.raw], fused or None)
+
+    @staticmethod
+    def _fits_input(batch: Batch) -> bool:
+        """Tell whether the truth is in the frame of the letterboxed input, in which there is nothing to cut."""
+        return all(truth.size == batch.images.shape[-2:] for truth in batch.truths)
+
+    def _detection_limits(self, batch: Batch) -> list[int] | None:
+        """Return the most boxes that the network may return of each image, None if there is no such limit."""
+        limit = self.network.postprocess.max_detections
+        if limit is None or self.network.detection is None:
+            return None
+        if self.tile is None or self._fits_input(batch):
+            return [limit] * len(batch)
+        return [limit * self.tile.count(truth.size, self.network.input_size) for truth in batch.truths]
 
     def _evaluate(self, batch: Batch, metrics: EvaluationMetrics) -> Predictions:
         predictions = self._predictions(batch)
@@ -204,13 +218,15 @@ class OCRNetTask(LightningModule):
                 prediction.image_id, prediction.path = image_id, path
         # The trial batches before training must not count.
         if not self.trainer.sanity_checking and not self.trainer.predicting:
-            metrics.update(predictions, batch)
+            metrics.update(predictions, batch, self._detection_limits(batch))
         return predictions
 
     def _log_metrics(self, stage: str, metrics: EvaluationMetrics) -> None:
         if self.trainer.sanity_checking:
             return
         values = metrics.compute()
+        if (line := metrics.over_limit()) is not None:
+            rank_zero_warn(f"{stage}: {line}")
         shown = {"map", "miou", "pq", "fused_map", "fused_miou", "fused_pq"}
         for name, value in values.items():
             # Every process computed the same figure from all processes' images: nothing is left to synchronise.

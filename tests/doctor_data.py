@@ -110,11 +110,17 @@ def recipe(root: Path, split: str, **more: Any) -> Recipe:
 
 
 def run(
-    recipes: dict[str, Recipe], output: Path, *, fix: Path | None = None, limit: int | None = None, workers: int = 0
+    recipes: dict[str, Recipe],
+    output: Path,
+    *,
+    fix: Path | None = None,
+    limit: int | None = None,
+    workers: int = 0,
+    **more: Any,
 ) -> int:
     """Run the check without the command line, whose parsers take longer than the check of so few images."""
     return run_check(
-        recipes, output=output, fix=fix, limit=limit, input_size=(128, 128), workers=workers, title="planted"
+        recipes, output=output, fix=fix, limit=limit, input_size=(128, 128), workers=workers, title="planted", **more
     )
 
 

@@ -147,17 +147,22 @@ def by_pycocotools(predictions: list[Prediction], truths: list[Sample], masks: b
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    names = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large"]
-    figures = {n: float(v) if v >= 0 else math.nan for n, v in zip(names, evaluation.stats[:6], strict=True)}
-    figures["mar_100"] = float(evaluation.stats[8])
-    for index, name in enumerate("abc"):
-        own = evaluation.eval["precision"][:, :, index, 0, -1]
-        figures[f"map_per_class/{name}"] = float(own[own > -1].mean()) if (own > -1).any() else math.nan
-    return figures
+        own = {"map_100": evaluation.stats[0], "mar_100": evaluation.stats[8]}
+        # Its summary knows no other limit than 100.
+        evaluation.params.maxDets = [10**6]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision, recall = evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
+    parts = {"map": precision[..., 0], "map_50": precision[0, ..., 0], "map_75": precision[5, ..., 0]}
+    parts |= {f"map_{size}": precision[..., area] for area, size in enumerate(("small", "medium", "large"), 1)}
+    parts |= {f"map_per_class/{name}": precision[:, :, index, 0] for index, name in enumerate("abc")}
+    parts["mar"] = recall[..., 0]
+    means = {name: part[part > -1].mean() if (part > -1).any() else math.nan for name, part in parts.items()}
+    return {name: float(value) for name, value in (own | means).items()}
 
 
 @pytest.mark.parametrize("masks", [False, True])
-@pytest.mark.parametrize(("seed", "objects", "extra"), [(0, 7, 5), (1, 3, 0), (2, 12, 110)])
+@pytest.mark.parametrize(("seed", "objects", "extra"), [(0, 7, 5), (1, 3, 0), (2, 12, 110), (11, 40, 420)])
 def test_average_precision_equals_pycocotools(seed: int, objects: int, extra: int, masks: bool) -> None:
     predictions, truths = make_case(seed, 9, objects, extra)
     metric = DetectionMetric(TAXONOMY, masks=masks)

@@ -15,14 +15,18 @@ _ROWS = {
     "map_small": "box mAP small",
     "map_medium": "box mAP medium",
     "map_large": "box mAP large",
+    "map_100": "box mAP 50-95, best 100",
     "mask_map": "mask mAP 50-95",
     "mask_map_50": "mask mAP 50",
+    "mask_map_100": "mask mAP 50-95, best 100",
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
     "pq": "panoptic quality",
     "sq": "segmentation quality",
     "rq": "recognition quality",
 }
+_SAME_AS = {"map_100": "map", "mask_map_100": "mask_map"}
+"""Rows that are left out where they say the same as another: no image has more than a hundred predictions."""
 _PER_CLASS = {"map_per_class": "AP", "iou_per_class": "IoU", "pq_per_class": "PQ"}
 _MOST_CLASSES = 40
 
@@ -41,8 +45,15 @@ def results_tables(figures: Mapping[str, float], stage: str) -> list[Table]:
 
     own = {key.removeprefix(f"{stage}/"): value for key, value in figures.items() if key.startswith(f"{stage}/")}
     tables = []
-    rows = [(title, own.get(key), own.get(f"fused_{key}")) for key, title in _ROWS.items()]
-    rows = [row for row in rows if row[1:] != (None, None)]
+    rows = []
+    for key, title in _ROWS.items():
+        raw, fused = own.get(key), own.get(f"fused_{key}")
+        other = _SAME_AS.get(key)
+        if (raw, fused) == (None, None):
+            continue
+        if other and (_text(raw), _text(fused)) == (_text(own.get(other)), _text(own.get(f"fused_{other}"))):
+            continue
+        rows.append((title, raw, fused))
     if rows:
         table = Table("", "raw", "fused", title=f"Results ({stage})")
         for title, raw, fused in rows:

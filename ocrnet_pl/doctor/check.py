@@ -165,6 +165,7 @@ def check(
     recipes: Mapping[str, Recipe],
     *,
     input_size: Size,
+    object_limit: Callable[[Size], int] | None,
     workers: int,
     limit: int | None,
     log: FindingLog,
@@ -176,6 +177,7 @@ def check(
     Args:
         recipes: For the source of each split.
         input_size: The network's (height, width).
+        object_limit: The most boxes that the network may return of an image of this size; None for any number.
         workers: Loading processes.
         limit: Look at so many images of each split, evenly spread; None looks at all.
         log: Takes the findings.
@@ -194,7 +196,7 @@ def check(
             for split, indices in zip(splits, chosen, strict=True)
         ]
         for split, indices, task in zip(splits, chosen, tasks, strict=True):
-            result = Examined(split, SplitStatistics(split.name, split.source.taxonomy), indices)
+            result = Examined(split, SplitStatistics(split.name, split.source.taxonomy, object_limit), indices)
             result.thumbnails = np.zeros((len(indices), SIDE, SIDE), dtype=np.uint8)
             for position, record in enumerate(_look(split, indices, input_size, workers)):
                 _take(result, position, record, log)
@@ -290,6 +292,8 @@ def _conclude(examined: Examined, log: FindingLog) -> None:
         share = statistics.tiny / max(1, int(statistics.boxes.sum()))
         text = f"{statistics.tiny:,} boxes ({share:.1%}) have a side under 4 pixels at the input size"
         log.add(Finding(Kind.SMALL_BOXES, name, text))
+    if statistics.over_limit.images:
+        log.add(Finding(Kind.MANY_OBJECTS, name, str(statistics.over_limit)))
     first: dict[bytes, int] = {}
     for position, digest in enumerate(examined.digests):
         if digest and (earlier := first.setdefault(digest, position)) != position:
@@ -359,6 +363,7 @@ def run_check(
     input_size: Size,
     workers: int,
     title: str,
+    object_limit: Callable[[Size], int] | None = None,
 ) -> int:
     """Check the data, print and write the report, and write the corrected copy if one is asked for.
 
@@ -370,6 +375,7 @@ def run_check(
         input_size: The network's (height, width).
         workers: Loading processes.
         title: Of the page.
+        object_limit: The most boxes that the network may return of an image of this size; None for any number.
 
     Returns:
         The number of errors.
@@ -397,6 +403,7 @@ def run_check(
             result = check(
                 recipes,
                 input_size=input_size,
+                object_limit=object_limit,
                 workers=workers,
                 limit=limit,
                 log=log,

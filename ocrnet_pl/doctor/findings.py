@@ -131,6 +131,12 @@ class Kind(Enum):
         "The training set has too little of a class to learn it from.",
         "Collect more, merge it with another class, or leave the class out.",
     )
+    MANY_OBJECTS = _Text(
+        "More objects than the network may return",
+        Level.WARNING,
+        "An image has more boxes than the decoder keeps of one image, so the rest can only be missed.",
+        "Raise the option, if images to predict will be as full; a higher limit costs some time.",
+    )
     BOX_LOOSE = _Text(
         "Boxes that do not fit their masks",
         Level.NOTE,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.geometry import Size, letterbox_placement
+from ocrnet_pl.metrics.object_limit import OverLimit
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
 
 BOX_EDGES = 2.0 ** np.arange(0, 12.5, 0.5)
@@ -77,6 +79,11 @@ def measure(sample: Sample, taxonomy: Taxonomy, input_size: Size) -> Measures:
 class SplitStatistics:
     """The sums of one split.
 
+    Args:
+        name: Of the split.
+        taxonomy: Of its source.
+        limit: The most boxes that the network may return of an image of this (height, width); by default any number.
+
     Attributes:
         images: Readable images.
         unreadable: The others.
@@ -91,11 +98,12 @@ class SplitStatistics:
         boxed: Images labelled for boxes.
         counts: int64, the histogram of boxes an image over ``COUNT_EDGES``.
         sides: int64, the histogram of the longer sides over ``IMAGE_EDGES``.
+        over_limit: The images with more boxes than the network may return.
         smallest: (height, width) of the image with the fewest pixels.
         largest: Of the one with the most.
     """
 
-    def __init__(self, name: str, taxonomy: Taxonomy) -> None:
+    def __init__(self, name: str, taxonomy: Taxonomy, limit: Callable[[Size], int] | None = None) -> None:
         self.name = name
         self.taxonomy = taxonomy
         self.images = self.unreadable = self.tiny = self.maps = self.boxed = 0
@@ -107,6 +115,8 @@ class SplitStatistics:
         self.pixel_images = np.zeros(taxonomy.num_semantic, dtype=np.int64)
         self.counts = np.zeros(len(COUNT_EDGES) - 1, dtype=np.int64)
         self.sides = np.zeros(len(IMAGE_EDGES) - 1, dtype=np.int64)
+        self._limit = limit
+        self.over_limit = OverLimit()
         self.smallest: Size = (0, 0)
         self.largest: Size = (0, 0)
 
@@ -125,6 +135,9 @@ class SplitStatistics:
         if measures.boxed:
             self.boxed += 1
             self.counts += np.histogram(measures.boxes.sum(), COUNT_EDGES)[0]
+        if self._limit is not None:
+            own = OverLimit.of(int(measures.boxes.sum()), self._limit(measures.size))
+            self.over_limit = OverLimit.joined([self.over_limit, own])
         if measures.pixels is not None:
             self.maps += 1
             self.pixels += measures.pixels

@@ -31,18 +31,32 @@ class Decode(nn.Module):
         score_threshold: Candidates below it are dropped.
         iou_threshold: A box that overlaps a better one of its class by more is dropped; None drops none, for decoders
             that emit each object once.
-        max_candidates: Best candidates of an image that enter suppression.
-        max_detections: Boxes an image.
+        max_candidates: How many of an image's best candidates enter suppression; by default ten for each box that may
+            be kept, since a decoder has several candidates for each object.
+        max_detections: The most boxes that are kept of each image. Objects beyond it cannot be found, and the figures
+            count them as missed.
+
+    Raises:
+        ValueError: A limit is out of range.
     """
 
     def __init__(
         self,
         score_threshold: float = 0.02,
         iou_threshold: float | None = 0.6,
-        max_candidates: int = 1000,
+        max_candidates: int | None = None,
         max_detections: int = 100,
     ) -> None:
         super().__init__()
+        if max_detections < 1:
+            raise ValueError(f"decode.max_detections: expected at least 1, got {max_detections}")
+        if max_candidates is None:
+            max_candidates = 10 * max_detections
+        elif max_candidates < max_detections and iou_threshold is not None:
+            raise ValueError(
+                f"decode.max_candidates: {max_candidates} candidates cannot give {max_detections} boxes "
+                "(max_detections); raise it, or leave it out"
+            )
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.max_candidates = max_candidates

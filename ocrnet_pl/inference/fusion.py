@@ -91,6 +91,11 @@ class FusionPostProcess(PostProcess):
         self.heuristic = heuristic
         self.settings = FusionSettings(mask_threshold, spread, claim, rescore, refine, min_fill, min_stuff_area)
 
+    @property
+    def max_detections(self) -> int:
+        """The most boxes that are returned of each image, or of each tile where images are cut."""
+        return self.decode.max_detections
+
     def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
         """Take over calibrated settings; raises ValueError where they are not of this version or taxonomy."""
         self.settings = FusionSettings.from_dict(settings, taxonomy)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ocrnet_pl.data.geometry import letterbox_image
-from ocrnet_pl.data.tiles import overlap_pixels, tile_starts
+from ocrnet_pl.data.tiles import overlap_pixels, tile_counts, tile_starts
 from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
@@ -44,7 +44,7 @@ class Tiling:
     without tiling.
 
     The blended logits, the largest thing in memory, are kept on the CPU, number of classes x height x width of them.
-    The limit of boxes an image (``Decode.max_detections``) counts for each tile.
+    ``Decode.max_detections`` limits the boxes of each tile, not those of the image.
 
     Attributes:
         overlap: Share of a tile's side that neighbours have in common; take the size of the largest usual object.
@@ -71,6 +71,17 @@ class Tiling:
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"tile.scale: expected a positive factor, got {self.scale}")
 
+    def sides(self, input_size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (height, width) of a tile in the image's pixels, for a network of this input size."""
+        height, width = (max(1, round(side / self.scale)) for side in input_size)
+        return height, width
+
+    def count(self, size: tuple[int, int], input_size: tuple[int, int]) -> int:
+        """Return the number of tiles of an image of this (height, width)."""
+        sides = self.sides(input_size)
+        shared = [overlap_pixels(side, self.overlap) for side in sides]
+        return math.prod(int(tile_counts(*each)) for each in zip(size, sides, shared, strict=True))
+
     @torch.inference_mode()
     def __call__(self, network: OCRNet, image: Tensor) -> Predictions:
         """Return the prediction for one image, raw and fused.
@@ -86,7 +97,7 @@ class Tiling:
             ValueError: The network's postprocess is not a ``FusionPostProcess``, of which tiling uses the parts.
         """
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        sides = tuple(max(1, round(side / self.scale)) for side in network.input_size)
+        sides = self.sides(network.input_size)
         device = network.mean.device
         if size[0] <= sides[0] and size[1] <= sides[1]:
             boxed, placement = letterbox_image(image, network.input_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,20 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from ocrnet_pl.metrics.coco_evaluation import AREAS, COCO_LIMIT, IOU_50, IOU_75, evaluate, mean_defined
 from ocrnet_pl.metrics.shared import OncePerBatch
 from ocrnet_pl.metrics.sync import compute_on_first
 from ocrnet_pl.structures import Prediction, Sample, Taxonomy
-
-_NAMES = {
-    "map": 0,
-    "map_50": 1,
-    "map_75": 2,
-    "map_small": 3,
-    "map_medium": 4,
-    "map_large": 5,
-    "mar_100": 8,
-}
-"""Our names for the entries of COCO's summary."""
 
 
 class _Image(NamedTuple):
@@ -102,9 +93,11 @@ def measured_truth(truth: Sample) -> TrueInstances | None:
 class DetectionMetric(Metric):
     """Average precision as COCO computes it, by faster-coco-eval, which equals pycocotools.
 
-    Of each image and class the best 100 boxes count. A true object's size is its area in the instance map, where the
-    sample has one, else its box's. Images without detection supervision are left out; predictions of classes that an
-    image was not labelled for are dropped.
+    All predictions count: what limits them is the decoder's ``max_detections`` alone. ``map_100`` and ``mar_100`` are
+    COCO's own figures, which count the best 100 of each image and class.
+
+    A true object's size is its area in the instance map, where the sample has one, else its box's. Images without
+    detection supervision are left out; predictions of classes that an image was not labelled for are dropped.
 
     Args:
         taxonomy: The categories.
@@ -183,34 +176,33 @@ class DetectionMetric(Metric):
         return {prefix + name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
 
     def _evaluate(self, parts: list[list[_Image]]) -> dict[str, float]:
-        from faster_coco_eval import COCO, COCOeval_faster
-
         # Equal scores rank by the images' order, which must not depend on the number of processes.
         images = sorted((image for part in parts for image in part), key=lambda image: image.key)
         names = [category.name for category in self.taxonomy.detection_categories]
         truth, found = self._as_coco(images, len(names))
-        undefined = dict.fromkeys(_NAMES, float("nan"))
-        undefined |= {f"map_per_class/{name}": float("nan") for name in names if self.per_class}
-        if not truth["annotations"]:
-            return undefined
-        if not found["annotations"]:
+        if truth["annotations"] and found["annotations"]:
+            precision, recall = evaluate(truth, found, self.masks)
+            parts_of = {
+                "map": precision[..., 0, -1],
+                "map_50": precision[IOU_50, ..., 0, -1],
+                "map_75": precision[IOU_75, ..., 0, -1],
+                **{f"map_{area}": precision[..., index, -1] for index, area in enumerate(AREAS) if index},
+                f"map_{COCO_LIMIT}": precision[..., 0, 0],
+                "mar": recall[..., 0, -1],
+                f"mar_{COCO_LIMIT}": recall[..., 0, 0],
+            }
+            figures = {name: mean_defined(part) for name, part in parts_of.items()}
+            per_class = [mean_defined(precision[:, :, index, 0, -1]) for index in range(len(names))]
+        else:
+            # The library does not compare with nothing.
             present = {annotation["category_id"] for annotation in truth["annotations"] if not annotation["iscrowd"]}
-            per_class = {f"map_per_class/{n}": 0.0 for i, n in enumerate(names, 1) if self.per_class and i in present}
-            return undefined | dict.fromkeys(("map", "map_50", "map_75", "mar_100"), 0.0) | per_class
-        reference, results = (COCO(each, print_function=_silent) for each in (truth, found))
-        kind = "segm" if self.masks else "bbox"
-        evaluation = COCOeval_faster(reference, results, kind, print_function=_silent)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-        figures = {name: _defined(evaluation.stats[index]) for name, index in _NAMES.items()}
+            worst = 0.0 if present else math.nan
+            figures = dict.fromkeys(("map", "map_50", "map_75"), worst)
+            figures |= dict.fromkeys((f"map_{area}" for area in AREAS[1:]), math.nan)
+            figures |= dict.fromkeys((f"map_{COCO_LIMIT}", "mar", f"mar_{COCO_LIMIT}"), worst)
+            per_class = [0.0 if number in present else math.nan for number in range(1, len(names) + 1)]
         if self.per_class:
-            # [threshold, recall, class, area, detections]: all sizes, 100 detections.
-            precision = evaluation.eval["precision"][:, :, :, 0, -1]
-            for index, name in enumerate(names):
-                own = precision[:, :, index]
-                own = own[own > -1]
-                figures[f"map_per_class/{name}"] = float(own.mean()) if own.size else float("nan")
+            figures |= {f"map_per_class/{name}": value for name, value in zip(names, per_class, strict=True)}
         return figures
 
     def _as_coco(self, images: list[_Image], num_classes: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -270,12 +262,3 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _silent(*_: object) -> None:
-    """Take faster-coco-eval's progress lines."""
-
-
-def _defined(value: float) -> float:
-    """COCO says -1 where there is nothing to measure."""
-    return float("nan") if value < 0 else float(value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ocrnet_pl.metrics.detection import DetectionMetric, encoded_truth, measured_truth
+from ocrnet_pl.metrics.object_limit import ObjectLimit
 from ocrnet_pl.metrics.panoptic import PanopticMetric, TrueSegments
 from ocrnet_pl.metrics.segmentation import SegmentationMetric
 from ocrnet_pl.metrics.shared import OncePerBatch
@@ -39,11 +42,21 @@ class EvaluationMetrics(nn.Module):
                 metrics.append(DetectionMetric(taxonomy, masks=True, true_instances=instances))
             return nn.ModuleList(metrics)
 
+        # The data does not change from one epoch to the next: it is told once.
+        self._limit: ObjectLimit | None = ObjectLimit()
         self.raw = of_predictions()
         self.fused = of_predictions() if boxes and pixels else nn.ModuleList()
 
-    def update(self, predictions: Predictions, batch: Batch) -> None:
-        """Take in one batch."""
+    def update(self, predictions: Predictions, batch: Batch, limits: Sequence[int] | None = None) -> None:
+        """Take in one batch.
+
+        Args:
+            predictions: Raw and fused.
+            batch: With the truths.
+            limits: The most boxes that the network may return of each image; None if there is no limit.
+        """
+        if limits is not None and self._limit is not None:
+            self._limit.update(batch.truths, limits)
         for metric in self.raw:
             metric.update(predictions.raw, batch.truths)  # type: ignore[operator]
         for metric in self.fused:
@@ -65,6 +78,14 @@ class EvaluationMetrics(nn.Module):
         parts = [values[key] for key in (f"{prefix}map", f"{prefix}miou") if key in values]
         values["score"] = torch.stack(parts).nanmean()
         return values
+
+    def over_limit(self) -> str | None:
+        """Return one line if images have more objects than the network may return, after the first epoch alone."""
+        if self._limit is None:
+            return None
+        found = self._limit.compute()
+        self._limit = None
+        return str(found) if found.images else None
 
     def confusion(self) -> Tensor | None:
         """Return the last epoch's confusion matrix [S, S], or None without a segmentation decoder."""
