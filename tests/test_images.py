@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ocrnet_pl.data import images
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import check_image, read_image
+from ocrnet_pl.data.listing import Listing
 from ocrnet_pl.data.sources.folder import ImageFolder
+from ocrnet_pl.imaging.decoding import decode
+from ocrnet_pl.imaging.files import opened
 
 
 def _pixels(height: int = 5, width: int = 7) -> np.ndarray:
@@ -107,6 +109,21 @@ def test_folder_lists_images_and_what_is_none(tmp_path: Path) -> None:
     assert len(ImageFolder(tmp_path / "b.png")) == 1
 
 
+def test_linked_folders_are_read_and_circles_end(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for folder in (root / "z", elsewhere / "deep"):
+        folder.mkdir(parents=True)
+        Image.fromarray(_pixels()).save(folder / "a.png")
+    for link, target in (("linked", elsewhere), ("again", elsewhere), ("b", root / "z"), ("circle", root)):
+        (root / link).symlink_to(target)
+    (elsewhere / "deep" / "back").symlink_to(root)
+    folder = ImageFolder(root)
+    # Each once, and under its own name where it has one here.
+    assert [folder.identity(index)[0] for index in range(len(folder))] == ["again/deep/a.png", "z/a.png"]
+    assert not folder.skipped
+    assert Listing(root, "images").walk((".png",)) == ["again/deep/a.png", "z/a.png"]
+
+
 def test_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no readable image"):
         ImageFolder(tmp_path)
@@ -118,7 +135,8 @@ def test_folder_without_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["jpg", "png"])
 def test_fast_decoding_equals_pillow(tmp_path: Path, kind: str, mode: str) -> None:
     Image.fromarray(_pixels(37, 51)).convert(mode).save(tmp_path / f"a.{kind}")
-    assert images._read_fast(tmp_path / f"a.{kind}", True, 10**9) is not None
+    with opened(tmp_path / f"a.{kind}") as file:
+        assert decode(file, "a", max_pixels=10**9) is not None
     expected = np.asarray(Image.open(tmp_path / f"a.{kind}").convert("RGB")).transpose(2, 0, 1)
     difference = read_image(tmp_path / f"a.{kind}").numpy().astype(int) - expected
     assert np.abs(difference).max() <= (2 if kind == "jpg" else 0)

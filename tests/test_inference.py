@@ -258,5 +258,6 @@ def test_predict_takes_a_path_a_tensor_or_a_list(tmp_path) -> None:
     assert [len(single), len(several)] == [1, 2]
     assert single[0].semantic.shape == (37, 91)
     assert torch.equal(several[0].semantic, several[1].semantic)
-    assert several[1].image_id == "a"
+    assert [prediction.image_id for prediction in (*single, *several)] == ["a.png", 0, "a.png"]
+    assert several[1].path == str(tmp_path / "a.png")
     assert network.training

@@ -14,6 +14,7 @@ import torch
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.loading import BatchLoader
+from ocrnet_pl.data.packing import pack
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.structures import Batch, Sample, Taxonomy
@@ -24,7 +25,7 @@ class Failing(Source):
 
     Args:
         folder: Of the files, one of which is taken away each time.
-        how: "die" or "sleep".
+        how: "die", "crash" or "sleep".
     """
 
     def __init__(self, folder: Path, how: str = "die", index: int = 13) -> None:
@@ -38,12 +39,15 @@ class Failing(Source):
     def __len__(self) -> int:
         return len(self.inner)
 
+    def image_path(self, index: int) -> str:
+        return f"/data/{index}.png"
+
     def __getitem__(self, index: int) -> Sample:
         left = sorted(self.folder.iterdir())
         if index == self.index and left:
             left[0].unlink()
-            if self.how == "die":
-                os.kill(os.getpid(), signal.SIGKILL)
+            if self.how != "sleep":
+                os.kill(os.getpid(), signal.SIGKILL if self.how == "die" else signal.SIGSEGV)
             time.sleep(60)
         return self.inner[index]
 
@@ -82,15 +86,25 @@ def test_new_processes_load_what_the_lost_ones_owed(how: str, tmp_path: Path, ca
         lines = [entry.getMessage() for entry in caplog.records if "loading process" in entry.getMessage()]
         assert len(lines) == 1
         assert "new ones go on with batch" in lines[0]
+        assert ("was killed by signal 9 (SIGKILL), at /data/13.png" if how == "die" else "/data/13.png") in lines[0]
         # The next epoch is not disturbed, and begins at its beginning.
         assert len(images(loader)) == len(reference)
     assert signal.getsignal(signal.SIGCHLD) == handler
 
 
+CRASH = r"was killed by signal 11 \(SIGSEGV\), at /data/13\.png\); reading that file crashes the process"
+
+
 def test_processes_that_die_again_and_again_end_the_run_in_one_line(tmp_path: Path) -> None:
-    loader = loaders(Failing(planned(tmp_path / "many", 9)))[1]
-    with pytest.raises(DataError, match=r"data\.num_workers: loading processes failed 4 times in one epoch"):
+    loader = loaders(Failing(planned(tmp_path / "many", 9), "crash"))[1]
+    with pytest.raises(DataError, match=rf"data\.num_workers: loading processes failed 4 times in one epoch.*{CRASH}"):
         images(loader)
+
+
+def test_packing_tells_which_file_a_process_was_at(tmp_path: Path) -> None:
+    source = Failing(planned(tmp_path / "many", 1), "crash")
+    with pytest.raises(DataError, match=rf"data\.num_workers: loading processes failed \(process \d+ {CRASH}"):
+        pack(source, tmp_path / "packed", "", workers=1)
 
 
 def test_errors_of_the_data_are_not_taken_for_lost_processes() -> None:

@@ -468,7 +468,8 @@ def test_options(tmp_path: Path) -> None:
 def test_images_of_every_kind_come_from_memory_as_from_their_files(tmp_path: Path) -> None:
     import tifffile
 
-    from ocrnet_pl.data.images import Encoded, check_image, read_image
+    from ocrnet_pl.data.images import check_image, read_image
+    from ocrnet_pl.imaging.files import Encoded
 
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (20, 30), dtype=np.uint8)).save(tmp_path / "grey.png")

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import struct
-from io import BytesIO
 from os import PathLike
-from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.imaging.decoding import Decoded, ImageHeader, decode, read_checked_header
+from ocrnet_pl.imaging.depth import no_range, to_8_bits
+from ocrnet_pl.imaging.files import check_size, open_with_pillow, opened
+from ocrnet_pl.imaging.orientation import upright
+from ocrnet_pl.imaging.tiff import read_tiff, tiff_size
 
 MAX_PIXELS = 200_000_000
 """Images with more pixels than this are refused: a broken or malicious header must not take the machine's memory."""
-
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ORIENTATION = 0x0112
-_open_lock = Lock()
-
-
-class Encoded(PathLike[str]):
-    """An encoded image that is in memory already; every reader of this module takes it in a file's place.
-
-    Args:
-        data: The file's content.
-        name: Stands for the path in messages.
-    """
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self.data = data
-        self.name = name
-
-    def __fspath__(self) -> str:
-        return self.name
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def check_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -57,16 +35,37 @@ def check_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> t
     Raises:
         DataError: There is no such file, or it is not an image, or it is too large.
     """
-    try:
-        with open_image(path) as image:
-            size = (image.height, image.width)
-    except Exception as error:  # Pillow's decoders raise almost anything on broken files
-        opened = _open_tiff(path) if isinstance(error, UnidentifiedImageError) else None
-        if opened is None:
-            raise _unreadable(path, error) from error
-        size = opened.size
-    _check_size(path, size, max_pixels)
-    return size
+    return read_header(path, exif=False, max_pixels=max_pixels).size
+
+
+def read_header(path: str | PathLike[str], *, exif: bool = True, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Read what an image file says about itself.
+
+    Args:
+        path: The image file.
+        exif: Whether to look for the orientation, which may stand behind the pixels.
+        max_pixels: Larger images are refused.
+
+    Returns:
+        The stored size, the mode, and how to turn it.
+
+    Raises:
+        DataError: There is no such file, or it is not an image, or it is too large.
+    """
+    with opened(path) as file:
+        header = read_checked_header(file, exif=exif)
+        if header is None:
+            try:
+                with open_with_pillow(file) as image:
+                    tag = image.getexif().get(ExifTags.Base.Orientation, 1) if exif else 1
+                    header = ImageHeader((image.height, image.width), image.mode, tag if tag in range(1, 9) else 1)
+            except UnidentifiedImageError:
+                size = tiff_size(file, path)
+                if size is None:
+                    raise
+                header = ImageHeader(size, "", 1)
+    check_size(path, header.size, max_pixels)
+    return header
 
 
 def read_image(
@@ -97,132 +96,67 @@ def read_image(
         uint8 [C, H, W]; the channels lie last in memory, as decoders write them and as scaling is fastest.
 
     Raises:
-        DataError: There is no such file, or it is not an image, or it is truncated, too large, or has another number
-            of channels.
+        DataError: There is no such file, or it is not an image, or it is damaged, truncated, too large, or has another
+            number of channels.
     """
-    if channels == 3 and at_least is None:
-        fast = _read_fast(path, exif, max_pixels)
-        if fast is not None:
-            return fast
-    try:
-        with open_image(path) as image:
-            _check_size(path, (image.height, image.width), max_pixels)
-            if at_least is not None:
-                image.draft(None, (at_least[1], at_least[0]))
-            upright = ImageOps.exif_transpose(image) if exif else image
-            # Pillow shows only the first page of a TIFF, or three of its bands.
-            whole = image.format != "TIFF" or image.mode in ("P", "PA", "1")
-            pixels = np.array(_to_rgb(upright, path)) if channels == 3 else _as_stored(upright, path)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's decoders raise almost anything on broken files
-        opened = _open_tiff(path) if isinstance(error, UnidentifiedImageError) else None
-        if opened is None:
-            raise _unreadable(path, error) from error
-        _check_size(path, opened.size, max_pixels)
-        pixels = _read_tiff(path)
-    else:
-        if channels not in (None, 3) and pixels.shape[2] != channels and not whole:
-            pixels = _read_tiff(path)
+    whole = True
+    with opened(path) as file:
+        found = decode(file, path, max_pixels=max_pixels, rgb=channels == 3) if at_least is None else None
+        if found is not None:
+            pixels = upright(_as_asked(found, path, channels), found.orientation if exif else 1)
+        else:
+            try:
+                pixels, whole = _with_pillow(file, path, exif, channels, at_least, max_pixels)
+            except UnidentifiedImageError:
+                if tiff_size(file, path) is None:
+                    raise
+                pixels = read_tiff(path, max_pixels)
+    if channels not in (None, 3) and pixels.shape[2] != channels and not whole:
+        pixels = read_tiff(path, max_pixels)
     if channels is not None and pixels.shape[2] != channels:
         raise DataError.at(
             path, f"it has {pixels.shape[2]} channels, not {channels}", advice=f"set `channels: {pixels.shape[2]}`"
         )
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
-def _read_fast(path: str | PathLike[str], exif: bool, max_pixels: int) -> Tensor | None:
-    """Decode a plain JPEG or PNG; None leaves the file, whatever is special or wrong with it, to Pillow."""
-    from torchvision.io import ImageReadMode, decode_jpeg, decode_png
-
-    try:
-        data = (
-            np.frombuffer(bytearray(path.data), dtype=np.uint8)
-            if isinstance(path, Encoded)
-            else np.fromfile(path, dtype=np.uint8)
-        )
-    except OSError:
-        return None
-    header = _jpeg_header(data.data) or _png_header(data.data)
-    if header is None:
-        return None
-    _check_size(path, (header.height, header.width), max_pixels)
-    if not header.plain or (exif and header.turned):
-        return None
-    decode = decode_jpeg if header.jpeg else decode_png
-    try:
-        image: Tensor = decode(torch.from_numpy(data), ImageReadMode.RGB)
-    except RuntimeError:
-        return None
-    # Older versions give planes.
-    return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+def _as_asked(found: Decoded, path: str | PathLike[str], channels: int | None) -> NDArray[np.uint8]:
+    """Return [H, W, C]."""
+    pixels = to_8_bits(found.pixels, path)
+    if found.palette is not None:
+        return found.palette[pixels]
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if channels == 3 and pixels.shape[2] != 3:
+        return pixels[..., :3] if pixels.shape[2] > 3 else pixels[..., [0, 0, 0]]
+    return pixels
 
 
-class _Header(NamedTuple):
-    height: int
-    width: int
-    jpeg: bool
-    plain: bool
-    turned: bool
-
-
-def _jpeg_header(data: memoryview) -> _Header | None:
-    """Read the segments before the pixels."""
-    if bytes(data[:2]) != b"\xff\xd8":
-        return None
-    position, turned = 2, False
-    while position + 10 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        length = data[position + 2] << 8 | data[position + 3]
-        if marker == 0xE1 and bytes(data[position + 4 : position + 10]) == b"Exif\0\0":
-            tags = Image.Exif()
-            try:
-                tags.load(bytes(data[position + 4 : position + 2 + length]))
-                turned = tags.get(_ORIENTATION, 1) != 1
-            except Exception:  # whatever is wrong with the tags is for Pillow to handle
-                turned = True
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            depth, height, width, components = struct.unpack(">BHHB", data[position + 4 : position + 10])
-            return _Header(height, width, True, depth == 8 and components in (1, 3), turned)
-        position += 2 + length
-    return None
-
-
-def _png_header(data: memoryview) -> _Header | None:
-    """Read the first chunk; palettes, other depths than 8 and transparency count as special."""
-    if len(data) < 33 or bytes(data[:8]) != b"\x89PNG\r\n\x1a\n":
-        return None
-    width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
-    raw = bytes(data)
-    plain = depth == 8 and kind in (0, 2) and b"tRNS" not in raw
-    return _Header(height, width, False, plain, b"eXIf" in raw)
-
-
-def open_image(path: str | PathLike[str]) -> Image.Image:
-    """Open with Pillow, whose own limit of pixels is a warning at 89 million and no option of ours."""
-    with _open_lock:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(_content(path))
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _check_size(path: str | PathLike[str], size: tuple[int, int], max_pixels: int) -> None:
-    if size[0] * size[1] > max_pixels:
-        raise DataError.at(
-            path,
-            f"the image is {size[1]} x {size[0]}, more than the limit of {max_pixels / 1e6:g} megapixels",
-            advice="cut it into tiles",
-        )
+def _with_pillow(
+    file: BinaryIO,
+    path: str | PathLike[str],
+    exif: bool,
+    channels: int | None,
+    at_least: tuple[int, int] | None,
+    max_pixels: int,
+) -> tuple[NDArray[np.uint8], bool]:
+    """Return [H, W, C], and whether these are all channels that there are."""
+    with open_with_pillow(file) as image:
+        check_size(path, (image.height, image.width), max_pixels)
+        if at_least is not None:
+            image.draft(None, (at_least[1], at_least[0]))
+        turned = ImageOps.exif_transpose(image) if exif else image
+        # Pillow shows only the first page of a TIFF, or three of its bands.
+        whole = image.format != "TIFF" or image.mode in ("P", "PA", "1")
+        return (np.array(_to_rgb(turned, path)) if channels == 3 else _as_stored(turned, path)), whole
 
 
 def _to_rgb(image: Image.Image, path: str | PathLike[str]) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow clips these modes instead of scaling them.
-        image = Image.fromarray(_to_8_bits(np.asarray(image), path))
+        image = Image.fromarray(to_8_bits(np.asarray(image), path))
     elif image.mode == "F":
-        raise _no_range(path)
+        raise no_range(path)
     return image.convert("RGB")
 
 
@@ -232,85 +166,5 @@ def _as_stored(image: Image.Image, path: str | PathLike[str]) -> NDArray[np.uint
         image = image.convert("RGB")
     elif image.mode == "1":
         image = image.convert("L")
-    pixels = np.array(image)
-    return _to_8_bits(pixels if pixels.ndim == 3 else pixels[..., None], path)
-
-
-def _to_8_bits(values: NDArray[Any], path: str | PathLike[str]) -> NDArray[np.uint8]:
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype.kind not in "iu":
-        raise _no_range(path)
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise DataError.at(path, "pixels outside 0 to 65535", advice="convert it to 8 or 16 bits")
-    # 65535 / 257 is exactly 255.
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _no_range(path: str | PathLike[str]) -> DataError:
-    return DataError.at(path, "floating-point pixels have no known range", advice="convert it to 8 or 16 bits")
-
-
-def _content(path: str | PathLike[str]) -> str | PathLike[str] | BytesIO:
-    """Return what Pillow and tifffile open: the path, or the bytes in memory."""
-    return BytesIO(path.data) if isinstance(path, Encoded) else path
-
-
-def _is_tiff(path: str | PathLike[str]) -> bool:
-    if isinstance(path, Encoded):
-        return path.data[:4] in _TIFF
-    try:
-        with open(path, "rb") as file:
-            return file.read(4) in _TIFF
-    except OSError:
-        return False
-
-
-class _Tiff(NamedTuple):
-    size: tuple[int, int]
-    axes: str
-
-
-def _open_tiff(path: str | PathLike[str]) -> _Tiff | None:
-    """Return what a TIFF holds that Pillow cannot read; None if it is no TIFF."""
-    if not _is_tiff(path):
-        return None
-    from tifffile import TiffFile
-
-    try:
-        with TiffFile(_content(path)) as file:
-            series = file.series[0]
-            axes = series.axes
-            sizes = dict(zip(axes, series.shape, strict=True))
-    except Exception as error:  # as Pillow's, its decoders raise almost anything
-        raise _unreadable(path, error) from error
-    if "Y" not in sizes or "X" not in sizes or len(axes) > 3:
-        raise DataError.at(path, f"its axes are {axes}, expected rows, columns and channels")
-    return _Tiff((sizes["Y"], sizes["X"]), axes)
-
-
-def _read_tiff(path: str | PathLike[str]) -> NDArray[np.uint8]:
-    opened = _open_tiff(path)
-    assert opened is not None
-    from tifffile import TiffFile
-
-    try:
-        with TiffFile(_content(path)) as file:
-            values = file.series[0].asarray()
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    order = [opened.axes.index(axis) for axis in "YX"]
-    order += [axis for axis in range(len(opened.axes)) if axis not in order]
-    values = values.transpose(order)
-    return np.ascontiguousarray(_to_8_bits(values if values.ndim == 3 else values[..., None], path))
-
-
-def _unreadable(path: str | PathLike[str], error: BaseException) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError.at(path, "there is no such image file")
-    if Path(path).is_dir():
-        return DataError.at(path, "this is a folder, not an image")
-    if isinstance(error, UnidentifiedImageError):
-        return DataError.at(path, "this is not an image file")
-    reason = " ".join(str(error).split())
-    return DataError.at(path, f"the image cannot be read ({reason})", advice="replace or remove it")
+    pixels: NDArray[Any] = np.array(image)
+    return to_8_bits(pixels if pixels.ndim == 3 else pixels[..., None], path)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import read_image
-
-MAX_MAP_PIXELS = 200_000_000
-"""Maps with more pixels than this are refused: a broken header must not take the machine's memory."""
+from ocrnet_pl.imaging.maps import read_map
 
 
 def read_id_map(path: str | PathLike[str], *, bits: int = 8) -> NDArray[np.int32]:
@@ -51,24 +49,13 @@ def read_rgba_map(path: str | PathLike[str]) -> NDArray[np.uint8]:
     return _read(path, ("RGBA",), "four channels").astype(np.uint8, copy=False)
 
 
-def _read(path: str | PathLike[str], modes: tuple[str, ...], expected: str) -> NDArray[np.int32]:
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_MAP_PIXELS:
-                raise DataError.at(path, f"the mask is {image.width} x {image.height}, which is too large")
-            if image.mode not in modes:
-                raise DataError.at(
-                    path, f"expected a PNG of {expected}, found mode {image.mode}", advice="use the masks of ids"
-                )
-            return np.array(image)
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError.at(path, "there is no such mask") from error
-    except UnidentifiedImageError as error:
-        raise DataError.at(path, "this is not an image file", advice="replace the mask") from error
-    except Exception as error:  # Pillow's decoders raise almost anything on broken files
-        raise DataError.at(path, f"the mask cannot be read ({error})", advice="replace it") from error
+def _read(path: str | PathLike[str], modes: tuple[str, ...], expected: str) -> NDArray[Any]:
+    found = read_map(path)
+    if found.mode not in modes:
+        raise DataError.at(
+            path, f"expected a PNG of {expected}, found mode {found.mode}", advice="use the masks of ids"
+        )
+    return found.pixels
 
 
 def read_image_like(path: str, size: tuple[int, int], annotation: str | PathLike[str], channels: int = 3) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from os import PathLike
@@ -12,10 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.label_maps import MAX_MAP_PIXELS
+from ocrnet_pl.imaging.maps import read_map
 from ocrnet_pl.structures import IGNORE_INDEX, Taxonomy
 
 SemanticNames = list[str | None] | dict[int | str, str | None] | str
@@ -246,23 +244,14 @@ def read_ids(path: str | PathLike[str]) -> NDArray[np.int32]:
 
 
 def _read(path: str | PathLike[str], *, palette: bool = False) -> NDArray[Any]:
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_MAP_PIXELS:
-                raise DataError.at(path, f"the mask is {image.width} x {image.height}, which is too large")
-            if image.mode == "F" or image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-                raise DataError.at(
-                    path, f"mode {image.mode} holds no labels", advice="save it as a PNG of 8 or 16 bits"
-                )
-            return np.array(image.convert("RGB") if palette and image.mode in ("1", "P", "PA") else image)
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError.at(path, "there is no such mask") from error
-    except UnidentifiedImageError as error:
-        raise DataError.at(path, "this is not an image file", advice="replace the mask") from error
-    except Exception as error:  # Pillow's decoders raise almost anything on broken files
-        raise DataError.at(os.fspath(path), f"the mask cannot be read ({error})", advice="replace it") from error
+    found = read_map(path)
+    if found.mode in ("F", "CMYK", "YCbCr", "LAB", "HSV"):
+        raise DataError.at(path, f"mode {found.mode} holds no labels", advice="save it as a PNG of 8 or 16 bits")
+    pixels = found.pixels
+    if palette and found.palette is not None:
+        colors: NDArray[Any] = found.palette[pixels if pixels.ndim == 2 else pixels[..., 0]]
+        return colors
+    return pixels.astype(np.uint8) * 255 if palette and found.mode == "1" else pixels
 
 
 def _hex(value: int) -> str:

@@ -8,6 +8,7 @@ from os import PathLike
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.files import existing_folder
+from ocrnet_pl.imaging.folders import walk_folders
 
 MASKS = (".png", ".bmp", ".tif", ".tiff")
 """Endings of masks: formats without loss."""
@@ -86,8 +87,7 @@ class Listing:
             folder: Relative to the root, in normal form.
         """
         found: list[str] = []
-        for place, subfolders, names in os.walk(self.root / folder, followlinks=True):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for place, names in walk_folders(self.root / folder):
             below = os.path.relpath(place, self.root)
             prefix = "" if below == os.curdir else below + os.sep
             self._folders[prefix.removesuffix(os.sep)] = set(names)

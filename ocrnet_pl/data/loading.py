@@ -21,12 +21,12 @@ from torchvision import tv_tensors
 from ocrnet_pl.data.collate import collate
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import wrap_boxes
+from ocrnet_pl.data.lost_processes import SILENT, TakenUp, is_of_processes, lost
 from ocrnet_pl.data.prepared import Prepared, PreparedDataset, Skipped
 from ocrnet_pl.structures import Batch, Sample, Supervision
 
 _log = logging.getLogger(__name__)
 
-_SILENT = "DataLoader timed out"
 _LOOK = 5.0
 """Seconds from one look at whether loading processes are alive to the next."""
 
@@ -116,6 +116,8 @@ class BatchLoader(DataLoader[Any]):
         # Each time that nothing came, DataLoader looks whether its processes are alive.
         kwargs.setdefault("timeout", min(_LOOK, patience) if kwargs.get("num_workers") else 0)
         kwargs.setdefault("collate_fn", deliver)
+        self._taken_up = dataset.taken_up = TakenUp(kwargs.get("num_workers", 0))
+        self._source = dataset.source
         super().__init__(dataset, **kwargs)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -134,6 +136,7 @@ class BatchLoader(DataLoader[Any]):
 
     def _deliveries(self, start: int) -> Iterator[Delivery]:
         done, restarts = start, 0
+        deliveries: Iterator[Any] = iter(())
         while True:
             if hasattr(self.sampler, "start"):
                 self.sampler.start = done * (self.batch_size or 1)
@@ -145,15 +148,16 @@ class BatchLoader(DataLoader[Any]):
                     yield delivery
                 return
             except RuntimeError as error:
-                if not _is_of_workers(error) or not hasattr(self.sampler, "start"):
+                if not is_of_processes(error) or not hasattr(self.sampler, "start"):
                     raise
                 restarts += 1
+                text, advice = lost(error, self._taken_up, self._source, deliveries)
                 if restarts > _RESTARTS:
                     raise DataError(
                         f"data.num_workers: loading processes failed {restarts} times in one epoch, the last time at "
-                        f"batch {done} ({error}); set fewer of them, or give the machine more (shared) memory"
+                        f"batch {done} ({text}); {advice}"
                     ) from error
-                _log.warning("data: a loading process failed (%s); new ones go on with batch %d", error, done)
+                _log.warning("data: a loading process failed (%s); new ones go on with batch %d", text, done)
                 # DataLoader keeps its processes here.
                 self._iterator = None
 
@@ -166,7 +170,7 @@ class BatchLoader(DataLoader[Any]):
                     return next(deliveries, None)
             except RuntimeError as error:
                 waited += self.timeout
-                if not str(error).startswith(_SILENT) or waited >= self.patience:
+                if not str(error).startswith(SILENT) or waited >= self.patience:
                     raise
             except (OSError, EOFError):
                 # What is left of a message whose sender was killed; the news of it may come a moment later.
@@ -210,11 +214,6 @@ def _signals_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGCHLD, before)
-
-
-def _is_of_workers(error: RuntimeError) -> bool:
-    """Return whether an error says that loading processes are dead or silent, which torch has no class for."""
-    return str(error).startswith((_SILENT, "DataLoader worker (pid"))
 
 
 class TrainingLoader(BatchLoader):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from ocrnet_pl.data.errors import DataError, StoreError
+from ocrnet_pl.data.lost_processes import TakenUp, losses_told
 from ocrnet_pl.data.packed import Arrays, Texts, map_arrays, save_arrays
 from ocrnet_pl.data.packing_format import (
     FORMAT,
@@ -151,14 +152,16 @@ def _claim(folder: Path, note: dict[str, Any]) -> Iterator[None]:
 class _Encoder(Dataset["tuple[Record | None, tuple[str, str]]"]):
     """Encodes single samples, in the workers."""
 
-    def __init__(self, source: Source, tolerant: bool) -> None:
+    def __init__(self, source: Source, tolerant: bool, taken_up: TakenUp) -> None:
         self.source = source
         self.tolerant = tolerant
+        self.taken_up = taken_up
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Record | None, tuple[str, str]]:
+        self.taken_up.note(index)
         try:
             return encode(self.source[index], index), ("", "")
         except DataError as error:
@@ -284,8 +287,9 @@ def _write(
     borders = {part.start for part in source.parts}
     written = 0
     advance(start)
+    encoder = _Encoder(source, tolerant, TakenUp(workers))
     loader: DataLoader[Any] = DataLoader(
-        _Encoder(source, tolerant),
+        encoder,
         sampler=range(start, len(source)),
         batch_size=None,
         num_workers=workers,
@@ -293,23 +297,25 @@ def _write(
     )
     shard: _OpenShard | None = None
     try:
-        for index, (record, fault) in enumerate(loader, start):
-            if shard is not None and shard.records and index in borders:
-                # Shards of two parts would be read for both.
-                shard.close()
-                number, shard = number + 1, None
-            if shard is None:
-                shard = _OpenShard(folder, number, index)
-            shard.next = index + 1
-            if record is None:
-                shard.skipped.append(fault)
-            else:
-                shard.add(index, record)
-                written += 1
-            if shard.size >= shard_bytes:
-                shard.close()
-                number, shard = number + 1, None
-            advance(index + 1)
+        deliveries = iter(loader)
+        with losses_told(encoder.taken_up, source, deliveries):
+            for index, (record, fault) in enumerate(deliveries, start):
+                if shard is not None and shard.records and index in borders:
+                    # Shards of two parts would be read for both.
+                    shard.close()
+                    number, shard = number + 1, None
+                if shard is None:
+                    shard = _OpenShard(folder, number, index)
+                shard.next = index + 1
+                if record is None:
+                    shard.skipped.append(fault)
+                else:
+                    shard.add(index, record)
+                    written += 1
+                if shard.size >= shard_bytes:
+                    shard.close()
+                    number, shard = number + 1, None
+                advance(index + 1)
         if shard is not None and shard.records:
             shard.close()
             shard = None

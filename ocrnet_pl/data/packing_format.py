@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import Encoded, open_image, read_image
+from ocrnet_pl.data.images import read_image
 from ocrnet_pl.data.sources.base import make_sample
+from ocrnet_pl.imaging.files import Encoded
+from ocrnet_pl.imaging.maps import read_map
 from ocrnet_pl.structures import Placement, Sample, Supervision, Taxonomy
 
 FORMAT, VERSION = "ocrnet_pl packed", 1
@@ -160,7 +162,7 @@ def decode(content: bytes, lengths: Sequence[int], taxonomy: Taxonomy, name: str
         pixels = read_image(Encoded(image, name), exif=described["exif"], channels=described["channels"])
     crowd = np.zeros(len(described["labels"]), dtype=np.bool_)
     crowd[described["crowd"]] = True
-    planes = _decode_map(semantic), _decode_map(instances)
+    planes = _decode_map(semantic, name), _decode_map(instances, name)
     sample = make_sample(
         pixels,
         boxes=described["boxes"],
@@ -231,11 +233,10 @@ def _encode_map(plane: Tensor | None, path: str) -> bytes | None:
     )
 
 
-def _decode_map(data: bytes | None) -> NDArray[Any] | None:
+def _decode_map(data: bytes | None, name: str) -> NDArray[Any] | None:
     if data is None:
         return None
-    with open_image(Encoded(data, "map")) as image:
-        return np.array(image)
+    return read_map(Encoded(data, name)).pixels
 
 
 def _chosen(flags: Tensor) -> bool | list[int]:

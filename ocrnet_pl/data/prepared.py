@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.geometry import Size, letterbox_sample, wrap_boxes
+from ocrnet_pl.data.lost_processes import TakenUp
 from ocrnet_pl.data.samplers import Item, item_seed
 from ocrnet_pl.data.sources.base import Part, Source
 from ocrnet_pl.data.transforms import MixingTransform, Transform
@@ -53,6 +54,9 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
             many of them raise all the same.
         parts: Of the source: replacements and partners for mixing are of the sample's own, and partners of its own
             block where samples are stored in blocks.
+
+    Attributes:
+        taken_up: Where loading processes note what they read; None without them.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
         self.transforms = transforms
         self.frame = frame
         self.tolerant = tolerant
+        self.taken_up: TakenUp | None = None
         self._bounds = np.array([0, *([part.stop for part in parts] or [len(source)])])
         self._near = _block_bounds(source, parts)
 
@@ -112,6 +117,8 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
         return Prepared(sample, skipped=tuple(skipped))
 
     def _read(self, index: int) -> Sample | Skipped:
+        if self.taken_up is not None:
+            self.taken_up.note(index)
         try:
             return self.source[index]
         except DataError as error:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import Size
 from ocrnet_pl.data.images import read_image
+from ocrnet_pl.data.lost_processes import TakenUp, losses_told
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.sources.yolo import Yolo
@@ -240,15 +241,15 @@ def _as_they_are(records: list[Record]) -> list[Record]:
 def _look(split: Split, indices: NDArray[np.int64], input_size: Size, workers: int) -> Iterator[Record]:
     """Yield the records in order; a few batches wait at most, so memory does not grow with the number of images."""
     examiner = Examiner(split, input_size)
-    loader: DataLoader[Record] = DataLoader(
-        examiner,
-        sampler=indices.tolist(),
-        batch_size=8,
-        num_workers=min(workers, len(indices) // IMAGES_PER_WORKER),
-        collate_fn=_as_they_are,
+    workers = min(workers, len(indices) // IMAGES_PER_WORKER)
+    examiner.taken_up = TakenUp(workers)
+    loader: DataLoader[Any] = DataLoader(
+        examiner, sampler=indices.tolist(), batch_size=8, num_workers=workers, collate_fn=_as_they_are
     )
-    for records in loader:
-        yield from records
+    deliveries = iter(loader)
+    with losses_told(examiner.taken_up, split.source, deliveries):
+        for records in deliveries:
+            yield from records
 
 
 def _take(examined: Examined, position: int, record: Record, log: FindingLog) -> None:

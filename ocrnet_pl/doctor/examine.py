@@ -16,12 +16,13 @@ from torch.utils.data import Dataset
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.geometry import Size
 from ocrnet_pl.data.images import read_image
+from ocrnet_pl.data.lost_processes import TakenUp
 from ocrnet_pl.data.sources.base import RawBoxes, Source
 from ocrnet_pl.doctor.boxes import box_faults
 from ocrnet_pl.doctor.findings import Finding, Kind, Level
 from ocrnet_pl.doctor.fingerprints import fingerprint
 from ocrnet_pl.doctor.masks import mask_bounds, pixel_faults, shift, unboxed
-from ocrnet_pl.doctor.orientation import read_header, rotation_fault
+from ocrnet_pl.doctor.orientation import header_of, rotation_fault
 from ocrnet_pl.doctor.readings import Evidence, weigh
 from ocrnet_pl.doctor.statistics import Measures, measure
 from ocrnet_pl.structures import Sample
@@ -115,16 +116,22 @@ class Examiner(Dataset[Record]):
     Args:
         split: The split.
         input_size: The network's (height, width).
+
+    Attributes:
+        taken_up: Where loading processes note what they read; None without them.
     """
 
     def __init__(self, split: Split, input_size: Size) -> None:
         self.split = split
         self.input_size = input_size
+        self.taken_up: TakenUp | None = None
 
     def __len__(self) -> int:
         return len(self.split.source)
 
     def __getitem__(self, index: int) -> Record:
+        if self.taken_up is not None:
+            self.taken_up.note(index)
         try:
             sample = self.split.source[index]
         except DataError as error:
@@ -134,7 +141,7 @@ class Examiner(Dataset[Record]):
         bounds = mask_bounds(raw, sample)
         findings = list(self._findings(index, sample, raw, bounds))
         digest, thumbnail = fingerprint(sample.image.as_subclass(Tensor), path)
-        header = read_header(path)
+        header = header_of(path)
         if header is not None and (fault := rotation_fault(sample, raw.boxes, header)) is not None:
             findings.append(self._finding(Kind.EXIF, index, raw, fault[0], level=fault[1]))
         return Record(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import shutil
@@ -20,13 +21,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.images import read_image
+from ocrnet_pl.data.lost_processes import TakenUp, losses_told
 from ocrnet_pl.data.sources.base import RawBoxes
 from ocrnet_pl.doctor.boxes import degenerate, duplicates
 from ocrnet_pl.doctor.check import IMAGES_PER_WORKER, Examined, Result
 from ocrnet_pl.doctor.examine import Split, as_raw
 from ocrnet_pl.doctor.findings import Level, shown_path
 from ocrnet_pl.doctor.masks import mask_bounds, shift
-from ocrnet_pl.doctor.orientation import read_header, rotation_fault
+from ocrnet_pl.doctor.orientation import header_of, rotation_fault
 from ocrnet_pl.doctor.readings import Reading
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 from ocrnet_pl.structures import Sample
@@ -65,16 +68,22 @@ class Fixer(Dataset[Fixed | None]):
     Args:
         split: The split.
         reading: The format that the boxes are really in.
+
+    Attributes:
+        taken_up: Where loading processes note what they read; None without them.
     """
 
     def __init__(self, split: Split, reading: Reading | None) -> None:
         self.split = split
         self.reading = reading
+        self.taken_up: TakenUp | None = None
 
     def __len__(self) -> int:
         return len(self.split.source)
 
     def __getitem__(self, index: int) -> Fixed | None:
+        if self.taken_up is not None:
+            self.taken_up.note(index)
         try:
             sample = self.split.source[index]
         except DataError:
@@ -105,16 +114,15 @@ class Fixer(Dataset[Fixed | None]):
         keep[twice] = False
         changes["duplicate boxes dropped"] += len(twice)
         pixels = None
-        header = read_header(sample.path)
+        header = header_of(sample.path)
         fault = None if header is None else rotation_fault(sample, raw.boxes, header)
         if header is None:
             pixels = _png(sample.image.as_subclass(Tensor))
         elif fault is not None and fault[2]:
             # The labels belong to the stored pixels: written anew, without the tag that would turn them.
-            with Image.open(sample.path) as image:
-                stored = image.convert("RGB")
-            if (stored.height, stored.width) == sample.size:
-                pixels = _png_of(stored)
+            stored = read_image(sample.path, exif=False)
+            if stored.shape[1:] == sample.size:
+                pixels = _png(stored)
                 changes["images written without their EXIF rotation"] += 1
         return Fixed(
             index,
@@ -149,12 +157,8 @@ def _masks(raw: RawBoxes, sample: Sample) -> list[dict[str, Any] | None]:
 
 def _png(image: Tensor) -> bytes:
     channels = image if image.shape[0] == 3 else image[:1].expand(3, -1, -1)
-    return _png_of(Image.fromarray(channels.permute(1, 2, 0).contiguous().numpy()))
-
-
-def _png_of(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    Image.fromarray(channels.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -216,18 +220,17 @@ def write_copy(result: Result, folder: Path, workers: int, console: Console) -> 
 def _write_split(entry: Examined, folder: Path, names: dict[str, int], workers: int, changes: Counter[str]) -> None:
     split = entry.split
     (folder / split.name).mkdir()
-    loader: DataLoader[Fixed | None] = DataLoader(
-        Fixer(split, entry.reading),
-        batch_size=8,
-        num_workers=min(workers, len(split.source) // IMAGES_PER_WORKER),
-        collate_fn=list,
-    )
+    fixer = Fixer(split, entry.reading)
+    workers = min(workers, len(split.source) // IMAGES_PER_WORKER)
+    fixer.taken_up = TakenUp(workers)
+    loader: DataLoader[Fixed | None] = DataLoader(fixer, batch_size=8, num_workers=workers, collate_fn=list)
     ids = [names[category.name] for category in split.source.taxonomy.detection_categories]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     taken: set[str] = set()
-    for batch in loader:
-        for fixed in batch:
+    deliveries = iter(loader)
+    with losses_told(fixer.taken_up, split.source, deliveries):
+        for fixed in itertools.chain.from_iterable(deliveries):
             if fixed is None:
                 changes["images left out that cannot be used"] += 1
                 continue

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 from torch import Tensor
 
 from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import read_image
+from ocrnet_pl.data.images import read_header, read_image
 from ocrnet_pl.doctor.findings import Level
+from ocrnet_pl.imaging.decoding import ImageHeader
 from ocrnet_pl.structures import Sample
 
 _CLEAR, _CLEAR_BOXES = 1.2, 1.6
@@ -20,32 +18,15 @@ _CLEAR, _CLEAR_BOXES = 1.2, 1.6
 which objects touch in a few places only."""
 
 
-@dataclass(frozen=True)
-class Header:
-    """What an image file says about itself.
-
-    Attributes:
-        mode: Pillow's name for the kind of pixels.
-        orientation: The EXIF tag, 1 to 8; 1 is upright.
-        size: Stored (height, width).
-    """
-
-    mode: str
-    orientation: int
-    size: tuple[int, int]
-
-
-def read_header(path: str) -> Header | None:
+def header_of(path: str) -> ImageHeader | None:
     """Return an image file's header; None if it is no image file."""
     try:
-        with Image.open(path) as image:
-            tag = image.getexif().get(ExifTags.Base.Orientation, 1)
-            return Header(image.mode, tag if tag in range(1, 9) else 1, (image.height, image.width))
-    except Exception:  # Pillow's decoders raise almost anything on broken files
+        return read_header(path)
+    except DataError:
         return None
 
 
-def rotation_fault(sample: Sample, boxes: NDArray[np.float64], header: Header) -> tuple[str, Level, bool] | None:
+def rotation_fault(sample: Sample, boxes: NDArray[np.float64], header: ImageHeader) -> tuple[str, Level, bool] | None:
     """Judge the labels of an image that has an EXIF rotation.
 
     The labels' outlines should lie where the image has contrast. If that is clearly more so on the image as it is

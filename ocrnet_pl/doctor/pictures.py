@@ -12,6 +12,8 @@ from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import read_image
 from ocrnet_pl.doctor.examine import Split, as_raw
 from ocrnet_pl.doctor.findings import Finding, Kind
+from ocrnet_pl.doctor.orientation import header_of
+from ocrnet_pl.imaging.files import open_with_pillow, opened
 from ocrnet_pl.structures import Sample
 from ocrnet_pl.visualization import draw_truth
 
@@ -166,12 +168,14 @@ def _file(finding: Finding) -> Image.Image | None:
         return _fitted(_picture(read_image(finding.image)))
     except DataError:
         pass
+    if header_of(finding.image) is None:
+        return None
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
-        with Image.open(finding.image) as image:
+        with opened(finding.image) as file, open_with_pillow(file) as image:
             return _fitted(image.convert("RGB"))
-    except Exception:  # Pillow's decoders raise almost anything on broken files
+    except DataError:
         return None
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before

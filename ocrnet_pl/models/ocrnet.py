@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 
 from ocrnet_pl.checkpoints import CheckpointError, misfit, read_checkpoint
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.imaging.inputs import ids_of, require_image
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
 from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.layers import tied
@@ -199,24 +202,26 @@ class OCRNet(nn.Module):
     @torch.inference_mode()
     def predict(
         self,
-        images: Tensor | str | Path | Sequence[Tensor | str | Path],
+        images: Tensor | str | PathLike[str] | Iterable[Tensor | str | PathLike[str]],
         tile: Callable[[OCRNet, Tensor], Predictions] | None = None,
         multiscale: Callable[[OCRNet, Tensor], Predictions] | None = None,
     ) -> list[Prediction]:
         """Return the predictions for images of any size, each at its original size.
 
         Args:
-            images: One or several; each a path or a uint8 tensor [C, H, W].
+            images: One or several; each a path or a uint8 tensor [C, H, W] with values from 0 to 255.
             tile: How to predict images larger than the input, such as :class:`~ocrnet_pl.inference.tiling.Tiling`;
                 by default they are scaled down to fit.
             multiscale: How to predict in several passes, such as
                 :class:`~ocrnet_pl.inference.multiscale.MultiScale`; by default there is one.
 
         Returns:
-            One prediction an image, fused where the network has both tasks.
+            One prediction per image, fused where the network has both tasks. The ``image_id`` of a file is its path
+            below the folder that holds all files of the call, as the predict command writes it; that of a tensor is
+            its position among the images.
 
         Raises:
-            DataError: A file cannot be read as an image.
+            DataError: A file cannot be read as an image, or what is given is neither a path nor such a tensor.
             ValueError: Both ``tile`` and ``multiscale`` are given.
         """
         if tile is not None and multiscale is not None:
@@ -224,23 +229,32 @@ class OCRNet(nn.Module):
         from ocrnet_pl.data.images import read_image
         from ocrnet_pl.data.transforms import letterbox_image
 
-        items = [images] if isinstance(images, Tensor | str | Path) else list(images)
+        # Arrays can be iterated over as well, but what they hold is rows.
+        single = isinstance(images, Tensor | str | PathLike) or hasattr(images, "__array__")
+        items: list[Any] = [images] if single or not isinstance(images, Iterable) else list(images)
+        given = {at: os.fspath(item) for at, item in enumerate(items) if isinstance(item, str | PathLike)}
+        for at, item in enumerate(items):
+            if at not in given:
+                require_image(item, self.in_channels, "the image" if len(items) == 1 else f"image {at}")
+        ids: dict[int, int | str] = dict(zip(given, ids_of(list(given.values())), strict=True))
+        way = tile or multiscale
         was_training = self.training
         self.eval()
         predictions = []
-        for item in items:
-            image = item if isinstance(item, Tensor) else read_image(item, channels=self.in_channels)
-            way = tile or multiscale
-            if way is None:
-                boxed, placement = letterbox_image(image, self.input_size)
-                found = self.postprocessed(self(boxed[None].to(self.mean.device)), [placement])
-            else:
-                found = way(self, image)
-            prediction = found.best[0]
-            prediction.path = "" if isinstance(item, Tensor) else str(item)
-            prediction.image_id = Path(prediction.path).stem
-            predictions.append(prediction)
-        self.train(was_training)
+        try:
+            for at, item in enumerate(items):
+                image = read_image(item, channels=self.in_channels) if at in given else item
+                if way is None:
+                    boxed, placement = letterbox_image(image, self.input_size)
+                    found = self.postprocessed(self(boxed[None].to(self.mean.device)), [placement])
+                else:
+                    found = way(self, image)
+                prediction = found.best[0]
+                prediction.path = given.get(at, "")
+                prediction.image_id = ids.get(at, at)
+                predictions.append(prediction)
+        finally:
+            self.train(was_training)
         return predictions
 
     @classmethod

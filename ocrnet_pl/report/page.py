@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from PIL import Image
-
+from ocrnet_pl.imaging.files import open_with_pillow, opened
 from ocrnet_pl.pages import as_data_url, write_document
 from ocrnet_pl.report.curves import draw_curves
 from ocrnet_pl.report.table import Row, Seed
@@ -114,7 +113,7 @@ def _curves(page: Path, seeds: Sequence[Seed], folders: Mapping[tuple[int, str],
     png = page.with_name("curves.png")
     if not draw_curves({name: [folders[seed.seed, name] for seed in seeds] for name in names}, png):
         return '<p class="soft">The runs logged no figures.</p>'
-    with Image.open(png) as image:
+    with opened(png) as file, open_with_pillow(file) as image:
         source = as_data_url(image.convert("RGB"))
     return f'<div class="card"><img alt="curves" style="max-width:100%" src="{source}"></div>'
 
@@ -142,7 +141,7 @@ def _last_pictures(folder: Path) -> dict[str, Path]:
 
 
 def _shown(path: Path) -> str:
-    with Image.open(path) as image:
+    with opened(path) as file, open_with_pillow(file) as image:
         picture = image.convert("RGB")
     picture.thumbnail((_WIDTH, _WIDTH))
     return as_data_url(picture)

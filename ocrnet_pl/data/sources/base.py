@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from ocrnet_pl.data.geometry import wrap_boxes
-from ocrnet_pl.data.images import check_image
+from ocrnet_pl.data.images import read_header
 from ocrnet_pl.structures import Sample, Supervision, Taxonomy
 
 
@@ -190,15 +190,9 @@ def upright_size(path: str | PathLike[str]) -> tuple[int, int]:
     Raises:
         DataError: There is no such file, or it is not an image.
     """
-    from PIL import Image
-
-    height, width = check_image(path)
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
-    except Exception:  # a format that Pillow does not know, or a broken tag, which decoding ignores as well
-        turned = False
-    return (width, height) if turned else (height, width)
+    header = read_header(path)
+    height, width = header.size
+    return (width, height) if header.orientation >= 5 else (height, width)
 
 
 def make_sample(

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.files import Fields, Folder, read_json, unique
 from ocrnet_pl.data.images import check_image, read_image
 from ocrnet_pl.data.sources.base import RawBoxes, Source, make_sample
+from ocrnet_pl.imaging.maps import read_map
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 _IDS = 1 << 24
@@ -212,15 +212,10 @@ class CocoPanoptic(Source):
 
     def _segment_map(self, path: str, rows: slice) -> NDArray[np.uint16]:
         """Return each pixel's segment by its place in the JSON's list, from 1; 0 is void."""
-        try:
-            with Image.open(path) as mask:
-                if mask.mode not in ("RGB", "RGBA"):
-                    raise DataError.at(path, f"expected a PNG of three channels, found mode {mask.mode}")
-                colors = np.array(mask)[..., :3].astype(np.uint32)
-        except DataError:
-            raise
-        except Exception as error:  # Pillow's decoders raise almost anything on broken files
-            raise DataError.at(path, f"the mask cannot be read ({error})") from error
+        found = read_map(path)
+        if found.mode not in ("RGB", "RGBA"):
+            raise DataError.at(path, f"expected a PNG of three channels, found mode {found.mode}")
+        colors = found.pixels[..., :3].astype(np.uint32)
         ids = colors[..., 0] | colors[..., 1] << 8 | colors[..., 2] << 16
         # A table of all ids is several times faster than sorting the pixels. Only the few entries that are written
         # ever take memory, and they are wiped after use.

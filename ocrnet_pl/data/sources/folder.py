@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from os import PathLike
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import numpy as np
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import check_image, read_image
 from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.imaging.folders import walk_folders
 from ocrnet_pl.structures import Sample, Supervision, Taxonomy
 
 
 class ImageFolder(Source):
-    """The images of a folder and its subfolders by name, or one image.
+    """The images of a folder and its subfolders by name, or one image; links to folders are followed.
 
     Every file counts as meant to be an image, except those whose name begins with a dot; what is none is listed in
     ``skipped``. Only the headers are read here; a file that turns out to be broken later raises when it is read.
@@ -82,8 +82,5 @@ class ImageFolder(Source):
 
 
 def _files(root: Path) -> list[Path]:
-    found: list[Path] = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(found)
+    found = ((folder, name) for folder, names in walk_folders(root) for name in names)
+    return sorted(Path(folder, name) for folder, name in found if not name.startswith("."))

@@ -1,0 +1,1 @@
+"""Reading, moving, scaling and tiling images."""
