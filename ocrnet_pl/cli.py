@@ -48,6 +48,7 @@ from ocrnet_pl.storage.run_folder import refuse_taken, release_folder
 from ocrnet_pl.storage.secrets import secrets_in
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking import MetricsTable, WandbTracker
+from ocrnet_pl.training.preflight import check_precision, check_training
 
 EXIT_ERROR, EXIT_SKIPPED = 1, 3
 """The data or the setup is wrong; predict or pack left files out."""
@@ -230,6 +231,9 @@ class OCRNetCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Start the sources' paths from ``data.root``, and let a checkpoint stand in for what training started from."""
         config = self.config[self.config["subcommand"]]
+        mode = config["early_stopping"]["mode"]
+        if mode not in EarlyStopping.mode_dict:
+            raise ValueError(f"early_stopping.mode: expected 'min' or 'max', got {mode!r}")
         if config["data"]["root"] is not None:
             for split in ("train", "val", "test"):
                 _start_paths(config["data"].get(split), config["data"]["root"])
@@ -275,7 +279,12 @@ class OCRNetCLI(LightningCLI):
 
         Raises:
             FileExistsError: Another run has the version that was asked for.
+            MisconfigurationException: The training could only fail later.
         """
+        check_precision(self.trainer)
+        if self.subcommand == "fit":
+            keys = {id(self._get(self.config_init, key)): key for key in self._parser("fit").callback_keys}
+            check_training(self.trainer, self.model, self.datamodule, self._get(self.config_init, "trainer"), keys)
         # The other processes learn its name from the first; a trial run has no folder.
         trial = bool(getattr(self.trainer, "fast_dev_run", False))
         folder = self._table.claim() if self.trainer.is_global_zero and not trial else None

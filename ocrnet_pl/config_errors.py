@@ -20,7 +20,7 @@ _UNKNOWN_CLASS = re.compile(
 )
 _WRONG_TYPE = re.compile(r"Expected an? (?:<class '([^']+)'>|(\S[^\n]*?))\. Got value: (.*)")
 _UNION = re.compile(r"Subtypes: \[(.*)\]\n(?:.*\n)*?\s*Given value: (.*)")
-_PLAIN_TYPE = re.compile(r"\b(?:int|float|bool|str|list|tuple|dict|Sequence)\b")
+_PLAIN_TYPE = re.compile(r"\b(?:int|float|bool|str|list|tuple|dict|Sequence|Literal)\b")
 _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
 _CAUSE = re.compile(r"^ *- (?!Expected an? )(.*)$", re.MULTILINE)
 _PLUMBING = re.compile(r"\.?\b(?:init_args|class_path|dict_kwargs)\b")

@@ -33,6 +33,7 @@ from ocrnet_pl.sharding import lost_peer
 from ocrnet_pl.storage.secrets import hidden
 from ocrnet_pl.task import OCRNetTask
 from ocrnet_pl.tracking import WandbTracker
+from ocrnet_pl.training.mistakes import mistake
 
 EXIT_TERMINATED = 143
 """The run was terminated."""
@@ -92,6 +93,9 @@ def build(words: list[str]) -> OCRNetCLI:
         )
     except (ValueError, OSError, MisconfigurationException) as error:
         _fail(error)
+    except Exception as error:
+        # A part was given what it cannot be built from.
+        _fail(MisconfigurationException(f"{_one_line(error)} ({type(error).__name__}; {DEBUG_VARIABLE}=1 shows where)"))
 
 
 def run(words: list[str]) -> None:
@@ -106,6 +110,11 @@ def run(words: list[str]) -> None:
             status = cli.run_own()
         except (ValueError, OSError, RunError, MisconfigurationException) as error:
             _fail(error)
+        except Exception as error:
+            line = mistake(error)
+            if line is None:
+                raise
+            _fail(RuntimeError(line))
         if status:
             sys.exit(status)
         return
@@ -136,6 +145,12 @@ def _execute(cli: OCRNetCLI) -> None:
         if line is None and out_of_memory(error):
             memory = next(each for each in cli.trainer.callbacks if isinstance(each, PeakMemory))  # type: ignore[attr-defined]
             line = advice(memory.size, memory.count)
+        line = line or mistake(error)
+        if line is None:
+            raise
+        _fail(RuntimeError(line))
+    except Exception as error:
+        line = mistake(error)
         if line is None:
             raise
         _fail(RuntimeError(line))

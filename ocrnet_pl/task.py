@@ -68,7 +68,7 @@ class OCRNetTask(LightningModule):
         compile_backend: Compile the network with this backend of ``torch.compile``, such as ``inductor``.
 
     Raises:
-        ValueError: Both ``tile`` and ``multiscale`` are given.
+        ValueError: Both ``tile`` and ``multiscale`` are given, or a number is out of range.
     """
 
     def __init__(
@@ -94,6 +94,14 @@ class OCRNetTask(LightningModule):
         super().__init__()
         if tile is not None and multiscale is not None:
             raise ValueError(ONE_WAY)
+        for option, value, most in (
+            ("encoder_lr", encoder_lr, math.inf),
+            ("warmup_steps", warmup_steps, math.inf),
+            ("final_lr", final_lr, 1),
+        ):
+            if not 0 <= value <= most:
+                limit = "" if most == math.inf else f" and at most {most}"
+                raise ValueError(f"model.{option}: expected at least 0{limit}, got {value}")
         self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile", "multiscale", "compile_backend"])
         # Under the command line these are class paths, which rebuild the parts; objects could only be pickled.
         for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]:

@@ -175,6 +175,8 @@ class TimmEncoder(Encoder):
             raise ValueError(f"encoder: timm has no model {name!r}; similar: {', '.join(close) or 'none'}")
         options: dict[str, Any] = {"features_only": True, "in_chans": in_channels}
         if drop_path is not None:
+            if not 0 <= drop_path < 1:
+                raise ValueError(f"model.encoder.drop_path: expected 0 to below 1, got {drop_path}")
             options["drop_path_rate"] = drop_path
         if output_stride is not None:
             options["output_stride"] = output_stride
@@ -185,10 +187,12 @@ class TimmEncoder(Encoder):
             options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
         try:
             self.model: nn.Module = self._create(name, options)
-        except (TypeError, NotImplementedError, AssertionError) as error:
-            if output_stride is None:
-                raise
-            raise ValueError(f"encoder: {name!r} cannot be dilated to output_stride={output_stride}") from error
+            self.name = name
+        except Exception as error:  # models check their options in many ways
+            if output_stride is not None and isinstance(error, TypeError | NotImplementedError | AssertionError):
+                raise ValueError(f"encoder: {name!r} cannot be dilated to output_stride={output_stride}") from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"model.encoder: timm cannot build {name!r} with these options: {reason}") from error
         if checkpointing:
             try:
                 self.model.set_grad_checkpointing(True)  # type: ignore[operator]
