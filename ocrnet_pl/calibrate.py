@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,12 @@ _TITLES = {"map": "box mAP", "miou": "mIoU", "pq": "PQ", "mask_map": "mask mAP"}
 
 
 def run_calibration(
-    checkpoint: Path, output: Path | None, data: JointDataModule, options: Calibration, device: torch.device
+    checkpoint: Path,
+    output: Path | None,
+    data: JointDataModule,
+    options: Calibration,
+    device: torch.device,
+    trust: Sequence[str] = (),
 ) -> Report:
     """Choose the fusion's settings, write the checkpoint that carries them and a JSON report, and print a table.
 
@@ -37,6 +42,7 @@ def run_calibration(
         data: Has the validation images.
         options: How to choose.
         device: Where the network runs.
+        trust: Packages whose classes the checkpoint may name.
 
     Returns:
         The settings and the figures.
@@ -52,7 +58,7 @@ def run_calibration(
     target = output or checkpoint.with_name(f"{checkpoint.stem}-calibrated.ckpt")
     if target.is_dir():
         raise ValueError(f"output {str(target)!r}: it is a folder; name a file")
-    network = OCRNet.from_checkpoint(checkpoint)
+    network = OCRNet.from_checkpoint(checkpoint, trust=trust)
     fusion = network.postprocess
     if network.detection is None or network.segmentation is None:
         raise ValueError(f"ckpt_path {str(checkpoint)!r}: the network has one task only, so there is nothing to fuse")

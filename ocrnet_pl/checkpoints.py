@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -43,19 +42,23 @@ def verify_checkpoint(path: str | Path) -> None:
         raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
     try:
         with zipfile.ZipFile(path) as archive:
+            # Nothing that torch writes is compressed; a small file cannot fill the memory.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise zipfile.BadZipFile("compressed")
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
         raise CheckpointError(f"checkpoint {str(path)!r}: unreadable; it is no checkpoint, or not whole") from error
     if damaged is not None:
         raise CheckpointError(f"checkpoint {str(path)!r}: damaged, the check sum of its entry {damaged!r} is wrong")
 
 
-def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu", mmap: bool = False) -> dict[str, Any]:
     """Verify and load a checkpoint; nothing in it is executed.
 
     Args:
         path: A checkpoint that training wrote.
         map_location: Where to put the weights.
+        mmap: Leave the weights in the file until they are used.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -63,8 +66,8 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     """
     verify_checkpoint(path)
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
-    except (UnpicklingError, EOFError, RuntimeError) as error:
+        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except Exception as error:  # What a file that somebody made up leads to has no end.
         raise CheckpointError(f"checkpoint {str(path)!r}: unreadable; it is no checkpoint, or not whole") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"checkpoint {str(path)!r}: it holds no training run")
@@ -110,6 +113,8 @@ def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any] | None 
     was = checkpoint.get(VERSIONS_KEY)
     if was is None:
         found.append(f"written by a version of ocrnet_pl before {__version__} that left no versions")
+    elif not isinstance(was, Mapping) or not all(_is_word(version) for version in was.values()):
+        found.append("its versions are none")
     else:
         now = versions()
         found += [f"{name} {was.get(name, 'absent')} -> {now[name]}" for name in now if was.get(name) != now[name]]
@@ -145,6 +150,10 @@ def misfit(
         if keys
     ]
     return f"{name} holds weights of another network: {'; '.join([*parts, *differences(checkpoint)])}"
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and len(value) < 60 and value.isprintable()
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_type_hints
 
-import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.pytorch import Trainer
@@ -24,9 +23,7 @@ from ocrnet_pl.callbacks.gradients import GradientLog
 from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
-from ocrnet_pl.checkpoints import (
-    verify_checkpoint,
-)
+from ocrnet_pl.checkpoints import read_checkpoint, verify_checkpoint
 from ocrnet_pl.commands import (
     CALIBRATE,
     CHECK,
@@ -44,9 +41,12 @@ from ocrnet_pl.main import SUBCOMMANDS
 from ocrnet_pl.memory import advice, by_size
 from ocrnet_pl.parser import Parser
 from ocrnet_pl.provenance import continuation
+from ocrnet_pl.storage.checkpoint_option import EVALUATING
 from ocrnet_pl.storage.run_folder import refuse_taken, release_folder
+from ocrnet_pl.storage.saved_network import saved_taxonomy
 from ocrnet_pl.storage.secrets import secrets_in
 from ocrnet_pl.structures import Taxonomy
+from ocrnet_pl.task import OCRNetTask
 from ocrnet_pl.tracking import MetricsTable, WandbTracker
 from ocrnet_pl.training.preflight import check_precision, check_training
 
@@ -56,9 +56,6 @@ EXIT_ERROR, EXIT_SKIPPED = 1, 3
 MONITOR = "val/score"
 
 Split = Literal["train", "val", "test"]
-
-_KEYWORDS = ("best", "last", "hpc", "registry")
-"""What Lightning takes in the place of a checkpoint's path."""
 
 _WITHOUT_TRAINER = (CHECK, PACK, REPORT)
 """Subcommands that build neither network nor trainer in this process."""
@@ -73,8 +70,24 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 """What the command line sets of the trainer's own options."""
 
 
+STORED: dict[str, dict[str, Any]] = {
+    section: get_type_hints(kind.__init__)  # type: ignore[misc]
+    for section, kind in {
+        "model": OCRNetTask,
+        "data": JointDataModule,
+        "disagreements": Disagreements,
+        "pictures": Pictures,
+        "prediction": PredictionWriter,
+    }.items()
+}
+"""The sections that an evaluation takes from the config in a checkpoint, with the types of their options."""
+
+
 class OCRNetCLI(LightningCLI):
     """``OCRNetTask`` and ``JointDataModule`` with the project's callbacks and run folders."""
+
+    stored_config: ClassVar[dict[str, Any] | None] = None
+    """What the subcommand takes from the config in its checkpoint; the command line is laid over it."""
 
     _taxonomy: Taxonomy | None = None
     _continuation: Continuation | None = None
@@ -127,6 +140,15 @@ class OCRNetCLI(LightningCLI):
             "--output", type=Path | None, default=None, help="The new checkpoint; by default NAME-calibrated.ckpt."
         )
         own.add_class_arguments(Calibration, "calibration")
+        for name in EVALUATING:
+            self._subcommand_parsers[name].add_argument(
+                "--trust",
+                type=list[str],
+                default=[],
+                help="Packages of your own whose classes the checkpoint may name: they can run any code.",
+            )
+            if self.stored_config is not None:
+                lay_under(self._subcommand_parsers[name], self.stored_config)
 
     def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
         own = self.init_parser(description=f"{SUBCOMMANDS[name]}.")
@@ -240,9 +262,7 @@ class OCRNetCLI(LightningCLI):
         if config.get("ckpt_path"):
             config["ckpt_path"] = self._resolved(Namespace(ckpt_path=config["ckpt_path"]))["ckpt_path"]
         path = config.get("ckpt_path")
-        if self.config["subcommand"] == CALIBRATE and not path:
-            raise ValueError("ckpt_path: give the checkpoint to calibrate with --ckpt_path FILE")
-        if not path or path in _KEYWORDS or "://" in path:
+        if not path or "://" in path:
             return
         if self.config["subcommand"] == "fit":
             self._continuation = continuation(config, self._parser("fit"))
@@ -252,10 +272,7 @@ class OCRNetCLI(LightningCLI):
         if arguments and "weights" in arguments:
             arguments["weights"] = None
         if self.config["subcommand"] == "predict":
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            if "taxonomy" not in content:
-                raise ValueError(f"ckpt_path {path!r}: not a checkpoint of this project, it has no taxonomy")
-            self._taxonomy = Taxonomy.from_dict(content["taxonomy"])
+            self._taxonomy = saved_taxonomy(read_checkpoint(path, mmap=True), f"checkpoint {path!r}")
             config["data"]["root"] = None
             for split in ("train", "val", "test"):
                 config["data"][split] = None
@@ -329,8 +346,20 @@ class OCRNetCLI(LightningCLI):
             return 0
         # The parser keeps the options as it read them; the object is made here.
         options = self.config_init[name]["calibration"]
-        run_calibration(Path(config["ckpt_path"]), config["output"], self.datamodule, options, device)
+        trust = config["trust"]
+        run_calibration(Path(config["ckpt_path"]), config["output"], self.datamodule, options, device, trust)
         return 0
+
+
+def lay_under(parser: LightningArgumentParser, config: dict[str, Any]) -> None:
+    """Make a config the defaults of a parser."""
+    absent = object()
+    for action in list(parser._actions):
+        value: Any = config
+        for key in action.dest.split("."):
+            value = value.get(key, absent) if isinstance(value, dict) else absent
+        if value is not absent:
+            parser.set_defaults({action.dest: value})
 
 
 def _start_paths(config: Any, root: str) -> None:

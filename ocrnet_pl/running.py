@@ -19,17 +19,18 @@ from ocrnet_pl.callbacks.stopping import GracefulStop
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.checkpoints import CheckpointError
-from ocrnet_pl.cli import EXIT_ERROR, EXIT_SKIPPED, OCRNetCLI
+from ocrnet_pl.cli import EXIT_ERROR, EXIT_SKIPPED, STORED, OCRNetCLI
 from ocrnet_pl.commands import OWN
 from ocrnet_pl.config_errors import cause, check_files
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.main import EXIT_INTERRUPTED
 from ocrnet_pl.memory import advice, out_of_memory
-from ocrnet_pl.parser import DEBUG_VARIABLE, Parser
+from ocrnet_pl.parser import DEBUG_VARIABLE, EXIT_USAGE, Parser
 from ocrnet_pl.provenance import SaveConfig
 from ocrnet_pl.report.runs import RunError
 from ocrnet_pl.sharding import lost_peer
+from ocrnet_pl.storage.checkpoint_option import UsageError, settle_checkpoint
 from ocrnet_pl.storage.secrets import hidden
 from ocrnet_pl.task import OCRNetTask
 from ocrnet_pl.tracking import WandbTracker
@@ -72,6 +73,8 @@ def build(words: list[str]) -> OCRNetCLI:
     try:
         check_files(words)
         Parser.learn_secrets()
+        words, OCRNetCLI.stored_config = settle_checkpoint(words, STORED)
+        Parser.words = words
         return OCRNetCLI(
             OCRNetTask,
             JointDataModule,
@@ -188,4 +191,4 @@ def _fail(error: BaseException) -> NoReturn:
     if os.environ.get(DEBUG_VARIABLE):
         raise error
     sys.stderr.write(f"error: {hidden(_one_line(error), Parser.secrets)}\n")
-    sys.exit(EXIT_ERROR)
+    sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -13,7 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from ocrnet_pl.checkpoints import VERSIONS_KEY, CheckpointError, misfit, versions
+from ocrnet_pl.checkpoints import VERSIONS_KEY, CheckpointError, misfit, read_checkpoint, versions
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.tiling import Tiling
@@ -26,10 +28,20 @@ from ocrnet_pl.models.base import Encoder
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
-from ocrnet_pl.models.ocrnet import ONE_WAY, DetectionFactory, NeckFactory, OCRNet, SegmentationFactory
+from ocrnet_pl.models.ocrnet import (
+    ONE_WAY,
+    PARTS,
+    DetectionFactory,
+    NeckFactory,
+    OCRNet,
+    SegmentationFactory,
+    load_fusion_settings,
+)
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.optimizers import adjust_groups, fuse_on_cpu, parameter_groups, warmup_cosine
 from ocrnet_pl.sharding import check_strategy, gather, scatter, shard
+from ocrnet_pl.storage.saved_network import saved_network
+from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -135,6 +147,44 @@ class OCRNetTask(LightningModule):
         has_boxes, has_pixels = detection is not None, segmentation is not None
         self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
         self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: str | torch.device = "cpu",
+        trust: str | Sequence[str] = (),
+        **changes: Any,
+    ) -> OCRNetTask:
+        """Rebuild the task of a run from its checkpoint, with the averaged weights where training kept an average.
+
+        Lightning's own way would build whatever class the file names. As :meth:`OCRNet.from_checkpoint`, this builds
+        the package's own, torch's optimisers, and those of trusted packages. To go on training, hand the checkpoint to
+        the trainer instead.
+
+        Args:
+            checkpoint_path: A checkpoint that training wrote.
+            map_location: Where to put the weights.
+            trust: Packages of your own whose classes the checkpoint may name.
+            changes: Arguments of the task that replace what the checkpoint has.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            CheckpointError: It is damaged, not a checkpoint of this project, or names a class that is not trusted.
+            ValueError: ``trust`` names no package.
+        """
+        trusted_packages(trust)
+        where = f"checkpoint {str(checkpoint_path)!r}"
+        content = read_checkpoint(checkpoint_path, map_location)
+        saved = saved_network(content, where)
+        kinds = get_type_hints(cls.__init__)
+        chosen = {name: kinds[name] for name in kinds if (name in saved.parts or name in PARTS) and name not in changes}
+        parts = build_parts(saved.parts, chosen, trust, f"{where}: hyper_parameters")
+        own: dict[str, Any] = {"taxonomy": saved.taxonomy, "input_size": saved.input_size}
+        task = rebuilt(lambda: cls(**own | parts | changes), where)
+        task.on_load_checkpoint(content)
+        task.load_state_dict(saved.weights)
+        return task.to(map_location)
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -305,4 +355,4 @@ class OCRNetTask(LightningModule):
             if fits != given:
                 raise CheckpointError(misfit("the checkpoint", fits, given, checkpoint))
         if FUSION_KEY in checkpoint and not (self._trainer and self._trainer.state.fn == TrainerFn.FITTING):
-            self.network.postprocess.load_settings(checkpoint[FUSION_KEY], self.taxonomy)
+            load_fusion_settings(self.network, checkpoint[FUSION_KEY], "the checkpoint")

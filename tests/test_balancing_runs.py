@@ -58,7 +58,7 @@ def test_every_method_takes_a_step_over_the_quickstart(tmp_path: Path, overlay: 
     assert isinstance(figures, dict) and set(figures) >= SHARES
     assert ("train/weight_detection" in figures) == ("pcgrad" not in overlay)
     checkpoint = tmp_path / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
-    OCRNet.from_checkpoint(checkpoint).predict(torch.zeros(3, 32, 32, dtype=torch.uint8))
+    OCRNet.from_checkpoint(checkpoint, trust="tests").predict(torch.zeros(3, 32, 32, dtype=torch.uint8))
 
 
 def test_the_log_is_written_at_its_steps_only(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
 ) -> None:
     before = trained.read_bytes()
     words = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
-    main(["calibrate", *words, "--ckpt_path", str(trained), "--calibration.images=9", "--calibration.rounds=1"])
+    # The checkpoint brings its config.
+    own = ["--ckpt_path", str(trained), "--trust", "tests", *words[2:]]
+    main(["calibrate", *own, "--calibration.images=9", "--calibration.rounds=1"])
     shown = capsys.readouterr().out
     assert "held out: 2 images" in shown.replace("\n", " ")
     assert "mask mAP" in shown
@@ -47,7 +49,7 @@ def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
     assert set(new) == {*old, "fusion"}
     assert (report["images"], report["images_held_out"]) == (5, 2)
     assert set(report["figures"]["all"]) == {"raw", "fused before", "fused calibrated"}
-    post = OCRNet.from_checkpoint(written).postprocess
+    post = OCRNet.from_checkpoint(written, trust="tests").postprocess
     assert isinstance(post, FusionPostProcess)
     assert post.settings.to_dict() == new["fusion"]
 
@@ -83,7 +85,7 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
 
     assert "--ckpt_path" in complaint()
     assert "no such file" in complaint("--ckpt_path", str(tmp_path / "none.ckpt"))
-    path = ["--ckpt_path", str(trained)]
+    path = ["--ckpt_path", str(trained), "--trust=tests"]
     assert "calibration.images" in complaint(*path, "--calibration.images=1")
     assert "it is a folder" in complaint(*path, "--output", str(tmp_path))
     content = torch.load(trained, weights_only=True)
@@ -94,5 +96,5 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
     for category in content["taxonomy"]["categories"]:
         category["name"] = category["name"] + "s"
     torch.save(content, tmp_path / "other.ckpt")
-    assert "its categories are not those of" in complaint("--ckpt_path", str(tmp_path / "other.ckpt"))
+    assert "its categories are not those of" in complaint("--ckpt_path", str(tmp_path / "other.ckpt"), "--trust=tests")
     assert not list(tmp_path.glob("*calibrated*"))

@@ -269,7 +269,7 @@ def test_the_command_line_predicts_with_it(
     words = ["predict", "--config", str(config), "--config", str(CONFIG), "--ckpt_path", str(checkpoint)]
     words += ["--data.predict_path", str(images), "--trainer.default_root_dir", str(tmp_path)]
     main([*words, "--model.multiscale.scales=[0.75,1.0]"])
-    network = OCRNet.from_checkpoint(checkpoint)
+    network = OCRNet.from_checkpoint(checkpoint, trust="tests")
     expected = network.predict(images / "one.png", multiscale=MultiScale(scales=(0.75, 1.0)))[0]
     out = tmp_path / "tiny" / "version_0" / "predictions"
     with Image.open(out / "semantic" / "one.png.png") as picture:

@@ -401,7 +401,7 @@ def test_the_command_line_predicts_by_tiles(trained: tuple[Path, Path], tmp_path
     words = ["predict", "--config", str(config), "--ckpt_path", str(checkpoint), "--data.predict_path", str(images)]
     words += ["--model.postprocess.init_args.decode.init_args.score_threshold=0.0001"]
     words += ["--trainer.default_root_dir", str(tmp_path)]
-    network = OCRNet.from_checkpoint(checkpoint)
+    network = OCRNet.from_checkpoint(checkpoint, trust="tests")
     network.postprocess.decode.score_threshold = 0.0001
     tile = Tiling(overlap=0.4, batch_size=2)
     runs: list[tuple[list[str], Callable[[Path], Prediction]]] = [

@@ -144,6 +144,15 @@ class JointDataModule(LightningDataModule):
         self._resume: dict[str, int] | None = None
         self._train_loader: TrainingLoader | None = None
 
+    @classmethod
+    def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> JointDataModule:  # type: ignore[override]
+        """Refuse: a checkpoint has nothing to build the data from, and Lightning would build whatever it names.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a checkpoint holds no data module; build it from the config")
+
     @property
     def taxonomy(self) -> Taxonomy:
         """The categories of the sources.

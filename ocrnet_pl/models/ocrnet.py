@@ -21,6 +21,9 @@ from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.layers import tied
 from ocrnet_pl.models.split import TaskSplit
 from ocrnet_pl.models.subsampling import subsample_first
+from ocrnet_pl.storage.plain_values import plain_values
+from ocrnet_pl.storage.saved_network import saved_network
+from ocrnet_pl.storage.trusted_classes import build_parts, one_line, rebuilt, trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
@@ -258,47 +261,58 @@ class OCRNet(nn.Module):
         return predictions
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, map_location: str | torch.device = "cpu") -> OCRNet:
+    def from_checkpoint(
+        cls, path: str | Path, map_location: str | torch.device = "cpu", trust: str | Sequence[str] = ()
+    ) -> OCRNet:
         """Rebuild a trained network from a checkpoint, ready to predict; needs no data set and no config.
+
+        Only the package's own classes are built. A checkpoint that names others is refused before anything of them is
+        imported, unless their package is trusted, which then may run any code.
 
         Args:
             path: A checkpoint that training wrote.
             map_location: Where to put the weights.
+            trust: Packages of your own whose classes the checkpoint may name, such as ``["my_package"]``.
 
         Returns:
             The network in evaluation mode, with the averaged weights where training kept an average.
 
         Raises:
             FileNotFoundError: There is no such file.
-            CheckpointError: The file is damaged, or not a checkpoint of this project, or of a version that differs.
+            CheckpointError: The file is damaged, or not a checkpoint of this project, or of a version that differs, or
+                names a class that is not trusted or does not fit.
+            ValueError: ``trust`` names no package.
         """
-        from jsonargparse import ArgumentParser
-
+        trusted_packages(trust)
+        where = f"checkpoint {str(path)!r}"
         checkpoint = read_checkpoint(path, map_location)
-        try:
-            saved: dict[str, Any] = dict(checkpoint["hyper_parameters"])
-            taxonomy = Taxonomy.from_dict(checkpoint["taxonomy"])
-            height, width = checkpoint["input_size"]
-        except KeyError as error:
-            raise CheckpointError(
-                f"checkpoint {str(path)!r}: no entry {error}; it is not one of this project"
-            ) from None
-        parser = ArgumentParser(exit_on_error=False)
-        for name, kind in PARTS.items():
-            parser.add_argument(f"--{name}", type=kind)
-        config = parser.parse_object({name: saved[name] for name in PARTS})
-        # The checkpoint brings the weights: the file that training started from need not exist here.
-        arguments = config["encoder"].get("init_args")
-        if arguments and "weights" in arguments:
-            arguments["weights"] = None
-        parts = vars(parser.instantiate_classes(config))
-        network = cls(taxonomy, **parts, input_size=(height, width))
+        saved = saved_network(checkpoint, where)
+        parts = build_parts(saved.parts, PARTS, trust, f"{where}: hyper_parameters")
+        network = rebuilt(lambda: cls(saved.taxonomy, **parts, input_size=saved.input_size), where)
         prefix = "network."
-        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        state = {k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)}
         fits, given = ({name: value.shape for name, value in own.items()} for own in (network.state_dict(), state))
         if fits != given:
-            raise CheckpointError(misfit(f"checkpoint {str(path)!r}", fits, given, checkpoint))
+            raise CheckpointError(misfit(where, fits, given, checkpoint))
         network.load_state_dict(state)
         if FUSION_KEY in checkpoint:
-            network.postprocess.load_settings(checkpoint[FUSION_KEY], taxonomy)
+            load_fusion_settings(network, checkpoint[FUSION_KEY], where)
         return network.eval()
+
+
+def load_fusion_settings(network: OCRNet, settings: Any, where: str) -> None:
+    """Let a network's fusion take over the calibrated settings of a checkpoint.
+
+    Args:
+        network: Of the checkpoint.
+        settings: As the checkpoint has them.
+        where: Names the file, for an error.
+
+    Raises:
+        CheckpointError: They are no settings of this fusion.
+    """
+    given = plain_values(settings, f"{where}: {FUSION_KEY}")
+    try:
+        network.postprocess.load_settings(given, network.taxonomy)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{where}: {FUSION_KEY}: these are no settings: {one_line(error)}") from error

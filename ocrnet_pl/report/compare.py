@@ -26,6 +26,7 @@ from ocrnet_pl.files import write_json
 from ocrnet_pl.main import interruptible
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.parser import Parser
+from ocrnet_pl.storage.trusted_classes import named_packages
 from ocrnet_pl.structures import Output, Placement, PostProcess, Predictions
 from ocrnet_pl.task import OCRNetTask
 
@@ -135,7 +136,9 @@ def main(words: Sequence[str]) -> None:
         args=arguments,
         auto_configure_optimizers=False,
     )
-    joint, detection, segmentation = (OCRNet.from_checkpoint(path) for path in checkpoints)
+    # The runs are of the report's own config.
+    trust = named_packages(cli.config.as_dict())
+    joint, detection, segmentation = (OCRNet.from_checkpoint(path, trust=trust) for path in checkpoints)
     twins = Twins(detection, segmentation)
     cli.model.network = twins
     cli.execute()

@@ -1,0 +1,94 @@
+"""What a checkpoint says of its network besides the parts to build, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ocrnet_pl.checkpoints import CheckpointError
+from ocrnet_pl.storage.plain_values import plain_values, shown
+from ocrnet_pl.structures import Taxonomy
+
+_LARGEST_SIDE = 65_536
+_MOST_CATEGORIES = 10_000
+
+
+class SavedNetwork(NamedTuple):
+    """What a checkpoint holds of a network.
+
+    Attributes:
+        parts: Its hyper-parameters, not checked yet.
+        taxonomy: The categories.
+        input_size: (height, width).
+        weights: By name, as the task has them.
+    """
+
+    parts: Mapping[str, Any]
+    taxonomy: Taxonomy
+    input_size: tuple[int, int]
+    weights: dict[str, Tensor]
+
+
+def saved_network(content: Mapping[str, Any], where: str) -> SavedNetwork:
+    """Return what a checkpoint holds of a network.
+
+    Args:
+        content: Of the checkpoint.
+        where: Names the file, for an error.
+
+    Raises:
+        CheckpointError: An entry is missing, or is not what training writes.
+    """
+    for name in ("hyper_parameters", "taxonomy", "input_size", "state_dict"):
+        if name not in content:
+            raise CheckpointError(f"{where}: no entry {name!r}; it is not one of this project")
+    parts, weights = content["hyper_parameters"], content["state_dict"]
+    if not isinstance(parts, Mapping):
+        raise CheckpointError(f"{where}: hyper_parameters: expected a dictionary, got {shown(parts)}")
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+    ):
+        raise CheckpointError(f"{where}: state_dict: expected tensors by name")
+    return SavedNetwork(parts, saved_taxonomy(content, where), _size(content["input_size"], where), dict(weights))
+
+
+def saved_taxonomy(content: Mapping[str, Any], where: str) -> Taxonomy:
+    """Return a checkpoint's categories.
+
+    Args:
+        content: Of the checkpoint.
+        where: Names the file, for an error.
+
+    Raises:
+        CheckpointError: There are none, or they are not what training writes.
+    """
+    if "taxonomy" not in content:
+        raise CheckpointError(f"{where}: not a checkpoint of this project, it has no taxonomy")
+    saved = plain_values(content["taxonomy"], f"{where}: taxonomy")
+    try:
+        if len(saved["categories"]) > _MOST_CATEGORIES:
+            raise ValueError(f"there are {len(saved['categories'])} of them")
+        taxonomy = Taxonomy.from_dict(saved)
+        for category in taxonomy.categories:
+            indices = [index for index in (category.detection, category.semantic) if index is not None]
+            if not isinstance(category.name, str) or any(type(index) is not int for index in indices):
+                raise TypeError("a name is no text, or an index no number")
+            if [type(value) for value in category.color] != [int] * 3 or not all(0 <= c <= 255 for c in category.color):
+                raise TypeError("a colour is not red, green and blue, 0 to 255")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(
+            f"{where}: taxonomy: these are no categories: {' '.join(reason.split())[:200]}"
+        ) from error
+    return taxonomy
+
+
+def _size(saved: Any, where: str) -> tuple[int, int]:
+    if not isinstance(saved, list | tuple) or len(saved) != 2:
+        raise CheckpointError(f"{where}: input_size: expected height and width, got {shown(saved)}")
+    for side in saved:
+        if type(side) is not int or not 0 < side <= _LARGEST_SIDE:
+            raise CheckpointError(f"{where}: input_size: expected height and width, got {shown(side)}")
+    return saved[0], saved[1]

@@ -1,0 +1,130 @@
+"""The config that a checkpoint holds, as far as evaluating it needs one, and checked: it may be from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ocrnet_pl.checkpoints import CONFIG_KEY, CheckpointError
+from ocrnet_pl.storage.plain_values import plain_values, shown
+from ocrnet_pl.storage.trusted_classes import trusted_parts
+
+_OF_TRAINING = {
+    "model": ("taxonomy", "input_size", "optimizer", "encoder_lr", "warmup_steps", "final_lr", "compile_backend"),
+    "data": ("train", "train_transforms", "plain_epochs", "aspect_ratios", "predict_path", "cache"),
+}
+"""Options of training, and of the machine that it ran on."""
+
+_NOT_TAKEN = ("cache", "storage_options")
+"""Options of sources that decide where files are written, and with whose rights they are read."""
+
+_SOURCES = {"validate": ("val",), "calibrate": ("val",), "test": ("test", "val"), "predict": ()}
+"""What a subcommand reads: the first of them that there is."""
+
+
+def stored_config(
+    content: Mapping[str, Any],
+    subcommand: str,
+    kinds: Mapping[str, Mapping[str, Any]],
+    given: Sequence[str],
+    trust: Sequence[str],
+    where: str,
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what a subcommand takes from the config in a checkpoint.
+
+    What belongs to training or to the machine is left out: optimiser, augmentation, callbacks, loggers, devices,
+    strategy, folders, caches.
+
+    Args:
+        content: Of the checkpoint.
+        subcommand: ``validate``, ``test``, ``predict`` or ``calibrate``.
+        kinds: The types of the options of ``model``, ``data`` and other sections, by name.
+        given: Dotted keys of the parts that the command line replaces as a whole.
+        trust: Packages whose classes may be named besides the project's own.
+        where: Names the file, for an error.
+
+    Returns:
+        The config, and the dotted keys of what somebody may miss.
+
+    Raises:
+        CheckpointError: There is no config, or something in it is not trusted, or not of this version.
+    """
+    if content.get(CONFIG_KEY) is None:
+        raise CheckpointError(f"{where}: it holds no config; give the one that it was trained with: --config FILE")
+    where = f"{where}: config"
+    config = plain_values(content[CONFIG_KEY], where)
+    for name in ("model", "data"):
+        if not isinstance(config, dict) or not isinstance(config.get(name), dict):
+            raise CheckpointError(f"{where}: there is no section {name!r}; give --config FILE")
+    missed: list[str] = []
+    taken: dict[str, Any] = {"name": _name(config.get("name", "run"), where)}
+    if type(config.get("seed_everything")) in (bool, int):
+        taken["seed_everything"] = config["seed_everything"]
+    precision = config["trainer"].get("precision") if isinstance(config.get("trainer"), dict) else None
+    if isinstance(precision, str | int):
+        taken["trainer"] = {"precision": precision}
+    for section in kinds:
+        if not isinstance(config.get(section), dict):
+            continue
+        parts = {
+            key: value
+            for key, value in config[section].items()
+            if key not in _OF_TRAINING.get(section, ()) and f"{section}.{key}" not in given
+        }
+        unknown = [key for key in parts if key not in kinds[section]]
+        if unknown:
+            raise CheckpointError(
+                f"{where}.{section}: this version has no option {shown(unknown[0])}; give the config with --config FILE"
+            )
+        if section == "data":
+            _choose_sources(parts, subcommand, given)
+            _make_harmless(parts, "data", missed, where)
+        taken[section] = trusted_parts(parts, kinds[section], trust, f"{where}.{section}")
+    _let_paths_start_anew(taken["data"], config["data"].get("root"))
+    return taken, missed
+
+
+def _name(name: Any, where: str) -> str:
+    """Return a run's name, which becomes a folder's."""
+    if not isinstance(name, str) or not name.isprintable() or {"", ".", ".."} & set(name.split("/")) or "\\" in name:
+        raise CheckpointError(f"{where}.name: {shown(name)} is no name of a run; give --name NAME")
+    return name
+
+
+def _choose_sources(data: dict[str, Any], subcommand: str, given: Sequence[str]) -> None:
+    """Leave the source that the subcommand reads: the others need not be here."""
+    names = [name for name in _SOURCES[subcommand] if data.get(name) is not None or f"data.{name}" in given]
+    for name in ("train", "val", "test"):
+        if name not in names[:1]:
+            data.pop(name, None)
+    if not names:
+        data.pop("root", None)
+
+
+def _make_harmless(value: Any, key: str, missed: list[str], where: str) -> None:
+    """Take out what decides where a source writes; refuse what would send secrets of this machine elsewhere."""
+    if isinstance(value, list):
+        for position, item in enumerate(value):
+            _make_harmless(item, f"{key}[{position}]", missed, where)
+    elif isinstance(value, dict):
+        for name in [name for name in value if name in _NOT_TAKEN]:
+            if value.pop(name) is not None:
+                missed.append(f"{key}.{name}")
+        for name, item in value.items():
+            _make_harmless(item, f"{key}.{name}", missed, where)
+    elif isinstance(value, str) and ("${" in value or "::" in value):
+        key = key.replace(".init_args", "")
+        raise CheckpointError(f"{where}.{key}: {shown(value)} is not taken from a checkpoint; give --{key} instead")
+
+
+def _let_paths_start_anew(data: dict[str, Any], root: Any) -> None:
+    """Undo what the command line made of ``data.root``, so that another can be given."""
+
+    def undo(value: Any) -> None:
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            undo(item)
+        if isinstance(value, dict) and root is not None and value.get("root") == root:
+            value["root"] = "."
+
+    for name in ("val", "test"):
+        undo(data.get(name))

@@ -1,0 +1,416 @@
+"""Which classes a checkpoint may name: the package's own, and those of packages that the user trusts."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ocrnet_pl.checkpoints import CheckpointError
+from ocrnet_pl.storage.plain_values import plain_values, shown
+
+T = TypeVar("T")
+
+PACKAGE = "ocrnet_pl"
+
+_OPTIMIZERS = "torch.optim"
+"""Where a class may be defined as well if it stands for an optimiser."""
+
+_SPEC_KEYS = {"class_path", "init_args", "dict_kwargs"}
+_LONGEST_PATH = 300
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_STRUCTURE = re.compile(r"[{\[&*!|>:\"'#%@`\n]")
+"""What could make a parser of YAML see more than a text."""
+
+
+def trusted_packages(trust: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the packages whose classes may be built: the project's own, and those named.
+
+    Args:
+        trust: Import paths of packages or modules, such as ``my_package``.
+
+    Raises:
+        ValueError: A name is no import path.
+    """
+    names = [trust] if isinstance(trust, str) else list(trust)
+    for name in names:
+        if not isinstance(name, str) or not _IMPORT_PATH.fullmatch(name):
+            raise ValueError(f"trust: {shown(name)} is no package; give its import path, such as my_package")
+    return (PACKAGE, *names)
+
+
+def trusted_parts(
+    parts: Mapping[str, Any], kinds: Mapping[str, Any], trust: str | Sequence[str], where: str
+) -> dict[str, Any]:
+    """Check what a checkpoint says of parts to build, before anything that it names is imported.
+
+    A part is a ``class_path`` with its ``init_args``, or a plain value; parts may hold parts. Every class has to be
+    defined in a trusted package, wherever it is named, and to be of the kind that is asked for where it stands.
+
+    Args:
+        parts: By name.
+        kinds: The type of each part, by name; parts of other names are left out.
+        trust: Packages that are trusted besides the project's own.
+        where: Names the file and the entry, for an error.
+
+    Returns:
+        The parts as plain values; classes by full import path, each part of them a dictionary.
+
+    Raises:
+        CheckpointError: A class is not trusted or of another kind, or a value is nothing that a config could hold.
+        ValueError: ``trust`` names no package.
+    """
+    check = _Check(trusted_packages(trust), where)
+    chosen = plain_values({name: parts[name] for name in kinds if name in parts}, f"{where}")
+    check.names(chosen, "")
+    return {name: check.value(value, kinds[name], f".{name}") for name, value in chosen.items()}
+
+
+def named_packages(config: Any) -> list[str]:
+    """Return the packages of all classes that a config names which its user wrote, and which has been built before."""
+    if isinstance(config, dict):
+        own = config.get("class_path")
+        below = {name for item in config.values() for name in named_packages(item)}
+        return sorted(below | ({own.partition(".")[0]} if isinstance(own, str) else set()))
+    if isinstance(config, list):
+        return sorted({name for item in config for name in named_packages(item)})
+    return []
+
+
+def build_parts(
+    parts: Mapping[str, Any], kinds: Mapping[str, Any], trust: str | Sequence[str], where: str
+) -> dict[str, Any]:
+    """Build parts as a checkpoint has them, after :func:`trusted_parts` has checked them.
+
+    An encoder's ``weights`` are not loaded: the checkpoint brings them, and the file need not exist here.
+
+    Args:
+        parts: By name.
+        kinds: The type of each part, by name; all of them have to be there.
+        trust: Packages that are trusted besides the project's own.
+        where: Names the file and the entry, for an error.
+
+    Returns:
+        The parts by name.
+
+    Raises:
+        CheckpointError: A part is missing, is not trusted, or cannot be built.
+        ValueError: ``trust`` names no package.
+    """
+    from jsonargparse import ArgumentParser
+
+    missing = [name for name in kinds if name not in parts]
+    if missing:
+        raise CheckpointError(
+            f"{where}: no entry {missing[0]!r}; only a network that a config describes is rebuilt from a checkpoint"
+        )
+    checked = trusted_parts(parts, kinds, trust, where)
+    encoder = checked.get("encoder")
+    if isinstance(encoder, dict) and "weights" in encoder.get("init_args", ()):
+        encoder["init_args"]["weights"] = None
+    parser = ArgumentParser(exit_on_error=False)
+    for name, kind in kinds.items():
+        parser.add_argument(f"--{name}", type=kind)
+    return rebuilt(lambda: vars(parser.instantiate_classes(parser.parse_object(checked))), where)
+
+
+def rebuilt(build: Callable[[], T], where: str) -> T:
+    """Return what a function builds from a checkpoint's entries, which may lead to any error.
+
+    Args:
+        build: Builds it.
+        where: Names the file and the entry, for an error.
+
+    Raises:
+        CheckpointError: It cannot be built.
+    """
+    try:
+        return build()
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{where}: the network cannot be built: {one_line(error)}") from error
+
+
+class _Check:
+    """Walks along values and the types that stand for them."""
+
+    def __init__(self, packages: tuple[str, ...], where: str) -> None:
+        self.packages = packages
+        self.where = where
+
+    def refuse(self, key: str, reason: str) -> CheckpointError:
+        return CheckpointError(f"{self.where}{key}: {reason}")
+
+    def names(self, value: Any, key: str) -> None:
+        """Refuse classes of packages that nobody trusts, wherever they are named; nothing is imported."""
+        if isinstance(value, list):
+            for position, item in enumerate(value):
+                self.names(item, f"{key}[{position}]")
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                if name == "class_path":
+                    self.name(item, key)
+                self.names(item, f"{key}.{name}")
+
+    def name(self, path: Any, key: str, packages: Sequence[str] | None = None) -> None:
+        """Refuse an import path that is none, or of a package that nobody trusts."""
+        if not isinstance(path, str) or len(path) > _LONGEST_PATH or not _IMPORT_PATH.fullmatch(path):
+            raise self.refuse(key, f"{shown(path)} is no import path of a class")
+        allowed = (*self.packages, _OPTIMIZERS) if packages is None else packages
+        if "." in path and not _inside(path, allowed):
+            raise self.refuse(
+                key,
+                f"{shown(path)} is no class of {PACKAGE}, and to build it could run any code; if you know where the "
+                f"checkpoint is from, trust its package: --trust {path.partition('.')[0]}, in Python trust=[...]",
+            )
+
+    def resolve(self, path: str, bases: Sequence[type], key: str) -> type:
+        """Return the class that a path names."""
+        packages = self.packages
+        if any(issubclass(base, Optimizer) for base in bases):
+            packages = (*packages, _OPTIMIZERS)
+        self.name(path, key, packages)
+        if "." not in path:
+            own = _own_classes(path)
+            if len(own) != 1:
+                raise self.refuse(key, f"{PACKAGE} has no class {shown(path)}; give its import path")
+            found: Any = own[0]
+        else:
+            module, _, name = path.rpartition(".")
+            try:
+                found = getattr(importlib.import_module(module), name)
+            except Exception as error:
+                raise self.refuse(key, f"{shown(path)} cannot be imported: {one_line(error)}") from error
+        if not inspect.isclass(found):
+            raise self.refuse(key, f"{shown(path)} is no class")
+        if not _inside(found.__module__, packages):
+            raise self.refuse(key, f"{shown(path)} is defined in {found.__module__}, which is not trusted")
+        if bases and not issubclass(found, tuple(bases)):
+            raise self.refuse(key, f"{shown(path)} is no {' or '.join(base.__name__ for base in bases)}")
+        return found
+
+    def value(self, value: Any, kind: Any, key: str) -> Any:
+        """Return a value with all classes in it checked."""
+        kinds = _Kinds.of(kind)
+        if isinstance(value, str):
+            return self.text(value, kinds, key)
+        if isinstance(value, list):
+            return [self.value(item, kinds.item(), f"{key}[{i}]") for i, item in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        if "class_path" in value:
+            return self.spec(value, kinds, key)
+        if kinds.mapped:
+            return {name: self.value(item, tuple(kinds.mapped), f"{key}.{name}") for name, item in value.items()}
+        concrete = [base for base in kinds.built if not inspect.isabstract(base)]
+        if concrete:
+            return self.arguments(concrete[0], value, key)
+        if kinds.unknown:
+            return {name: self.value(item, Any, f"{key}.{name}") for name, item in value.items()}
+        raise self.refuse(key, "there is no class_path")
+
+    def text(self, value: str, kinds: _Kinds, key: str) -> Any:
+        if kinds.takes(value) and not kinds.structured:
+            return value
+        if (kinds.built or kinds.called) and _IMPORT_PATH.fullmatch(value) and not kinds.takes(value):
+            return self.spec({"class_path": value}, kinds, key)
+        # A parser might see more in a text, where more would be accepted.
+        if (kinds.takes(value) or kinds.unknown) and not _STRUCTURE.search(value) and not _importable(value):
+            return value
+        raise self.refuse(key, f"{shown(value)} cannot stand here")
+
+    def spec(self, spec: dict[Any, Any], kinds: _Kinds, key: str) -> dict[str, Any]:
+        """Check a class and its arguments."""
+        foreign = [name for name in spec if name not in _SPEC_KEYS]
+        if foreign:
+            raise self.refuse(key, f"beside class_path and init_args there is {shown(foreign[0])}")
+        bases = [*kinds.built, *kinds.called]
+        if not bases and not kinds.unknown:
+            raise self.refuse(key, "no class can stand here")
+        found = self.resolve(spec["class_path"], bases, key)
+        if inspect.isabstract(found):
+            raise self.refuse(key, f"{shown(spec['class_path'])} is only the base of classes")
+        checked: dict[str, Any] = {"class_path": f"{found.__module__}.{found.__qualname__}"}
+        for name in ("init_args", "dict_kwargs"):
+            given = spec.get(name)
+            if given is not None:
+                if not isinstance(given, dict):
+                    raise self.refuse(key, f"{name} is {shown(given)}, no dictionary")
+                checked[name] = self.arguments(found, given, key)
+        return checked
+
+    def arguments(self, owner: type, given: dict[Any, Any], key: str) -> dict[str, Any]:
+        """Check the arguments of a class."""
+        kinds, more = _argument_kinds(owner)
+        checked = {}
+        for name, value in given.items():
+            if name not in kinds and not (more and isinstance(name, str) and name.isidentifier()):
+                raise self.refuse(key, f"{owner.__name__} has no option {shown(name)}")
+            checked[name] = self.value(value, kinds.get(name, Any), f"{key}.{name}")
+        return checked
+
+
+@dataclasses.dataclass
+class _Kinds:
+    """What may stand somewhere, by its type.
+
+    Attributes:
+        built: Classes whose objects may.
+        called: Classes whose objects come from a callable that may, so that a class of these may.
+        items: Types of a list's items.
+        mapped: Types of a dictionary's values.
+        texts: Types of texts.
+        unknown: Whether anything may, as far as is known.
+    """
+
+    built: list[type] = dataclasses.field(default_factory=list)
+    called: list[type] = dataclasses.field(default_factory=list)
+    items: list[Any] = dataclasses.field(default_factory=list)
+    mapped: list[Any] = dataclasses.field(default_factory=list)
+    texts: list[Any] = dataclasses.field(default_factory=list)
+    unknown: bool = False
+
+    @classmethod
+    def of(cls, kind: Any) -> _Kinds:
+        kinds = cls()
+        for member in _members(kind):
+            kinds.add(member)
+        return kinds
+
+    def add(self, kind: Any) -> None:
+        origin, arguments = get_origin(kind), get_args(kind)
+        made: Any = origin or kind
+        if kind is Any or kind is object:
+            self.unknown = True
+        elif origin is Literal or (inspect.isclass(kind) and issubclass(kind, Enum)):
+            self.texts.append(kind)
+        elif origin is type:
+            self.called += [each for one in arguments for each in _members(one) if inspect.isclass(each)]
+        elif made is Callable:
+            self.called += [one for one in _members(arguments[-1]) if inspect.isclass(one)] if arguments else []
+        elif not inspect.isclass(made):
+            self.unknown = True
+        elif issubclass(made, str | PurePath | os.PathLike):
+            self.texts.append(str)
+        elif made in (bool, int, float, complex, type(None)) or issubclass(made, int | float):
+            pass
+        elif issubclass(made, Mapping):
+            self.mapped.append(arguments[1] if len(arguments) > 1 else Any)
+        elif issubclass(made, Sequence | set | frozenset) and not hasattr(made, "_fields"):
+            self.items += [one for one in arguments if one is not Ellipsis] or [Any]
+        elif origin is not None and made.__module__ == "collections.abc":
+            self.items += list(arguments) or [Any]
+        else:
+            self.built.append(made)
+
+    def item(self) -> Any:
+        """Return the type of a list's items."""
+        return tuple(self.items) or Any
+
+    def takes(self, text: str) -> bool:
+        """Return whether a text may stand here as it is."""
+        return any(
+            text in get_args(kind)
+            if get_origin(kind) is Literal
+            else text in kind.__members__
+            if inspect.isclass(kind) and issubclass(kind, Enum)
+            else True
+            for kind in self.texts
+        )
+
+    @property
+    def structured(self) -> bool:
+        """Whether something may stand here that holds or builds classes."""
+        if self.built or self.called or self.unknown:
+            return True
+        return any(inner.structured for inner in map(_Kinds.of, [*self.items, *self.mapped]))
+
+
+def _members(kind: Any) -> list[Any]:
+    """Return the types of a union or a tuple of types, or the type itself."""
+    if isinstance(kind, tuple):
+        return [member for one in kind for member in _members(one)]
+    origin = get_origin(kind)
+    if origin is Union or isinstance(kind, types.UnionType):
+        return [member for one in get_args(kind) for member in _members(one)]
+    if origin is Annotated:
+        return _members(get_args(kind)[0])
+    if hasattr(kind, "__supertype__"):
+        return _members(kind.__supertype__)
+    if hasattr(kind, "__value__"):
+        return _members(kind.__value__)
+    return [kind]
+
+
+def _argument_kinds(owner: type) -> tuple[dict[str, Any], bool]:
+    """Return the types of a class's arguments, and whether it takes others as well."""
+    if hasattr(owner, "_fields"):
+        return get_type_hints(owner), False
+    found: dict[str, Any] = {}
+    more = False
+    for each in owner.__mro__:
+        maker = each.__dict__.get("__init__") or each.__dict__.get("__new__")
+        if each in (object, nn.Module) or maker is None:
+            continue
+        try:
+            parameters = inspect.signature(maker).parameters
+        except (TypeError, ValueError):
+            break
+        try:
+            kinds = get_type_hints(maker, include_extras=True)
+        except Exception:  # A type that only type checkers can see.
+            kinds = {}
+        more = False
+        for name, parameter in list(parameters.items())[1:]:
+            if parameter.kind is parameter.VAR_KEYWORD:
+                more = True
+            elif parameter.kind is not parameter.VAR_POSITIONAL:
+                found.setdefault(name, kinds.get(name, Any))
+        if not more:
+            # What it does not take itself, nothing passes on to the classes that it extends.
+            break
+    return found, more
+
+
+def _own_classes(name: str) -> list[type]:
+    """Return the package's own classes of a name, as far as they have been imported."""
+    return [
+        value
+        for module_name, module in list(sys.modules.items())
+        if _inside(module_name, (PACKAGE,))
+        for attribute, value in list(vars(module).items())
+        if attribute == name and inspect.isclass(value) and value.__module__ == module_name
+    ]
+
+
+def _importable(text: str) -> bool:
+    """Return whether a text could be an import path; nothing is imported."""
+    first, dot, _ = text.partition(".")
+    if not dot or not first.isidentifier():
+        return False
+    try:
+        return importlib.util.find_spec(first) is not None
+    except (ImportError, ValueError):
+        return True
+
+
+def _inside(path: str, packages: Sequence[str]) -> bool:
+    return any(path == package or path.startswith(f"{package}.") for package in packages)
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, on one line, and short."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
