@@ -34,11 +34,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--trust", nargs="*", default=[], help="packages whose classes the checkpoint may name")
     options, words = parser.parse_known_args()
-    network = OCRNet.from_checkpoint(options.ckpt_path)
+    network = OCRNet.from_checkpoint(options.ckpt_path, trust=options.trust)
     post = network.postprocess
     assert isinstance(post, FusionPostProcess)
-    data = build(["calibrate", "--ckpt_path", options.ckpt_path, *words]).datamodule
+    trust = ["--trust", *options.trust] if options.trust else []
+    data = build(["calibrate", "--ckpt_path", options.ckpt_path, *trust, *words]).datamodule
     loader = data.validation_sample(options.images)
     items = list(collect(network, post.decode, loader, options.images))
     taxonomy = network.taxonomy

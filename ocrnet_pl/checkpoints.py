@@ -15,6 +15,18 @@ from ocrnet_pl import __version__
 
 VERSIONS_KEY = "versions"
 CONFIG_KEY = "config"
+_ENTRIES: dict[str, Any] = {
+    "epoch": int,
+    "global_step": int,
+    "state_dict": Mapping,
+    "current_model_state": Mapping,
+    "callbacks": Mapping,
+    "loops": Mapping,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+"""The kinds of entries that Lightning restores."""
+
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
 
 
@@ -69,9 +81,28 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu", 
         content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:  # What a file that somebody made up leads to has no end.
         raise CheckpointError(f"checkpoint {str(path)!r}: unreadable; it is no checkpoint, or not whole") from error
+    check_entries(content, path)
+    return content  # type: ignore[no-any-return]
+
+
+def check_entries(content: Any, path: str | Path) -> None:
+    """Check that a checkpoint's entries are of the kinds that training writes.
+
+    Args:
+        content: Of the checkpoint.
+        path: To name in an error.
+
+    Raises:
+        CheckpointError: They are not.
+    """
     if not isinstance(content, dict):
         raise CheckpointError(f"checkpoint {str(path)!r}: it holds no training run")
-    return content
+    for name, kind in _ENTRIES.items():
+        if name in content and not isinstance(content[name], kind):
+            raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
+    for name, kind in (("state_dict", torch.Tensor), ("current_model_state", torch.Tensor), ("callbacks", Mapping)):
+        if not all(isinstance(k, str) and isinstance(value, kind) for k, value in content.get(name, {}).items()):
+            raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
 
 
 def usable_checkpoint(path: str | Path) -> tuple[Path, str | None]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.callbacks.continuation import Continuation
-from ocrnet_pl.checkpoints import CONFIG_KEY, CheckpointError, differences, usable_checkpoint
+from ocrnet_pl.checkpoints import CONFIG_KEY, CheckpointError, differences, read_checkpoint, usable_checkpoint
 from ocrnet_pl.tracking import WandbTracker
 
 TRACKER_KEY = "wandb_run"
@@ -61,7 +60,7 @@ def continuation(config: Namespace, parser: LightningArgumentParser) -> Continua
     if problem is not None:
         _say(f"warning: {problem}")
         config["ckpt_path"] = str(path)
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content = read_checkpoint(path, mmap=True)
     for name in ("global_step", "state_dict", "taxonomy"):
         if name not in content:
             raise CheckpointError(f"checkpoint {str(path)!r}: no entry {name!r}; it is not one of this project")

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ocrnet_pl.callbacks.run import tell
-from ocrnet_pl.checkpoints import verify_checkpoint
+from ocrnet_pl.checkpoints import check_entries, verify_checkpoint
 from ocrnet_pl.files import complete_file
 
 
@@ -62,4 +62,5 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if "://" not in str(path):
             verify_checkpoint(Path(path))
         content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only=True)
+        check_entries(content, path)
         return content
