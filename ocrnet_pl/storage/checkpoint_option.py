@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.checkpoints import read_checkpoint
+from ocrnet_pl.storage.interpolation import resolved
 from ocrnet_pl.storage.latest_run import Which, latest_checkpoint
 from ocrnet_pl.storage.stored_config import stored_config
 from ocrnet_pl.storage.trusted_classes import trusted_packages
@@ -62,7 +63,7 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
         return Settled(words, None)
     if subcommand in EVALUATING:
         words = _join_trust(words)
-    asked = setting(words, _OPTION)
+    asked = resolved(setting(words, _OPTION))
     if asked is None:
         if subcommand == "fit" or any(word.startswith("--print_config") for word in words):
             return Settled(words, None)
@@ -78,7 +79,7 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
         raise UsageError("ckpt_path 'best': training goes on from the last checkpoint of a run; give `last`, or a file")
     path = asked
     if asked in ("last", "best"):
-        name, root = (setting(words, key) for key in ("name", "trainer.default_root_dir"))
+        name, root = (resolved(setting(words, key)) for key in ("name", "trainer.default_root_dir"))
         which: Which = "last" if asked == "last" else "best"
         path = str(latest_checkpoint(which, Path(str(root or "runs")), str(name or "run")))
         _say(f"ckpt_path {asked}: {path}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ocrnet_pl.checkpoints import CONFIG_KEY, CheckpointError
+from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.plain_values import plain_values, shown
 from ocrnet_pl.storage.trusted_classes import trusted_parts
 
@@ -79,6 +80,7 @@ def stored_config(
         if section == "data":
             _choose_sources(parts, subcommand, given)
             _make_harmless(parts, "data", missed, where)
+            _refuse_leaks(parts, where)
         taken[section] = trusted_parts(parts, kinds[section], trust, f"{where}.{section}")
     _let_paths_start_anew(taken["data"], config["data"].get("root"))
     return taken, missed
@@ -86,7 +88,12 @@ def stored_config(
 
 def _name(name: Any, where: str) -> str:
     """Return a run's name, which becomes a folder's."""
-    if not isinstance(name, str) or not name.isprintable() or {"", ".", ".."} & set(name.split("/")) or "\\" in name:
+    if (
+        not isinstance(name, str)
+        or not name.isprintable()
+        or {"", ".", ".."} & set(name.split("/"))
+        or {"\\", "$"} & set(name)
+    ):
         raise CheckpointError(f"{where}.name: {shown(name)} is no name of a run; give --name NAME")
     return name
 
@@ -102,7 +109,7 @@ def _choose_sources(data: dict[str, Any], subcommand: str, given: Sequence[str])
 
 
 def _make_harmless(value: Any, key: str, missed: list[str], where: str) -> None:
-    """Take out what decides where a source writes; refuse what would send secrets of this machine elsewhere."""
+    """Take out what decides where a source writes, and with whose rights it reads."""
     if isinstance(value, list):
         for position, item in enumerate(value):
             _make_harmless(item, f"{key}[{position}]", missed, where)
@@ -112,9 +119,29 @@ def _make_harmless(value: Any, key: str, missed: list[str], where: str) -> None:
                 missed.append(f"{key}.{name}")
         for name, item in value.items():
             _make_harmless(item, f"{key}.{name}", missed, where)
-    elif isinstance(value, str) and ("${" in value or "::" in value):
-        key = key.replace(".init_args", "")
+    elif isinstance(value, str) and "::" in value:
         raise CheckpointError(f"{where}.{key}: {shown(value)} is not taken from a checkpoint; give --{key} instead")
+
+
+def _refuse_leaks(data: dict[str, Any], where: str) -> None:
+    """Refuse addresses beside references to environment variables, which would go there."""
+    texts: list[tuple[str, str, str]] = []
+
+    def note(path: str, text: str) -> str:
+        try:
+            texts.append((path, text, str(resolved(text, path))))
+        except InterpolationError as error:
+            raise CheckpointError(f"{where}.{path}: {error}") from error
+        return text
+
+    each_text(data, note, "data")
+    reference = next((f"{path}: {shown(text)}" for path, text, _ in texts if "${" in text), None)
+    address = next((shown(text) for _, text, meant in texts if "://" in meant), None)
+    if reference is not None and address is not None:
+        raise CheckpointError(
+            f"{where}.{reference} is not taken from a checkpoint that also names the address {address}; give the source "
+            "here, or the config with --config FILE"
+        )
 
 
 def _let_paths_start_anew(data: dict[str, Any], root: Any) -> None:
