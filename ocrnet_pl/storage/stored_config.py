@@ -88,12 +88,8 @@ def stored_config(
 
 def _name(name: Any, where: str) -> str:
     """Return a run's name, which becomes a folder's."""
-    if (
-        not isinstance(name, str)
-        or not name.isprintable()
-        or {"", ".", ".."} & set(name.split("/"))
-        or {"\\", "$"} & set(name)
-    ):
+    fits = isinstance(name, str) and name.isprintable() and not {"\\", "$"} & set(name)
+    if not fits or {"", ".", ".."} & set(name.split("/")):
         raise CheckpointError(f"{where}.name: {shown(name)} is no name of a run; give --name NAME")
     return name
 
@@ -139,8 +135,8 @@ def _refuse_leaks(data: dict[str, Any], where: str) -> None:
     address = next((shown(text) for _, text, meant in texts if "://" in meant), None)
     if reference is not None and address is not None:
         raise CheckpointError(
-            f"{where}.{reference} is not taken from a checkpoint that also names the address {address}; give the source "
-            "here, or the config with --config FILE"
+            f"{where}.{reference} is not taken from a checkpoint that also names the address {address}; give "
+            "the source, or the config with --config FILE"
         )
 
 
