@@ -88,10 +88,10 @@ def stored_config(
 
 def _name(name: Any, where: str) -> str:
     """Return a run's name, which becomes a folder's."""
-    fits = isinstance(name, str) and name.isprintable() and not {"\\", "$"} & set(name)
-    if not fits or {"", ".", ".."} & set(name.split("/")):
+    text = name if isinstance(name, str) else ""
+    if not text.isprintable() or {"\\", "$"} & set(text) or {"", ".", ".."} & set(text.split("/")):
         raise CheckpointError(f"{where}.name: {shown(name)} is no name of a run; give --name NAME")
-    return name
+    return text
 
 
 def _choose_sources(data: dict[str, Any], subcommand: str, given: Sequence[str]) -> None:
