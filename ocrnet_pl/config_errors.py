@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
+from ocrnet_pl.data.readers import yaml_text
+from ocrnet_pl.data.readers.ordinary_files import read_text
 
 _OWNER = re.compile(r'Parser key "([^"]+)"')
 _UNKNOWN_KEY = re.compile(r"(?:Group '([^']+)' )?does not accept option '([^']+)'|[Uu]nrecognized arguments?:? +(\S+)")
@@ -24,6 +28,8 @@ _PLAIN_TYPE = re.compile(r"\b(?:int|float|bool|str|list|tuple|dict|Sequence|Lite
 _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
 _CAUSE = re.compile(r"^ *- (?!Expected an? )(.*)$", re.MULTILINE)
 _PLUMBING = re.compile(r"\.?\b(?:init_args|class_path|dict_kwargs)\b")
+
+_PARTS = ("data", "model", "trainer")
 
 
 class DuplicateKeyError(ValueError):
@@ -46,17 +52,22 @@ class Entry(NamedTuple):
     is_class: bool
 
 
-def find_duplicate(text: str) -> tuple[str, int] | None:
-    """Return the first key that stands twice in one mapping of a YAML text, and its line, or None."""
-    pending: list[Any] = [yaml.compose(text, Loader=yaml.SafeLoader)]
+def find_duplicate(root: Any) -> tuple[str, int] | None:
+    """Return the first key that stands twice in one mapping of a YAML tree, and its line, or None."""
+    pending: list[Any] = [root]
+    looked_at: set[int] = set()
     while pending:
         node = pending.pop()
+        if id(node) in looked_at:
+            continue  # an alias stands for it as well
+        looked_at.add(id(node))
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
-                if key.value in seen:
-                    return key.value, key.start_mark.line + 1
-                seen.add(key.value)
+                name = str(key.value)
+                if name in seen:
+                    return name, key.start_mark.line + 1
+                seen.add(name)
                 pending.append(value)
         elif isinstance(node, yaml.SequenceNode):
             pending.extend(node.value)
@@ -77,23 +88,31 @@ def check_files(words: list[str]) -> None:
 
     Raises:
         FileNotFoundError: A file is absent.
-        ValueError: A file is not YAML, or a key stands twice.
+        ValueError: A file is not YAML or no ordinary file, its aliases unfold to too much, or a key stands twice.
     """
     for name in config_files(words):
         path = Path(name)
-        if not path.is_file():
+        if not os.path.exists(path):
             near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1, cutoff=0.5)
             hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
             raise FileNotFoundError(f"config {name!r}: no such file{hint}")
-        text = path.read_text(encoding="utf-8")
-        try:
-            duplicate = find_duplicate(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f", line {mark.line + 1}" if mark else ""
-            raise ValueError(f"config {name!r}{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+        root = _tree(name)
+        for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+            if key.value in _PARTS and isinstance(value, yaml.SequenceNode):
+                line = value.start_mark.line + 1
+                raise ValueError(f"config {name!r}, line {line}: {key.value}: expected keys, found a list")
+        duplicate = find_duplicate(root)
         if duplicate:
             raise DuplicateKeyError(f"config {name!r}, line {duplicate[1]}: the key {duplicate[0]!r} stands twice")
+
+
+def _tree(name: str) -> Any:
+    """Return the YAML tree of a config file."""
+    try:
+        return yaml_text.compose(read_text(name, "config", yaml_text.MOST_BYTES))
+    except yaml_text.YamlError as error:
+        where = f", line {error.line}" if error.line else ""
+        raise ValueError(f"config {name!r}{where}: {error}") from error
 
 
 def entries(words: list[str]) -> list[Entry]:
@@ -106,8 +125,7 @@ def entries(words: list[str]) -> list[Entry]:
             found.append(Entry("", path, value or following, key.endswith("class_path")))
     for name in reversed(list(config_files(words))):
         if Path(name).is_file():
-            text = Path(name).read_text(encoding="utf-8")
-            found += _entries_of(yaml.compose(text, Loader=yaml.SafeLoader), name, "")
+            found += _entries_of(_tree(name), name, "")
     return found
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 # Imported for their classes: a config may then name them without their module.
@@ -35,6 +35,7 @@ import ocrnet_pl.models.object_context
 import ocrnet_pl.models.smp_models
 import ocrnet_pl.tracking  # noqa: F401
 from ocrnet_pl.config_errors import entries, explain, place_of
+from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.secrets import MARKER, hidden, redacted, secrets_in, secrets_of_setting
 
@@ -43,6 +44,24 @@ DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
 
 EXIT_USAGE = 2
 """The command line or the config is wrong."""
+
+
+_LONGEST_LINE = 2000
+
+
+def shortened(line: str) -> str:
+    """Return an error's line without the end of a value that fills screens."""
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
+
+
+def _load(text: str) -> Any:
+    """Parse a config, or a value on the command line, if it is harmless."""
+    return yaml_text.load(text, _parse)
+
+
+# Files that a config names in turn are parsed by this as well.
+_parse = get_loader("yaml")
+set_loader("yaml", _load, (yaml_text.YamlError,))
 
 
 def package_classes() -> list[str]:
@@ -76,7 +95,7 @@ class Parser(LightningArgumentParser):
         if os.environ.get(DEBUG_VARIABLE) and ex is not None:
             raise ex
         line = explain(message, self._dotted_keys(), package_classes(), getattr(Parser, "words", []))
-        sys.stderr.write(f"error: {hidden(line, Parser.secrets)}\n")
+        sys.stderr.write(f"error: {shortened(hidden(line, Parser.secrets))}\n")
         sys.exit(EXIT_USAGE)
 
     def dump(self, namespace: Namespace, *args: Any, **options: Any) -> str:

@@ -26,7 +26,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.main import EXIT_INTERRUPTED
 from ocrnet_pl.memory import advice, out_of_memory
-from ocrnet_pl.parser import DEBUG_VARIABLE, EXIT_USAGE, Parser
+from ocrnet_pl.parser import DEBUG_VARIABLE, EXIT_USAGE, Parser, shortened
 from ocrnet_pl.provenance import SaveConfig
 from ocrnet_pl.report.runs import RunError
 from ocrnet_pl.sharding import lost_peer
@@ -190,5 +190,5 @@ def _how_to_continue(cli: OCRNetCLI) -> str:
 def _fail(error: BaseException) -> NoReturn:
     if os.environ.get(DEBUG_VARIABLE):
         raise error
-    sys.stderr.write(f"error: {hidden(_one_line(error), Parser.secrets)}\n")
+    sys.stderr.write(f"error: {shortened(hidden(_one_line(error), Parser.secrets))}\n")
     sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import colorsys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -71,13 +72,14 @@ class Taxonomy:
 
     def __post_init__(self) -> None:
         names = [category.name for category in self.categories]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(names).items():
+            if count > 1:
                 raise ValueError(f"taxonomy: the category name {name!r} stands more than once")
         for kind in ("detection", "semantic"):
             indices = [getattr(c, kind) for c in self.categories if getattr(c, kind) is not None]
             if sorted(indices) != list(range(len(indices))):
-                raise ValueError(f"taxonomy: the {kind} indices {indices} are not 0 to {len(indices) - 1}")
+                text = f"{indices[:20]}"[:100]
+                raise ValueError(f"taxonomy: the {kind} indices {text} are not 0 to {len(indices) - 1}")
         if self.num_semantic > IGNORE_INDEX:
             raise ValueError(f"taxonomy: {self.num_semantic} segmentation classes, at most {IGNORE_INDEX} fit")
 
@@ -162,13 +164,28 @@ class Taxonomy:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Taxonomy:
-        """Rebuild a taxonomy from :meth:`to_dict`."""
-        return cls(
-            tuple(
-                Category(c["name"], bool(c["is_thing"]), tuple(c["color"]), c["detection"], c["semantic"])
-                for c in data["categories"]
-            )
-        )
+        """Rebuild a taxonomy from :meth:`to_dict`.
+
+        Raises:
+            ValueError: An entry is missing or wrong.
+        """
+        try:
+            return cls(tuple(_category(entry) for entry in data["categories"]))
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"taxonomy: an entry is missing or wrong ({error})") from error
+
+
+def _category(entry: Mapping[str, Any]) -> Category:
+    """Return a category out of a file, which may say anything."""
+    name, color = entry["name"], tuple(entry["color"])
+    if not isinstance(name, str) or not name:
+        raise ValueError("taxonomy: a category has no name")
+    if len(color) != 3 or not all(type(value) is int and 0 <= value < 256 for value in color):
+        raise ValueError(f"taxonomy: the color of {name!r:.60} is not three numbers from 0 to 255")
+    indices = entry["detection"], entry["semantic"]
+    if not all(index is None or type(index) is int for index in indices):
+        raise ValueError(f"taxonomy: an index of {name!r:.60} is not an integer")
+    return Category(name, bool(entry["is_thing"]), (color[0], color[1], color[2]), *indices)
 
 
 @dataclass(frozen=True)

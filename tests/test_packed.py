@@ -124,9 +124,9 @@ def test_many_instances_and_placements() -> None:
         instances[1, 2] = top
         return make_sample(
             torch.zeros(3, 4, 5, dtype=torch.uint8),
-            boxes=np.tile([0.1, 0.2, 4.3, 3.7], (300, 1)),
-            labels=np.zeros(300),
-            crowd=np.zeros(300),
+            boxes=np.tile([0.1, 0.2, 4.3, 3.7], (top, 1)),
+            labels=np.zeros(top),
+            crowd=np.zeros(top),
             instances=instances,
             supervision=Supervision(torch.tensor([True]), torch.zeros(0, dtype=torch.bool)),
             image_id="é",

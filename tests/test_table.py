@@ -259,7 +259,7 @@ def test_wrong_segments(root: Path, segments: str, words: str) -> None:
         (b"photo\na.png\n", "column 'image': there is no such column, only 'photo'"),
         (b"image,boxes\nphotos/a.png\n", "line 2: 1 cells, but 2 columns"),
         (b'image,boxes\nphotos/a.png,"[]\n', "this is not a CSV file"),
-        (b"image\n\xff\xfe\n", "this is not a CSV file"),
+        (b"image\n\xff\xfe\n", "this is not a text file"),
         (b"image\nphotos/\0a.png\n", "table.csv"),
     ],
 )

@@ -268,7 +268,7 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
     [
         (_unlink("data.yaml"), "data.yaml: the file cannot be read"),
         (_text("data.yaml", ""), "data.yaml: expected keys"),
-        (_text("data.yaml", "train: ["), "data.yaml: this is not valid YAML"),
+        (_text("data.yaml", "train: ["), ": this is not valid YAML"),
         (_text("data.yaml", "- 1"), "data.yaml: expected keys"),
         (_text("data.yaml", "names: [cat, dog]"), "data.yaml: train: expected a folder"),
         (_text("data.yaml", "train: images/train"), "data.yaml: names: expected class names"),
@@ -290,7 +290,7 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
         (_text("list.txt", "..\\..\\a.png"), "list.txt: line 1: '..\\\\..\\\\a.png' leads out"),
         (_text("list.txt", "/etc/passwd"), "list.txt: line 1: '/etc/passwd' leads out"),
         (_text("list.txt", "\n"), "list.txt: the list is empty"),
-        (_text("list.txt", "\xff\xfe"), "list.txt: the list cannot be read"),
+        (_text("list.txt", "\xff\xfe"), "list.txt: this is not a text file"),
         (_text("labels/train/a.txt", "\xff\xfe"), "labels/train/a.txt: this is not a text file"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from ocrnet_pl.data.derive import boxes_from_instances, classes_from_semantic, renumber, semantic_from_instances
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import read_image
-from ocrnet_pl.data.label_maps import match_boxes, read_image_like
+from ocrnet_pl.data.label_maps import MAX_INSTANCES, match_boxes, read_image_like
 from ocrnet_pl.data.legend import Legend
 from ocrnet_pl.data.sources.base import make_sample
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
@@ -152,6 +153,12 @@ class Assembler:
         unknown: NDArray[np.bool_] | None = None
         if instances is not None and (boxes is not None or self.boxes_from_instances):
             numbers, ids = renumber(instances.ids)
+            if len(ids) > MAX_INSTANCES:
+                raise DataError.at(
+                    instances.path,
+                    f"it has {len(ids)} instances, more than {MAX_INSTANCES}",
+                    advice="is it a map?",
+                )
             rows, boxes = self._rows(instances, numbers, ids, None if semantic is None else semantic[1], boxes)
             # A crowd has no instance, but its pixels have a class.
             of_pixel = np.append(0, rows + 1).astype(np.int32)[numbers]
@@ -250,7 +257,11 @@ def clip(boxes: Boxes, size: tuple[int, int], path: str) -> Boxes:
 
 
 def joint_taxonomy(
-    classes: Sequence[str], legend: Legend | None, semantic_from_instances: bool, background: str | None
+    classes: Sequence[str],
+    legend: Legend | None,
+    semantic_from_instances: bool,
+    background: str | None,
+    place: str | PathLike[str] = "classes",
 ) -> Taxonomy:
     """Return the taxonomy of detection classes and the names of masks.
 
@@ -259,28 +270,47 @@ def joint_taxonomy(
         legend: Of the masks; names that are not among the classes are stuff. None for no masks.
         semantic_from_instances: Whether, without masks, the classes have pixels.
         background: The segmentation class of the other pixels then.
+        place: Where the classes stand, for messages.
 
     Raises:
-        DataError: The background is one of the classes.
+        DataError: The background is one of the classes, or there are more classes than a map can hold.
     """
     if background is not None and background in classes:
         raise DataError.at(
             "background", f"{background!r} is a detection class", advice="give `background` another name, or null"
         )
     if legend is not None:
-        return Taxonomy.build(
+        return make_taxonomy(
+            place,
             things=classes,
             stuff=[name for name in legend.names if name not in classes],
             segmented=legend.names,
             colors=legend.colors,
         )
     stuff = [background] if semantic_from_instances and background is not None else []
-    return Taxonomy.build(
+    return make_taxonomy(
+        place,
         things=classes,
         stuff=stuff,
         segmented=None if semantic_from_instances else (),
         colors=dict.fromkeys(stuff, (0, 0, 0)),
     )
+
+
+def make_taxonomy(place: str | PathLike[str], **names: Any) -> Taxonomy:
+    """Build a taxonomy of names that stand in a file.
+
+    Args:
+        place: The file, for messages.
+        names: As of :meth:`~ocrnet_pl.structures.Taxonomy.build`.
+
+    Raises:
+        DataError: There are more segmentation classes than a map can hold.
+    """
+    try:
+        return Taxonomy.build(**names)
+    except ValueError as error:
+        raise DataError.at(place, str(error), advice="leave classes out, or train on the boxes alone") from error
 
 
 def check_options(

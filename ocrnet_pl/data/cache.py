@@ -167,7 +167,7 @@ class _Store:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if temporary:
             _sweep(folder.parent, folder.name)
-        self.folder, self.count = folder, count
+        self.folder, self.count, self._temporary = folder, count, temporary
         self._lock = _join(folder)
         size = _HEADER + count * _ROW
         self._index_file = os.open(folder / "index", os.O_RDWR | os.O_CREAT, 0o600)
@@ -196,7 +196,8 @@ class _Store:
         """Alone: bring the index to its size and take back what no row points to."""
         os.ftruncate(self._index_file, size)
         rows = np.frombuffer(os.pread(self._index_file, size, 0), dtype=np.uint8)[_HEADER:].reshape(-1, _ROW)
-        ends = [row[0] + row[1] for row in map(_parse, rows) if row is not None]
+        kept = os.fstat(self._data_file).st_size
+        ends = [end for row in map(_parse, rows) if row is not None and (end := row[0] + row[1]) <= kept]
         tail = max(ends, default=0)
         os.ftruncate(self._data_file, tail)
         os.pwrite(self._index_file, int(tail).to_bytes(8, "little"), 0)
@@ -219,12 +220,16 @@ class _Store:
         if offset + length > len(self._data) and not self._map(offset + length):
             return None
         content = self._data[offset : offset + length]
-        if boot != self._boot and index not in self._verified:
-            # Written before the machine was started anew, perhaps by a power cut: the row may have outlived its data.
+        if not (self._temporary and boot == self._boot) and index not in self._verified:
+            # A power cut may have left the row without its data, and a disk may give back something else.
             if zlib.crc32(content.data) != check:
                 return None
             self._verified.add(index)
-        return decode_sample(content)
+        try:
+            return decode_sample(content)
+        # Damaged on the disk since it was written: whatever stands there now, the sample is read anew.
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, RuntimeError):
+            return None
 
     def _map(self, needed: int) -> bool:
         size = os.fstat(self._data_file).st_size

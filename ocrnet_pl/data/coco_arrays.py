@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.files import Fields
+from ocrnet_pl.data.readers.values import is_whole, shown
 
 NO_MASK, POLYGONS, RLE = 0, 1, 2
 """The kinds of a mask: none; polygons, as their count, their lengths and their coordinates in float64; the counts of
@@ -112,7 +113,7 @@ def pack_mask(segmentation: Any, size: tuple[int, int], where: str, fields: Fiel
     if isinstance(segmentation, list):
         try:
             polygons = [np.array(polygon, dtype=np.float64) for polygon in segmentation]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise fields.error(where, f"a polygon is not a list of numbers ({error})") from error
         for polygon in polygons:
             if polygon.ndim != 1 or len(polygon) % 2 or not np.isfinite(polygon).all():
@@ -124,17 +125,52 @@ def pack_mask(segmentation: Any, size: tuple[int, int], where: str, fields: Fiel
         raise fields.error(where, "neither polygons nor a run-length encoding with `counts`")
     if segmentation.get("size") != [height, width]:
         raise fields.error(
-            f"{where}.size", f"it is {segmentation.get('size')!r:.60}, but the image is [{height}, {width}]"
+            f"{where}.size", f"it is {shown(segmentation.get('size'))}, but the image is [{height}, {width}]"
         )
     counts = segmentation["counts"]
-    if isinstance(counts, str):
+    if isinstance(counts, str) and counts.isascii():
         return RLE, counts.encode()
+    if not isinstance(counts, list) or not all(is_whole(count) and count >= 0 for count in counts):
+        raise fields.error(f"{where}.counts", f"expected the lengths of runs, or text of them, found {shown(counts)}")
+    if sum(counts) != height * width:
+        raise fields.error(
+            f"{where}.counts", f"the runs add up to {sum(counts)} pixels, but the image has {height * width}"
+        )
     from faster_coco_eval import mask as mask_api
 
-    try:
-        return RLE, mask_api.segmToRle({"size": [height, width], "counts": counts}, width, height)["counts"]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise fields.error(f"{where}.counts", f"the run-length encoding is broken ({error})") from error
+    runs = {"size": [height, width], "counts": [int(count) for count in counts]}
+    return RLE, mask_api.segmToRle(runs, width, height)["counts"]
+
+
+def check_runs(counts: bytes, pixels: int) -> None:
+    """Check a compressed run-length encoding before the mask library sees it.
+
+    Args:
+        counts: Each run's length in characters of six bits from "0" on, five of them of the number, the lowest first,
+            and one that says that another follows. The first three runs stand for themselves, each further one for the
+            difference to the last but one before it.
+        pixels: Of the image.
+
+    Raises:
+        ValueError: They are something else, or do not add up to the image.
+    """
+    signs = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    last = signs & 0x20 == 0
+    ends = np.flatnonzero(last)
+    if not len(signs) or not last[-1] or signs.min() < 0 or signs.max() > 0x3F:
+        raise ValueError("the text of the run-length encoding is damaged")
+    lengths = np.diff(ends, prepend=-1)
+    # Seven characters hold any run of an image that can be read.
+    if lengths.max() > 7:
+        raise ValueError("a run of the run-length encoding is longer than any image")
+    place = np.arange(len(signs)) - np.repeat(ends - lengths + 1, lengths)
+    values = np.add.reduceat((signs & 0x1F) << 5 * place, ends - lengths + 1)
+    values -= np.where(signs[ends] & 0x10 > 0, np.int64(1) << 5 * lengths, 0)
+    runs = values.copy()
+    runs[1::2] = np.cumsum(values[1::2])
+    runs[2::2] = np.cumsum(values[2::2])
+    if runs.min() < 0 or int(runs.sum()) != pixels:
+        raise ValueError(f"the run-length encoding adds up to {int(runs.sum())} pixels, but the image has {pixels}")
 
 
 def by_image(

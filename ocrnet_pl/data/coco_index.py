@@ -112,9 +112,46 @@ def _kept(file: Path, key: str) -> CocoIndex | None:
     try:
         if map_arrays(file)[1].get("key") != key:
             return None
-        return load_index(str(file))
-    except (OSError, ValueError, KeyError):
+        index = load_index(str(file))
+        _check_index(index)
+        return index
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):  # it is damaged, and read anew
         return None
+
+
+def _check_index(index: CocoIndex) -> None:
+    """Check that a kept index fits together; only the masks are left to when they are drawn.
+
+    Raises:
+        ValueError: It does not.
+    """
+    images, count = len(index.names), len(index.labels)
+    for texts in (index.names, index.ids):
+        if isinstance(texts, Texts):
+            texts.check(images)
+    shapes = {"sizes": (images, 2), "boxes": (count, 4), "crowd": (count,), "kinds": (count,), "ends": (count + 1,)}
+    for name, shape in shapes.items():
+        if getattr(index, name).shape != shape:
+            raise ValueError(f"{name} has another shape")
+    for name in ("sizes", "labels", "order", "starts", "empty", "empty_starts", "ends", "masks"):
+        if getattr(index, name).dtype.kind not in "iu" or getattr(index, name).ndim != 1 + (name == "sizes"):
+            raise ValueError(f"{name} is of another kind")
+    if not np.isfinite(index.boxes).all() or (len(index.sizes) and index.sizes.min() < 1):
+        raise ValueError("a box or a size is damaged")
+    if count and not 0 <= index.labels.min() <= index.labels.max() < len(index.category_names):
+        raise ValueError("a label is damaged")
+    if not np.array_equal(np.sort(np.concatenate([index.order, index.empty])), np.arange(count)):
+        raise ValueError("the order is damaged")
+    ends = (
+        (index.starts, images, len(index.order)),
+        (index.empty_starts, images, len(index.empty)),
+        (index.ends, count, len(index.masks)),
+    )
+    for bounds, parts, last in ends:
+        if bounds.shape != (parts + 1,) or bounds[0] != 0 or bounds[-1] != last or (np.diff(bounds) < 0).any():
+            raise ValueError("the bounds are damaged")
+    if len(index.ids) != images or len(index.category_ids) != len(index.category_names):
+        raise ValueError("the names are damaged")
 
 
 def load_index(file: str) -> CocoIndex:

@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from ocrnet_pl.data.coco_arrays import NO_MASK, RLE, CocoIndex, Masks, by_image, join, pack_mask, pack_polygons
 from ocrnet_pl.data.files import Fields, Folder, read_json, unique
 from ocrnet_pl.data.packed import Numbers, Texts
+from ocrnet_pl.data.readers.ordinary_files import open_file
+from ocrnet_pl.data.readers.values import MOST, is_text, is_whole, shown
+
+MAX_SIDE = (1 << 31) - 1
+"""Of an image, in pixels."""
 
 _BLOCK = 4 << 20
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
@@ -49,11 +54,12 @@ def read_plain(path: str | PathLike[str], folder: Folder, fields: Fields) -> Coc
     for position, image in enumerate(images):
         where = f"images[{position}]"
         image_id = image.get("id")
-        if not isinstance(image_id, int | str):
-            raise fields.error(f"{where}.id", f"expected an integer or text, found {image_id!r:.60}")
+        if not is_whole(image_id) and not is_text(image_id):
+            raise fields.error(f"{where}.id", f"expected an integer or text, found {shown(image_id)}")
         ids.append(image_id)
         names.append(folder.find(fields.text(image, where, "file_name"), fields, f"{where}.file_name"))
-        sizes.append((fields.integer(image, where, "height", 1), fields.integer(image, where, "width", 1)))
+        tall, wide = (fields.integer(image, where, side, 1, MAX_SIDE) for side in ("height", "width"))
+        sizes.append((tall, wide))
     unique(ids, fields, "images", "id")
 
     row_of = {image_id: row for row, image_id in enumerate(ids)}
@@ -67,9 +73,9 @@ def read_plain(path: str | PathLike[str], folder: Folder, fields: Fields) -> Coc
         where = f"annotations[{position}]"
         image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
         if not isinstance(image_id, int | str) or image_id not in row_of:
-            raise fields.error(f"{where}.image_id", f"there is no image {image_id!r:.60}")
+            raise fields.error(f"{where}.image_id", f"there is no image {shown(image_id)}")
         if not isinstance(category_id, int) or category_id not in label_of:
-            raise fields.error(f"{where}.category_id", f"there is no category {category_id!r:.60}")
+            raise fields.error(f"{where}.category_id", f"there is no category {shown(category_id)}")
         x, y, width, height = fields.numbers(annotation, where, "bbox", 4)
         row = row_of[image_id]
         if width > 0 and height > 0:
@@ -113,7 +119,7 @@ def read_fast(path: str | PathLike[str], folder: Folder) -> CocoIndex | None:
     collects = gc.isenabled()
     gc.disable()
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             try:
                 parts: Any = msgspec.json.decode(text, type=types.file)
                 text.madvise(mmap.MADV_DONTNEED)  # read again block by block, without counting as ours all the time
@@ -121,7 +127,8 @@ def read_fast(path: str | PathLike[str], folder: Folder) -> CocoIndex | None:
             finally:
                 # The parts are views of the mapping, which could not be closed otherwise.
                 parts = None
-    except (OSError, ValueError, msgspec.MsgspecError, BufferError, OverflowError, _Unusual):
+    # The last for a file that is nested too deeply.
+    except (OSError, ValueError, msgspec.MsgspecError, BufferError, OverflowError, _Unusual, RecursionError):
         return None
     finally:
         if collects:
@@ -168,7 +175,7 @@ def _read_parts(parts: Any, types: _Types, folder: Folder, text: mmap.mmap) -> C
     id_parts: list[Any] = []
     sizes: list[NDArray[np.int32]] = []
     for images in _blocks(parts.images, types.images, text):
-        if not all(image.file_name for image in images):
+        if not all(is_text(image.file_name) for image in images):
             raise _Unusual
         names.append(_checked_names([image.file_name for image in images], folder))
         id_parts.append(_ids([image.id for image in images]))
@@ -180,7 +187,8 @@ def _read_parts(parts: Any, types: _Types, folder: Folder, text: mmap.mmap) -> C
         raise _Unusual
     label_of = {category.id: label for label, category in enumerate(parts.categories)}
     category_names = {category.name for category in parts.categories}
-    if not label_of or "" in category_names or {len(label_of), len(category_names)} != {len(parts.categories)}:
+    counts = {len(label_of), len(category_names)}
+    if not label_of or not all(map(is_text, category_names)) or counts != {len(parts.categories)}:
         raise _Unusual
     look_up = _LookUp(id_parts)
 
@@ -196,7 +204,7 @@ def _read_parts(parts: Any, types: _Types, folder: Folder, text: mmap.mmap) -> C
         except KeyError as error:
             raise _Unusual from error
         corners = np.array([annotation.bbox for annotation in block], dtype=np.float64)
-        if not np.isfinite(corners).all():
+        if not (np.abs(corners) <= MOST).all():
             raise _Unusual
         has_area = np.all(corners[:, 2:] > 0, axis=1).tolist()
         corners[:, 2:] += corners[:, :2]
@@ -246,7 +254,7 @@ def _ids(values: list[int | str]) -> NDArray[np.int64] | list[str]:
     kinds = set(map(type, values))
     if kinds == {int}:
         return np.array(values, dtype=np.int64)
-    if kinds == {str}:
+    if kinds == {str} and all(map(is_text, values)):
         return values  # type: ignore[return-value]
     raise _Unusual
 

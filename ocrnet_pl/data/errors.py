@@ -21,8 +21,25 @@ class DataError(ValueError):
             field: Where inside the file, such as ``annotations[3].bbox``.
             advice: What to do about it.
         """
-        where = f"{path}: {field}" if field else f"{path}"
-        return cls(f"{where}: {problem}" + (f"; {advice}" if advice else ""))
+        where = f"{path}: {_readable(field, 200)}" if field else f"{path}"
+        text = f"{where}: {_readable(problem, 1000)}" + (f"; {advice}" if advice else "")
+        return cls(_readable(text, len(text)))
+
+
+def _readable(text: str, most: int) -> str:
+    """Return text that fits on a line of a terminal: what cannot be printed is escaped, and the end cut off.
+
+    Args:
+        text: Perhaps out of a file that somebody wrote to do harm.
+        most: Characters.
+    """
+    if len(text) > most:
+        text = f"{text[:most]}..."
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "backslashreplace").decode() for sign in text
+    )
 
 
 class StoreError(DataError):

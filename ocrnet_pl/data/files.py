@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Iterable
 from os import PathLike
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.readers.json_text import read_json_value
+from ocrnet_pl.data.readers.values import MOST, is_number, is_text, is_whole, shown
 
 
 def existing_folder(path: str | PathLike[str], purpose: str) -> Path:
@@ -39,13 +39,7 @@ def read_json(path: str | PathLike[str]) -> dict[str, Any]:
     Raises:
         DataError: It is missing, not JSON, or not an object.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise DataError.at(path, f"the file cannot be read ({error.strerror})", advice="check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError.at(path, f"this is not valid JSON ({error})", advice="download or export it again") from error
+    content = read_json_value(path)
     if not isinstance(content, dict):
         raise DataError.at(path, f"expected a JSON object, found a {type(content).__name__}")
     return content
@@ -76,48 +70,48 @@ class Fields:
             raise self.error(key, "missing or not a list")
         for position, value in enumerate(values):
             if not isinstance(value, dict):
-                raise self.error(f"{key}[{position}]", f"expected an object, found {value!r:.60}")
+                raise self.error(f"{key}[{position}]", f"expected an object, found {shown(value)}")
         return values
 
-    def integer(self, item: dict[str, Any], where: str, key: str, minimum: int | None = None) -> int:
-        """Return an integer.
+    def integer(
+        self, item: dict[str, Any], where: str, key: str, minimum: int | None = None, maximum: int | None = None
+    ) -> int:
+        """Return an integer that 64 bits hold.
 
         Raises:
-            DataError: It is missing, not an integer, or below the minimum.
+            DataError: It is missing, not such an integer, below the minimum, or above the maximum.
         """
         value = item.get(key)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if not isinstance(value, int):  # bool passes: some tools write true and false for 1 and 0
-            raise self.error(f"{where}.{key}", f"expected an integer, found {value!r:.60}")
+        if not is_whole(value):  # bool passes: some tools write true and false for 1 and 0
+            raise self.error(f"{where}.{key}", f"expected an integer, found {shown(value)}")
         if minimum is not None and value < minimum:
             raise self.error(f"{where}.{key}", f"expected at least {minimum}, found {value}")
+        if maximum is not None and value > maximum:
+            raise self.error(f"{where}.{key}", f"expected at most {maximum}, found {value}")
         return int(value)
 
     def text(self, item: dict[str, Any], where: str, key: str) -> str:
         """Return a string that is not empty.
 
         Raises:
-            DataError: It is missing, not a string, or empty.
+            DataError: It is missing, not a string, empty, or holds what no text of a file can.
         """
         value = item.get(key)
-        if not isinstance(value, str) or not value:
-            raise self.error(f"{where}.{key}", f"expected text, found {value!r:.60}")
+        if not is_text(value):
+            raise self.error(f"{where}.{key}", f"expected text, found {shown(value)}")
         return value
 
     def numbers(self, item: dict[str, Any], where: str, key: str, count: int) -> list[float]:
-        """Return ``count`` finite numbers.
+        """Return ``count`` finite numbers of at most :data:`~ocrnet_pl.data.readers.values.MOST` either way.
 
         Raises:
-            DataError: There are not that many, or one of them is not finite.
+            DataError: There are not that many, or one of them is something else.
         """
         value = item.get(key)
-        if (
-            not isinstance(value, list)
-            or len(value) != count
-            or not all(isinstance(number, int | float) and math.isfinite(number) for number in value)
-        ):
-            raise self.error(f"{where}.{key}", f"expected {count} finite numbers, found {value!r:.60}")
+        if not isinstance(value, list) or len(value) != count or not all(map(is_number, value)):
+            raise self.error(f"{where}.{key}", f"expected {count} finite numbers up to {MOST:g}, found {shown(value)}")
         return value
 
 
@@ -147,7 +141,7 @@ class Folder:
             if head not in listings:
                 try:
                     listings[head] = set(os.listdir(self.root / head))
-                except OSError:
+                except (OSError, ValueError):  # the latter for a NUL
                     return False
             if tail not in listings[head]:
                 return False
@@ -169,10 +163,10 @@ class Folder:
         """
         normal = os.path.normpath(name)
         if os.path.isabs(normal) or normal.split(os.sep, 1)[0] == os.pardir:
-            raise fields.error(field, f"{name!r} leads out of the folder {self.root}")
-        found = (self.root / normal).is_file() if os.sep in normal else normal in self._names
+            raise fields.error(field, f"{name!r:.200} leads out of the folder {self.root}")
+        found = os.path.isfile(self.root / normal) if os.sep in normal else normal in self._names
         if not found:
-            raise fields.error(field, f"there is no file {name!r} in {self.root}", advice="check the folder")
+            raise fields.error(field, f"there is no file {name!r:.200} in {self.root}", advice="check the folder")
         return normal
 
 

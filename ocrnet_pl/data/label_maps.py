@@ -13,6 +13,9 @@ from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import read_image
 from ocrnet_pl.imaging.maps import read_map
 
+MAX_INSTANCES = 65_535
+"""Maps with more instances than this are noise, or something else than a map."""
+
 
 def read_id_map(path: str | PathLike[str], *, bits: int = 8) -> NDArray[np.int32]:
     """Read a PNG of one channel as ids; of a palette the indices, never the colors.

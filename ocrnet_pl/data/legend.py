@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from os import PathLike
@@ -13,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.readers.json_text import read_json_value
+from ocrnet_pl.data.readers.values import is_text, is_whole, shown
 from ocrnet_pl.imaging.maps import read_map
 from ocrnet_pl.structures import IGNORE_INDEX, Taxonomy
 
@@ -50,31 +51,33 @@ class Legend:
         self.things: list[str] = []
         self.colors: dict[str, tuple[int, int, int]] = {}
         entries: Mapping[Any, str | None]
+        place = option
         if isinstance(names, str):
-            entries = self._read_json(join(root, names))
+            place = join(root, names)
+            entries = self._read_json(place)
         elif isinstance(names, Mapping):
             entries = names
         else:
             entries = dict(enumerate(names))
         by_color = [isinstance(key, str) and key.startswith("#") for key in entries]
         if any(by_color) and not all(by_color):
-            raise DataError.at(option, "values and colors are mixed", advice="map either values or colors")
+            raise DataError.at(place, "values and colors are mixed", advice="map either values or colors")
         self.by_color = any(by_color)
         self._of: dict[int, str | None] = {}
         for key, name in entries.items():
-            if name is not None and (not isinstance(name, str) or not name):
-                raise DataError.at(option, f"expected a name or null, found {name!r:.60}", field=str(key))
+            if name is not None and not is_text(name):
+                raise DataError.at(place, f"expected a name or null, found {shown(name)}", field=str(key))
             value = self._color(str(key)) if self.by_color else self._value(key) - offset
             if not self.by_color and not 0 <= value < _VALUES:
-                raise DataError.at(option, f"no pixel can have the value {value}", field=str(key))
+                raise DataError.at(place, f"no pixel can have the value {value}", field=str(key))
             if value in self._of:
-                raise DataError.at(option, "it stands more than once", field=str(key))
+                raise DataError.at(place, "it stands more than once", field=str(key))
             self._of[value] = name
             if self.by_color and name is not None:
                 self.colors.setdefault(name, (value & 255, value >> 8 & 255, value >> 16))
         self.names = list(dict.fromkeys(name for name in self._of.values() if name is not None))
         if not self.names:
-            raise DataError.at(option, "there is no class name", advice="name the values of the masks")
+            raise DataError.at(place, "there is no class name", advice="name the values of the masks")
         if not self.by_color:
             self._of.setdefault(IGNORE_INDEX, None)
 
@@ -134,26 +137,20 @@ class Legend:
     def _value(self, key: Any) -> int:
         try:
             return int(key)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError.at(
-                self.option, "expected a pixel value or a color such as '#ff0000'", field=f"{key!r:.60}"
+                self.option, "expected a pixel value or a color such as '#ff0000'", field=f"{shown(key)}"
             ) from None
 
     def _color(self, key: str) -> int:
         if not re.fullmatch("#[0-9a-fA-F]{6}", key):
-            raise DataError.at(self.option, "expected a color such as '#ff0000'", field=f"{key!r:.60}")
+            raise DataError.at(self.option, "expected a color such as '#ff0000'", field=f"{shown(key)}")
         red, green, blue = bytes.fromhex(key[1:])
         return red | green << 8 | blue << 16
 
     def _read_json(self, path: str) -> dict[int, str | None]:
         """Read categories: a list of objects with id and name, or an object that holds one as ``categories``."""
-        try:
-            with open(path, encoding="utf-8") as file:
-                content = json.load(file)
-        except OSError as error:
-            raise DataError.at(path, f"the file cannot be read ({error.strerror})", advice="check the path") from error
-        except ValueError as error:
-            raise DataError.at(path, f"this is not valid JSON ({error})", advice="download it again") from error
+        content = read_json_value(path)
         if isinstance(content, dict):
             content = content.get("categories")
         if not isinstance(content, list) or not content:
@@ -162,18 +159,18 @@ class Legend:
         for position, category in enumerate(content):
             where = f"categories[{position}]"
             if not isinstance(category, dict):
-                raise DataError.at(path, f"expected an object, found {category!r:.60}", field=where)
+                raise DataError.at(path, f"expected an object, found {shown(category)}", field=where)
             number, name = category.get("id"), category.get("name")
-            if not isinstance(number, int) or number in entries:
-                raise DataError.at(path, f"expected an integer of its own, found {number!r:.60}", field=f"{where}.id")
-            if not isinstance(name, str) or not name:
-                raise DataError.at(path, f"expected text, found {name!r:.60}", field=f"{where}.name")
+            if not is_whole(number) or number in entries:
+                raise DataError.at(path, f"expected an integer of its own, found {shown(number)}", field=f"{where}.id")
+            if not is_text(name):
+                raise DataError.at(path, f"expected text, found {shown(name)}", field=f"{where}.name")
             entries[number] = name
             if category.get("isthing"):
                 self.things.append(name)
             color = category.get("color")
-            if isinstance(color, list) and len(color) == 3 and all(isinstance(c, int) for c in color):
-                self.colors[name] = (color[0], color[1], color[2])
+            if isinstance(color, list) and len(color) == 3 and all(is_whole(c) and 0 <= c < 256 for c in color):
+                self.colors[name] = (int(color[0]), int(color[1]), int(color[2]))
         return entries
 
 

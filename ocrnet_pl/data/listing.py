@@ -16,6 +16,9 @@ MASKS = (".png", ".bmp", ".tif", ".tiff")
 IMAGES = (*MASKS, ".jpg", ".jpeg", ".webp")
 """Endings of images."""
 
+_LONGEST = 4096
+"""No path of a file is longer."""
+
 Fail = Callable[[str, str], DataError]
 """Makes an error of a problem and an advice, for the place where a name stands."""
 
@@ -45,10 +48,12 @@ class Listing:
         Raises:
             DataError: The name leads out of the folder.
         """
+        if "\0" in name or len(name) > _LONGEST:
+            raise fail(f"{name!r:.200} is not the name of a file", "check it")
         normal = os.path.normpath(name.replace("\\", "/"))
         if os.path.isabs(normal):
             normal = os.path.relpath(normal, os.path.abspath(self.root))
-        if normal.split(os.sep, 1)[0] == os.pardir or "\0" in normal:
+        if normal.split(os.sep, 1)[0] == os.pardir:
             raise fail(f"{name!r:.200} leads out of the folder {self.root}", "set the root to the folder of all files")
         return normal
 
@@ -81,6 +86,8 @@ class Listing:
 
     def walk(self, endings: tuple[str, ...], folder: str = "") -> list[str]:
         """Return the files below a folder by name, without those that begin with a dot.
+
+        Linked folders are followed, but not into a folder that they lie in themselves.
 
         Args:
             endings: In lower case; others are left out.

@@ -16,6 +16,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrnet_pl.data.readers.ordinary_files import open_file
 from ocrnet_pl.files import complete_file
 
 Arrays = dict[str, NDArray[Any]]
@@ -47,6 +48,25 @@ class Texts(Sequence[str]):
         """Return all strings."""
         data, ends = self.data.tobytes(), self.ends.tolist()
         return [data[start:end].decode() for start, end in pairwise(ends)]
+
+    def check(self, count: int) -> None:
+        """Check strings out of a file.
+
+        Args:
+            count: How many there should be.
+
+        Raises:
+            ValueError: They are not that many, or something else than strings.
+        """
+        if self.data.dtype != np.uint8 or self.ends.dtype != np.int64 or self.ends.shape != (count + 1,):
+            raise ValueError("the texts are damaged")
+        if self.ends[0] != 0 or self.ends[-1] != self.data.size or (np.diff(self.ends) < 0).any():
+            raise ValueError("the texts are damaged")
+        self.data.tobytes().decode()
+        # No text begins in the middle of a character.
+        begins = self.ends[:-1][np.diff(self.ends) > 0]
+        if (self.data[begins] & 0xC0 == 0x80).any():
+            raise ValueError("the texts are damaged")
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -120,20 +140,32 @@ def map_arrays(path: str | PathLike[str]) -> tuple[Arrays, dict[str, str]]:
         The arrays, read-only, and the metadata.
 
     Raises:
-        OSError: There is no such file.
+        DataError: There is no such file, or it cannot be read.
         ValueError: It is not such a file, or not whole.
     """
-    content = np.memmap(path, dtype=np.uint8, mode="r")
+    with open_file(path) as file:
+        content = np.memmap(file, dtype=np.uint8, mode="r")
+    broken = ValueError(f"{path}: this is not a whole file of arrays")
     start = 8 + int(content[:8].view("<u8")[0]) if len(content) > 8 else 0
     if not 8 < start <= len(content):
-        raise ValueError(f"{path}: this is not a whole file of arrays")
-    header = json.loads(content[8:start].tobytes())
-    metadata: dict[str, str] = header.pop("__metadata__", {})
-    arrays: Arrays = {}
-    for name, entry in header.items():
-        low, high = (start + offset for offset in entry["data_offsets"])
-        if high > len(content):
-            raise ValueError(f"{path}: this is not a whole file of arrays")
-        own = np.asarray(content[low:high])
-        arrays[name] = own.view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        raise broken
+    try:
+        header = json.loads(content[8:start].tobytes())
+        metadata = header.pop("__metadata__", {})
+        arrays = {name: _array(content[start:], entry) for name, entry in header.items()}
+    # What stands there may be anything.
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+        raise broken from error
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise broken
     return arrays, metadata
+
+
+def _array(content: NDArray[np.uint8], entry: Mapping[str, Any]) -> NDArray[Any]:
+    """Return one of the arrays, as the header describes it."""
+    low, high = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if not 0 <= low <= high <= len(content) or any(type(side) is not int or side < 0 for side in shape):
+        raise ValueError("the array lies outside of the file")
+    own: NDArray[Any] = np.asarray(content[low:high]).view(_DTYPES[entry["dtype"]])
+    return own.reshape(shape)

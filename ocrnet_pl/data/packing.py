@@ -258,9 +258,14 @@ def _complete_shards(folder: Path) -> Iterator[tuple[Arrays, dict[str, str]]]:
         try:
             arrays, described = map_arrays(_own_index(folder, number))
             whole = os.stat(folder / shard_name(number)).st_size == int(described["size"])
-        except (OSError, ValueError, KeyError):
+            count = len(arrays["start"])
+            known = all(len(arrays[name]) == count for name in ("origin", "check", "lengths", "sizes"))
+            int(described["next"]), _skipped(described), described["sha256"]
+            for name in ("ids", "paths"):
+                Texts(arrays[name], arrays[f"{name}_ends"]).check(count)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return
-        if not whole:
+        if not whole or not known:
             return
         yield arrays, described
         number += 1

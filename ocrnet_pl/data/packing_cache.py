@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.packing_format import Shard
+from ocrnet_pl.data.readers.ordinary_files import read_bytes
 from ocrnet_pl.storage.secrets import hidden, secrets_in
 
 T = TypeVar("T")
@@ -88,12 +89,13 @@ class FolderStore(Store):
 
     def small(self, file: str) -> bytes | None:
         """Return the content of a small file; None if there is none."""
-        try:
-            return Path(self.name, file).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        path = os.path.join(self.name, file)
+        if not os.path.lexists(path):
             return None
-        except OSError as error:
-            raise StoreError.at(self.where(file), f"the file cannot be read ({error.strerror})") from error
+        try:
+            return read_bytes(path)
+        except DataError as error:
+            raise StoreError(str(error)) from error
 
     def check_files(self, shards: tuple[Shard, ...]) -> None:
         """Check that all files are there and have their sizes.
@@ -102,7 +104,7 @@ class FolderStore(Store):
             StoreError: One is missing, or is not whole.
         """
         with os.scandir(self.name) as entries:
-            sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            sizes = {entry.name: os.path.getsize(entry.path) for entry in entries if os.path.isfile(entry.path)}
         for shard in shards:
             found = sizes.get(shard.name)
             if found != shard.size:
@@ -112,7 +114,7 @@ class FolderStore(Store):
     def local(self, shard: Shard) -> Path:
         """Return the file itself."""
         path = Path(self.name, shard.name)
-        if not path.exists():
+        if not os.path.isfile(path):
             raise StoreError.at(path, "the file is missing", advice="copy it again, or pack again")
         return path
 

@@ -8,11 +8,12 @@ encoded, ``NUMBER.semantic.png`` and ``NUMBER.instances.png`` the maps.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 import tarfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePath
@@ -25,10 +26,13 @@ from torch import Tensor
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import read_image
+from ocrnet_pl.data.readers.json_text import parse_json
+from ocrnet_pl.data.readers.values import is_text, is_whole, shown
+from ocrnet_pl.data.shards.description import read_description
 from ocrnet_pl.data.sources.base import make_sample
 from ocrnet_pl.imaging.files import Encoded
 from ocrnet_pl.imaging.maps import read_map
-from ocrnet_pl.structures import Placement, Sample, Supervision, Taxonomy
+from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
 
 FORMAT, VERSION = "ocrnet_pl packed", 1
 MANIFEST, INDEX, UNFINISHED = "packed.json", "index.safetensors", "packing.json"
@@ -38,6 +42,15 @@ MEMBERS = 4
 """Of a sample: description, image, semantic map, instance map; the last two may be missing."""
 
 _BLOCK = 512
+_MOST = 1 << 50
+"""Of bytes or samples, in one file."""
+
+_ARRAY = re.compile(
+    rb"\x93NUMPY\x01\0..\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d{1,9}, \d{1,9}, \d{1,9})\), \} *\n",
+    re.DOTALL,
+)
+"""The beginning of a file that NumPy has saved bytes of three dimensions to."""
+
 _SHARD = re.compile(r"shard-\d{5,}\.tar")
 
 
@@ -119,8 +132,17 @@ def extent(lengths: NDArray[np.int64]) -> int:
     Args:
         lengths: int64 [4], of a record.
     """
-    own = lengths[lengths >= 0]
-    return int((_BLOCK + -(-own // _BLOCK) * _BLOCK).sum())
+    return int(extents(lengths[None])[0])
+
+
+def extents(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the :func:`extent` of many samples.
+
+    Args:
+        lengths: int64 [N, 4].
+    """
+    whole: NDArray[np.int64] = np.where(lengths >= 0, _BLOCK + -(-lengths // _BLOCK) * _BLOCK, 0).sum(1)
+    return whole
 
 
 def split_members(content: bytes, lengths: Sequence[int]) -> list[bytes | None]:
@@ -151,35 +173,35 @@ def decode(content: bytes, lengths: Sequence[int], taxonomy: Taxonomy, name: str
         name: Where the image stands, for messages.
 
     Raises:
-        DataError: The image cannot be decoded.
+        DataError: The sample is damaged, or its image cannot be decoded.
     """
     description, image, semantic, instances = split_members(content, lengths)
-    assert description is not None and image is not None
-    described = json.loads(description)
-    if described["image"] == "npy":
-        pixels = torch.from_numpy(np.load(BytesIO(image), allow_pickle=False))
+    described = read_description(description or b"", taxonomy, name)
+    stored = Encoded(image or b"", name)
+    if described.image == "npy":
+        pixels = _decode_array(stored, (described.channels, *described.size))
     else:
-        pixels = read_image(Encoded(image, name), exif=described["exif"], channels=described["channels"])
-    crowd = np.zeros(len(described["labels"]), dtype=np.bool_)
-    crowd[described["crowd"]] = True
-    planes = _decode_map(semantic, name), _decode_map(instances, name)
+        pixels = read_image(stored, exif=described.exif, channels=described.channels)
+    if pixels.shape[1:] != described.size:
+        raise DataError.at(name, f"the image is {tuple(pixels.shape[1:])}, not {described.size} as it was packed")
+    classes = _decode_map(semantic, described.size, name)
+    numbers = _decode_map(instances, described.size, name)
+    if classes is not None and (classes[classes != IGNORE_INDEX] >= taxonomy.num_semantic).any():
+        raise DataError.at(name, "its semantic map has a class that does not exist", advice="pack it again")
+    if numbers is not None and numbers.max(initial=0) > len(described.labels):
+        raise DataError.at(name, "its instance map has an instance without a box", advice="pack it again")
     sample = make_sample(
         pixels,
-        boxes=described["boxes"],
-        labels=described["labels"],
-        crowd=crowd,
-        supervision=Supervision(
-            _flags(described["labelled"]["detection"], taxonomy.num_detection),
-            _flags(described["labelled"]["semantic"], taxonomy.num_semantic),
-        ),
-        semantic=None if planes[0] is None else planes[0].astype(np.uint8, copy=False),
-        instances=None if planes[1] is None else planes[1].astype(np.int32),
-        image_id=described["id"],
-        path=described["path"],
+        boxes=described.boxes,
+        labels=described.labels,
+        crowd=described.crowd,
+        supervision=described.supervision,
+        semantic=None if classes is None else classes.astype(np.uint8, copy=False),
+        instances=None if numbers is None else numbers.astype(np.int32),
+        image_id=described.image_id,
+        path=described.path,
     )
-    if "placement" in described:
-        sample = sample.replace(placement=Placement(*(tuple(value) for value in described["placement"])))
-    return sample
+    return sample if described.placement is None else sample.replace(placement=described.placement)
 
 
 def _member(name: str, data: bytes) -> bytes:
@@ -233,24 +255,30 @@ def _encode_map(plane: Tensor | None, path: str) -> bytes | None:
     )
 
 
-def _decode_map(data: bytes | None, name: str) -> NDArray[Any] | None:
+def _decode_map(data: bytes | None, size: tuple[int, ...], name: str) -> NDArray[Any] | None:
     if data is None:
         return None
-    return read_map(Encoded(data, name)).pixels
+    found = read_map(Encoded(data, name))
+    if found.pixels.shape != size or found.mode not in ("L", "I", "I;16", "I;16B"):
+        raise DataError.at(name, "a map of it has another size or kind", advice="copy the shard again, or pack again")
+    return found.pixels
+
+
+def _decode_array(stored: Encoded, shape: tuple[int, ...]) -> Tensor:
+    """Return the pixels of an image that is stored as an array, of the shape that they have to have."""
+    # NumPy would evaluate the header as Python, and take the memory for whatever shape it names.
+    header = _ARRAY.match(stored.data)
+    if header is not None and tuple(map(int, header[1].split(b","))) == shape:
+        pixels = np.frombuffer(bytearray(stored.data[header.end() :]), dtype=np.uint8)
+        if pixels.size == math.prod(shape):
+            return torch.from_numpy(pixels.reshape(shape))
+    raise DataError.at(stored, "its pixels are damaged", advice="copy the shard again, or pack again")
 
 
 def _chosen(flags: Tensor) -> bool | list[int]:
     if flags.all():
         return True
     return flags.nonzero()[:, 0].tolist() if flags.any() else False
-
-
-def _flags(chosen: bool | list[int], count: int) -> Tensor:
-    if isinstance(chosen, bool):
-        return torch.full((count,), chosen, dtype=torch.bool)
-    flags = torch.zeros(count, dtype=torch.bool)
-    flags[chosen] = True
-    return flags
 
 
 @dataclass(frozen=True)
@@ -320,33 +348,34 @@ class Manifest:
         Raises:
             DataError: It is not a manifest, of another version, or does not add up.
         """
-        try:
-            content: Mapping[str, Any] = json.loads(text)
-            known = content["format"] == FORMAT
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError.at(
-                where, "this is not the manifest of a packed data set", advice="pack it again"
-            ) from error
-        if not known or content.get("version") != VERSION:
+
+        def fail(problem: str) -> DataError:
+            text = f"this is not the manifest of a packed data set: {problem}"
+            return DataError.at(where, text, advice="copy it again, or pack again")
+
+        content = parse_json(text, fail)
+        if not isinstance(content, dict) or "format" not in content:
+            raise fail("it names no format")
+        if content["format"] != FORMAT or content.get("version") != VERSION:
             raise DataError.at(
                 where,
-                f"expected version {VERSION}, found {content.get('version')!r}",
+                f"expected version {VERSION}, found {shown(content.get('version'))}",
                 field="version",
                 advice="pack it again with this version of the project",
             )
         try:
             manifest = cls(
                 Taxonomy.from_dict(content["taxonomy"]),
-                int(content["samples"]),
-                tuple(Shard(**shard) for shard in content["shards"]),
-                Shard(**content["index"]),
-                tuple((str(part[0]), int(part[1]), int(part[2]), float(part[3])) for part in content["parts"]),
-                str(content["source"]),
-                str(content["identity"]),
+                _whole(content["samples"]),
+                tuple(_shard(**shard) for shard in content["shards"]),
+                _shard(**content["index"]),
+                _parts(content["parts"], _whole(content["samples"])),
+                _text(content["source"]),
+                _text(content["identity"]),
                 # Sets that were packed before this was kept have no such entry.
                 tuple((str(path), str(reason)) for path, reason in content.get("skipped", ())),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise DataError.at(where, f"a field is missing or wrong ({error})", advice="pack it again") from error
         for position, shard in enumerate(manifest.shards):
             if not _SHARD.fullmatch(shard.name):
@@ -354,3 +383,33 @@ class Manifest:
         if manifest.index.name != INDEX or sum(shard.samples for shard in manifest.shards) != manifest.samples:
             raise DataError.at(where, "its shards do not add up to its samples", advice="pack it again")
         return manifest
+
+
+def _whole(value: Any) -> int:
+    if not is_whole(value) or not 0 <= value < _MOST:
+        raise ValueError(f"expected a number of bytes or samples, found {shown(value)}")
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    if not is_text(value):
+        raise ValueError(f"expected text, found {shown(value)}")
+    return value
+
+
+def _shard(name: Any, size: Any, sha256: Any, samples: Any) -> Shard:
+    return Shard(_text(name), _whole(size), _text(sha256), _whole(samples))
+
+
+def _parts(entries: Any, samples: int) -> tuple[tuple[str, int, int, float], ...]:
+    """Return the parts, which hold every sample once and in order."""
+    parts: list[tuple[str, int, int, float]] = []
+    for name, start, stop, share in entries:
+        if _whole(start) != (parts[-1][2] if parts else 0) or not _whole(start) < _whole(stop) <= samples:
+            raise ValueError(f"the part {shown(name)} does not begin where the one before it ends")
+        if not isinstance(share, int | float) or not 0 < share < math.inf:
+            raise ValueError(f"the share of the part {shown(name)} is {shown(share)}")
+        parts.append((_text(name), int(start), int(stop), float(share)))
+    if parts and parts[-1][2] != samples:
+        raise ValueError("the parts do not hold all samples")
+    return tuple(parts)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from io import StringIO
 from os import PathLike
 from typing import Any
 
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.assembly import Boxes
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.readers.json_text import parse_json
+from ocrnet_pl.data.readers.ordinary_files import open_file, read_text
+from ocrnet_pl.data.readers.values import MOST, is_text, shown
 from ocrnet_pl.data.sources.base import RawBoxes
 
 _ALIASES = {
@@ -91,13 +94,13 @@ class TableFile:
         Raises:
             DataError: It is empty or no text.
         """
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(f"expected text, found {value!r:.60}", "fill the cell or remove the row", row, column)
+        if not isinstance(value, str) or not value.strip() or not is_text(value):
+            raise self.error(f"expected text, found {shown(value)}", "fill the cell or remove the row", row, column)
         return value.strip()
 
     def _read_csv(self) -> dict[str, list[Any]]:
         try:
-            with open(self.path, newline="", encoding="utf-8-sig") as file:
+            with StringIO(read_text(self.path, "table"), newline="") as file:
                 reader = csv.reader(file, strict=True)
                 header = [name.strip() for name in next(reader, [])]
                 if not any(header):
@@ -120,9 +123,7 @@ class TableFile:
                         )
                     rows.append(cells)
                     lines.append(reader.line_num)
-        except OSError as error:
-            raise self.error(f"the table cannot be read ({error.strerror})", "check the path") from error
-        except (csv.Error, UnicodeDecodeError) as error:
+        except csv.Error as error:
             raise self.error(f"this is not a CSV file ({error})", "save it as CSV in UTF-8") from error
         self.lines = np.array(lines, dtype=np.int64)
         return {name: [cells[i] for cells in rows] for i, name in enumerate(header)}
@@ -133,10 +134,11 @@ class TableFile:
         except ImportError as error:
             raise self.error("a Parquet file needs pyarrow", "run `pip install pyarrow`, or save it as CSV") from error
         try:
-            table = parquet.read_table(self.path)
+            with open_file(self.path, "table") as file:
+                table = parquet.read_table(file)
             columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in table.column_names}
-        except FileNotFoundError as error:
-            raise self.error("the table cannot be read (No such file or directory)", "check the path") from error
+        except DataError:
+            raise
         except Exception as error:  # pyarrow's errors share no base class
             raise self.error(f"this is not a Parquet file ({error})".replace("\n", " "), "save it again") from error
         if not columns:
@@ -250,11 +252,14 @@ class BoxRows:
         for name, value in zip(_CORNERS, corners, strict=True):
             try:
                 number = float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 number = math.nan
-            if not 0 <= number < math.inf:
+            if not 0 <= number <= MOST:
                 raise self.table.error(
-                    f"expected a number of pixels from 0, found {value!r:.60}", "correct it", row, f"{column}{name}"
+                    f"expected a number of pixels from 0 to {MOST:g}, found {shown(value)}",
+                    "correct it",
+                    row,
+                    f"{column}{name}",
                 )
             numbers.append(number)
         x1, y1, x2, y2 = numbers
@@ -264,10 +269,10 @@ class BoxRows:
             )
         if not isinstance(label, str) or label.strip() not in self._label_of:
             raise self.table.error(
-                f"there is no class {label!r:.60}", "add it to `classes` of the source", row, f"{column}label"
+                f"there is no class {shown(label)}", "add it to `classes` of the source", row, f"{column}label"
             )
         if crowd not in (None, "", 0, 1, "0", "1"):  # False and True are 0 and 1
-            raise self.table.error(f"expected 0 or 1, found {crowd!r:.60}", "", row, f"{column}crowd")
+            raise self.table.error(f"expected 0 or 1, found {shown(crowd)}", "", row, f"{column}crowd")
         self.images.append(image)
         self.boxes.append((x1, y1, x2, y2))
         self.labels.append(self._label_of[label.strip()])
@@ -330,7 +335,7 @@ def boxes_by_cell(table: TableFile, classes: Sequence[str]) -> BoxTable:
         for number, item in enumerate(items):
             corners = item.get("box")
             if not isinstance(corners, list) or len(corners) != 4:
-                raise table.error(f"expected [x1, y1, x2, y2], found {corners!r:.60}", "", row, f"boxes[{number}].box")
+                raise table.error(f"expected [x1, y1, x2, y2], found {shown(corners)}", "", row, f"boxes[{number}].box")
             rows.add(row, corners, item.get("label"), item.get("crowd"), row, f"boxes[{number}].")
     return rows.finish(listed)
 
@@ -344,10 +349,7 @@ def json_cell(table: TableFile, cell: Any, row: int, column: str) -> list[dict[s
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
     if isinstance(cell, str):
-        try:
-            cell = json.loads(cell)
-        except ValueError as error:
-            raise table.error(f"this is not valid JSON ({error})", "quote the cell", row, column) from error
+        cell = parse_json(cell, lambda problem: table.error(problem, "quote the cell", row, column))
     if not isinstance(cell, list) or not all(isinstance(item, dict) for item in cell):
-        raise table.error(f"expected a list of objects, found {cell!r:.60}", "", row, column)
+        raise table.error(f"expected a list of objects, found {shown(cell)}", "", row, column)
     return cell

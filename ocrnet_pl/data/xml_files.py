@@ -8,9 +8,12 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 from xml.parsers import expat
 
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.readers.ordinary_files import PER_IMAGE, read_bytes
+from ocrnet_pl.data.readers.values import MOST, shown
 
-MAX_BYTES = 64 << 20
-"""Larger files are refused: no image has so many objects."""
+_DEPTH = 100
+_ELEMENTS = 200_000
+"""No image has so many objects; every element takes far more memory than its text."""
 
 
 def read_xml(path: str | PathLike[str]) -> Element:
@@ -25,32 +28,40 @@ def read_xml(path: str | PathLike[str]) -> Element:
         The root element.
 
     Raises:
-        DataError: The file is missing, empty, too large, not XML, or declares a document type.
+        DataError: The file is missing, empty, too large, not XML, nested too deeply, or declares a document type.
     """
+    depth = count = 0
 
     def refuse(*_: object) -> None:
         raise DataError.at(path, "it declares a document type, which is not read", advice="remove the <!DOCTYPE> part")
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth, count
+        depth, count = depth + 1, count + 1
+        if depth > _DEPTH or count > _ELEMENTS:
+            raise DataError.at(path, f"it has more than {_ELEMENTS} elements, or nests them more than {_DEPTH} deep")
+        builder.start(name, attributes)
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(name)
 
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError.at(path, f"the file cannot be read ({error.strerror})", advice="check the path") from error
-    if len(data) > MAX_BYTES:
-        raise DataError.at(path, f"the file has more than {MAX_BYTES >> 20} MiB")
+    data = read_bytes(path, most=PER_IMAGE)
     if not data.strip():
         raise DataError.at(path, "the file is empty", advice="export it again")
     try:
         parser.Parse(data, True)
         return builder.close()
-    except (expat.ExpatError, ParseError, AssertionError, ValueError) as error:
+    # A lookup fails for an encoding that Python does not know.
+    except (expat.ExpatError, ParseError, AssertionError, ValueError, LookupError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError.at(path, f"this is not valid XML ({error})", advice="export it again") from error
@@ -103,8 +114,8 @@ class XmlFields:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < 0:
-            raise self.error(f"{where}.{name}", f"expected a number of at least 0, found {text!r:.60}")
+        if not 0 <= value <= MOST:
+            raise self.error(f"{where}.{name}", f"expected a number from 0 to {MOST:g}, found {shown(text)}")
         return value
 
     def flag(self, element: Element, where: str, name: str) -> bool:
@@ -118,5 +129,5 @@ class XmlFields:
             return False
         text = (found.text or "").strip()
         if text not in ("0", "1"):
-            raise self.error(f"{where}.{name}", f"expected 0 or 1, found {text!r:.60}")
+            raise self.error(f"{where}.{name}", f"expected 0 or 1, found {shown(text)}")
         return text == "1"

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.listing import IMAGES, Fail, Listing
+from ocrnet_pl.data.readers import yaml_text
+from ocrnet_pl.data.readers.ordinary_files import PER_IMAGE, read_text
+from ocrnet_pl.data.readers.values import is_text, is_whole, shown
+
+_MOST_CLASSES = 100_000
+"""A network with more would not fit anywhere; `nc` alone is quickly mistyped."""
 
 _SLACK = 0.01
 """Tools round: coordinates are this far outside of 0 to 1 before they count as wrong."""
@@ -38,13 +43,10 @@ class YoloData:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = os.fspath(path)
         try:
-            with open(self.path, encoding="utf-8") as file:
-                content = yaml.safe_load(file)
-        except OSError as error:
-            raise self.error("", f"the file cannot be read ({error.strerror})", "check the path") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            text = " ".join(str(error).split())
-            raise self.error("", f"this is not valid YAML ({text})", "correct it") from error
+            content = yaml_text.load(read_text(self.path, most=yaml_text.MOST_BYTES))
+        except yaml_text.YamlError as error:
+            field = "" if error.line is None else f"line {error.line}"
+            raise self.error(field, str(error), "correct it") from error
         if not isinstance(content, dict):
             raise self.error("", "expected keys such as `train` and `names`", "write a data.yaml")
         self._content: dict[str, Any] = content
@@ -74,8 +76,10 @@ class YoloData:
         entries = self._content.get(split)
         if isinstance(entries, str):
             entries = [entries]
-        if not isinstance(entries, list) or not entries or not all(isinstance(e, str) and e for e in entries):
-            raise self.error(split, f"expected a folder or a list file, found {entries!r:.60}", "name where images are")
+        if not isinstance(entries, list) or not entries or not all(map(is_text, entries)):
+            raise self.error(
+                split, f"expected a folder or a list file, found {shown(entries)}", "name where images are"
+            )
         found: dict[str, str] = {}
         for entry in entries:
 
@@ -83,7 +87,7 @@ class YoloData:
                 return self.error(split, problem, advice)
 
             name = self._entry(entry, listing, fail)
-            if (listing.root / name).is_dir():
+            if os.path.isdir(listing.root / name):
                 folder = "" if name == os.curdir else name
                 found |= {image: os.path.relpath(image, folder or os.curdir) for image in listing.walk(IMAGES, folder)}
             else:
@@ -97,12 +101,12 @@ class YoloData:
         given = self._content.get("path")
         if given is None or given == "":
             return folder
-        if not isinstance(given, str):
-            raise self.error("path", f"expected a folder, found {given!r:.60}", "write `path: .`")
+        if not is_text(given):
+            raise self.error("path", f"expected a folder, found {shown(given)}", "write `path: .`")
         normal = os.path.normpath(os.path.expanduser(given))
         if normal.split(os.sep, 1)[0] == os.pardir:
             raise self.error("path", f"{given!r} leads out of {folder}", "write `path: .`, or the whole path")
-        if (folder / normal).is_dir():
+        if os.path.isdir(folder / normal):
             return folder / normal
         # Usually written from where all data sets lie.
         if os.path.basename(normal) == folder.resolve().name:
@@ -114,20 +118,17 @@ class YoloData:
         normal = os.path.normpath(entry)
         if normal.startswith(os.pardir + os.sep):
             inner = normal.removeprefix(os.pardir + os.sep)
-            if not inner.startswith(os.pardir) and (listing.root / inner).exists():
+            if not inner.startswith(os.pardir) and os.path.exists(listing.root / inner):
                 normal = inner
         name = listing.inside(normal, fail)
-        if not (listing.root / name).exists():
+        if not os.path.exists(listing.root / name):
             raise fail(f"there is no {name!r} in {listing.root}", "check the entry, or set `images` and `labels`")
         return name
 
     def _listed(self, name: str, listing: Listing) -> list[str]:
         """Return the images of a list file."""
         path = listing.root / name
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError.at(path, f"the list cannot be read ({error})", advice="write one image a line") from error
+        lines = read_text(path, "list").splitlines()
         images: list[str] = []
         for number, line in enumerate(lines, 1):
             text = line.strip()
@@ -146,8 +147,9 @@ class YoloData:
 
     def _read_names(self) -> dict[int, str]:
         names, count = self._content.get("names"), self._content.get("nc")
-        if count is not None and (not isinstance(count, int) or count < 1):
-            raise self.error("nc", f"expected the number of classes, found {count!r:.60}", "leave it out")
+        if count is not None and (not is_whole(count) or not 0 < count <= _MOST_CLASSES):
+            text = f"expected the number of classes, at most {_MOST_CLASSES}, found {shown(count)}"
+            raise self.error("nc", text, "leave it out")
         if names is None and count is not None:
             names = [f"class{number}" for number in range(count)]
         if isinstance(names, list):
@@ -155,16 +157,19 @@ class YoloData:
             if count is not None and count != len(names):
                 raise self.error("nc", f"it is {count}, but there are {len(names)} names", "leave `nc` out")
         if not isinstance(names, dict) or not names:
-            raise self.error("names", f"expected class names, found {names!r:.60}", "write `names: [cat, dog]`")
+            raise self.error("names", f"expected class names, found {shown(names)}", "write `names: [cat, dog]`")
         by_id: dict[int, str] = {}
+        taken: set[str] = set()
         for key, name in names.items():
-            if not (isinstance(key, int) or (isinstance(key, str) and key.isdecimal())) or int(key) < 0:
-                raise self.error("names", f"expected ids from 0, found {key!r:.60}", "write `0: cat`")
+            number = int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 10 else key
+            if not is_whole(number) or not 0 <= number < 1 << 31 or number in by_id:
+                raise self.error("names", f"expected ids from 0, each once, found {shown(key)}", "write `0: cat`")
             # YAML takes a bare `no` or `1` for something else than text.
-            text = str(name)
-            if name is None or not text or text in by_id.values():
-                raise self.error(f"names.{key}", f"expected a name of its own, found {text!r:.60}", "rename it")
-            by_id[int(key)] = text
+            text = "" if isinstance(name, dict | list | set) else str(name)
+            if name is None or not is_text(text) or text in taken:
+                raise self.error(f"names.{key}", f"expected a name of its own, found {shown(text)}", "rename it")
+            by_id[int(number)] = text
+            taken.add(text)
         if count is not None and len(by_id) != count <= max(by_id):
             raise self.error("nc", f"it is {count}, but ids go up to {max(by_id)}", "leave `nc` out")
         return by_id
@@ -216,7 +221,7 @@ class YoloRows:
         for image, file in enumerate(files):
             if not file:
                 continue
-            for number, line in enumerate(_read_text(file).splitlines(), 1):
+            for number, line in enumerate(read_text(file, "labels", PER_IMAGE).splitlines(), 1):
                 words = line.split()
                 if not words:
                     continue
@@ -224,7 +229,10 @@ class YoloRows:
                     values.extend(map(float, words))
                 except ValueError as error:
                     raise DataError.at(
-                        file, f"expected numbers ({error})", field=f"line {number}", advice="write `class x y w h`"
+                        file,
+                        f"expected numbers ({error!s:.100})",
+                        field=f"line {number}",
+                        advice="write `class x y w h`",
                     ) from error
                 images.append(image)
                 lines.append(number)
@@ -236,7 +244,8 @@ class YoloRows:
         self._check(flat, first, length, label_of, names_file, strict)
         self.labels = np.array([label_of[int(number)] for number in flat[first]], dtype=np.int64)
         boxes, points, sizes = _boxes_and_points(flat, first, length)
-        self.boxes: NDArray[np.float32] = boxes.astype(np.float32)
+        with np.errstate(over="ignore"):  # cut at the borders all the same
+            self.boxes: NDArray[np.float32] = boxes.astype(np.float32)
         cut = self.boxes.clip(0, 1)
         # False for what is no number.
         self.kept: NDArray[np.bool_] = np.asarray((cut[:, 2:] > cut[:, :2]).all(1))
@@ -309,13 +318,3 @@ def _boxes_and_points(
         boxes[~is_box, :2] = np.minimum.reduceat(points, begin)
         boxes[~is_box, 2:] = np.maximum.reduceat(points, begin)
     return boxes, points, sizes
-
-
-def _read_text(file: str) -> str:
-    try:
-        with open(file, encoding="utf-8") as opened:
-            return opened.read()
-    except OSError as error:
-        raise DataError.at(file, f"the labels cannot be read ({error.strerror})", advice="check the file") from error
-    except UnicodeDecodeError as error:
-        raise DataError.at(file, f"this is not a text file ({error.reason})", advice="export it again") from error

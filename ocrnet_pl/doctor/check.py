@@ -157,7 +157,10 @@ def _open_yolo(name: str, recipe: Recipe, problem: DataError, log: FindingLog) -
         source = recipe.make(strict=False)
     except DataError:
         return None
-    file, field, text = str(problem).split(": ", 2)
+    file, _, rest = str(problem).partition(": ")
+    field, found, text = rest.partition(": ")
+    if not found:
+        field, text = "", rest
     log.add(Finding(Kind.ANNOTATION_BROKEN, name, f"{text} (training would stop here)", file=file, field=field))
     return Split(name, source)
 

@@ -7,7 +7,6 @@ at the rest; so the entries at fault are left out of a temporary copy of the JSO
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.files import read_json
+from ocrnet_pl.data.readers.values import is_number, is_text, is_whole, shown
 from ocrnet_pl.doctor.findings import Finding, Kind
 
 
@@ -52,7 +52,7 @@ def salvage(split: str, images: str, annotations: str) -> Salvaged | None:
         return None
     if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
         return None
-    if not all(isinstance(category, dict) and "id" in category for category in content["categories"]):
+    if not all(isinstance(category, dict) and is_whole(category.get("id")) for category in content["categories"]):
         return None
     inspection = _Inspection(split, Path(images), annotations)
     kept_images = list(inspection.images(content["images"]))
@@ -79,20 +79,22 @@ class _Inspection:
         for position, entry in enumerate(entries):
             where = f"images[{position}]"
             if not isinstance(entry, dict):
-                self._add(Kind.ANNOTATION_BROKEN, where, f"expected an object, found {entry!r:.60}")
+                self._add(Kind.ANNOTATION_BROKEN, where, f"expected an object, found {shown(entry)}")
                 continue
             image_id, name = entry.get("id"), entry.get("file_name")
             sides = [entry.get("height"), entry.get("width")]
-            if not isinstance(image_id, int | str):
-                self._add(Kind.ANNOTATION_BROKEN, f"{where}.id", f"expected an integer or text, found {image_id!r:.60}")
+            if not is_whole(image_id) and not is_text(image_id):
+                self._add(
+                    Kind.ANNOTATION_BROKEN, f"{where}.id", f"expected an integer or text, found {shown(image_id)}"
+                )
             elif image_id in self._sizes:
-                self._add(Kind.ANNOTATION_BROKEN, f"{where}.id", f"{image_id!r} stands more than once")
+                self._add(Kind.ANNOTATION_BROKEN, f"{where}.id", f"{shown(image_id)} stands more than once")
             elif (problem := self._file_problem(name)) is not None:
                 self._lost.add(image_id)
                 self._add(problem[0], f"{where}.file_name", problem[1], str(self._folder / str(name)))
-            elif not all(isinstance(side, int | float) and side >= 1 and side == int(side) for side in sides):
+            elif not all(is_number(side) and side >= 1 and side == int(side) for side in sides):
                 self._lost.add(image_id)
-                text = f"the height and width are {sides[0]!r:.30} and {sides[1]!r:.30}"
+                text = f"the height and width are {shown(sides[0])} and {shown(sides[1])}"
                 self._add(Kind.ANNOTATION_BROKEN, where, text, str(self._folder / str(name)))
             else:
                 self._sizes[image_id] = (int(sides[0]), int(sides[1]))  # type: ignore[arg-type]
@@ -100,13 +102,13 @@ class _Inspection:
                 yield entry
 
     def _file_problem(self, name: Any) -> tuple[Kind, str] | None:
-        if not isinstance(name, str) or not name:
-            return Kind.ANNOTATION_BROKEN, f"expected text, found {name!r:.60}"
+        if not is_text(name):
+            return Kind.ANNOTATION_BROKEN, f"expected text, found {shown(name)}"
         normal = os.path.normpath(name)
         if os.path.isabs(normal) or normal.split(os.sep, 1)[0] == os.pardir:
-            return Kind.ANNOTATION_BROKEN, f"{name!r} leads out of the folder {self._folder}"
-        if not (self._folder / normal).is_file():
-            return Kind.IMAGE_MISSING, f"there is no file {name!r} in {self._folder}"
+            return Kind.ANNOTATION_BROKEN, f"{name!r:.200} leads out of the folder {self._folder}"
+        if not os.path.isfile(self._folder / normal):
+            return Kind.IMAGE_MISSING, f"there is no file {name!r:.200} in {self._folder}"
         return None
 
     def annotations(self, entries: list[Any], categories: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -114,21 +116,21 @@ class _Inspection:
         for position, entry in enumerate(entries):
             where = f"annotations[{position}]"
             if not isinstance(entry, dict):
-                self._add(Kind.ANNOTATION_BROKEN, where, f"expected an object, found {entry!r:.60}")
+                self._add(Kind.ANNOTATION_BROKEN, where, f"expected an object, found {shown(entry)}")
                 continue
             image_id, category_id = entry.get("image_id"), entry.get("category_id")
             if isinstance(image_id, int | str) and image_id in self._lost:
                 continue
             if not isinstance(image_id, int | str) or image_id not in self._sizes:
-                self._add(Kind.UNKNOWN_ID, f"{where}.image_id", f"there is no image {image_id!r:.60}")
+                self._add(Kind.UNKNOWN_ID, f"{where}.image_id", f"there is no image {shown(image_id)}")
                 continue
             image = self._files[image_id]
             if not isinstance(category_id, int) or category_id not in known:
-                self._add(Kind.UNKNOWN_ID, f"{where}.category_id", f"there is no category {category_id!r:.60}", image)
+                self._add(Kind.UNKNOWN_ID, f"{where}.category_id", f"there is no category {shown(category_id)}", image)
                 continue
             box = entry.get("bbox")
-            if not isinstance(box, list) or len(box) != 4 or not all(_finite(value) for value in box):
-                text = f"expected 4 finite numbers, found {box!r:.60}"
+            if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+                text = f"expected 4 finite numbers, found {shown(box)}"
                 self._add(Kind.BOX_DEGENERATE, f"{where}.bbox", text, image)
                 continue
             problem = _mask_problem(entry.get("segmentation"), self._sizes[image_id])
@@ -138,26 +140,26 @@ class _Inspection:
             yield position, entry
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def _mask_problem(segmentation: Any, size: tuple[int, int]) -> tuple[Kind, str] | None:
     if not segmentation:
         return None
     if isinstance(segmentation, list):
         for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) % 2 or not all(_finite(value) for value in polygon):
+            if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(is_number, polygon)):
                 return Kind.ANNOTATION_BROKEN, "a polygon is not a flat list of finite x, y pairs"
         return None
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         return Kind.ANNOTATION_BROKEN, "neither polygons nor a run-length encoding with `counts`"
     if segmentation.get("size") != list(size):
-        return Kind.SIZE, f"the mask has the size {segmentation.get('size')!r:.60}, but the image is {list(size)}"
+        return Kind.SIZE, f"the mask has the size {shown(segmentation.get('size'))}, but the image is {list(size)}"
     counts = segmentation["counts"]
-    if isinstance(counts, list) and (not all(_finite(c) for c in counts) or sum(counts) != size[0] * size[1]):
+    if isinstance(counts, list) and all(is_whole(count) and count >= 0 for count in counts):
+        if sum(counts) == size[0] * size[1]:
+            return None
         return Kind.ANNOTATION_BROKEN, "the run-length encoding does not add up to the pixels of the image"
-    return None
+    if isinstance(counts, str) and counts.isascii():
+        return None  # damaged text is found where the mask is drawn
+    return Kind.ANNOTATION_BROKEN, f"expected the lengths of runs, or text of them, found {shown(counts)}"
 
 
 def write_salvaged(salvaged: Salvaged, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from os import PathLike
@@ -17,6 +16,8 @@ from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.files import Fields
 from ocrnet_pl.data.images import read_image
 from ocrnet_pl.data.label_maps import read_id_map, read_image_like, read_rgba_map, tight_boxes
+from ocrnet_pl.data.readers.json_text import read_json_value
+from ocrnet_pl.data.readers.values import shown
 from ocrnet_pl.data.sources.base import Source, make_sample
 from ocrnet_pl.data.stems import Stems
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
@@ -254,7 +255,7 @@ class Bdd100k(Source):
         for place, frame in enumerate(frames):
             where = f"frames[{place}]"
             if not isinstance(frame, dict):
-                raise self._fields.error(where, f"expected an object, found {frame!r:.60}")
+                raise self._fields.error(where, f"expected an object, found {shown(frame)}")
             name = self._fields.text(frame, where, "name")
             if os.path.basename(name) != name or name == os.pardir:
                 raise self._fields.error(f"{where}.name", f"{name!r} leads out of the folder {found.root}")
@@ -277,18 +278,23 @@ class Bdd100k(Source):
         numbers: list[tuple[int, int]] = []
         for place in places:
             # Frames without objects have null, or nothing at all.
-            for number, item in enumerate((frames[place].get("labels") or []) if place >= 0 else []):
+            items = (frames[place].get("labels") or []) if place >= 0 else []
+            if not isinstance(items, list):
+                raise fields.error(f"frames[{place}].labels", f"expected a list, found {shown(items)}")
+            for number, item in enumerate(items):
                 where = f"frames[{place}].labels[{number}]"
                 if not isinstance(item, dict):
-                    raise fields.error(where, f"expected an object, found {item!r:.60}")
+                    raise fields.error(where, f"expected an object, found {shown(item)}")
                 if item.get("box2d") is None:
                     continue  # a lane, an area, or an outline, for which there are masks
                 name = fields.text(item, where, "category")
                 ignored = name in _IGNORED_NAMES
                 name = _IGNORED_NAMES.get(name, _OTHER_NAMES.get(name, name))
                 if name not in label_of:
-                    raise fields.error(f"{where}.category", f"there is no category {name!r:.60}")
+                    raise fields.error(f"{where}.category", f"there is no category {shown(name)}")
                 attributes = item.get("attributes") or {}
+                if not isinstance(attributes, dict):
+                    raise fields.error(f"{where}.attributes", f"expected an object, found {shown(attributes)}")
                 boxes.append(_box(item["box2d"], where, fields))
                 labels.append(label_of[name])
                 crowd.append(ignored or bool(attributes.get("crowd")) or bool(attributes.get("ignored")))
@@ -382,14 +388,7 @@ def _taxonomy(drivable: bool, semantic: bool) -> Taxonomy:
 
 def _read_frames(fields: Fields) -> list[Any]:
     """Read a list of frames, bare or under ``frames``."""
-    path = fields.path
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise DataError.at(path, f"the file cannot be read ({error.strerror})", advice="check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError.at(path, f"this is not valid JSON ({error})", advice="download or export it again") from error
+    content = read_json_value(fields.path)
     frames = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(frames, list) or not frames:
         raise fields.error("frames", "expected a list of frames that is not empty")
@@ -399,7 +398,7 @@ def _read_frames(fields: Fields) -> list[Any]:
 def _box(box: Any, where: str, fields: Fields) -> tuple[float, ...]:
     """Return pixel edges: Scalabel's x2 and y2 are the last pixel, as its conversion to COCO shows."""
     if not isinstance(box, dict):
-        raise fields.error(f"{where}.box2d", f"expected an object, found {box!r:.60}")
+        raise fields.error(f"{where}.box2d", f"expected an object, found {shown(box)}")
     values = [box.get(key) for key in ("x1", "y1", "x2", "y2")]
     x1, y1, x2, y2 = fields.numbers({"box2d": values}, where, "box2d", 4)
     if min(x1, y1) < 0 or x2 < x1 or y2 < y1:

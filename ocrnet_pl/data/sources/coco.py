@@ -11,15 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.assembly import joint_taxonomy
-from ocrnet_pl.data.coco_arrays import NO_MASK, POLYGONS, RLE, CocoIndex
+from ocrnet_pl.data.coco_arrays import NO_MASK, POLYGONS, RLE, CocoIndex, check_runs
 from ocrnet_pl.data.coco_index import FLAT_ARRAYS, load_index, open_index
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.files import Fields, Folder, read_json
 from ocrnet_pl.data.images import read_image
 from ocrnet_pl.data.legend import Legend, SemanticNames
+from ocrnet_pl.data.readers.values import MOST
 from ocrnet_pl.data.semantic_masks import SemanticMasks
 from ocrnet_pl.data.sources.base import RawBoxes, Source, make_sample
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
+
+_LONGEST_OUTLINE = 4e6
+"""Of a mask, in pixels; that of the largest images is far shorter."""
 
 _ARRAYS = ("ids", "names", *FLAT_ARRAYS)
 
@@ -112,7 +116,7 @@ class CocoInstances(Source):
                 "categories", f"one is named {background!r}", "give `background` another name, or null"
             )
         legend = None if semantic_names is None else Legend(semantic_names, root=root)
-        self._taxonomy = joint_taxonomy(names, legend, semantic, self.background)
+        self._taxonomy = joint_taxonomy(names, legend, semantic, self.background, annotations)
         self._use(index)
         self._semantic_masks: SemanticMasks | None = None
         if semantic_masks is not None and legend is not None:
@@ -179,7 +183,7 @@ class CocoInstances(Source):
             labels=self._labels[every],
             crowd=self._crowd[every],
             rows=np.concatenate([np.arange(len(rows)), np.full(len(empty), -1)]),
-            masks=tuple(self._encoding(int(row), (height, width)) for row in every),
+            masks=tuple(self._whole_encoding(int(row), (height, width)) for row in every),
         )
 
     def files(self, index: int) -> Sequence[str]:
@@ -225,21 +229,49 @@ class CocoInstances(Source):
         )
 
     def _polygons(self, row: int) -> list[NDArray[np.float64]]:
-        """Return the polygons of a mask, each [N, 2]."""
+        """Return the polygons of a mask, each [N, 2].
+
+        Raises:
+            ValueError: They are broken.
+        """
         values = self._masks[self._ends[row] : self._ends[row + 1]].copy().view(np.float64)
-        count = int(values[0])
-        points = values[1 + count :].reshape(-1, 2)
-        if count == 1:
-            return [points]
-        return np.split(points, np.cumsum(values[1:count].astype(int) // 2))
+        count = int(values[0]) if len(values) and 0 < values[0] < len(values) else len(values)
+        lengths, points = values[1 : count + 1], values[count + 1 :]
+        if not (lengths >= 6).all() or (lengths % 2).any() or lengths.sum() != len(points) or not len(points):
+            raise ValueError("the outlines are damaged")
+        polygons = [points.reshape(-1, 2)]
+        if count > 1:
+            polygons = np.split(polygons[0], np.cumsum(lengths[:-1].astype(int) // 2))
+        # The mask library takes room for every pixel of an outline, also far outside of the image.
+        low, high = float(points.min()), float(points.max())
+        if not -MOST <= low <= high <= MOST:
+            raise ValueError("an outline lies far outside of the image")
+        if (high - low) * len(points) > _LONGEST_OUTLINE:
+            outline = sum(float(np.abs(part - np.roll(part, 1, axis=0)).max(1).sum()) for part in polygons)
+            if outline > _LONGEST_OUTLINE:
+                raise ValueError(f"the outline is {outline:.3g} pixels long")
+        return polygons
 
     def _encoding(self, row: int, size: tuple[int, int]) -> dict[str, Any] | None:
-        """Return the mask of an annotation in the library's compressed form."""
+        """Return the mask of an annotation in the library's compressed form.
+
+        Raises:
+            ValueError: It is broken.
+        """
         if self._kinds[row] == NO_MASK:
             return None
         if self._kinds[row] == RLE:
-            return {"size": list(size), "counts": self._masks[self._ends[row] : self._ends[row + 1]].tobytes()}
+            counts = self._masks[self._ends[row] : self._ends[row + 1]].tobytes()
+            check_runs(counts, size[0] * size[1])
+            return {"size": list(size), "counts": counts}
         return _encode(self._polygons(row), size)
+
+    def _whole_encoding(self, row: int, size: tuple[int, int]) -> dict[str, Any] | None:
+        """Return the mask of an annotation; None for a broken one, which only matters where it is drawn."""
+        try:
+            return self._encoding(row, size)
+        except ValueError:
+            return None
 
     def _mask(self, row: int, size: tuple[int, int]) -> _Mask | None:
         """Draw the mask of an annotation, in the part of the image that it takes up."""

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrnet_pl.data.assembly import make_taxonomy
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.files import Fields, Folder, read_json, unique
 from ocrnet_pl.data.images import check_image, read_image
+from ocrnet_pl.data.label_maps import MAX_INSTANCES
 from ocrnet_pl.data.sources.base import RawBoxes, Source, make_sample
 from ocrnet_pl.imaging.maps import read_map
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
@@ -153,10 +155,13 @@ class CocoPanoptic(Source):
             things.append(bool(fields.integer(category, where, "isthing", 0)))
             if "color" in category:
                 red, green, blue = (int(value) for value in fields.numbers(category, where, "color", 3))
+                if not 0 <= min(red, green, blue) <= max(red, green, blue) < 256:
+                    raise fields.error(f"{where}.color", f"expected 0 to 255, found {[red, green, blue]}")
                 colors[names[-1]] = (red, green, blue)
         unique(ids, fields, "categories", "id")
         unique(names, fields, "categories", "name")
-        self._taxonomy = Taxonomy.build(
+        self._taxonomy = make_taxonomy(
+            fields.path,
             things=[name for name, thing in zip(names, things, strict=True) if thing],
             stuff=[name for name, thing in zip(names, things, strict=True) if not thing],
             colors=colors,
@@ -186,7 +191,10 @@ class CocoPanoptic(Source):
                 raise fields.error(f"{where}.image_id", f"image {image_id} is annotated more than once")
             positions[index] = position
             masks[index] = mask_folder.find(fields.text(annotation, where, "file_name"), fields, f"{where}.file_name")
-            for number, segment in enumerate(fields.objects(annotation, "segments_info")):
+            infos = fields.objects(annotation, "segments_info")
+            if len(infos) > MAX_INSTANCES:
+                raise fields.error(f"{where}.segments_info", f"{len(infos)} segments, at most {MAX_INSTANCES} fit")
+            for number, segment in enumerate(infos):
                 place = f"{where}.segments_info[{number}]"
                 segment_id = fields.integer(segment, place, "id", 1)
                 category_id = fields.integer(segment, place, "category_id")

@@ -10,7 +10,7 @@ from os.path import join
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.assembly import Assembler
+from ocrnet_pl.data.assembly import Assembler, make_taxonomy
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import check_image
 from ocrnet_pl.data.legend import Legend, SemanticNames
@@ -56,7 +56,8 @@ class CocoStuff(Source):
         for name in chosen:
             if name not in self._legend.names:
                 raise DataError.at("CocoStuff", f"{name!r} is not among the names", field="things", advice="check it")
-        self._taxonomy = Taxonomy.build(
+        self._taxonomy = make_taxonomy(
+            join(root, names) if isinstance(names, str) else "names",
             things=[name for name in self._legend.names if name in chosen],
             stuff=[name for name in self._legend.names if name not in chosen],
             colors=self._legend.colors,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from os import PathLike, fspath
@@ -15,12 +14,24 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.errors import DataError, StoreError
 from ocrnet_pl.data.packed import Texts, map_arrays
-from ocrnet_pl.data.packing_cache import FolderStore, RemoteStore, ShardCache, Store
-from ocrnet_pl.data.packing_format import INDEX, MANIFEST, UNFINISHED, Manifest, decode, extent, split_members
+from ocrnet_pl.data.packing_cache import FolderStore, RemoteStore, ShardCache, Store, file_digest
+from ocrnet_pl.data.packing_format import (
+    INDEX,
+    MANIFEST,
+    MEMBERS,
+    UNFINISHED,
+    Manifest,
+    decode,
+    extent,
+    extents,
+    split_members,
+)
+from ocrnet_pl.data.shards.description import read_description, read_id
 from ocrnet_pl.data.sources.base import Blocks, Part, Source
 from ocrnet_pl.structures import Sample, Taxonomy
 
 _ARRAYS = ("shard", "start", "check", "lengths", "sizes")
+_TYPES: tuple[Any, ...] = (np.int32, np.int64, np.int64, np.int64, np.int32)
 _AHEAD = 2
 """Shards beside those of the window: one that comes, one that goes."""
 
@@ -86,9 +97,7 @@ class Packed(Source):
             self._store = local = FolderStore(self.path)
             self._manifest = _read_manifest(local)
             local.check_files((*self._manifest.shards, self._manifest.index))
-        self._map(self._store.local(self._manifest.index))
-        if len(self._start) != self._manifest.samples or len(self._paths) != self._manifest.samples:
-            raise self._outdated()
+        self._map(self._store.local(self._manifest.index), check=True)
 
     def _check_room(self, limit: int, folder: Path) -> None:
         """Refuse a cache that every shard would be fetched into again and again."""
@@ -104,7 +113,13 @@ class Packed(Source):
                 advice="raise `cache_gb`, or lower `window`",
             )
 
-    def _map(self, file: Path) -> None:
+    def _map(self, file: Path, check: bool = False) -> None:
+        """Map the index.
+
+        Args:
+            file: The index.
+            check: Whether to look at all of it, as once is enough.
+        """
         try:
             arrays, described = map_arrays(file)
             if described["identity"] != self._manifest.identity:
@@ -113,17 +128,52 @@ class Packed(Source):
                 setattr(self, f"_{name}", arrays[name])
             self._ids = Texts(arrays["ids"], arrays["ids_ends"])
             self._paths = Texts(arrays["paths"], arrays["paths_ends"])
+            if len(self._start) != self._manifest.samples or len(self._paths) != self._manifest.samples:
+                raise self._outdated()
+            if check:
+                self._check_index(file)
+        except StoreError:
+            raise
+        except DataError as error:
+            raise StoreError(str(error)) from error
         except (OSError, KeyError) as error:
             raise StoreError.at(
                 self._store.where(INDEX), f"the index cannot be read ({error})", advice="copy it again, or pack again"
             ) from error
-        except DataError:
-            raise
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise StoreError.at(
                 self._store.where(INDEX), "this is not a whole index", advice="copy it again, or pack again"
             ) from error
         self._index_file = file
+
+    def _check_index(self, file: Path) -> None:
+        """Check that the index is the one that was packed, and that what it says lies inside the shards.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        # Of a few megabytes for a hundred thousand images.
+        if file_digest(file) != self._manifest.index.sha256:
+            raise ValueError("its content is not what was packed")
+        count = self._manifest.samples
+        for name, kind in zip(_ARRAYS, _TYPES, strict=True):
+            shape = {"lengths": (count, MEMBERS), "sizes": (count, 2)}.get(name, (count,))
+            array = getattr(self, f"_{name}")
+            if array.dtype != kind or array.shape != shape:
+                raise ValueError(f"{name} is of another kind")
+        self._ids.check(count)
+        self._paths.check(count)
+        if (self._sizes < 1).any():
+            raise ValueError("a size is damaged")
+        samples = [shard.samples for shard in self._manifest.shards]
+        if not np.array_equal(self._shard, np.repeat(np.arange(len(samples)), samples)):
+            raise ValueError("the shards are damaged")
+        sizes = np.array([shard.size for shard in self._manifest.shards], dtype=np.int64)[self._shard]
+        wrong = (self._lengths < -1) | (self._lengths > sizes[:, None]) | (self._start < 0)[:, None]
+        if wrong.any() or (self._lengths[:, :2] < 0).any() or (self._start > sizes).any():
+            raise ValueError("a place is damaged")
+        if (self._start + extents(self._lengths) > sizes).any():
+            raise ValueError("a place is damaged")
 
     def _outdated(self) -> DataError:
         return StoreError.at(
@@ -160,7 +210,7 @@ class Packed(Source):
 
     def identity(self, index: int) -> tuple[int | str, str]:
         """Return the id and the path that the image had where it was packed."""
-        return json.loads(self._ids[index]), self._paths[index]
+        return read_id(self._ids[index], self._store.where(INDEX)), self._paths[index]
 
     @property
     def blocks(self) -> Blocks | None:
@@ -191,11 +241,8 @@ class Packed(Source):
         shard = self._manifest.shards[self._shard[index]]
         content = self._store.read(shard, int(self._start[index]), extent(lengths))
         description = split_members(content, lengths.tolist())[0]
-        try:
-            boxes = json.loads(description or b"")["boxes"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(index) from error
-        return np.array(boxes, dtype=np.float32).reshape(-1, 4)
+        name = f"{self._store.where(shard.name)}: {self._paths[index]}"
+        return read_description(description or b"", self.taxonomy, name).boxes
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):

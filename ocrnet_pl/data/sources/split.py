@@ -6,6 +6,7 @@ import csv
 import math
 import re
 from collections.abc import Sequence
+from io import StringIO
 from os import PathLike, fspath
 from os.path import join
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.readers.ordinary_files import read_text
 from ocrnet_pl.data.shares import stream
 from ocrnet_pl.data.sources.base import Blocks, Part, RawBoxes, Source
 from ocrnet_pl.data.sources.wrapped import Wrapped, check_names, closest
@@ -186,11 +188,14 @@ class _Names:
             if len(found) == 1:
                 return found[0]
             if found:
-                raise DataError(
-                    f"{where}: {name!r} fits {len(found)} images, such as {self.paths[found[0]]} and "
-                    f"{self.paths[found[1]]}; give more of the path"
+                raise DataError.at(
+                    where,
+                    f"{name!r:.200} fits {len(found)} images, such as {self.paths[found[0]]} and "
+                    f"{self.paths[found[1]]}",
+                    advice="give more of the path",
                 )
-        raise DataError(f"{where}: there is no image {name!r}; {closest(name, [*self._ids, *self._ends(1)])}")
+        known = closest(name, [*self._ids, *self._ends(1)])
+        raise DataError.at(where, f"there is no image {name!r:.200}", advice=known)
 
     def _ends(self, count: int) -> dict[str, list[int]]:
         if count not in self._by_end:
@@ -228,7 +233,7 @@ class _Names:
         """
         groups: list[str | None] = [None] * len(self.paths)
         try:
-            with open(path, newline="", encoding="utf-8-sig") as file:
+            with StringIO(read_text(path), newline="") as file:
                 reader = csv.DictReader(file)
                 if not {"image", "group"} <= set(reader.fieldnames or ()):
                     raise DataError.at(path, "the first line does not name the columns image and group")
@@ -236,10 +241,10 @@ class _Names:
                     where = f"{path}: line {reader.line_num}"
                     index = self.find(row["image"] or "", where)
                     if groups[index] is not None:
-                        raise DataError(f"{where}: {row['image']!r} stands more than once; name it once")
+                        raise DataError.at(where, f"{row['image']!r:.200} stands more than once", advice="name it once")
                     groups[index] = row["group"] or ""
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError.at(path, f"the file cannot be read ({error})", advice="check the path") from error
+        except csv.Error as error:
+            raise DataError.at(path, f"this is not a CSV file ({error})", advice="save it as CSV in UTF-8") from error
         for index, group in enumerate(groups):
             if group is None:
                 raise DataError.at(path, f"there is no group for {self.paths[index]}", advice="add a line for it")
@@ -253,11 +258,7 @@ def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _lines(path: str | PathLike[str]) -> list[str]:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError.at(path, f"the list cannot be read ({error})", advice="check the path") from error
+    lines = [line.strip() for line in StringIO(read_text(path, "list"), newline=None)]
     while lines and not lines[-1]:
         lines.pop()
     if not lines:

@@ -18,6 +18,7 @@ from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import check_image
 from ocrnet_pl.data.legend import Legend, SemanticNames, read_ids
 from ocrnet_pl.data.listing import Listing, pack_names
+from ocrnet_pl.data.readers.values import shown
 from ocrnet_pl.data.sources.base import RawBoxes, Source, upright_size
 from ocrnet_pl.data.tabular import BoxTable, TableFile, boxes_by_cell, boxes_by_row, json_cell
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
@@ -219,10 +220,10 @@ class Table(Source):
                 where = f"segments[{number}]"
                 segment, label = item.get("id"), item.get("label")
                 if not isinstance(segment, int) or not 0 < segment < 1 << 24 or segment in own:
-                    raise rows.error(f"expected an id of its own, found {segment!r:.60}", "", row, f"{where}.id")
+                    raise rows.error(f"expected an id of its own, found {shown(segment)}", "", row, f"{where}.id")
                 if not isinstance(label, str) or label not in indices:
                     raise rows.error(
-                        f"there is no class {label!r:.60}", "add it to `semantic_names`", row, f"{where}.label"
+                        f"there is no class {shown(label)}", "add it to `semantic_names`", row, f"{where}.label"
                     )
                 own.add(segment)
                 ids.append(segment)

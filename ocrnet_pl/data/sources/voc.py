@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.images import read_image
 from ocrnet_pl.data.label_maps import match_boxes, read_id_map, read_image_like, tight_boxes
+from ocrnet_pl.data.readers.ordinary_files import read_text
+from ocrnet_pl.data.readers.values import shown
 from ocrnet_pl.data.sources.base import Source, make_sample
 from ocrnet_pl.data.stems import Stems
 from ocrnet_pl.data.xml_files import XmlFields, read_xml
@@ -207,12 +209,7 @@ class PascalVoc(Source):
                 raise DataError.at(found.root, "there is no image", advice="check the folder")
             return list(found)
         path = Path(join(self.root, split))
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise DataError.at(path, f"the list cannot be read ({error.strerror})", advice="check the path") from error
-        except UnicodeDecodeError as error:
-            raise DataError.at(path, f"this is not a text file ({error})") from error
+        lines = read_text(path, "list").splitlines()
         seen: dict[str, int] = {}
         for number, line in enumerate(lines, 1):
             # The lists of single classes have a second column.
@@ -257,7 +254,7 @@ class PascalVoc(Source):
                     name = fields.text(item, where, "name")
                     if name not in label_of:
                         raise fields.error(
-                            f"{where}.name", f"there is no class {name!r:.60}", "add it to `classes` of the source"
+                            f"{where}.name", f"there is no class {shown(name)}", "add it to `classes` of the source"
                         )
                     box = _box(fields.child(item, where, "bndbox"), f"{where}.bndbox", fields)
                     if all(size) and (box[0] >= size[1] or box[1] >= size[0]):
@@ -337,8 +334,6 @@ def _size(content: Element, fields: XmlFields) -> tuple[int, int]:
     if size is None:
         return 0, 0
     height, width = fields.number(size, "size", "height"), fields.number(size, "size", "width")
-    if max(height, width) >= 1 << 31:
-        raise fields.error("size", f"{width:g} x {height:g} is not the size of an image")
     return int(height), int(width)
 
 

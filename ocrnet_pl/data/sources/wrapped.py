@@ -13,6 +13,9 @@ from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.base import Blocks, Part, Source
 from ocrnet_pl.structures import Taxonomy
 
+_LONGEST, _MOST = 500, 50_000
+"""Beyond this, comparing a name with all others takes too long."""
+
 
 class Wrapped(Source):
     """The samples of another source, in their order; a subclass changes what it wants.
@@ -76,6 +79,8 @@ class Wrapped(Source):
 def closest(name: str, valid: Iterable[str]) -> str:
     """Return words that name the closest valid name, or some of the valid ones if none is close."""
     names = list(valid)
+    if len(name) > _LONGEST or len(names) > _MOST:
+        return "check the spelling"
     lowered = {known.lower(): known for known in reversed(names)}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     if near:

@@ -78,7 +78,9 @@ class Yolo(Source):
             raise DataError.at("Yolo", "`masks` and `semantic_names` are set together", advice="set both or none")
         description = YoloData(join(root, data))
         self._legend = None if semantic_names is None else Legend(semantic_names, root=root)
-        self._taxonomy = joint_taxonomy(description.names, self._legend, semantic_from_instances, background)
+        self._taxonomy = joint_taxonomy(
+            description.names, self._legend, semantic_from_instances, background, description.path
+        )
         self._assembler = Assembler(
             self._taxonomy, background=background, semantic_from_instances=semantic_from_instances, channels=channels
         )

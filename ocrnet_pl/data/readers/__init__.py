@@ -1,0 +1,1 @@
+"""What the sources read their annotation files with."""

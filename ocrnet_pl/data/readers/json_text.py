@@ -1,0 +1,45 @@
+"""Parsing JSON, whatever is in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.data.readers.ordinary_files import read_text
+
+
+def parse_json(text: str | bytes, fail: Callable[[str], DataError]) -> Any:
+    """Parse JSON.
+
+    Args:
+        text: The JSON.
+        fail: Makes the error of a problem.
+
+    Raises:
+        DataError: It is not JSON, nested too deeply, or has an integer of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise fail("this is not usable JSON (it is nested too deeply)") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise fail(f"this is not valid JSON ({error})") from error
+    except ValueError as error:  # Python refuses such integers, as the time for them grows with their square
+        raise fail("this is not usable JSON (an integer has thousands of digits)") from error
+
+
+def read_json_value(path: str | PathLike[str]) -> Any:
+    """Read a JSON file that holds anything.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: It is missing or not JSON.
+    """
+    return parse_json(
+        read_text(path), lambda problem: DataError.at(path, problem, advice="download or export it again")
+    )

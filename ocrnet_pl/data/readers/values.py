@@ -1,0 +1,45 @@
+"""Values out of annotation files: what counts as a number, and how any value is shown in a message."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any, TypeGuard
+
+MOST = 1e9
+"""Coordinates beyond this, in pixels either way of the image's corner, are mistakes.
+
+It is far from where a sum of two of them would leave float32.
+"""
+
+_WHOLE = 1 << 63
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxstring, _repr.maxother, _repr.maxlong = 3, 60, 60, 60
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a finite number of at most :data:`MOST` either way; True and False count as 1 and 0."""
+    return isinstance(value, int | float) and -MOST <= value <= MOST
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Return whether a value is an integer that 64 bits hold."""
+    return isinstance(value, int) and -_WHOLE <= value < _WHOLE
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Return whether a value is text that files and messages can hold: not empty, no NUL, no half of a character."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON can name one of the two halves that make up a character in UTF-16
+        return False
+    return True
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message: at most 60 characters, however large or deeply nested it is."""
+    try:
+        return _repr.repr(value)[:60]
+    except ValueError:
+        return "an integer of thousands of digits"

@@ -1,0 +1,122 @@
+"""Parsing YAML that may have been written to do harm: aliases that unfold without end, deep nesting, huge numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+MOST_BYTES = 1 << 20
+"""No config and no description of a data set has more; and parsing it would take seconds."""
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DEPTH = 100
+_NODES = 100_000
+_SCALAR = 100
+_PLAIN = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:binary")
+
+
+class YamlError(ValueError):
+    """Text that is not YAML, or YAML that would unfold to more than anybody writes.
+
+    Attributes:
+        line: Where, counted from 1; None if it is not known.
+    """
+
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
+def compose(text: str) -> Any:
+    """Parse YAML to its tree of nodes.
+
+    Args:
+        text: The YAML.
+
+    Returns:
+        The root node; None for an empty text.
+
+    Raises:
+        YamlError: It is not YAML, too long, nested too deeply, its aliases unfold to too much or to themselves, or a
+            number has too many digits.
+    """
+    if len(text) > MOST_BYTES:
+        raise YamlError(f"this is not usable YAML (it has more than {MOST_BYTES >> 20} MiB)")
+    try:
+        _check_depth(text)
+        root = yaml.compose(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise YamlError(f"this is not valid YAML ({problem})", None if mark is None else mark.line + 1) from error
+    if root is not None:
+        _check_size(root)
+    return root
+
+
+def load(text: str, parse: Callable[[str], Any] | None = None) -> Any:
+    """Parse YAML to plain values.
+
+    Args:
+        text: The YAML.
+        parse: What parses it once it is known to be harmless; by default PyYAML's safe loader.
+
+    Raises:
+        YamlError: As of :func:`compose`, or a value is not what its tag says.
+    """
+    compose(text)
+    try:
+        return yaml.load(text, Loader=_LOADER) if parse is None else parse(text)
+    except yaml.YAMLError as error:
+        raise YamlError(f"this is not valid YAML ({' '.join(str(error).split())})") from error
+    # The library turns values such as `!!int x` and `2024-99-99` into numbers and dates without looking at them first.
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise YamlError(f"this is not valid YAML (a value is not of the type it is marked as: {error})") from error
+
+
+def _check_depth(text: str) -> None:
+    """Go through the text without building anything: the library nests its own calls as deeply as the text."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEPTH:
+                mark = event.start_mark
+                problem = f"this is not usable YAML (nested more than {_DEPTH} levels deep)"
+                raise YamlError(problem, None if mark is None else mark.line + 1)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _check_size(root: Any) -> None:
+    """Count the nodes that there are once every alias is replaced by what it stands for."""
+    sizes: dict[int, tuple[int, int]] = {}
+    open_nodes: set[int] = set()
+    pending: list[tuple[Any, bool]] = [(root, False)]
+    while pending:
+        node, finished = pending.pop()
+        line = node.start_mark.line + 1
+        if finished:
+            below = [sizes[id(child)] for child in _children(node)]
+            size, depth = 1 + sum(own for own, _ in below), 1 + max((own for _, own in below), default=0)
+            if size > _NODES or depth > _DEPTH:
+                text = f"its aliases unfold to more than {_NODES} values or {_DEPTH} levels"
+                raise YamlError(f"this is not usable YAML ({text})", line)
+            open_nodes.discard(id(node))
+            sizes[id(node)] = size, depth
+        elif id(node) in open_nodes:
+            raise YamlError("this is not usable YAML (an alias stands inside of what it stands for)", line)
+        elif id(node) not in sizes:
+            if isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN and len(node.value) > _SCALAR:
+                raise YamlError(f"this is not usable YAML (a number or date of {len(node.value)} characters)", line)
+            open_nodes.add(id(node))
+            pending.append((node, True))
+            pending += [(child, False) for child in _children(node)]
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
