@@ -20,11 +20,13 @@ from ocrnet_pl.data.listing import IMAGES, Listing
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.readers.ordinary_files import open_file, read_text
 from ocrnet_pl.data.sources.labelled_folder import LabelledFolder
+from ocrnet_pl.data.sources.packed import Packed
 from ocrnet_pl.main import main
 from ocrnet_pl.parser import Parser
 from ocrnet_pl.structures import Taxonomy
 from tests.fuzzing import bounded, judge
 from tests.mutations import BOMB, replace_file
+from tests.packed_data import assert_same
 from tests.small_sets import SETS
 
 
@@ -277,6 +279,20 @@ def test_a_damaged_index_is_refused_or_read_anew(tmp_path: Path) -> None:
     for place in random.Random(0).sample(range(len(content)), 100):
         index.write_bytes(content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :])
         assert "index.safetensors" in _refused("packed", tmp_path)
+
+
+def test_a_damaged_copy_of_an_index_is_fetched_again(tmp_path: Path) -> None:
+    SETS["packed"].write(tmp_path)
+
+    def opened() -> Packed:
+        return Packed(f"file://{tmp_path / 'set'}", cache=tmp_path / "cache", cache_gb=0.1)
+
+    sound = opened()[1]
+    (copy,) = (tmp_path / "cache").rglob("index.safetensors")
+    content = bytearray(copy.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(bytes(content))
+    assert_same(opened()[1], sound)
 
 
 def test_a_cache_on_a_disk_does_not_give_back_what_the_disk_has_changed(tmp_path: Path) -> None:

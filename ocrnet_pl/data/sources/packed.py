@@ -97,7 +97,15 @@ class Packed(Source):
             self._store = local = FolderStore(self.path)
             self._manifest = _read_manifest(local)
             local.check_files((*self._manifest.shards, self._manifest.index))
-        self._map(self._store.local(self._manifest.index), check=True)
+        index = self._manifest.index
+        file = self._store.local(index)
+        try:
+            self._map(file, check=True)
+        except StoreError:
+            # A copy may be damaged where the original is sound.
+            if not self._store.discard(index):
+                raise
+            self._map(self._store.local(index), check=True)
 
     def _check_room(self, limit: int, folder: Path) -> None:
         """Refuse a cache that every shard would be fetched into again and again."""
