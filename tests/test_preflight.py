@@ -81,8 +81,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"limit_val_batches": 0.0001}, "You requested to check 0.0001 of the `val_dataloader`"),
     ({"early_stopping.patience": -1}, "early_stopping.patience: expected at least 0, got -1"),
     (
-        {"early_stopping.monitor": "val/fused_mpa"},
-        "early_stopping.monitor: this run logs no figure 'val/fused_mpa'; did you mean 'val/fused_map'?",
+        {"early_stopping.monitor": "val/fused_moiu"},
+        "early_stopping.monitor: this run logs no figure 'val/fused_moiu'; did you mean 'val/fused_miou'?",
     ),
     ({"checkpoint.monitor": "fused_map"}, "checkpoint.monitor: this run logs no figure 'fused_map'; did you mean"),
     ({"checkpoint.monitor": "val/map_per_class/disk"}, "did you mean 'val/map_per_class/disc'?"),
