@@ -89,12 +89,9 @@ def test_what_is_no_checkpoint_takes_one_line(
     assert not (tmp_path / "none").exists()
 
 
-def test_the_options_and_their_values_are_shown_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["validate", "--help"], ["test", "--print_config"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(words)
-        assert not stopped.value.code
-        assert "trust" in capsys.readouterr().out
+def test_the_options_and_their_values_are_shown_all_the_same() -> None:
+    for words in (["validate", "--help"], ["calibrate", "-h"], ["test", "--print_config"], ["fit"], ["check"]):
+        assert settled(*words) == (words, None)
 
 
 def make_run(root: Path, name: str, version: str, age: int, files: tuple[str, ...] = ("last.ckpt",)) -> Path:
@@ -179,9 +176,7 @@ def test_last_and_best_are_those_of_the_configs_name(
     assert "other/*/checkpoints" in line and "there are checkpoints of tiny" in line and line.count("\n") == 1
 
 
-def test_a_checkpoint_is_enough(
-    root: Path, last: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_is_enough(last: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In another folder, with options and a config laid over the checkpoint's own."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "given.ckpt"
