@@ -172,7 +172,7 @@ def damage(name: str, seed: int, clean: Path, scratch: Path) -> Path:
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(clean, root)
     file = root / rng.choice(small.files)
-    if rng.random() < 0.04 and not small.own_files and file.suffix != ".png":
+    if rng.random() < 0.04 and not small.own_files:
         replace_file(file, rng)
     else:
         file.write_bytes(mutate(file.name, file.read_bytes(), rng))

@@ -87,7 +87,7 @@ class Listing:
     def walk(self, endings: tuple[str, ...], folder: str = "") -> list[str]:
         """Return the files below a folder by name, without those that begin with a dot.
 
-        Linked folders are followed, but not into a folder that they lie in themselves.
+        Linked folders are followed; one that several paths lead to is walked once.
 
         Args:
             endings: In lower case; others are left out.
