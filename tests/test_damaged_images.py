@@ -246,6 +246,7 @@ def _bombs() -> dict[str, Callable[[], bytes]]:
     jpeg, progressive = _saved("RGB", "JPEG"), _saved("RGB", "JPEG", progressive=True)
     size, scan = progressive.index(b"\xff\xc2") + 5, progressive.rindex(b"\xff\xda")
     cmyk = _saved("CMYK", "JPEG")
+    gif = _saved("P", "GIF")
     large = struct.pack(">HH", 14_000, 14_000)
     bands = _bands()
 
@@ -279,6 +280,8 @@ def _bombs() -> dict[str, Callable[[], bytes]]:
         "scans.jpg": lambda: progressive[:-2] + progressive[scan:-2] * 5000 + progressive[-2:],
         "between.jpg": lambda: progressive[:-2] + b"\xff\xfe\0\2" * 5_000_000 + progressive[-2:],
         "size cmyk.jpg": lambda: sized(cmyk, cmyk.index(b"\xff\xc0") + 5),
+        "comment.gif": lambda: gif[:205] + b"!\xfe" + (b"\xff" + b"a" * 255) * 50_000 + b"\0" + gif[205:],
+        "empty.gif": lambda: gif[:205] + b"!\xfe\0" * 5_000_000 + gif[205:],
         "space.ppm": lambda: b"P6 " + b" " * 20_000_000 + b"8 8 255 " + bytes(192),
         "comment.ppm": lambda: b"P6 #" + b"a" * 20_000_000 + b"\n8 8 255 " + bytes(192),
         "circle.tif": circle,

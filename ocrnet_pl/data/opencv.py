@@ -16,6 +16,6 @@ def opencv() -> ModuleType:
     import cv2
 
     cv2.setNumThreads(0)
-    # What is wrong with an image is said once, with the file's name.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # What is wrong with an image is said once, with the file's name. Version 5 has moved the function.
+    (getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
     return cv2

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -19,6 +20,7 @@ from ocrnet_pl.data.errors import DataError
 
 # What is wrong with a file is said in one line, with its name.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is read. Pillow knows more, among them EPS, for which it starts Ghostscript on the file's program."""
@@ -33,6 +35,7 @@ _PLAIN = re.compile(rb"P[1-6]")
 _NUMBER = rb"\s*(?:#[^\r\n]*[\r\n]\s*)*\d+\s"
 _PLAIN_HEADER = re.compile(rb"P(?:[14](?:" + _NUMBER + rb"){2}|[2356](?:" + _NUMBER + rb"){3})")
 _PLAIN_MOST = 4096
+_GIF_MOST = 16_384
 _pillow_lock = Lock()
 
 
@@ -98,7 +101,7 @@ def opened(path: str | PathLike[str], what: str = "image") -> Iterator[BinaryIO]
             require_regular_file(path, what)
             with open(path, "rb") as file:
                 yield file
-    except DataError:
+    except (DataError, ImportError):
         raise
     except Exception as error:  # decoders raise almost anything on broken files
         raise unreadable(path, error, what) from error
@@ -116,10 +119,12 @@ def open_with_pillow(file: BinaryIO) -> Image.Image:
         Pillow's image, of which only the header is read.
 
     Raises:
-        ValueError: The header goes on for ever, as that of the plain formats can.
+        ValueError: The header goes on for ever, as those of GIF and of the plain formats can.
     """
     start = file.read(_PLAIN_MOST)
     file.seek(0)
+    if start.startswith(b"GIF8"):
+        _check_gif(file)
     if _PLAIN.match(start) and not _PLAIN_HEADER.match(start):
         raise ValueError(f"its header does not end within {_PLAIN_MOST} bytes")
     with _pillow_lock:
@@ -128,6 +133,23 @@ def open_with_pillow(file: BinaryIO) -> Image.Image:
             return Image.open(file, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_gif(file: BinaryIO) -> None:
+    """Refuse endless comments and the like before the first image, which Pillow joins piece by piece."""
+    start = file.read(13)
+    if len(start) == 13 and start[10] & 0x80:
+        file.seek(3 << ((start[10] & 7) + 1), os.SEEK_CUR)
+    pieces = 0
+    while pieces < _GIF_MOST and file.read(1) == b"!":
+        file.read(1)
+        while pieces < _GIF_MOST and (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], os.SEEK_CUR)
+            pieces += 1
+        pieces += 1
+    file.seek(0)
+    if pieces >= _GIF_MOST:
+        raise ValueError(f"there are more than {_GIF_MOST} blocks before its pixels")
 
 
 def check_size(path: str | PathLike[str], size: tuple[int, int], max_pixels: int) -> None:
