@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, get_type_hints
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
@@ -18,6 +17,7 @@ from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.callbacks.disagreements import Disagreements
+from ocrnet_pl.callbacks.early_stopping import EarlyStopping
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.callbacks.gradients import GradientLog
 from ocrnet_pl.callbacks.guard import LossGuard

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from ocrnet_pl.models.ocrnet import OCRNet
 
@@ -74,11 +74,10 @@ def _lay_out(optimizer: Optimizer, *_: Any) -> None:
                 parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
-def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int, final: float) -> LambdaLR:
-    """Raise the rates linearly, then lower them along a half cosine.
+def warmup_cosine(total_steps: int, warmup_steps: int, final: float) -> Callable[[int], float]:
+    """Return the factor on the rates by step: it rises linearly, then falls along a half cosine.
 
     Args:
-        optimizer: Its groups keep their ratios.
         total_steps: Of the run.
         warmup_steps: Of the rise; at most a third of the run is used, so that short runs still train.
         final: Share of the peak at the end.
@@ -91,4 +90,4 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int, fin
         progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
         return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
-    return LambdaLR(optimizer, factor)
+    return factor

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.checkpoints import CONFIG_KEY, CheckpointError, differences, read_checkpoint, usable_checkpoint
 from ocrnet_pl.tracking import WandbTracker
+from ocrnet_pl.training.resume import effects
 
 TRACKER_KEY = "wandb_run"
 """Where a checkpoint holds the id of its run in Weights & Biases."""
@@ -67,7 +68,7 @@ def continuation(config: Namespace, parser: LightningArgumentParser) -> Continua
     now = plain_config(parser, config)
     different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
     if different:
-        _say(f"Different from the run that wrote {path}: {'; '.join(different)}")
+        _say(f"Different from the run that wrote {path}: {'; '.join(effects(different))}")
     return Continuation(path.parent.parent, int(content["global_step"]), content.get(TRACKER_KEY))
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from ocrnet_pl.checkpoints import VERSIONS_KEY, CheckpointError, misfit, read_checkpoint, versions
 from ocrnet_pl.inference.fusion import FusionPostProcess
@@ -43,6 +44,21 @@ from ocrnet_pl.sharding import check_strategy, gather, scatter, shard
 from ocrnet_pl.storage.saved_network import saved_network
 from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
+from ocrnet_pl.training.resume import (
+    OPTIMIZER_KEY,
+    PACE_KEY,
+    Pace,
+    Settings,
+    class_name,
+    follow,
+    other_class,
+    pace_of,
+    prepare_states,
+    settings_of,
+)
+
+_PRETRAINED_KEY = "encoder_pretrained"
+"""Where a checkpoint holds whether the encoder began with pretrained weights."""
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 
@@ -142,6 +158,10 @@ class OCRNetTask(LightningModule):
         self._final_lr = final_lr
         self.terms: dict[str, dict[str, Tensor]] = {}
         self._shown: Tensor | None = None
+        self._settings: Settings = []
+        self._pace: Pace | None = None
+        # The checkpoint that a run continues from, until it has begun.
+        self._restored: dict[str, Any] | None = None
         self.tile = tile
         self.multiscale = multiscale
         has_boxes, has_pixels = detection is not None, segmentation is not None
@@ -333,11 +353,45 @@ class OCRNetTask(LightningModule):
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise ValueError("trainer: set max_epochs or max_steps; the learning-rate schedule needs the run's length")
-        schedule = warmup_cosine(optimizer, int(total), self._warmup_steps, self._final_lr)
+        schedule = LambdaLR(optimizer, warmup_cosine(int(total), self._warmup_steps, self._final_lr))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Keep the optimiser's own settings, which a checkpoint's would take the place of."""
+        optimizer = self.trainer.optimizers[0]
+        self._settings = settings_of(optimizer)
+        if self._restored is not None and (reason := prepare_states(self._restored, optimizer)) is not None:
+            rank_zero_warn(f"the optimiser starts with fresh moments: {reason}")
+
+    def on_train_start(self) -> None:
+        """Let a run that continues follow its own settings from the first step on."""
+        trainer, batches = self.trainer, self.trainer.num_training_batches
+        self._pace = None
+        if math.isfinite(batches):
+            self._pace = Pace(math.ceil(batches / trainer.accumulate_grad_batches))
+        if self._restored is None:
+            return
+        before, self._restored = pace_of(self._restored), None
+        total = trainer.estimated_stepping_batches
+        if self._pace is not None and before is not None:
+            self._pace = before.continued(self._pace.steps_per_epoch, trainer.global_step)
+            if trainer.max_epochs is not None and trainer.max_epochs > 0:
+                most = self._pace.total_steps(trainer.max_epochs)
+                total = most if trainer.max_steps < 0 else min(most, trainer.max_steps)
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, LambdaLR):
+            follow(schedule, self._settings, warmup_cosine(int(total), self._warmup_steps, self._final_lr))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what prediction needs besides the weights, and the versions of what wrote them."""
+        """Add what prediction and a run that continues need besides the weights, and the versions of what wrote them.
+
+        A run that continues may start without the encoder's weights file, but not lose the lower rate that goes with
+        it.
+        """
+        if self._pace is not None:
+            checkpoint[PACE_KEY] = self._pace.to_dict()
+            checkpoint[OPTIMIZER_KEY] = class_name(self.trainer.optimizers[0])
+            checkpoint[_PRETRAINED_KEY] = self.network.encoder.pretrained
         checkpoint[VERSIONS_KEY] = versions()
         checkpoint["taxonomy"] = self.taxonomy.to_dict()
         checkpoint["input_size"] = list(self.network.input_size)
@@ -354,5 +408,13 @@ class OCRNetTask(LightningModule):
             given = {name: value.shape for name, value in checkpoint["state_dict"].items()}
             if fits != given:
                 raise CheckpointError(misfit("the checkpoint", fits, given, checkpoint))
-        if FUSION_KEY in checkpoint and not (self._trainer and self._trainer.state.fn == TrainerFn.FITTING):
+        if self._trainer and self._trainer.state.fn == TrainerFn.FITTING:
+            # A strategy that shards the weights has loaded the optimiser's state before.
+            if self._trainer.strategy.restore_checkpoint_after_setup and (
+                reason := other_class(checkpoint, self._trainer.optimizers[0])
+            ):
+                raise CheckpointError(f"model.optimizer: sharded moments cannot start anew; {reason}")
+            self._restored = checkpoint
+            self.network.encoder.pretrained = bool(checkpoint.get(_PRETRAINED_KEY, self.network.encoder.pretrained))
+        elif FUSION_KEY in checkpoint:
             load_fusion_settings(self.network, checkpoint[FUSION_KEY], "the checkpoint")

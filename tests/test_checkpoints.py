@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import re
@@ -163,11 +164,19 @@ def test_versions_and_settings_that_differ_are_told(
     folder.mkdir(parents=True)
     torch.save(content, folder / "last.ckpt")
     capsys.readouterr()
-    main(words(tmp_path, "--version=new", "--trainer.max_epochs=3", "--ckpt_path", str(folder / "last.ckpt")))
+    changes = ["--trainer.max_epochs=3", "--model.final_lr=0.5", "--trainer.num_sanity_val_steps=0"]
+    main(words(tmp_path, "--version=new", *changes, "--ckpt_path", str(folder / "last.ckpt")))
     line = next(line for line in capsys.readouterr().err.splitlines() if "Different from the run" in line)
     assert line.endswith(
-        f"ocrnet_pl 0.0.1 -> {now['ocrnet_pl']}; timm 0.9.0 -> {now['timm']}; trainer.max_epochs 2 -> 3"
+        f"ocrnet_pl 0.0.1 -> {now['ocrnet_pl']}; timm 0.9.0 -> {now['timm']}; trainer.max_epochs 2 -> 3; "
+        "model.final_lr 0.01 -> 0.5; does not take effect: trainer.num_sanity_val_steps None -> 0 (a run that "
+        "continues tries nothing out before)"
     )
+    # Six steps, of which two warm up; four were made before.
+    with (tmp_path / "tiny" / "new" / "metrics.csv").open(newline="") as file:
+        rates = {row["step"]: row["lr-AdamW/decoders"] for row in csv.DictReader(file) if row["lr-AdamW/decoders"]}
+    want = [1e-3 * (0.5 + 0.5 * 0.5), 1e-3 * (0.5 + 0.25 * (1 - 0.5**0.5))]
+    assert [float(rates[step]) for step in ("4", "5")] == pytest.approx(want)
 
 
 def test_weights_of_another_network_are_refused_in_one_line(

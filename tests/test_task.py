@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
 
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.sources.base import Source
@@ -175,7 +176,7 @@ def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
     from ocrnet_pl.optimizers import warmup_cosine
 
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    schedule = warmup_cosine(optimizer, total_steps=110, warmup_steps=10, final=0.1)
+    schedule = LambdaLR(optimizer, warmup_cosine(total_steps=110, warmup_steps=10, final=0.1))
     rates = []
     for _ in range(111):
         rates.append(optimizer.param_groups[0]["lr"])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from ocrnet_pl.data.datamodule import JointDataModule
@@ -123,7 +124,7 @@ class Trainer:
 
     def _run(self, steps: int, times: list[float]) -> tuple[AveragedModel, int]:
         optimizer = AdamW(_groups(self.peer, self.encoder_lr))
-        schedule = warmup_cosine(optimizer, steps, self.warmup_steps, 0.01)
+        schedule = LambdaLR(optimizer, warmup_cosine(steps, self.warmup_steps, 0.01))
         average = _average(self.peer, self.decay)
         parameters = [parameter for parameter in self.peer.parameters() if parameter.requires_grad]
         self.peer.train()

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 
@@ -110,9 +112,19 @@ class EMA(WeightAveraging):
             super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore both sets of weights; outside of training the average is all that is wanted."""
+        """Restore both sets of weights; outside of training the average is all that is wanted.
+
+        A run that continues without an average continues with the live weights, which the moments belong to.
+        """
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        elif trainer.state.fn == TrainerFn.FITTING and (live := checkpoint.get("current_model_state")) is not None:
+            if pl_module.device_mesh is None:
+                pl_module.load_state_dict(live)
+            else:
+                rank_zero_warn(
+                    "ema.decay: the run continues from the averaged weights; sharding cannot load the others"
+                )
 
 
 def _chosen(tensors: list[Tensor], floating: bool) -> list[Tensor]:
