@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import torch
 from ocrnet_pl.checkpoints import read_checkpoint
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.drawing.progress import Progress
 from ocrnet_pl.files import complete_file, write_json
 from ocrnet_pl.inference.calibration import SCORES, Calibration, Calibrator, Report
 from ocrnet_pl.inference.collected import collect
@@ -53,7 +53,6 @@ def run_calibration(
         ValueError: The checkpoint is not one of a joint network of this project.
     """
     from rich.console import Console
-    from rich.progress import Progress
 
     target = output or checkpoint.with_name(f"{checkpoint.stem}-calibrated.ckpt")
     if target.is_dir():
@@ -69,19 +68,17 @@ def run_calibration(
     loader = data.validation_sample(options.images)
     network.to(device)
     assert isinstance(loader.sampler, Sized)
-    # On the error stream, so that what is printed on the other can be piped on.
-    with Progress(console=Console(file=sys.stderr), transient=True) as progress:
-        looked = progress.add_task("Predicting", total=len(loader.sampler))
+    with Progress() as progress:
+        looked = progress.add("predicting", len(loader.sampler))
         items = []
         for item in collect(network, fusion.decode, loader, options.images):
             items.append(item)
-            progress.advance(looked)
-        progress.remove_task(looked)
+            looked.advance()
+        looked.finish()
         if len(items) < 2:
             raise DataError(f"data.val: {len(items)} image(s) are too few to calibrate on; at least 2 are needed")
         calibrator = Calibrator(items, network.taxonomy, fusion.settings, fusion.heuristic, options)
-        searched = progress.add_task("Searching", total=calibrator.steps)
-        calibrator.progress = lambda: progress.advance(searched)
+        calibrator.progress = progress.add("searching", calibrator.steps).advance
         report = calibrator.run()
     content = read_checkpoint(checkpoint)
     content[FUSION_KEY] = report.settings.to_dict()

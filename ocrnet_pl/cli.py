@@ -23,6 +23,7 @@ from ocrnet_pl.callbacks.gradients import GradientLog
 from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
+from ocrnet_pl.callbacks.progress import use_own_display
 from ocrnet_pl.checkpoints import read_checkpoint, verify_checkpoint
 from ocrnet_pl.commands import (
     CALIBRATE,
@@ -243,6 +244,7 @@ class OCRNetCLI(LightningCLI):
             refuse_taken(Path(table.log_dir))
         if not isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO):
             trainer.strategy.checkpoint_io = SafeCheckpointIO()
+        use_own_display(trainer, self._get(self.config_init, "trainer").get("callbacks") or ())
         if self._continuation is not None:
             trainer.callbacks.append(self._continuation)  # type: ignore[attr-defined]
         return trainer

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.check import Recipe, run_check
+from ocrnet_pl.drawing.progress import Progress
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.tiling import Tiling
 from ocrnet_pl.memory import Size, StepMemory, available_mb, by_size, largest_that_fits
@@ -61,9 +61,6 @@ def pack_data(config: Namespace) -> int:
         DataError: There is no source or no output, an image cannot be read, or the output cannot be written to, or
             holds something else.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ocrnet_pl.data.digest import source_digest
     from ocrnet_pl.data.packing import pack
 
@@ -82,13 +79,10 @@ def pack_data(config: Namespace) -> int:
         if name not in given:
             raise DataError(f"splits: there is no data.{name} to pack")
     skipped: list[tuple[str, str]] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
-    # A progress bar that finds no terminal draws itself once, at the end.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress() as progress:
         for name in names:
             source = _recipe(name, data[name]).make()
-            task = progress.add_task(f"packing {name}", total=len(source))
+            work = progress.add(f"packing {name}", len(source))
             outcome = pack(
                 source,
                 config["output"] / name,
@@ -96,8 +90,9 @@ def pack_data(config: Namespace) -> int:
                 shard_bytes=config["shard_mb"] * 1_000_000,
                 workers=data["num_workers"],
                 tolerant=data["on_error"] == "skip",
-                advance=partial(_advance, progress, task),
+                advance=work.reach,
             )
+            work.finish()
             manifest = outcome.manifest
             skipped += manifest.skipped
             size = sum(shard.size for shard in manifest.shards) / 1e9
@@ -108,10 +103,6 @@ def pack_data(config: Namespace) -> int:
     for path, reason in skipped:
         sys.stderr.write(f"skipped: {path}: {reason}\n")
     return len(skipped)
-
-
-def _advance(progress: Any, task: Any, done: int) -> None:
-    progress.update(task, completed=done)
 
 
 def joint_report(config: Namespace, written: Namespace, dump: Callable[[Namespace], str]) -> None:
@@ -167,10 +158,12 @@ def measure_memory(
     table = Table("size", f"MiB at batch_size {batch_size}", title=f"Training steps on {device}")
     table.columns[1].justify = "right"
     sizes = by_size(sizes)
-    with Console(stderr=True).status("measuring"):
+    with Progress() as progress:
+        work = progress.add(f"measuring steps of {len(sizes)} sizes", 1 + len(sizes))
         # The largest first: what fits there fits everywhere.
         largest = largest_that_fits(lambda count: memory.peak(sizes[0], count), limit)
         for size in sizes:
+            work.advance()
             peak = memory.peak(size, batch_size) if batch_size <= largest else None
             table.add_row(f"{size[0]} x {size[1]}", "does not fit" if peak is None else f"{peak:.0f}")
     Console().print(table)

@@ -14,7 +14,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.guard import LossError
+from ocrnet_pl.callbacks.log_lines import LogLines
 from ocrnet_pl.callbacks.memory import PeakMemory
+from ocrnet_pl.callbacks.progress import log_through_the_bar
 from ocrnet_pl.callbacks.stopping import GracefulStop
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
@@ -65,6 +67,7 @@ def build(words: list[str]) -> OCRNetCLI:
     # Noise between Lightning and torch, of no use to anybody here.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_of_use)
+    log_through_the_bar()
     # Every process computed these from all images: there is nothing to synchronise.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(val|test)/")
     # The folder is new; Weights & Biases, which Lightning starts first, may have put its own there.
@@ -87,6 +90,7 @@ def build(words: list[str]) -> OCRNetCLI:
                     GracefulStop(),
                     throughput,
                     memory,
+                    LogLines(throughput),
                     Summary(throughput, memory),
                 ]
             },

@@ -134,7 +134,9 @@ def test_two_processes_end_with_the_figures_that_one_gives(tiny: Path, tmp_path:
     """Five images over two processes; the run's last figures against one process on its last checkpoint."""
     root = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
     command = [sys.executable, "train.py", "fit", *root, "--trainer.devices=2", "--trainer.strategy=ddp"]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
+    done = subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True, text=True)
+    # The first process alone speaks, of the validation and of the epoch.
+    assert [done.stderr.count(f"epoch {epoch} of 2, step") for epoch in (1, 2)] == [2, 2]
     run = tmp_path / "tiny" / "version_0"
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["version_0"]
     both = json.loads((run / "summary.json").read_text())

@@ -12,6 +12,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run import run_folder
 from ocrnet_pl.files import complete_file, write_json
 from ocrnet_pl.metrics.detection import encode_instances
@@ -124,6 +125,7 @@ class PredictionWriter(Callback):
             },
         )
         shutil.rmtree(self._parts())
+        stop_bar(trainer)
         print(f"Predictions: {self._folder}")
 
 

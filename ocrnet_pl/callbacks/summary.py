@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.callbacks.memory import PeakMemory
+from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.results import results_tables
 from ocrnet_pl.callbacks.run import records, run_folder
 from ocrnet_pl.callbacks.throughput import Throughput
@@ -104,6 +105,7 @@ class Summary(Callback):
         if trainer.is_global_zero:
             from rich.console import Console
 
+            stop_bar(trainer)
             for path, reason in list(skipped.items())[:_MOST_LISTED]:
                 print(f"skipped: {path}: {reason}")
             if len(skipped) > _MOST_LISTED:

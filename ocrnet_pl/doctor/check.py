@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, get_num_threads, set_num_threads
 from torch.utils.data import DataLoader
 
@@ -33,6 +32,7 @@ from ocrnet_pl.doctor.fingerprints import SIDE, similar_pairs
 from ocrnet_pl.doctor.readings import Reading, Verdict
 from ocrnet_pl.doctor.salvage import salvage, write_salvaged
 from ocrnet_pl.doctor.statistics import SplitStatistics
+from ocrnet_pl.drawing.progress import Progress
 from ocrnet_pl.files import complete_file
 
 IMAGES_PER_WORKER = 64
@@ -173,7 +173,6 @@ def check(
     workers: int,
     limit: int | None,
     log: FindingLog,
-    console: Console,
     folder: Path,
 ) -> Result:
     """Look at all splits.
@@ -185,7 +184,6 @@ def check(
         workers: Loading processes.
         limit: Look at so many images of each split, evenly spread; None looks at all.
         log: Takes the findings.
-        console: For the progress bar.
         folder: For temporary files; it has to last as long as the sources are used.
     """
     splits = [split for name, recipe in recipes.items() if (split := open_split(name, recipe, log, folder)) is not None]
@@ -193,25 +191,21 @@ def check(
         log.add(finding)
     chosen = [_spread(len(split.source), limit) for split in splits]
     examined = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        tasks = [
-            progress.add_task(f"reading {split.name}", total=len(indices))
-            for split, indices in zip(splits, chosen, strict=True)
-        ]
-        for split, indices, task in zip(splits, chosen, tasks, strict=True):
+    with Progress() as progress:
+        for split, indices in zip(splits, chosen, strict=True):
+            work = progress.add(f"reading {split.name}", len(indices))
             result = Examined(split, SplitStatistics(split.name, split.source.taxonomy, object_limit), indices)
             result.thumbnails = np.zeros((len(indices), SIDE, SIDE), dtype=np.uint8)
             for position, record in enumerate(_look(split, indices, input_size, workers)):
                 _take(result, position, record, log)
-                progress.advance(task)
+                work.advance()
             _conclude(result, log)
             examined.append(result)
         for one, two in combinations(examined, 2):
-            task = progress.add_task(f"comparing {one.split.name} with {two.split.name}", total=None)
+            work = progress.add(f"comparing {one.split.name} with {two.split.name}")
             for finding in _shared_images(one, two):
                 log.add(finding)
-            progress.remove_task(task)
+            work.finish()
     for split in splits:
         if isinstance(split.source, Yolo):
             for path in split.source.labels_without_image():
@@ -411,7 +405,6 @@ def run_check(
                 workers=workers,
                 limit=limit,
                 log=log,
-                console=console,
                 folder=folder,
             )
         write_page(result, output / "check.html", title)

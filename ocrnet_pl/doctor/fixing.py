@@ -31,6 +31,7 @@ from ocrnet_pl.doctor.findings import Level, shown_path
 from ocrnet_pl.doctor.masks import mask_bounds, shift
 from ocrnet_pl.doctor.orientation import header_of, rotation_fault
 from ocrnet_pl.doctor.readings import Reading
+from ocrnet_pl.drawing.progress import Progress, Work
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 from ocrnet_pl.structures import Sample
 
@@ -199,9 +200,11 @@ def write_copy(result: Result, folder: Path, workers: int, console: Console) -> 
     changes: Counter[str] = Counter()
     try:
         unfinished.mkdir()
-        for entry in result.examined:
-            changes["entries left out that the reader refuses"] += entry.split.refused
-            _write_split(entry, unfinished, names, workers, changes)
+        with Progress() as progress:
+            for entry in result.examined:
+                changes["entries left out that the reader refuses"] += entry.split.refused
+                work = progress.add(f"copying {entry.split.name}", len(entry.split.source))
+                _write_split(entry, unfinished, names, workers, changes, work)
         (unfinished / "data.yaml").write_text(_config(result, folder), encoding="utf-8")
         if folder.exists():
             folder.rmdir()
@@ -217,7 +220,9 @@ def write_copy(result: Result, folder: Path, workers: int, console: Console) -> 
         console.print("Check the copy as well: not every fault can be corrected without looking.")
 
 
-def _write_split(entry: Examined, folder: Path, names: dict[str, int], workers: int, changes: Counter[str]) -> None:
+def _write_split(
+    entry: Examined, folder: Path, names: dict[str, int], workers: int, changes: Counter[str], work: Work
+) -> None:
     split = entry.split
     (folder / split.name).mkdir()
     fixer = Fixer(split, entry.reading)
@@ -231,6 +236,7 @@ def _write_split(entry: Examined, folder: Path, names: dict[str, int], workers: 
     deliveries = iter(loader)
     with losses_told(fixer.taken_up, split.source, deliveries):
         for fixed in itertools.chain.from_iterable(deliveries):
+            work.advance()
             if fixed is None:
                 changes["images left out that cannot be used"] += 1
                 continue

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.cli import SaveConfigCallback
 from torch import Tensor, nn
 
+from ocrnet_pl.callbacks.log_lines import LogLines
 from ocrnet_pl.callbacks.memory import PeakMemory
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
@@ -131,7 +132,7 @@ def main(words: Sequence[str]) -> None:
         JointDataModule,
         save_config_callback=SaveConfigCallback,
         parser_class=Parser,
-        trainer_defaults={"callbacks": [throughput, memory, Summary(throughput, memory)]},
+        trainer_defaults={"callbacks": [throughput, memory, LogLines(throughput), Summary(throughput, memory)]},
         seed_everything_default=0,
         args=arguments,
         auto_configure_optimizers=False,

@@ -1,0 +1,184 @@
+"""A run's log where there is no terminal to show a bar in."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ocrnet_pl.callbacks.progress import shows_bar
+from ocrnet_pl.callbacks.throughput import Throughput
+from ocrnet_pl.drawing.progress import Pace, duration
+
+_MAIN = {"map": "box mAP", "mask_map": "mask mAP", "miou": "mIoU", "pq": "PQ"}
+_TRAINING_SECONDS = 60.0
+
+
+class LogLines(Callback):
+    """Says on the error stream, in a line each, what came out of every epoch and every validation.
+
+    Only where no bar says it: without a terminal, or with ``trainer.enable_progress_bar`` false. Of several processes
+    the first speaks. An epoch that takes long has further lines, at each tenth of it and a minute apart at least;
+    validation, testing and prediction have one at each tenth or once a minute, ten seconds apart at least.
+
+    Args:
+        throughput: Measures the images per second.
+    """
+
+    def __init__(self, throughput: Throughput) -> None:
+        self._throughput = throughput
+        self._speaks = False
+        self._start, self._first_step = 0.0, 0
+        self._training, self._evaluation = Pace(None), Pace(None)
+        self._losses: Tensor | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look whether anything else says it."""
+        self._speaks = trainer.is_global_zero and not shows_bar(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start, self._first_step = time.monotonic(), trainer.global_step
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock and its mean loss."""
+        self._training = Pace(trainer.num_training_batches, seconds=None, least=_TRAINING_SECONDS)
+        self._losses = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the loss to the epoch's, without waiting for it, and say how far a long epoch is."""
+        if not self._speaks:
+            return
+        loss: Tensor = outputs["loss"].detach() * trainer.accumulate_grad_batches
+        finite = torch.isfinite(loss)
+        # Their sum and their number; steps without a finite loss are left out.
+        pair = torch.stack((loss.nan_to_num(0.0, 0.0, 0.0), finite.to(loss.dtype))).double()
+        self._losses = pair if self._losses is None else self._losses + pair
+        if self._training.due(batch_idx + 1) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._say_training(trainer, f"batch {batch_idx + 1} of {trainer.num_training_batches}, ")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what came out of the epoch."""
+        if self._speaks:
+            self._say_training(trainer)
+
+    def _say_training(self, trainer: Trainer, where: str = "") -> None:
+        parts = [f"{where}step {trainer.global_step}"]
+        if self._losses is not None:
+            total, count = self._losses.tolist()
+            parts.append(f"loss {total / count if count else math.nan:.4f}")
+        rates = sorted({float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups})
+        parts.append(f"lr {' to '.join(f'{rate:.2e}' for rate in dict.fromkeys((rates[0], rates[-1])))}")
+        parts.append(f"{self._throughput.images_per_s:.1f} images/s")
+        left = self._left(trainer)
+        parts += [f"{duration(left)} left"] if left is not None else []
+        _say(f"{_epoch(trainer)}, {', '.join(parts)}")
+
+    def _left(self, trainer: Trainer) -> float | None:
+        """Return the seconds that the run will still take, with its validations; None if that cannot be told."""
+        done, total = trainer.global_step - self._first_step, trainer.estimated_stepping_batches
+        if done < 1 or not math.isfinite(total):
+            return None
+        return max(0.0, (total - trainer.global_step) * (time.monotonic() - self._start) / done)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._evaluation = Pace(float(sum(trainer.num_val_batches)))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._evaluation = Pace(float(sum(trainer.num_test_batches)))
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._evaluation = Pace(float(sum(trainer.num_predict_batches)))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say how far a long validation is."""
+        self._say_batch("validation", batch_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say how far a long test is."""
+        self._say_batch("test", batch_idx)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say how far a long prediction is."""
+        self._say_batch("prediction", batch_idx)
+
+    def _say_batch(self, what: str, batch: int) -> None:
+        if self._speaks and self._evaluation.due(batch + 1):
+            _say(f"{what}, batch {self._evaluation.text(batch + 1)}")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what came out of the validation."""
+        if self._speaks and not trainer.sanity_checking:
+            fitting = trainer.state.fn == "fit"
+            where = f"{_epoch(trainer)}, step {trainer.global_step}, " if fitting else ""
+            _say(f"{where}validation: {figures_text(trainer.callback_metrics, 'val')}")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what came out of the test."""
+        if self._speaks:
+            _say(f"test: {figures_text(trainer.callback_metrics, 'test')}")
+
+
+def figures_text(figures: dict[str, Any], stage: str) -> str:
+    """Return the main figures of a stage in one line, raw and fused.
+
+    Args:
+        figures: By logged key.
+        stage: "val" or "test".
+    """
+    parts = [f"score {_number(figures.get(f'{stage}/score'))}"]
+    for key, title in _MAIN.items():
+        raw, fused = (figures.get(f"{stage}/{prefix}{key}") for prefix in ("", "fused_"))
+        if raw is not None and fused is not None:
+            parts.append(f"{title} {_number(raw)} raw, {_number(fused)} fused")
+        elif raw is not None:
+            parts.append(f"{title} {_number(raw)}")
+    return "; ".join(parts)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None or math.isnan(float(value)) else f"{float(value):.4f}"
+
+
+def _epoch(trainer: Trainer) -> str:
+    last = trainer.max_epochs
+    return f"epoch {trainer.current_epoch + 1}" + (f" of {last}" if last is not None and last > 0 else "")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

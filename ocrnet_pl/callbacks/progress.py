@@ -1,0 +1,109 @@
+"""What Lightning shows of a run in a terminal, without what is of no use."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar, RichModelSummary, RichProgressBar
+
+from ocrnet_pl.drawing.progress import is_terminal
+
+
+class RunBar(RichProgressBar):
+    """Lightning's bar, without the number of the run's folder."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return the figures beside the bar."""
+        figures: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        figures.pop("v_num", None)
+        return figures
+
+
+class NetworkSummary(RichModelSummary):
+    """Lightning's table of the network's parts, without operations that nobody has counted."""
+
+    @staticmethod
+    def summarize(  # type: ignore[override]
+        summary_data: list[tuple[str, list[str]]],
+        total_parameters: int,
+        trainable_parameters: int,
+        model_size: float,
+        total_training_modes: dict[str, int],
+        **_: Any,
+    ) -> None:
+        """Print the table."""
+        from rich import get_console
+        from rich.table import Table
+
+        columns = {name: values for name, values in summary_data if name not in (" ", "FLOPs")}
+        table = Table(header_style="bold magenta")
+        for name in columns:
+            table.add_column(name, justify="right" if name == "Params" else "left")
+        for row in zip(*columns.values(), strict=True):
+            table.add_row(*row)
+        console = get_console()
+        console.print(table)
+        console.print(
+            f"{total_parameters:,} parameters, {trainable_parameters:,} of them trainable; {model_size:.1f} MB",
+            highlight=False,
+        )
+
+
+def use_own_display(trainer: Trainer, given: Iterable[Any]) -> None:
+    """Replace Lightning's bar and table of parts by the project's, unless a config names others.
+
+    Args:
+        trainer: Just built.
+        given: The callbacks of the config.
+    """
+    given = list(given)
+    replaced: list[Callback] = []
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if callback in given:
+            pass
+        elif isinstance(callback, ProgressBar):
+            callback = RunBar()
+            if not is_terminal():
+                callback.disable()
+        elif isinstance(callback, ModelSummary):
+            callback = NetworkSummary()
+        replaced.append(callback)
+    trainer.callbacks = replaced  # type: ignore[attr-defined]
+
+
+def shows_bar(trainer: Trainer) -> bool:
+    """Return whether a bar tells how far the run is."""
+    bar = trainer.progress_bar_callback
+    return bar is not None and not getattr(bar, "is_disabled", False) and is_terminal()
+
+
+def stop_bar(trainer: Trainer) -> None:
+    """Take a bar from the terminal before anything is printed there, over which it would draw itself once more."""
+    bar = trainer.progress_bar_callback
+    if isinstance(bar, RichProgressBar):
+        bar._stop_progress()
+
+
+class _PresentStderr(logging.StreamHandler[TextIO]):
+    """Writes to what is the error stream when there is something to write: a bar that is shown must know of it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """The error stream."""
+        return sys.stderr
+
+
+def log_through_the_bar() -> None:
+    """Let Lightning's log go to the present error stream instead of that of its import."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        log = logging.getLogger(name)
+        if any(type(handler) is logging.StreamHandler for handler in log.handlers):
+            log.handlers = [handler for handler in log.handlers if type(handler) is not logging.StreamHandler]
+            log.addHandler(_PresentStderr())
