@@ -69,6 +69,7 @@ def test_a_score_of_nan_is_never_the_best_and_ends_no_run(tmp_path: Path, scores
     assert len(list(best.parent.glob("epoch*.ckpt"))) == 1
 
 
+@pytest.mark.slow
 def test_a_run_without_any_score_has_no_best(tmp_path: Path, scores: list[float]) -> None:
     scores += [math.nan]
     folder = run(tmp_path, "--trainer.max_epochs=1", "--pictures.enabled=false")

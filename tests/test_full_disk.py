@@ -102,6 +102,7 @@ def told(caplog: pytest.LogCaptureFixture) -> str:
     return "\n".join(entry.getMessage() for entry in caplog.records if entry.levelno == logging.WARNING)
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_ends_with_one_line_of_what_is_missing(
     small_disk: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, scores: list[float]
 ) -> None:

@@ -114,22 +114,24 @@ def test_accumulated_batches_are_left_out_together(tmp_path: Path) -> None:
     assert guard.skipped == 1
 
 
-def test_steps_left_out_stand_in_the_summary_also_after_a_run_was_continued(tmp_path: Path) -> None:
-    def run(version: str, broken: set[int], *words: str) -> dict[str, Any]:
-        (tmp_path / "tiny.yaml").write_text(TINY)
-        own = ("--config", str(tmp_path / "tiny.yaml"), "--trainer.default_root_dir", str(tmp_path))
-        quick = ("--version", version, "--pictures.enabled=false", "--trainer.num_sanity_val_steps=0")
-        loss = ["--model.segmentation_loss", "tests.test_guard.BrokenAt"]
-        batches = f"--model.segmentation_loss.batches={sorted(broken)}"
-        main(["fit", *own, *quick, *loss, batches, *words])
-        content: dict[str, Any] = json.loads((tmp_path / "tiny" / version / "summary.json").read_text())
-        return content
+def test_steps_left_out_stand_in_the_summary(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    own = ("--config", str(tmp_path / "tiny.yaml"), "--trainer.default_root_dir", str(tmp_path))
+    quick = ("--trainer.max_epochs=1", "--pictures.enabled=false", "--trainer.num_sanity_val_steps=0")
+    loss = ("--model.segmentation_loss", "tests.test_guard.BrokenAt", "--model.segmentation_loss.batches=[0]")
+    main(["fit", *own, *quick, *loss])
+    content = json.loads((tmp_path / "tiny" / "version_0" / "summary.json").read_text())
+    assert (content["skipped_steps"], content["skipped_step_numbers"]) == (1, [0])
 
-    first = run("first", {0}, "--trainer.max_epochs=1")
-    assert (first["skipped_steps"], first["skipped_step_numbers"]) == (1, [0])
-    last = str(tmp_path / "tiny" / "first" / "checkpoints" / "last.ckpt")
-    second = run("second", {1}, "--trainer.max_epochs=2", "--ckpt_path", last)
-    assert (second["skipped_steps"], second["skipped_step_numbers"]) == (2, [0, 3])
+
+def test_a_continued_run_counts_on(tmp_path: Path) -> None:
+    first, second = LossGuard(), LossGuard()
+    train(tmp_path, {2}, first)
+    second.load_state_dict(first.state_dict())
+    train(tmp_path, {4}, second)
+    assert (second.skipped, second.skipped_steps) == (2, [2, 4])
+    second.load_state_dict({"skipped": 5, "in_a_row": 0})
+    assert (second.skipped, second.skipped_steps) == (5, [])
 
 
 def test_patience_out_of_range() -> None:

@@ -117,6 +117,7 @@ def test_before_the_first_step_there_is_no_checkpoint(tmp_path: Path) -> None:
     assert line == "interrupted at step 0; no checkpoint had been written"
 
 
+@pytest.mark.slow
 def test_in_validation_the_steps_before_are_saved(tmp_path: Path) -> None:
     interrupted(tmp_path, "fit", *pressing("on_validation_batch_start", 2))
     assert read_checkpoint(tmp_path / "tiny" / "version_0" / "checkpoints" / "last.ckpt")["global_step"] == 2
@@ -135,7 +136,7 @@ def test_while_building(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
-@pytest.mark.parametrize("command", ["check", "pack"])
+@pytest.mark.parametrize("command", [pytest.param("check", marks=pytest.mark.slow), "pack"])
 def test_while_the_data_is_read(command: str, workers: int, tmp_path: Path) -> None:
     more = ["--output", str(tmp_path / "output"), f"--data.num_workers={workers}"]
     assert interrupted(tmp_path, command, *source("train", 5), *more) == "interrupted"
@@ -156,6 +157,7 @@ class PressingEncoder(TinyEncoder):
         return super().forward(images)
 
 
+@pytest.mark.slow
 def test_while_measuring(tmp_path: Path) -> None:
     encoder = "--model.encoder.class_path=tests.test_interrupt.PressingEncoder"
     assert interrupted(tmp_path, "memory", encoder) == "interrupted"
@@ -177,6 +179,7 @@ def test_while_evaluating(checkpoint: Path, tmp_path: Path) -> None:
     assert interrupted(tmp_path, "validate", *words) == "interrupted"
 
 
+@pytest.mark.slow
 def test_while_calibrating(checkpoint: Path, tmp_path: Path) -> None:
     words = [*source("val", 3), "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "new.ckpt")]
     assert interrupted(tmp_path, "calibrate", *words) == "interrupted"

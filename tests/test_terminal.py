@@ -14,10 +14,7 @@ from ocrnet_pl.drawing import progress
 from ocrnet_pl.main import main
 from tests.terminal import in_a_terminal, screen
 from tests.test_cli import TINY
-from tests.test_interrupt import checkpoint
 from tests.test_task import make_trainer
-
-__all__ = ["checkpoint"]
 
 ROWS = ["box mAP 50-95", "box mAP 50", "box mAP 75", "box mAP small", "box mAP medium", "box mAP large"]
 ROWS += ["mask mAP 50-95", "mask mAP 50", "mIoU", "pixel accuracy"]
@@ -29,14 +26,6 @@ def words(folder: Path, command: str, *more: str) -> list[str]:
     (folder / "tiny.yaml").write_text(TINY)
     own = ["--config", str(folder / "tiny.yaml"), "--trainer.default_root_dir", str(folder), "--pictures.enabled=false"]
     return [command, *own, *more]
-
-
-def shown(folder: Path, columns: int, *line: str) -> list[str]:
-    """Return what the screen shows of a command line in the end."""
-    status, written = in_a_terminal(lambda: main(words(folder, *line)), columns)
-    assert status == 0, written
-    assert "\x1b[" in written
-    return screen(written, columns)
 
 
 def table(lines: list[str], title: str) -> dict[str, list[str]]:
@@ -62,35 +51,33 @@ def check_tables(lines: list[str], stage: str) -> None:
     assert list(classes) == CLASSES, text
     assert all(re.fullmatch(r"\d\.\d{4}|-", cell) for row in (*results.values(), *classes.values()) for cell in row)
     end = max(number for number, line in enumerate(lines) if line.startswith("└"))
-    assert lines[end + 1].startswith("Run folder: "), text
-    assert not [line for line in lines[end + 1 :] if "━" in line], text
+    assert [line[:12] for line in lines[end + 1 :]] == ["Run folder: "], text
     assert "v_num" not in text
     assert "FLOPs" not in text
 
 
 @pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
 def test_all_rows_of_the_results_stay_on_the_screen(columns: int, tmp_path: Path) -> None:
-    lines = shown(tmp_path, columns, "fit", "--trainer.max_epochs=1")
-    check_tables(lines, "val")
-    # The bar stays, and stands in no one's way.
-    assert [line for line in lines if line.startswith("Epoch 0/0") and "2/2" in line]
-
-
-@pytest.mark.parametrize(
-    ("command", "columns"),
-    [
-        ("test", 120),
-        pytest.param("test", 80, marks=pytest.mark.slow),
-        ("validate", 80),
-        pytest.param("validate", 120, marks=pytest.mark.slow),
-    ],
-)
-def test_all_rows_of_an_evaluation_stay_on_the_screen(
-    command: str, columns: int, checkpoint: Path, tmp_path: Path
-) -> None:
+    """Of training, validation and testing, one after the other in one terminal."""
+    last = tmp_path / "tiny" / "version_0" / "checkpoints" / "last.ckpt"
     source = ["--data.test=SyntheticSource", "--data.test.init_args.length=5", "--data.test.init_args.size=64"]
-    lines = shown(tmp_path, columns, command, *source, "--ckpt_path", str(checkpoint))
-    check_tables(lines, "test" if command == "test" else "val")
+
+    def run() -> None:
+        main(words(tmp_path, "fit", "--trainer.max_epochs=1"))
+        main(words(tmp_path, "validate", "--ckpt_path", str(last)))
+        main(words(tmp_path, "test", "--ckpt_path", str(last), *source))
+
+    status, written = in_a_terminal(run, columns)
+    assert status == 0, written
+    assert "\x1b[" in written
+    lines = screen(written, columns)
+    ends = [number + 1 for number, line in enumerate(lines) if line.startswith("Run folder: ")]
+    assert len(ends) == 3, "\n".join(lines)
+    # The next command's begins where one ends, after the rest of a long path.
+    for stage, start, end in zip(("val", "val", "test"), [0, *ends], ends, strict=False):
+        check_tables(lines[start:end], stage)
+    # A bar stays, and stands in no one's way.
+    assert len([line for line in lines if re.match(r"(Epoch 0/0|Validation|Testing) +━+ 2/2 ", line)]) == 3
 
 
 def test_a_log_has_a_line_per_epoch_and_one_per_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
