@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,8 +13,9 @@ from torch import Tensor
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
 from ocrnet_pl.inference.heuristic import HeuristicMerge
+from ocrnet_pl.inference.nesting import find_nesting
 from ocrnet_pl.inference.panoptic import add_panoptic
-from ocrnet_pl.inference.pixels import BoxPixels, SemanticMap, box_pixels, look_up, strongest, tight_bounds
+from ocrnet_pl.inference.pixels import BoxPixels, BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
@@ -24,12 +26,12 @@ class Corrected(NamedTuple):
     Attributes:
         prediction: Best first.
         confidence: float [N], the boxes' scores before fusion.
-        box_areas: float [N], of the boxes before fusion.
+        fill: float [N], how much each box owns of its area, or how fully it reaches its sides, whichever is more.
     """
 
     prediction: Prediction
     confidence: Tensor
-    box_areas: Tensor
+    fill: Tensor
 
 
 class _Claims(NamedTuple):
@@ -52,21 +54,22 @@ class FusionPostProcess(PostProcess):
     """Decodes boxes and pixels and merges them.
 
     Raw predictions are merged by rule (:class:`~ocrnet_pl.inference.heuristic.HeuristicMerge`). Fused predictions
-    weigh each pixel's class probability, the box's score and the pixel's place in the box; boxes are rescored by how
-    well their pixels agree, drawn towards their pixels' bounds, and a confident box wins back pixels that its class
-    lost narrowly.
+    weigh each pixel's class probability, the box's score and the pixel's place in the box, and a box nested in a larger
+    one of its class keeps its pixels where both can be right; boxes are rescored by how well their pixels agree, drawn
+    towards their pixels' bounds, and a confident box wins back pixels that its class lost narrowly.
 
     The numbers are where fusion starts; ``calibrate`` finds better ones on validation data and stores them in the
     checkpoint, from where they come back into ``settings``.
 
     Args:
         decode: Makes the boxes.
-        mask_threshold: Boxes of a lower score stay out of the panoptic map.
+        mask_threshold: Boxes of a lower score stay out of the panoptic map, and never come before one that they are
+            nested in.
         spread: Width of the pixel's Gaussian place prior, in half box sides; small values keep touching objects apart.
         claim: How much a box of score 1 raises its class at its centre, as a factor on the probability.
         rescore: Exponent of the pixel agreement in the fused score, 0 to 1.
         refine: How far fused box sides move towards their pixels' bounds, 0 to 1.
-        min_fill: A box that owns less of its area stays out of the panoptic map.
+        min_fill: A box that owns less of its area, and does not reach its sides, stays out of the panoptic map.
         min_stuff_area: Stuff regions of fewer pixels are left void.
         heuristic: How raw predictions are merged.
 
@@ -165,10 +168,19 @@ class FusionPostProcess(PostProcess):
         height, width = semantic.size
         of_class = labels.new_tensor(taxonomy.detection_to_semantic)[labels]
         joined = of_class >= 0
+        inside = boxes.clamp(min=0).minimum(boxes.new_tensor((width, height, width, height)))
+        confident = joined & (scores >= settings.mask_threshold)
+        corner = math.exp(-1 / settings.spread**2)
+        nesting = find_nesting(detections._replace(boxes=inside), confident, of_class, semantic, corner)
         best: _Claims | None = None
+        claimed = torch.zeros_like(labels)
         # Boxes of classes that have no pixels get none.
         for pixels in box_pixels(boxes * joined[:, None], semantic.size):
             claims = self._claims(pixels, scores, of_class, semantic, taxonomy)
+            if nesting is not None:
+                claims.evidence.mul_(look_up(nesting.factor[pixels.row_box], claims.row))
+            of_row = torch.bincount(claims.row, minlength=len(pixels.row_box))
+            claimed.scatter_add_(0, pixels.row_box, of_row)
             if best is not None:
                 claims = _Claims(*map(torch.cat, zip(best, claims, strict=True)))
             won = strongest(claims.pixel, claims.evidence, semantic.size)
@@ -176,10 +188,19 @@ class FusionPostProcess(PostProcess):
         assert best is not None
         pixel, owner = best.pixel, look_up(pixels.row_box, best.row)
 
-        # Agreement: of the pixels that an ellipse in the box would cover, how many does it own, and how surely.
-        area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1).prod(-1)
+        # Agreement: of the pixels that an ellipse in the box would cover, how many does it own, and how surely. What is
+        # thin or hollow owns few of them, and yet reaches all sides of its box with the pixels that it had claimed.
+        reach = BoxReach(pixels, len(boxes))
+        reach.add(pixel, best.row)
+        count = reach.count()
+        area = (inside[:, 2:] - inside[:, :2]).clamp(min=1).prod(-1)
         owned = torch.zeros_like(scores).scatter_add(0, owner, best.probability)
-        agreement = (owned / (area * torch.pi / 4)).clamp(1e-3, 1.0)
+        if nesting is not None:
+            # What a right box nested in it has is none of its object.
+            claimed.scatter_add_(0, nesting.outer, -count[nesting.inner])
+        reached = reach.share() ** 3 * (count / torch.maximum(claimed, count).clamp(min=1))
+        sureness = owned / count.clamp(min=1)
+        agreement = torch.maximum(owned / (area * torch.pi / 4), reached * sureness).clamp(1e-3, 1.0)
         if settings.raw_boxes:
             names = [category.name for category in taxonomy.detection_categories]
             joined = joined & ~labels.new_tensor([name in settings.raw_boxes for name in names]).bool()[labels]
@@ -203,7 +224,7 @@ class FusionPostProcess(PostProcess):
             corrected.view(height, width),
             instances.view(height, width),
         )
-        return Corrected(prediction, scores[order], area[order])
+        return Corrected(prediction, scores[order], torch.maximum(count / area, reached)[order])
 
     def _claims(
         self, pixels: BoxPixels, scores: Tensor, of_class: Tensor, semantic: SemanticMap, taxonomy: Taxonomy
@@ -241,6 +262,6 @@ class FusionPostProcess(PostProcess):
         areas = torch.bincount(prediction.instances.flatten(), minlength=len(prediction.scores) + 1)[1:]
         # Whether an object is there was the detector's to say; the pixels only moved its rank.
         shown = (corrected.confidence >= self.settings.mask_threshold) & (areas > 0)
-        shown &= areas >= self.settings.min_fill * corrected.box_areas
+        shown &= corrected.fill >= self.settings.min_fill
         add_panoptic(prediction, shown, areas, self.settings.min_stuff_area, taxonomy)
         return prediction

@@ -54,6 +54,7 @@ class BoxPixels(NamedTuple):
         column_box: int64 [columns], the box of each column of a box.
         row_offset: float [rows], from the box's centre in half heights, -1 to 1.
         column_offset: float [columns], from the box's centre in half widths, -1 to 1.
+        column_shift: int64 [rows], what a pixel in the row is more than the place of its column.
     """
 
     pixel: Tensor
@@ -63,6 +64,47 @@ class BoxPixels(NamedTuple):
     column_box: Tensor
     row_offset: Tensor
     column_offset: Tensor
+    column_shift: Tensor
+
+
+class BoxReach:
+    """How many pixels each box has, and in which of its rows and columns; they are added part by part.
+
+    Args:
+        pixels: Any block of the boxes' pixels.
+        num_boxes: N.
+    """
+
+    def __init__(self, pixels: BoxPixels, num_boxes: int) -> None:
+        self._num_boxes = num_boxes
+        self._row_box, self._column_box, self._column_shift = pixels.row_box, pixels.column_box, pixels.column_shift
+        self._in_row = torch.zeros_like(pixels.row_box)
+        self._in_column = torch.zeros_like(pixels.column_box)
+
+    def add(self, pixel: Tensor, row: Tensor) -> None:
+        """Add pixels, each at most once for a box.
+
+        Args:
+            pixel: int64 [K], ``y * width + x``.
+            row: int64 [K], the row of the box that each is in, as a place in ``row_box``.
+        """
+        self._in_row += torch.bincount(row, minlength=len(self._in_row))
+        self._in_column.index_fill_(0, pixel - look_up(self._column_shift, row), 1)
+
+    def count(self) -> Tensor:
+        """Return the pixels of each box, int64 [N]."""
+        return self._sum(self._row_box, self._in_row)
+
+    def share(self) -> Tensor:
+        """Return the share of its rows times that of its columns in which each box has pixels, float [N], 0 to 1."""
+        rows = self._sum(self._row_box, self._in_row.clamp(max=1))
+        columns = self._sum(self._column_box, self._in_column)
+        every = self._sum(self._row_box, torch.ones_like(self._row_box))
+        every *= self._sum(self._column_box, torch.ones_like(self._column_box))
+        return rows * columns / every.clamp(min=1)
+
+    def _sum(self, box: Tensor, values: Tensor) -> Tensor:
+        return values.new_zeros(self._num_boxes).scatter_add(0, box, values)
 
 
 def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iterator[BoxPixels]:
@@ -87,7 +129,8 @@ def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iter
     lengths = columns[row_box]
     row_end = lengths.cumsum(0)
     row_start = row_end - lengths
-    pixel_shift, column_shift = y * width + x1[row_box] - row_start, column_start[row_box] - row_start
+    first_pixel = y * width + x1[row_box]
+    pixel_shift, column_shift = first_pixel - row_start, first_pixel - column_start[row_box]
     center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=0.5)
     row_offset = (y + 0.5 - center[row_box, 1]) / half[row_box, 1]
     column_offset = (x + 0.5 - center[column_box, 0]) / half[column_box, 0]
@@ -98,8 +141,9 @@ def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iter
         if first_row:
             row += first_row
             place += row_start[first_row]
-        pixel, column = place + look_up(pixel_shift, row), place + look_up(column_shift, row)
-        return BoxPixels(pixel, row, column, row_box, column_box, row_offset, column_offset)
+        pixel = place + look_up(pixel_shift, row)
+        column = pixel - look_up(column_shift, row)
+        return BoxPixels(pixel, row, column, row_box, column_box, row_offset, column_offset, column_shift)
 
     total = int(lengths.sum())
     if total <= block:

@@ -15,12 +15,13 @@ class FusionSettings:
     """How boxes and pixels are merged.
 
     Attributes:
-        mask_threshold: Boxes of a lower score stay out of the panoptic map, 0 to 1.
+        mask_threshold: Boxes of a lower score stay out of the panoptic map, and never come before one that they are
+            nested in, 0 to 1.
         spread: Width of the pixel's Gaussian place prior, in half box sides; small values keep touching objects apart.
         claim: How much a box of score 1 raises its class at its centre, as a factor on the probability.
         rescore: Exponent of the pixel agreement in the fused score, 0 to 1.
         refine: How far fused box sides move towards their pixels' bounds, 0 to 1.
-        min_fill: A box that owns less of its area stays out of the panoptic map, 0 to 1.
+        min_fill: A box that owns less of its area, and does not reach its sides, stays out of the panoptic map, 0 to 1.
         min_stuff_area: Stuff regions of fewer pixels are left void.
         raw_boxes: Names of the categories whose boxes and scores stay as they were detected.
         raw_pixels: Names of the categories whose pixels are neither taken nor given away.
