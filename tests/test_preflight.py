@@ -105,7 +105,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "expected"), REFUSED, ids=lambda value: str(value)[:60])
+# A function's address would be another one in each process of the tests.
+@pytest.mark.parametrize(("settings", "expected"), REFUSED, ids=[expected[:60] for _, expected in REFUSED])
 def test_what_cannot_work_is_refused_before_the_first_step(
     cli: OCRNetCLI, settings: dict[str, Any], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
