@@ -24,7 +24,8 @@ from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.progress import use_own_display
-from ocrnet_pl.checkpoints import read_checkpoint, verify_checkpoint
+from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
+from ocrnet_pl.checkpoints import CheckpointError, read_checkpoint, verify_checkpoint
 from ocrnet_pl.commands import (
     CALIBRATE,
     CHECK,
@@ -37,6 +38,7 @@ from ocrnet_pl.commands import (
     pack_data,
 )
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.distributed.same_checkpoint import expects_others
 from ocrnet_pl.inference.calibration import Calibration
 from ocrnet_pl.main import SUBCOMMANDS
 from ocrnet_pl.memory import advice, by_size
@@ -245,9 +247,16 @@ class OCRNetCLI(LightningCLI):
         if not isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO):
             trainer.strategy.checkpoint_io = SafeCheckpointIO()
         use_own_display(trainer, self._get(self.config_init, "trainer").get("callbacks") or ())
+        # The first of them, so that nothing is written before it.
+        trainer.callbacks.insert(0, SameCheckpoint(self._checkpoint_path()))  # type: ignore[attr-defined]
         if self._continuation is not None:
             trainer.callbacks.append(self._continuation)  # type: ignore[attr-defined]
         return trainer
+
+    def _checkpoint_path(self) -> str | None:
+        """Return the subcommand's checkpoint, if it has one."""
+        path = self.config[str(self.subcommand)].get("ckpt_path")
+        return str(path) if path else None
 
     def _parse_ckpt_path(self) -> None:
         """Do not let the checkpoint's settings override those that were given here."""
@@ -267,7 +276,12 @@ class OCRNetCLI(LightningCLI):
         if not path or "://" in path:
             return
         if self.config["subcommand"] == "fit":
-            self._continuation = continuation(config, self._parser("fit"))
+            try:
+                self._continuation = continuation(config, self._parser("fit"))
+            except (CheckpointError, FileNotFoundError):
+                # Other processes would wait for this one: all refuse together, as soon as they can talk.
+                if not expects_others(config["trainer"]["num_nodes"]):
+                    raise
             return
         verify_checkpoint(path)
         arguments = config["model"]["encoder"].get("init_args")

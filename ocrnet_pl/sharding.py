@@ -153,13 +153,10 @@ def shard(network: OCRNet, trainer: Trainer, balancing: nn.Module) -> None:
 def gather(network: nn.Module) -> None:
     """Hold the whole weights on every process from here on, so that each may evaluate as many batches as it has.
 
-    The running statistics become the first process's, as they are under DDP. Nothing happens to a network that is
-    not sharded.
+    Nothing happens to a network that is not sharded.
     """
     if not isinstance(network, FSDPModule):
         return
-    for buffer in network.buffers():
-        dist.broadcast(buffer, src=0)
     network.set_reshard_after_forward(False)
     # The whole network comes first, and takes its blocks for its own.
     for module in network.modules():

@@ -17,6 +17,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ocrnet_pl.checkpoints import VERSIONS_KEY, CheckpointError, misfit, read_checkpoint, versions
+from ocrnet_pl.distributed.buffers import share_buffers
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.tiling import Tiling
@@ -263,6 +264,14 @@ class OCRNetTask(LightningModule):
         """Let go of them."""
         scatter(self.network)
 
+    def on_validation_epoch_start(self) -> None:
+        """Give all processes the statistics of the first, which are the ones that checkpoints hold.
+
+        By now the averaged weights, if there are any, have taken the place of the live ones.
+        """
+        share_buffers(self.buffers())
+
+    on_test_epoch_start = on_train_end = on_validation_epoch_start
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end
 

@@ -112,7 +112,7 @@ def test_a_network_keeps_its_weights_under_their_names(name: str) -> None:
     assert all(len(each._forward_pre_hooks) == 1 for each in few)
 
 
-@pytest.mark.parametrize("block", [RepVggBlock, MobileOneBlock])
+@pytest.mark.parametrize("block", [MobileOneBlock, pytest.param(RepVggBlock, marks=pytest.mark.slow)])
 def test_it_is_copied_pickled_compiled_exported_and_reparameterised_along(block: type[nn.Module]) -> None:
     torch.manual_seed(0)
     stem = nn.Sequential(block(3, 8, stride=2)).eval()

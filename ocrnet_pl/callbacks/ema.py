@@ -13,6 +13,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from ocrnet_pl.distributed.buffers import share_buffers
+
 
 class EMA(WeightAveraging):
     """Averages the weights over the last steps; validation uses the average, and checkpoints hold it.
@@ -90,7 +92,12 @@ class EMA(WeightAveraging):
         self._latest_update_step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the live weights in the network: the last checkpoint is still to be written."""
+        """Leave the live weights in the network: the last checkpoint is still to be written.
+
+        The average's statistics, which each process has of its own images, become the first one's.
+        """
+        if self._average_model is not None:
+            share_buffers(self._average_model.module.buffers())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the network."""
