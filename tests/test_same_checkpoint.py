@@ -107,32 +107,39 @@ def test_one_process_continues_from_any(tmp_path: Path, monkeypatch: pytest.Monk
     assert not expects_others()
 
 
-def command(folder: Path) -> tuple[int, str]:
-    """Continue from a file of the same name in a folder of each process's own."""
+def command(folder: Path, checkpoint: str) -> tuple[int, str]:
+    """Continue from what has the same name in a folder of each process's own."""
     os.chdir(folder / f"node{os.environ['RANK']}")
     said = io.StringIO()
     config = ["--config", str(CONFIGS / "quickstart.yaml"), *STEP]
     two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.default_root_dir=runs"]
     with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as stopped:
-        main(["fit", *config, *two, "--ckpt_path", NAME])
+        main(["fit", *config, *two, "--ckpt_path", checkpoint])
     return int(stopped.value.code or 0), said.getvalue()
 
 
-@pytest.mark.parametrize("second", ["absent", pytest.param("older", marks=pytest.mark.slow)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("second", ["absent", pytest.param("older", marks=SLOW), pytest.param("last", marks=SLOW)])
 def test_the_command_line_refuses_before_anything_is_written(tmp_path: Path, second: str) -> None:
-    write(tmp_path / "node0", 7)
+    runs = "runs/quickstart/version_0/checkpoints" if second == "last" else ""
+    write(tmp_path / "node0" / runs, 7)
     (tmp_path / "node1").mkdir()
     if second == "older":
         write(tmp_path / "node1", 5)
-    for status, said in run_together(tmp_path / "results", 2, command, tmp_path):
+    one = "'last.ckpt'" if second != "last" else f"'{runs}/last.ckpt'"
+    two = {
+        "absent": "checkpoint 'last.ckpt': no such file",
+        "older": "'last.ckpt' of step 5, epoch 1",
+        "last": "checkpoint 'last': no such file",
+    }[second]
+    asked = "last" if second == "last" else NAME
+    for status, said in run_together(tmp_path / "results", 2, command, tmp_path, asked):
         assert status == 1
         (line,) = [each for each in said.splitlines() if each.startswith("error: ")]
-        what = "'last.ckpt' of step 5, epoch 1" if second == "older" else "checkpoint 'last.ckpt': no such file"
-        assert re.match(
-            r"error: the processes do not continue from the same checkpoint \(process 0: 'last\.ckpt' of step 7, "
-            rf"epoch 1, content \w+; process 1: {re.escape(what)}",
-            line,
-        )
+        start = r"error: the processes do not continue from the same checkpoint \(process 0: "
+        assert re.match(rf"{start}{re.escape(one)} of step 7, epoch 1, content \w+; process 1: {re.escape(two)}", line)
         assert line.endswith(ADVICE) and "Traceback" not in said
     assert not list(tmp_path.rglob("config.yaml")) and not list(tmp_path.rglob("metrics.csv"))
 

@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.checkpoints import read_checkpoint
+from ocrnet_pl.distributed.same_checkpoint import expects_others
 from ocrnet_pl.storage.interpolation import resolved
 from ocrnet_pl.storage.latest_run import Which, latest_checkpoint
 from ocrnet_pl.storage.stored_config import stored_config
@@ -81,7 +82,14 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
     if asked in ("last", "best"):
         name, root = (resolved(setting(words, key)) for key in ("name", "trainer.default_root_dir"))
         which: Which = "last" if asked == "last" else "best"
-        path = str(latest_checkpoint(which, Path(str(root or "runs")), str(name or "run")))
+        try:
+            path = str(latest_checkpoint(which, Path(str(root or "runs")), str(name or "run")))
+        except FileNotFoundError as error:
+            if subcommand != "fit" or not expects_others():
+                raise
+            # Other processes, which may have one, would wait for this one: all hear of it, as soon as they can talk.
+            _say(f"warning: {error}")
+            return Settled(words, None)
         _say(f"ckpt_path {asked}: {path}")
         # Behind whatever named it.
         words = [*words, f"--{_OPTION}={path}"]
