@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
 import tarfile
 import zlib
@@ -145,8 +144,7 @@ def _coco_kept(root: Path) -> CocoInstances:
             # Found by the path of the JSON.
             name = coco_index._kept_file(root / "instances.json", root / "cache")
             assert name is not None
-            name.unlink(missing_ok=True)
-            os.link(root / "kept.safetensors", name, follow_symlinks=False)
+            (root / "kept.safetensors").rename(name)
         return CocoInstances("images", "instances.json", root=root, index_cache=root / "cache")
     finally:
         coco_index._KEEP_FROM = before

@@ -98,6 +98,22 @@ def test_a_value_that_no_array_can_hold_is_named(
     assert words in _refused(name, tmp_path)
 
 
+def test_the_check_draws_no_mask_of_a_size_that_no_image_has(tmp_path: Path) -> None:
+    SETS["coco"].write(tmp_path)
+    _change(tmp_path, "instances.json", ("annotations", 0), {"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2]})
+    _change(tmp_path, "instances.json", ("images", 0, "height"), 1 << 30)
+    assert "images[0]: the size is 20 x 1073741824" in _refused("coco", tmp_path)
+
+
+def test_a_size_that_no_image_has_makes_no_tiles(tmp_path: Path) -> None:
+    SETS["coco tiled"].write(tmp_path)
+    for place in (0, 2):
+        _change(tmp_path, "instances.json", ("annotations", place, "segmentation"), None)
+    for side in ("height", "width"):
+        _change(tmp_path, "instances.json", ("images", 0, side), (1 << 31) - 1)
+    assert "a.png: Tiled: an image of 2147483647 x 2147483647 makes" in _refused("coco tiled", tmp_path)
+
+
 @pytest.mark.parametrize("name", ["coco", "coco panoptic", "coco stuff", "voc", "bdd100k", "yolo", "folder", "table"])
 def test_only_ordinary_files_are_opened(tmp_path: Path, name: str) -> None:
     """A pipe, a device or a link to itself in the place of each annotation file, none of which may be waited for."""

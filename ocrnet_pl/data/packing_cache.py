@@ -69,12 +69,14 @@ class Store(ABC):
             path = self.local(shard)
             try:
                 file = os.open(path, os.O_RDONLY)
+                try:
+                    return os.pread(file, length, start)
+                finally:
+                    os.close(file)
             except FileNotFoundError:
                 continue  # removed in between, to make room
-            try:
-                return os.pread(file, length, start)
-            finally:
-                os.close(file)
+            except OSError as error:
+                raise StoreError.at(self.where(shard.name), f"it cannot be read ({error.strerror})") from error
 
     def discard(self, shard: Shard) -> bool:
         """Drop a copy that turned out to be damaged, and return whether another one can be had."""

@@ -15,7 +15,7 @@ from ocrnet_pl.data.coco_arrays import NO_MASK, POLYGONS, RLE, CocoIndex, check_
 from ocrnet_pl.data.coco_index import FLAT_ARRAYS, load_index, open_index
 from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.files import Fields, Folder, read_json
-from ocrnet_pl.data.images import read_image
+from ocrnet_pl.data.images import MAX_PIXELS, read_image
 from ocrnet_pl.data.legend import Legend, SemanticNames
 from ocrnet_pl.data.readers.values import MOST
 from ocrnet_pl.data.semantic_masks import SemanticMasks
@@ -260,6 +260,8 @@ class CocoInstances(Source):
         """
         if self._kinds[row] == NO_MASK:
             return None
+        if size[0] * size[1] > MAX_PIXELS:
+            raise ValueError(f"no image of {size[1]} x {size[0]} can be read")
         if self._kinds[row] == RLE:
             counts = self._masks[self._ends[row] : self._ends[row + 1]].tobytes()
             check_runs(counts, size[0] * size[1])

@@ -14,6 +14,8 @@ from ocrnet_pl.data.sources.base import Blocks, Source
 from ocrnet_pl.data.tiles import overlap_pixels, tile_counts, tile_starts
 from ocrnet_pl.structures import Sample, Taxonomy
 
+_MOST_TILES = 100_000_000
+
 
 class Tiled(Source):
     """Presents overlapping tiles of another source's samples, at the images' own scale.
@@ -38,7 +40,7 @@ class Tiled(Source):
 
     Raises:
         ValueError: An option is out of range.
-        DataError: No tile is left.
+        DataError: No tile is left, or there are more than 100 million.
     """
 
     def __init__(
@@ -61,6 +63,16 @@ class Tiled(Source):
         self._shared = (overlap_pixels(sides[0], overlap), overlap_pixels(sides[1], overlap))
         self._sizes = np.array([self._size_of(index) for index in range(len(source))], dtype=np.int64).reshape(-1, 2)
         rows, self._columns = (tile_counts(self._sizes[:, i], self.size[i], self._shared[i]) for i in (0, 1))
+        counts = rows.astype(np.float64) * self._columns
+        if counts.sum() > _MOST_TILES:
+            image = int(counts.argmax())
+            height, width = self._sizes[image]
+            raise DataError.at(
+                source.identity(image)[1],
+                f"an image of {width} x {height} makes {counts[image]:.3g} tiles, all together {counts.sum():.3g}",
+                field="Tiled",
+                advice="correct its size in the annotations, or use larger tiles",
+            )
         self._starts = np.concatenate([[0], np.cumsum(rows * self._columns)])
         self._kept: NDArray[np.int64] | None = None
         if not keep_empty:
