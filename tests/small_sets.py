@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
+import stat
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -140,11 +142,14 @@ def _coco_kept(root: Path) -> CocoInstances:
     """Open with every index kept, and a damaged one in its place if there is one."""
     before, coco_index._KEEP_FROM = coco_index._KEEP_FROM, 0
     try:
-        if (root / "kept.safetensors").exists():
+        if os.path.lexists(root / "kept.safetensors"):
             # Found by the path of the JSON.
             name = coco_index._kept_file(root / "instances.json", root / "cache")
             assert name is not None
-            (root / "kept.safetensors").rename(name)
+            if stat.S_ISREG(os.lstat(root / "kept.safetensors").st_mode):
+                shutil.copyfile(root / "kept.safetensors", name)
+            else:
+                (root / "kept.safetensors").rename(name)
         return CocoInstances("images", "instances.json", root=root, index_cache=root / "cache")
     finally:
         coco_index._KEEP_FROM = before
