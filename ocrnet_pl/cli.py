@@ -240,13 +240,16 @@ class OCRNetCLI(LightningCLI):
         for logger in others:
             if isinstance(logger, WandbTracker) and self._continuation is not None and self._continuation.tracked:
                 logger.continue_run(self._continuation.tracked, self._continuation.folder)
+        callbacks = self._get(self.config_init, "trainer").get("callbacks")
+        # A copy: the trainer adds its own to the list.
+        callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
         trainer = super().instantiate_trainer(logger=[table, *others], **kwargs)
         if version is not None and trainer.is_global_zero:
             # By now the first process may have made it, if this is another one.
             refuse_taken(Path(table.log_dir))
         if not isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO):
             trainer.strategy.checkpoint_io = SafeCheckpointIO()
-        use_own_display(trainer, self._get(self.config_init, "trainer").get("callbacks") or ())
+        use_own_display(trainer, callbacks)
         # The first of them, so that nothing is written before it.
         trainer.callbacks.insert(0, SameCheckpoint(self._checkpoint_path()))  # type: ignore[attr-defined]
         if self._continuation is not None:

@@ -44,7 +44,11 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     compute = EvaluationMetrics.compute
 
     def scored(self: EvaluationMetrics) -> dict[str, Tensor]:
-        return compute(self) | {"score": torch.tensor(coming.pop(0), dtype=torch.float64)}
+        values = compute(self)
+        # What nothing was measured for is no validation.
+        if bool(values["map"].isnan()):
+            return values
+        return values | {"score": torch.tensor(coming.pop(0), dtype=torch.float64)}
 
     monkeypatch.setattr(EvaluationMetrics, "compute", scored)
     return coming

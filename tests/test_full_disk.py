@@ -49,7 +49,7 @@ class FullDisk(Callback):
         if trainer.current_epoch != self.epoch:
             return
         if self.filler is None:
-            self._limit(2**13)
+            self._limit(2**16)
             return
         with open(self.filler, "wb", buffering=0) as file:
             for size in (2**16, 1):

@@ -81,9 +81,10 @@ def test_all_rows_of_the_results_stay_on_the_screen(columns: int, tmp_path: Path
 
 
 def test_a_log_has_a_line_per_epoch_and_one_per_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(words(tmp_path, "fit"))
+    main(words(tmp_path, "fit", "--trainer.callbacks+=Timer"))
     printed, log = capsys.readouterr()
     assert "Epoch" not in printed
+    assert "FLOPs" not in printed
     lines = [line for line in log.splitlines() if line.startswith("epoch ")]
     number = r"\d+\.\d{4}"
     fused = rf"{number} raw, {number} fused"
