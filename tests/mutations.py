@@ -44,7 +44,7 @@ def mutate(name: str, content: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2))):
         try:
             content = rng.choice(chosen)(content, rng)
-        except (ValueError, IndexError, RecursionError, yaml.YAMLError):  # it is damaged already
+        except (ValueError, LookupError, AttributeError, RecursionError, yaml.YAMLError):  # it is damaged already
             content = _bytes(content, rng)
     return content
 
