@@ -79,7 +79,7 @@ def fuse_by_loops(
     before, both_right = [], []
     for a, b in pairs:
         together = sum(credible[c] for c, outer in pairs if outer == b and fits[c])
-        both = fits[b] and credible[a] >= max(0.5, 2.25 * area[a] / area[b]) * credible[b]
+        both = fits[b] and credible[a] >= max(0.5, 2.1 * area[a] / area[b]) * credible[b]
         made_up = len(got[b]) < 0.2 * len(whole[b])
         if fits[a] and (both or (made_up and together >= 1.5 * credible[b])):
             before.append((a, b))

@@ -20,7 +20,7 @@ _NOTHING = 0.2
 """A box that is left less than this share of its pixels is made up of those nested in it."""
 _CREDIBLE = 0.5
 """How credible a nested box must be beside an outer one that still fits..."""
-_LOSS = 2.25
+_LOSS = 2.1
 """...and for each share of the outer one's area that it takes."""
 _TOGETHER = 1.5
 """How credible the nested boxes must be together beside an outer one that they make up."""
