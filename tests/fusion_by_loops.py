@@ -63,7 +63,7 @@ def fuse_by_loops(
     def is_nested(a: int, b: int) -> bool:
         (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = inside[a], inside[b]
         shared = max(min(ax2, bx2) - max(ax1, bx1), 0) * max(min(ay2, by2) - max(ay1, by1), 0)
-        sure = min(scores[a], scores[b]) >= settings.mask_threshold and classes[a] >= 0
+        sure = min(scores[a], scores[b]) >= 0.3 and classes[a] >= 0
         return sure and labels[a] == labels[b] and shared >= 0.6 * area[a] and area[a] <= 0.6 * area[b]
 
     pairs = [(a, b) for a in rows for b in rows if a != b and is_nested(a, b)]

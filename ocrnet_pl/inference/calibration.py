@@ -23,13 +23,13 @@ from ocrnet_pl.structures import Prediction, Taxonomy
 SCORES = ("map", "miou", "pq", "mask_map")
 """What the fusion is judged by, in equal parts."""
 
-_PANOPTIC = ("min_fill", "min_stuff_area")
+_PANOPTIC = ("mask_threshold", "min_fill", "min_stuff_area")
 _GRID: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
     "spread": ((0.7, 1.0, 1.5, 2.5, 5.0), SCORES),
     "claim": ((0.0, 0.1, 0.25, 0.5, 1.0, 2.0), SCORES),
     "rescore": ((0.0, 0.15, 0.3, 0.5, 0.75), ("map", "mask_map")),
     "refine": ((0.0, 0.15, 0.3, 0.5, 0.75, 1.0), ("map",)),
-    "mask_threshold": ((0.2, 0.25, 0.3, 0.35, 0.4, 0.5), SCORES),
+    "mask_threshold": ((0.2, 0.25, 0.3, 0.35, 0.4, 0.5), ("pq",)),
     "min_fill": ((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), ("pq",)),
     "min_stuff_area": ((0, 64, 256, 1024), ("pq",)),
 }

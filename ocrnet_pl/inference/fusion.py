@@ -13,7 +13,7 @@ from torch import Tensor
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
 from ocrnet_pl.inference.heuristic import HeuristicMerge
-from ocrnet_pl.inference.nesting import find_nesting
+from ocrnet_pl.inference.nesting import SURE, find_nesting
 from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.inference.pixels import BoxPixels, BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
 from ocrnet_pl.inference.settings import FusionSettings
@@ -63,8 +63,7 @@ class FusionPostProcess(PostProcess):
 
     Args:
         decode: Makes the boxes.
-        mask_threshold: Boxes of a lower score stay out of the panoptic map, and never come before one that they are
-            nested in.
+        mask_threshold: Boxes of a lower score stay out of the panoptic map.
         spread: Width of the pixel's Gaussian place prior, in half box sides; small values keep touching objects apart.
         claim: How much a box of score 1 raises its class at its centre, as a factor on the probability.
         rescore: Exponent of the pixel agreement in the fused score, 0 to 1.
@@ -169,7 +168,7 @@ class FusionPostProcess(PostProcess):
         of_class = labels.new_tensor(taxonomy.detection_to_semantic)[labels]
         joined = of_class >= 0
         inside = boxes.clamp(min=0).minimum(boxes.new_tensor((width, height, width, height)))
-        confident = joined & (scores >= settings.mask_threshold)
+        confident = joined & (scores >= SURE)
         corner = math.exp(-1 / settings.spread**2)
         nesting = find_nesting(detections._replace(boxes=inside), confident, of_class, semantic, corner)
         best: _Claims | None = None

@@ -10,6 +10,8 @@ from torch import Tensor
 from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.pixels import BoxReach, SemanticMap, box_pixels, look_up
 
+SURE = 0.3
+"""Boxes of a lower score are neither nested in others nor others in them: most are none."""
 _INSIDE = 0.6
 """A box of whose area as much lies in another is nested in it..."""
 _SMALLER = 0.6

@@ -15,8 +15,7 @@ class FusionSettings:
     """How boxes and pixels are merged.
 
     Attributes:
-        mask_threshold: Boxes of a lower score stay out of the panoptic map, and never come before one that they are
-            nested in, 0 to 1.
+        mask_threshold: Boxes of a lower score stay out of the panoptic map, 0 to 1.
         spread: Width of the pixel's Gaussian place prior, in half box sides; small values keep touching objects apart.
         claim: How much a box of score 1 raises its class at its centre, as a factor on the probability.
         rescore: Exponent of the pixel agreement in the fused score, 0 to 1.
