@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+# Where a shell starts the tests in the background, it has Ctrl-C ignored, also by the processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 # The images of the tests are small: two threads would mostly wait for each other.

@@ -114,8 +114,8 @@ def test_takes_a_step(tmp_path: Path, config: str, write: Any, size: str) -> Non
 def parser() -> ArgumentParser:
     """The command line's own; building it takes longer than reading a config with it."""
 
-    class Built(Exception):
-        pass
+    class Built(BaseException):
+        """No mistake, which the command line would turn into one line."""
 
     built: list[ArgumentParser] = []
 

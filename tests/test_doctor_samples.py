@@ -43,4 +43,4 @@ def test_nuclei_has_no_false_alarm(shared_data: Path, tmp_path: Path) -> None:
     configs = Path(__file__).resolve().parents[1] / "configs"
     words = ["--config", configs / "nuclei.yaml", "--data.root", root, "--limit", 40, "--data.num_workers=0"]
     assert check(*words, "--output", tmp_path) == 0
-    assert {row["kind"] for row in findings(tmp_path)} == {"small_boxes"}
+    assert {row["kind"] for row in findings(tmp_path)} == {"small_boxes", "many_objects"}
