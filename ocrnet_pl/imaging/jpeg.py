@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.opencv import opencv
+from ocrnet_pl.data.opencv import decode_exactly, opencv
 
 SIGNATURE = b"\xff\xd8\xff"
 
@@ -138,12 +138,7 @@ def decode(data: bytes, header: Header, *, rgb: bool) -> NDArray[np.uint8]:
     cv2 = opencv()
     color = rgb or header.components == 3
     flags = (cv2.IMREAD_COLOR_RGB if color else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise ValueError("its pixels are broken") from error
-    if pixels is None or pixels.shape[:2] != (header.height, header.width):
-        raise ValueError("its pixels are broken, or some are missing")
+    pixels = decode_exactly(data, flags, (header.height, header.width))
     return pixels
 
 

@@ -6,10 +6,9 @@ import struct
 import zlib
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.opencv import opencv
+from ocrnet_pl.data.opencv import decode_exactly, opencv
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -218,12 +217,7 @@ def decode(data: bytes, header: Header, chunks: Chunks, *, rgb: bool) -> NDArray
     cv2 = opencv()
     as_rgb = header.kind == 2 or (rgb and header.kind == 0)
     flags = cv2.IMREAD_COLOR_RGB if as_rgb and header.depth <= 8 else cv2.IMREAD_UNCHANGED
-    try:
-        pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise ValueError("its pixels are broken") from error
-    if pixels is None or pixels.shape[:2] != (header.height, header.width):
-        raise ValueError("its pixels are broken, or some are missing")
+    pixels = decode_exactly(data, flags, (header.height, header.width))
     if header.kind == 4:
         return pixels[..., [0, 3]]
     if flags == cv2.IMREAD_UNCHANGED and pixels.ndim == 3:
