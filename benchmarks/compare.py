@@ -23,10 +23,10 @@ from joint_speed import medians
 from rich.console import Console
 from rich.table import Table
 
-from ocrnet_pl.files import write_json
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.report.runs import Run
 from ocrnet_pl.report.statistics import paired_difference
+from ocrnet_pl.storage.files import write_json
 from ocrnet_pl.structures import Placement, Predictions
 
 METRICS = {

@@ -14,7 +14,6 @@ import time
 import torch
 from torch import Tensor
 
-from ocrnet_pl.data.geometry import letterbox_sample
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.data.transforms import (
     ColorJitter,
@@ -35,8 +34,9 @@ from ocrnet_pl.data.transforms import (
     RandomScaleJitter,
     Transform,
 )
+from ocrnet_pl.drawing.overlays import draw_truth, panel, write_png
+from ocrnet_pl.imaging.geometry import letterbox_sample
 from ocrnet_pl.structures import Sample
-from ocrnet_pl.visualization import draw_truth, panel, write_png
 
 TRANSFORMS: dict[str, Transform] = {
     "Letterbox": Letterbox(),

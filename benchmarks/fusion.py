@@ -17,12 +17,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ocrnet_pl import OCRNet
-from ocrnet_pl.files import write_json
-from ocrnet_pl.inference.calibration import SCORES, Calibration, Calibrator, measure, split_in_two
-from ocrnet_pl.inference.collected import Collected, collect
+from ocrnet_pl.calibration.raw_results import Collected, collect
+from ocrnet_pl.calibration.search import SCORES, Calibration, Calibrator, measure, split_in_two
+from ocrnet_pl.cli.running import build
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.settings import FusionSettings
-from ocrnet_pl.running import build
+from ocrnet_pl.storage.files import write_json
 from ocrnet_pl.structures import Prediction, Taxonomy
 
 

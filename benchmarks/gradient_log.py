@@ -16,13 +16,13 @@ import time
 import torch
 from torch import Tensor
 
+from ocrnet_pl.balancing.methods import Balancing, DynamicWeightAverage, FixedWeights, GradNorm, PCGrad, Uncertainty
 from ocrnet_pl.callbacks.gradients import GradientLog, shares_and_cosine
-from ocrnet_pl.data.collate import collate
+from ocrnet_pl.data.loading.collate import collate
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
-from ocrnet_pl.losses.weighting import Balancing, DynamicWeightAverage, FixedWeights, GradNorm, PCGrad, Uncertainty
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.structures import Batch
-from ocrnet_pl.task import OCRNetTask
+from ocrnet_pl.training.task import OCRNetTask
 
 KINDS: dict[str, tuple[type[Balancing], bool]] = {
     "plain": (FixedWeights, False),

@@ -34,10 +34,10 @@ from torchvision import tv_tensors
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
-from ocrnet_pl.data.cache import Cached, CacheOptions
-from ocrnet_pl.data.loading import deliver
-from ocrnet_pl.data.prepared import PreparedDataset
-from ocrnet_pl.data.samplers import Item
+from ocrnet_pl.data.cache.shared_cache import Cached, CacheOptions
+from ocrnet_pl.data.loading.batch_loader import deliver
+from ocrnet_pl.data.loading.dataset import PreparedDataset
+from ocrnet_pl.data.loading.samplers import Item
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.transforms import Compose, default_train_transforms
 

@@ -17,9 +17,9 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-import ocrnet_pl.parser  # noqa: F401 - the sources, by their short names
-from ocrnet_pl.data.geometry import letterbox_image, letterbox_sample
+import ocrnet_pl.cli.parser  # noqa: F401 - the sources, by their short names
 from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.imaging.geometry import letterbox_image, letterbox_sample
 from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.metrics.evaluation import EvaluationMetrics
 from ocrnet_pl.models.ocrnet import OCRNet

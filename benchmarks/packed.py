@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from loading import draw
 
-from ocrnet_pl.data.packing import pack
-from ocrnet_pl.data.samplers import MultiScaleSampler
-from ocrnet_pl.data.sources.base import Blocks, Source
+from ocrnet_pl.data.loading.samplers import MultiScaleSampler
+from ocrnet_pl.data.records import Blocks
+from ocrnet_pl.data.shards.source import Packed
+from ocrnet_pl.data.shards.writer import pack
+from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.coco import CocoInstances
-from ocrnet_pl.data.sources.packed import Packed
 
 
 def reading(sources: dict[str, Source], rounds: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Half of the images with boxes only and half with masks only, against all labels and against each half alone.
 
-The experiment is ``configs/mixture.yaml``, whose two sources are the halves. All runs take equal steps, and each task
-sees equally many labelled images a step in the mixture and alone. Run:
+The experiment is ``configs/formats/mixture.yaml``, whose two sources are the halves. All runs take equal steps, and
+each task sees equally many labelled images per step in the mixture and alone. Run:
 ``python benchmarks/partial_labels.py --seeds 0 1 2 -- --data.root path/to/nuclei``.
 """
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=500, help="of each run; 500 are the 20 epochs of the config")
-    parser.add_argument("--config", type=Path, default=Path("configs/mixture.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("configs/formats/mixture.yaml"))
     parser.add_argument("--folder", type=Path, help="where to keep the runs; by default they are removed")
     parser.add_argument("arguments", nargs="*", help="what train.py fit takes besides, after --")
     options = parser.parse_args()

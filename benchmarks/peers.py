@@ -18,8 +18,9 @@ from side_by_side.models import ALL_NAMES, NAMES, missing, run_one  # noqa: E402
 from side_by_side.settings import Settings  # noqa: E402
 from side_by_side.table import write_picture, write_table  # noqa: E402
 
-from ocrnet_pl.files import write_json  # noqa: E402
-from ocrnet_pl.report.runs import Run, RunError  # noqa: E402
+from ocrnet_pl.errors import RunError  # noqa: E402
+from ocrnet_pl.report.runs import Run  # noqa: E402
+from ocrnet_pl.storage.files import write_json  # noqa: E402
 
 
 def parse() -> argparse.Namespace:

@@ -24,11 +24,11 @@ from rich.table import Table
 from side_by_side.detectors import retinanet
 from torch import Tensor
 
-from ocrnet_pl.memory import random_batch
+from ocrnet_pl.cli.running import build
 from ocrnet_pl.models.encoder import TimmEncoder
-from ocrnet_pl.running import build
 from ocrnet_pl.structures import Batch
-from ocrnet_pl.task import OCRNetTask
+from ocrnet_pl.training.step_memory import random_batch
+from ocrnet_pl.training.task import OCRNetTask
 
 WARM = 5
 

@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ocrnet_pl.data.collate import collate
+from ocrnet_pl.data.loading.collate import collate
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.metrics.evaluation import EvaluationMetrics
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonomy
-from ocrnet_pl.task import OCRNetTask
+from ocrnet_pl.training.task import OCRNetTask
 
 DISTINCT = 48
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All GPUs of one machine; a process that dies is started again, up to RESTARTS times, from the last checkpoint.
 #
-#   RUN=NAME launch/one_machine.sh --config C [--config configs/distributed/ddp.yaml ...]
+#   RUN=NAME launch/one_machine.sh --config C [--config configs/overlays/distributed/ddp.yaml ...]
 #
 # Settings (environment):
 #   RUN        name of the run

@@ -22,7 +22,7 @@ launcher="${LAUNCHER:-nodes_elastic.sh}"
 prefix="${PREFIX:-ocrnet}"
 
 # Words that let two idle cores train it in minutes; later words win.
-small=(--config configs/quickstart.yaml --config configs/distributed/ddp.yaml
+small=(--config configs/quickstart.yaml --config configs/overlays/distributed/ddp.yaml
     --data.train.init_args.length 64 --data.val.init_args.length 8 --data.size 64 --data.batch_size 4
     --trainer.check_val_every_n_epoch 1 --trainer.max_epochs 20 --trainer.enable_progress_bar false)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ocrnet_pl.version import __version__
+
 if TYPE_CHECKING:
     from ocrnet_pl.inference.multiscale import MultiScale
-    from ocrnet_pl.inference.tiling import Tiling
+    from ocrnet_pl.inference.tiled_inference import Tiling
     from ocrnet_pl.models.ocrnet import OCRNet
 
-__version__ = "0.1.0"
 __all__ = ["MultiScale", "OCRNet", "Tiling", "__version__"]
 
 
@@ -24,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return MultiScale
     if name == "Tiling":
-        from ocrnet_pl.inference.tiling import Tiling
+        from ocrnet_pl.inference.tiled_inference import Tiling
 
         return Tiling
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """The command line where there is no ``train.py``: ``python -m ocrnet_pl fit --config FILE``."""
 
-from ocrnet_pl.main import main
+from ocrnet_pl.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ocrnet_pl.structures import Category, Placement, Prediction, Supervision, Taxonomy
-from tests.builders import make_batch
+from tests.helpers.builders import make_batch
 
 
 def test_indices_follow_the_order_stuff_first() -> None:

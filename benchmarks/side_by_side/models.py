@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ocrnet_pl.files import write_json
-from ocrnet_pl.memory import peak_memory_mb
 from ocrnet_pl.models.encoder import TimmEncoder
+from ocrnet_pl.storage.files import write_json
 from ocrnet_pl.structures import Taxonomy
+from ocrnet_pl.training.step_memory import peak_memory_mb
 from side_by_side import detectors, segmenters
 from side_by_side.base import Peer, PixelPeer
 from side_by_side.evaluation import Predict, evaluate, latency_ms

@@ -12,7 +12,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-import ocrnet_pl.parser  # noqa: F401  (its imports let a config name the package's classes)
+import ocrnet_pl.cli.parser  # noqa: F401  (its imports let a config name the package's classes)
 from ocrnet_pl.data.datamodule import JointDataModule
 
 

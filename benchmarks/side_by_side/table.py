@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ocrnet_pl.files import complete_file
-from ocrnet_pl.plots import new_figure, save_figure, style_axes
+from ocrnet_pl.drawing.plots import new_figure, save_figure, style_axes
+from ocrnet_pl.storage.files import complete_file
 
 _COLUMNS = {
     "model": lambda r: r["name"],

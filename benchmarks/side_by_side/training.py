@@ -14,10 +14,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.data.loading import Delivery, deliver
-from ocrnet_pl.data.prepared import Prepared, Skipped
-from ocrnet_pl.optimizers import warmup_cosine
+from ocrnet_pl.data.loading.batch_loader import Delivery, deliver
+from ocrnet_pl.data.loading.dataset import Prepared, Skipped
 from ocrnet_pl.structures import Batch
+from ocrnet_pl.training.optimizers import warmup_cosine
 from side_by_side.base import Peer
 
 _PROBE_STEPS = 12

@@ -10,11 +10,11 @@ import yaml
 from torch import Tensor, nn
 
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.data.geometry import letterbox_sample
 from ocrnet_pl.data.sources.base import Source
-from ocrnet_pl.memory import peak_memory_mb
+from ocrnet_pl.drawing.overlays import write_png
+from ocrnet_pl.imaging.geometry import letterbox_sample
 from ocrnet_pl.structures import Prediction
-from ocrnet_pl.visualization import write_png
+from ocrnet_pl.training.step_memory import peak_memory_mb
 from side_by_side.base import training_rows
 from side_by_side.evaluation import Predict
 from side_by_side.settings import Settings

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.callbacks.guard import LossGuard
-from ocrnet_pl.callbacks.run import tell
-from ocrnet_pl.storage.copies import link_or_copy
+from ocrnet_pl.distributed.first_process import tell
+from ocrnet_pl.storage.linked_files import link_or_copy
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 
 PREVIOUS = "previous.ckpt"

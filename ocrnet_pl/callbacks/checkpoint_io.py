@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ocrnet_pl.callbacks.run import tell
-from ocrnet_pl.checkpoints import check_entries, verify_checkpoint
-from ocrnet_pl.files import complete_file
+from ocrnet_pl.distributed.first_process import tell
+from ocrnet_pl.storage.checkpoints import check_entries, verify_checkpoint
+from ocrnet_pl.storage.files import complete_file
 
 
 def _as_it_is(storage: Any, location: Any) -> Any:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ocrnet_pl.tracking import WandbTracker
+from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 
 TABLE = "metrics.csv"
 

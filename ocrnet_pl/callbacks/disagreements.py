@@ -16,13 +16,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from ocrnet_pl.callbacks.run import run_folder, tell
-from ocrnet_pl.files import complete_file
+from ocrnet_pl.callbacks.run_folder import run_folder
+from ocrnet_pl.distributed.first_process import tell
+from ocrnet_pl.distributed.gather import compute_on_first
+from ocrnet_pl.drawing.overlays import write_png
 from ocrnet_pl.inference.disagreements import Disagreement, Finder
-from ocrnet_pl.metrics.sync import compute_on_first
+from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.structures import Batch, Predictions, Sample, Taxonomy
-from ocrnet_pl.tracking import WandbTracker
-from ocrnet_pl.visualization import write_png
+from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 
 COLUMNS = ("image", "kind", "category", "box", "score", "area", "labels")
 

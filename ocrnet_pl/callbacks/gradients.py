@@ -6,13 +6,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from ocrnet_pl.losses.weighting import Balancing, summed_over_processes
-from ocrnet_pl.models.split import TaskSplit
+from ocrnet_pl.balancing.methods import Balancing
+from ocrnet_pl.balancing.task_split import TaskSplit
+from ocrnet_pl.distributed.gather import summed_over_processes
 from ocrnet_pl.structures import Batch
 
 
 def shares_and_cosine(products: Tensor) -> Tensor:
-    """Return [3] from the products of :class:`~ocrnet_pl.models.split.TaskSplit`.
+    """Return [3] from the products of :class:`~ocrnet_pl.balancing.task_split.TaskSplit`.
 
     Returns:
         The share of the detection's gradient in the sum of both norms, that of the segmentation's, and the cosine

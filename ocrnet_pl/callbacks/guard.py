@@ -11,16 +11,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from ocrnet_pl.callbacks.flag import Flag
+from ocrnet_pl.distributed.deferred_flag import Flag
+from ocrnet_pl.errors import LossError
 from ocrnet_pl.structures import Batch
 
 _log = logging.getLogger(__name__)
 
 _MOST_STEPS = 100
-
-
-class LossError(ValueError):
-    """The training loss has been NaN or infinite too often."""
 
 
 class _Seen(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ocrnet_pl.memory import MIB
 from ocrnet_pl.structures import Batch
+from ocrnet_pl.training.step_memory import MIB
 
 
 class PeakMemory(Callback):

@@ -13,13 +13,15 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from ocrnet_pl.callbacks.run import records, run_folder, tell
-from ocrnet_pl.metrics.sync import compute_on_first
-from ocrnet_pl.plots import plot_confusion, plot_curves
+from ocrnet_pl.callbacks.run_folder import run_folder
+from ocrnet_pl.distributed.first_process import tell
+from ocrnet_pl.distributed.gather import compute_on_first
+from ocrnet_pl.drawing.overlays import draw_prediction, draw_truth, panel, write_png
+from ocrnet_pl.drawing.plots import plot_confusion, plot_curves
+from ocrnet_pl.storage.files import records
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonomy
-from ocrnet_pl.tracking import WandbTracker
-from ocrnet_pl.visualization import draw_prediction, draw_truth, panel, write_png
-from ocrnet_pl.wandb_media import to_wandb_image
+from ocrnet_pl.tracking.wandb_media import to_wandb_image
+from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 
 
 @dataclass

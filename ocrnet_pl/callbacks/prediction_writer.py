@@ -13,11 +13,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from ocrnet_pl.callbacks.progress import stop_bar
-from ocrnet_pl.callbacks.run import run_folder
-from ocrnet_pl.files import complete_file, write_json
+from ocrnet_pl.callbacks.run_folder import run_folder
+from ocrnet_pl.drawing.overlays import draw_prediction, write_png
 from ocrnet_pl.metrics.detection import encode_instances
+from ocrnet_pl.storage.files import complete_file, write_json
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Taxonomy
-from ocrnet_pl.visualization import draw_prediction, write_png
 
 
 class PredictionWriter(Callback):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ocrnet_pl.distributed.same_checkpoint import check_same_checkpoint
+from ocrnet_pl.storage.same_checkpoint import check_same_checkpoint
 
 
 class SameCheckpoint(Callback):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ocrnet_pl.callbacks.flag import Flag
+from ocrnet_pl.distributed.deferred_flag import Flag
 
 
 class GracefulStop(Callback):

@@ -14,12 +14,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.callbacks.memory import PeakMemory
 from ocrnet_pl.callbacks.progress import stop_bar
-from ocrnet_pl.callbacks.results import results_tables
-from ocrnet_pl.callbacks.run import records, run_folder
+from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.callbacks.throughput import Throughput
-from ocrnet_pl.checkpoints import versions
-from ocrnet_pl.files import write_json
-from ocrnet_pl.memory import peak_memory_mb
+from ocrnet_pl.drawing.results_table import results_tables
+from ocrnet_pl.storage.checkpoints import versions
+from ocrnet_pl.storage.files import records, write_json
+from ocrnet_pl.training.step_memory import peak_memory_mb
 
 _SCORE = "val/score"
 _MOST_LISTED = 20

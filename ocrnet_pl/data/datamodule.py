@@ -12,17 +12,17 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from ocrnet_pl.data.aspects import aspect_sizes, group_by_aspect
-from ocrnet_pl.data.cache import Cached, CacheOptions
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.loading import BatchLoader, TrainingLoader
-from ocrnet_pl.data.prepared import Frame, PreparedDataset
-from ocrnet_pl.data.samplers import EvaluationSampler, MultiScaleSampler, scaled_sizes
+from ocrnet_pl.data.cache.shared_cache import Cached, CacheOptions
+from ocrnet_pl.data.loading.aspect_groups import aspect_sizes, group_by_aspect
+from ocrnet_pl.data.loading.batch_loader import BatchLoader, TrainingLoader
+from ocrnet_pl.data.loading.dataset import Frame, PreparedDataset
+from ocrnet_pl.data.loading.samplers import EvaluationSampler, MultiScaleSampler, scaled_sizes
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.folder import ImageFolder
-from ocrnet_pl.data.sources.mixture import Mixture
+from ocrnet_pl.data.sources.wrappers.mixture import Mixture
 from ocrnet_pl.data.transforms import Compose, Transform, default_train_transforms
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.structures import Taxonomy
 
 

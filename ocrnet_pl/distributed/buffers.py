@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ocrnet_pl.metrics.sync import is_distributed
+from ocrnet_pl.distributed.gather import is_distributed
 
 
 @torch.no_grad()

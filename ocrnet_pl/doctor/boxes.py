@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.sources.base import RawBoxes
+from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.doctor.findings import Kind, Level
 
 Fault = tuple[Kind, int, str, Level | None]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import combinations
 from os.path import join
 from pathlib import Path
@@ -14,97 +11,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from torch import Tensor, get_num_threads, set_num_threads
 from torch.utils.data import DataLoader
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.images import read_image
-from ocrnet_pl.data.lost_processes import TakenUp, losses_told
-from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.loading.lost_workers import TakenUp, losses_told
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.sources.yolo import Yolo
 from ocrnet_pl.doctor.classes import category_faults, rare_classes
+from ocrnet_pl.doctor.coco_recovery import salvage, write_salvaged
 from ocrnet_pl.doctor.examine import Examiner, Record, Split, kind_of
 from ocrnet_pl.doctor.findings import Finding, FindingLog, Kind, Level
 from ocrnet_pl.doctor.fingerprints import SIDE, similar_pairs
-from ocrnet_pl.doctor.readings import Reading, Verdict
-from ocrnet_pl.doctor.salvage import salvage, write_salvaged
+from ocrnet_pl.doctor.result import IMAGES_PER_WORKER, Examined, Recipe, Result
 from ocrnet_pl.doctor.statistics import SplitStatistics
 from ocrnet_pl.drawing.progress import Progress
-from ocrnet_pl.files import complete_file
-
-IMAGES_PER_WORKER = 64
-"""A loading process takes about as long to start as to look at so many images."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to make a source.
-
-    Attributes:
-        make: Makes it; keyword arguments override those of the config.
-        source_class: Its class.
-        arguments: Those of the config.
-    """
-
-    make: Callable[..., Source]
-    source_class: type[Source]
-    arguments: Mapping[str, Any]
-
-
-@dataclass
-class Examined:
-    """A split after its images were looked at.
-
-    Attributes:
-        split: With its source.
-        statistics: The sums.
-        verdict: On the box format.
-        reading: The format that the boxes seem to be in.
-        indices: The images that were looked at.
-        paths: One an image looked at; so are the following.
-        digests: Of the files.
-        thumbnails: uint8 [N, 32, 32].
-        modes: Kinds of pixels.
-        mapped: Whether there is a map of classes.
-    """
-
-    split: Split
-    statistics: SplitStatistics
-    indices: NDArray[np.int64]
-    verdict: Verdict = field(default_factory=Verdict)
-    reading: Reading | None = None
-    paths: list[str] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    thumbnails: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, SIDE, SIDE), dtype=np.uint8))
-    modes: list[str] = field(default_factory=list)
-    mapped: list[bool | None] = field(default_factory=list)
-
-    def image(self, position: int) -> Tensor:
-        """Read one of the images again."""
-        try:
-            image: Tensor = self.split.source[int(self.indices[position])].image.as_subclass(Tensor)
-        except DataError:
-            # Its labels are at fault.
-            image = read_image(self.paths[position])
-        return image
-
-
-@dataclass
-class Result:
-    """What the check found.
-
-    Attributes:
-        examined: The splits that could be opened.
-        log: The findings.
-        complete: Whether all images were looked at.
-    """
-
-    examined: list[Examined]
-    log: FindingLog
-    complete: bool
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.geometry import Size
 
 
 def open_split(name: str, recipe: Recipe, log: FindingLog, folder: Path) -> Split | None:
@@ -350,69 +271,3 @@ def _unlisted(examined: list[Examined]) -> Iterator[Finding]:
             for path in sorted(folder.iterdir()):
                 if path.suffix.lower() in suffixes and path.is_file() and str(path.resolve()) not in listed:
                     yield Finding(Kind.UNLISTED, entry.split.name, "no split lists it", image=str(path))
-
-
-def run_check(
-    recipes: Mapping[str, Recipe],
-    *,
-    output: Path,
-    fix: Path | None,
-    limit: int | None,
-    input_size: Size,
-    workers: int,
-    title: str,
-    object_limit: Callable[[Size], int] | None = None,
-) -> int:
-    """Check the data, print and write the report, and write the corrected copy if one is asked for.
-
-    Args:
-        recipes: For the source of each split.
-        output: Folder of the report: ``check.html`` and ``findings.csv``, which replace those of an earlier check.
-        fix: Folder for the corrected copy; it must not exist, or be empty.
-        limit: Look at so many images of each split.
-        input_size: The network's (height, width).
-        workers: Loading processes.
-        title: Of the page.
-        object_limit: The most boxes that the network may return of an image of this size; None for any number.
-
-    Returns:
-        The number of errors.
-
-    Raises:
-        DataError: The folder for the copy is in use, or nothing is left to write there.
-    """
-    from ocrnet_pl.doctor.fixing import check_target, write_copy
-    from ocrnet_pl.doctor.page import write_page
-    from ocrnet_pl.doctor.terminal import print_report
-
-    if fix is not None:
-        check_target(fix)
-    console = Console(stderr=False)
-    with ExitStack() as stack:
-        # One image is too little work to share: where other programs are busy, threads mostly wait for one another.
-        stack.callback(set_num_threads, get_num_threads())
-        set_num_threads(1)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ocrnet_pl_check_")))
-        with (
-            complete_file(output / "findings.csv") as unfinished,
-            unfinished.open("w", newline="", encoding="utf-8") as f,
-        ):
-            log = FindingLog(f)
-            result = check(
-                recipes,
-                input_size=input_size,
-                object_limit=object_limit,
-                workers=workers,
-                limit=limit,
-                log=log,
-                folder=folder,
-            )
-        write_page(result, output / "check.html", title)
-        print_report(result, console, output)
-        if fix is not None:
-            write_copy(result, fix, workers, console)
-        elif log.total(Level.ERROR) or log.total(Level.WARNING):
-            console.print(
-                "--fix FOLDER writes a corrected COCO copy there; the originals stay as they are", soft_wrap=True
-            )
-    return log.total(Level.ERROR)

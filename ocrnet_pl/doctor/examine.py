@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.images import read_image
-from ocrnet_pl.data.lost_processes import TakenUp
-from ocrnet_pl.data.sources.base import RawBoxes, Source
+from ocrnet_pl.data.loading.lost_workers import TakenUp
+from ocrnet_pl.data.records import RawBoxes
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.doctor.box_formats import Evidence, weigh
 from ocrnet_pl.doctor.boxes import box_faults
 from ocrnet_pl.doctor.findings import Finding, Kind, Level
 from ocrnet_pl.doctor.fingerprints import fingerprint
 from ocrnet_pl.doctor.masks import mask_bounds, pixel_faults, shift, unboxed
 from ocrnet_pl.doctor.orientation import header_of, rotation_fault
-from ocrnet_pl.doctor.readings import Evidence, weigh
 from ocrnet_pl.doctor.statistics import Measures, measure
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.geometry import Size
+from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import Sample
 
 _SIZE = re.compile(r"\b(?:the size is|the mask is|the map is|size \d+|\d+ x \d+, but)")

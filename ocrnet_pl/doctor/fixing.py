@@ -20,18 +20,18 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import read_image
-from ocrnet_pl.data.lost_processes import TakenUp, losses_told
-from ocrnet_pl.data.sources.base import RawBoxes
+from ocrnet_pl.data.loading.lost_workers import TakenUp, losses_told
+from ocrnet_pl.data.records import RawBoxes
+from ocrnet_pl.doctor.box_formats import Reading
 from ocrnet_pl.doctor.boxes import degenerate, duplicates
-from ocrnet_pl.doctor.check import IMAGES_PER_WORKER, Examined, Result
 from ocrnet_pl.doctor.examine import Split, as_raw
 from ocrnet_pl.doctor.findings import Level, shown_path
 from ocrnet_pl.doctor.masks import mask_bounds, shift
 from ocrnet_pl.doctor.orientation import header_of, rotation_fault
-from ocrnet_pl.doctor.readings import Reading
+from ocrnet_pl.doctor.result import IMAGES_PER_WORKER, Examined, Result
 from ocrnet_pl.drawing.progress import Progress, Work
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 from ocrnet_pl.structures import Sample
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.sources.base import RawBoxes
+from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.doctor.boxes import Boxes, Fault, degenerate, paired_iou
 from ocrnet_pl.doctor.findings import Kind
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import read_header, read_image
 from ocrnet_pl.doctor.findings import Level
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.decoding import ImageHeader
+from ocrnet_pl.imaging.images import read_header, read_image
 from ocrnet_pl.structures import Sample
 
 _CLEAR, _CLEAR_BOXES = 1.2, 1.6

@@ -6,12 +6,12 @@ from html import escape
 from pathlib import Path
 
 from ocrnet_pl.doctor import charts
-from ocrnet_pl.doctor.check import Examined, Result
 from ocrnet_pl.doctor.findings import Finding, Kind, Level, shown_path
 from ocrnet_pl.doctor.pictures import draw
+from ocrnet_pl.doctor.result import Examined, Result
 from ocrnet_pl.doctor.statistics import BOX_EDGES, COUNT_EDGES, IMAGE_EDGES
-from ocrnet_pl.doctor.terminal import class_rows, count_text, image_sizes
-from ocrnet_pl.pages import as_data_url, write_document
+from ocrnet_pl.doctor.summary import class_rows, count_text, image_sizes
+from ocrnet_pl.drawing.pages import as_data_url, write_document
 
 _PICTURES = 6
 """So many of each kind are drawn."""

@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFile
 from torch import Tensor
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import read_image
 from ocrnet_pl.doctor.examine import Split, as_raw
 from ocrnet_pl.doctor.findings import Finding, Kind
 from ocrnet_pl.doctor.orientation import header_of
-from ocrnet_pl.imaging.files import open_with_pillow, opened
+from ocrnet_pl.drawing.overlays import draw_truth
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.image_files import open_with_pillow, opened
+from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import Sample
-from ocrnet_pl.visualization import draw_truth
 
 _WIDTH, _HEIGHT = 420, 300
 _RED = (255, 45, 60)

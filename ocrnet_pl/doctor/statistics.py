@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.geometry import Size, letterbox_placement
+from ocrnet_pl.imaging.geometry import Size, letterbox_placement
 from ocrnet_pl.metrics.object_limit import OverLimit
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.imaging import jpeg, png
-from ocrnet_pl.imaging.files import check_size
+from ocrnet_pl.imaging.image_files import check_size
 from ocrnet_pl.imaging.orientation import orientation_of
 
 _LARGE = 1 << 26

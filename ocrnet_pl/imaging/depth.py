@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.errors import DataError
 
 
 def to_8_bits(values: NDArray[Any], path: str | PathLike[str]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from os import PathLike
 
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.errors import DataError
 
 
 def walk_folders(root: str | PathLike[str]) -> Iterator[tuple[str, list[str]]]:

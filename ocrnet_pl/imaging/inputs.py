@@ -9,7 +9,7 @@ from os import PathLike
 import torch
 from torch import Tensor
 
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.errors import DataError
 
 
 def require_image(image: object, channels: int, name: str = "the image") -> Tensor:

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.opencv import decode_exactly, opencv
+from ocrnet_pl.imaging.opencv import decode_exactly, opencv
 
 SIGNATURE = b"\xff\xd8\xff"
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.imaging.decoding import Decoded, decode
-from ocrnet_pl.imaging.files import check_size, open_with_pillow, opened
+from ocrnet_pl.imaging.image_files import check_size, open_with_pillow, opened
 
 MAX_MAP_PIXELS = 200_000_000
 """Maps with more pixels than this are refused: a broken header must not take the machine's memory."""

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.opencv import decode_exactly, opencv
+from ocrnet_pl.imaging.opencv import decode_exactly, opencv
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.depth import to_8_bits
-from ocrnet_pl.imaging.files import check_size, opened
+from ocrnet_pl.imaging.image_files import check_size, opened
 
 # What is wrong with a file is said in one line, with its name; the library tells each tag.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())

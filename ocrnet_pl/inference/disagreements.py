@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ocrnet_pl.data.opencv import opencv
+from ocrnet_pl.imaging.opencv import opencv
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
 
 BOX_WITHOUT_PIXELS = "box without pixels"

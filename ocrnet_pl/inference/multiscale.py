@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ocrnet_pl.data.geometry import letterbox_image
+from ocrnet_pl.imaging.geometry import letterbox_image
 from ocrnet_pl.inference.box_fusion import fuse_boxes
 from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap

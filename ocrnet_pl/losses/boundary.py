@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ocrnet_pl.losses.global_batch import over_all_processes
+from ocrnet_pl.distributed.global_batch import over_all_processes
 from ocrnet_pl.losses.pixels import PixelLoss
 from ocrnet_pl.structures import IGNORE_INDEX
 

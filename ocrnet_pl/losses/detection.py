@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ocrnet_pl.distributed.global_batch import over_all_processes
 from ocrnet_pl.losses.assignment import Assigner, Assignment, CenterAssigner, TaskAlignedAssigner, gather_rows
 from ocrnet_pl.losses.base import Loss, zero_of
 from ocrnet_pl.losses.boxes import BoxLoss, GIoULoss, MSEBoxLoss, paired_iou
-from ocrnet_pl.losses.global_batch import over_all_processes
 from ocrnet_pl.losses.scores import MSEScore, QualityFocalScore, ScoreLoss
 from ocrnet_pl.structures import Batch, DetectionOutput, Output
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ocrnet_pl.losses.global_batch import over_all_processes
+from ocrnet_pl.distributed.global_batch import over_all_processes
 from ocrnet_pl.structures import IGNORE_INDEX
 
 UNLABELLED = -1e4

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ocrnet_pl.losses.global_batch import over_all_processes
+from ocrnet_pl.distributed.global_batch import over_all_processes
 from ocrnet_pl.losses.pixels import PixelLoss, of_target
 from ocrnet_pl.structures import IGNORE_INDEX
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from ocrnet_pl.distributed.gather import compute_on_first
 from ocrnet_pl.metrics.coco_evaluation import AREAS, COCO_LIMIT, IOU_50, IOU_75, evaluate, mean_defined
 from ocrnet_pl.metrics.shared import OncePerBatch
-from ocrnet_pl.metrics.sync import compute_on_first
 from ocrnet_pl.structures import Prediction, Sample, Taxonomy
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ocrnet_pl.metrics.sync import compute_on_first
+from ocrnet_pl.distributed.gather import compute_on_first
 from ocrnet_pl.structures import Sample
 
 LIMIT_KEY = "model.postprocess.init_args.decode.init_args.max_detections"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ocrnet_pl.distributed.gather import sum_over_processes
 from ocrnet_pl.metrics.shared import OncePerBatch
-from ocrnet_pl.metrics.sync import sum_over_processes
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
 
 _IOU, _TP, _FP, _FN = range(4)

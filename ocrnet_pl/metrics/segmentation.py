@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ocrnet_pl.metrics.sync import sum_over_processes
+from ocrnet_pl.distributed.gather import sum_over_processes
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
 
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn import functional as F
 
-from ocrnet_pl.checkpoints import CheckpointError, misfit, read_checkpoint
-from ocrnet_pl.data.errors import DataError
+from ocrnet_pl.balancing.task_split import TaskSplit
+from ocrnet_pl.errors import CheckpointError, DataError
 from ocrnet_pl.imaging.inputs import ids_of, require_image
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
 from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.layers import tied
-from ocrnet_pl.models.split import TaskSplit
 from ocrnet_pl.models.subsampling import subsample_first
+from ocrnet_pl.storage.checkpoints import misfit, read_checkpoint
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import saved_network
 from ocrnet_pl.storage.trusted_classes import build_parts, one_line, rebuilt, trusted_packages
@@ -213,8 +213,8 @@ class OCRNet(nn.Module):
 
         Args:
             images: One or several; each a path or a uint8 tensor [C, H, W] with values from 0 to 255.
-            tile: How to predict images larger than the input, such as :class:`~ocrnet_pl.inference.tiling.Tiling`;
-                by default they are scaled down to fit.
+            tile: How to predict images larger than the input, such as
+                :class:`~ocrnet_pl.inference.tiled_inference.Tiling`; by default they are scaled down to fit.
             multiscale: How to predict in several passes, such as
                 :class:`~ocrnet_pl.inference.multiscale.MultiScale`; by default there is one.
 
@@ -229,8 +229,8 @@ class OCRNet(nn.Module):
         """
         if tile is not None and multiscale is not None:
             raise ValueError(ONE_WAY)
-        from ocrnet_pl.data.images import read_image
-        from ocrnet_pl.data.transforms import letterbox_image
+        from ocrnet_pl.imaging.geometry import letterbox_image
+        from ocrnet_pl.imaging.images import read_image
 
         # Arrays can be iterated over as well, but what they hold is rows.
         single = isinstance(images, Tensor | str | PathLike) or hasattr(images, "__array__")

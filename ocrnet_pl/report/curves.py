@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ocrnet_pl.plots import Series, new_figure, read_series, save_figure, style_axes
+from ocrnet_pl.drawing.plots import Series, new_figure, read_series, save_figure, style_axes
 
 _JOINT, _FUSED, _ALONE = "#2563eb", "#10b981", "#f59e0b"
 _COLUMNS = 3

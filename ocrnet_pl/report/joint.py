@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ocrnet_pl.files import complete_file, write_json
+from ocrnet_pl.errors import RunError
 from ocrnet_pl.report.page import write_page
-from ocrnet_pl.report.runs import Run, RunError
+from ocrnet_pl.report.runs import Run
 from ocrnet_pl.report.table import Seed, table_rows
+from ocrnet_pl.storage.files import complete_file, write_json
 
 JOINT, DETECTION, SEGMENTATION, COMPARE = "joint", "detection", "segmentation", "twins"
 
@@ -92,7 +93,7 @@ def _run(name: str, seed: int, output: Path, config: Path) -> Run:
     common = ("--config", str(config), "--seed_everything", str(seed), *place)
     if name == COMPARE:
         checkpoints = (str(runs / part / folder.name / _LAST) for part in (JOINT, DETECTION, SEGMENTATION))
-        words = ("-m", "ocrnet_pl.report.compare", *checkpoints, "validate", *common, "--pictures.enabled", "true")
+        words = ("-m", "ocrnet_pl.cli.compare_twins", *checkpoints, "validate", *common, "--pictures.enabled", "true")
         return Run(title, folder, words, "compare.json")
     settings = (word for pair in _SETTINGS for word in pair)
     return Run(title, folder, ("-m", "ocrnet_pl", "fit", *common, *settings, *_WITHOUT[name]))

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from ocrnet_pl.imaging.files import open_with_pillow, opened
-from ocrnet_pl.pages import as_data_url, write_document
+from ocrnet_pl.drawing.pages import as_data_url, write_document
+from ocrnet_pl.imaging.image_files import open_with_pillow, opened
 from ocrnet_pl.report.curves import draw_curves
 from ocrnet_pl.report.table import Row, Seed
 

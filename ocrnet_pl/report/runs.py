@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ocrnet_pl.errors import RunError
+
 INTERRUPTED = "the same command takes the finished runs as they are and starts this one anew"
 
 _LAST_BYTES = 20_000
 _SECONDS_TO_NOTICE = 2.0
-
-
-class RunError(RuntimeError):
-    """A run that did not finish."""
 
 
 @dataclass(frozen=True)

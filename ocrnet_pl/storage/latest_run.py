@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from ocrnet_pl.checkpoints import CheckpointError, read_checkpoint
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.checkpoints import read_checkpoint
 
 Which = Literal["last", "best"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ocrnet_pl.checkpoints import CheckpointError
+from ocrnet_pl.errors import CheckpointError
 
 _DEEPEST = 32
 _MOST_VALUES = 200_000

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ocrnet_pl.checkpoints import CheckpointError
+from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.plain_values import plain_values, shown
 from ocrnet_pl.structures import Taxonomy
 
@@ -35,7 +35,7 @@ def saved_network(content: Mapping[str, Any], where: str) -> SavedNetwork:
     """Return what a checkpoint holds of a network.
 
     Args:
-        content: Of the checkpoint, as :func:`~ocrnet_pl.checkpoints.read_checkpoint` returns it.
+        content: Of the checkpoint, as :func:`~ocrnet_pl.storage.checkpoints.read_checkpoint` returns it.
         where: Names the file, for an error.
 
     Raises:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ocrnet_pl.checkpoints import CONFIG_KEY, CheckpointError
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.checkpoints import CONFIG_KEY
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.plain_values import plain_values, shown
 from ocrnet_pl.storage.trusted_classes import trusted_parts

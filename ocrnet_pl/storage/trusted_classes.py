@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from torch import nn
 from torch.optim import Optimizer
 
-from ocrnet_pl.checkpoints import CheckpointError
+from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.plain_values import plain_values, shown
 
 T = TypeVar("T")

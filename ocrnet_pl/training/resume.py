@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ocrnet_pl.checkpoints import CheckpointError
+from ocrnet_pl.errors import CheckpointError
 
 OPTIMIZER_KEY = "optimizer_class"
 """Where a checkpoint holds the class of its optimiser."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.readers.ordinary_files import read_text
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.storage.ordinary_files import read_text
 
 
 def parse_json(text: str | bytes, fail: Callable[[str], DataError]) -> Any:

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ocrnet_pl.data.errors import DataError
 from ocrnet_pl.data.readers.json_text import parse_json
 from ocrnet_pl.data.readers.values import is_text, is_whole, shown
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.structures import Placement, Supervision, Taxonomy
 
 _MOST = 1 << 31

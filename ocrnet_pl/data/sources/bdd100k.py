@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.files import Fields
-from ocrnet_pl.data.images import read_image
-from ocrnet_pl.data.label_maps import read_id_map, read_image_like, read_rgba_map, tight_boxes
+from ocrnet_pl.data.readers.json_fields import Fields
 from ocrnet_pl.data.readers.json_text import read_json_value
+from ocrnet_pl.data.readers.label_maps import read_id_map, read_image_like, read_rgba_map, tight_boxes
+from ocrnet_pl.data.readers.stems import Stems
 from ocrnet_pl.data.readers.values import shown
-from ocrnet_pl.data.sources.base import Source, make_sample
-from ocrnet_pl.data.stems import Stems
+from ocrnet_pl.data.records import make_sample
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 STUFF = {

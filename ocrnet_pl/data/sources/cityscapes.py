@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.files import existing_folder
-from ocrnet_pl.data.label_maps import read_id_map, read_image_like, tight_boxes
-from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.data.readers.json_fields import existing_folder
+from ocrnet_pl.data.readers.label_maps import read_id_map, read_image_like, tight_boxes
+from ocrnet_pl.data.records import make_sample
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.assembly import joint_taxonomy
-from ocrnet_pl.data.coco_arrays import NO_MASK, POLYGONS, RLE, CocoIndex, check_runs
-from ocrnet_pl.data.coco_index import FLAT_ARRAYS, load_index, open_index
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.files import Fields, Folder, read_json
-from ocrnet_pl.data.images import MAX_PIXELS, read_image
-from ocrnet_pl.data.legend import Legend, SemanticNames
+from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
+from ocrnet_pl.data.readers.coco_arrays import NO_MASK, POLYGONS, RLE, CocoIndex, check_runs
+from ocrnet_pl.data.readers.coco_index import FLAT_ARRAYS, load_index, open_index
+from ocrnet_pl.data.readers.json_fields import Fields, Folder, read_json
+from ocrnet_pl.data.readers.sample_assembly import joint_taxonomy
+from ocrnet_pl.data.readers.semantic_masks import SemanticMasks
 from ocrnet_pl.data.readers.values import MOST
-from ocrnet_pl.data.semantic_masks import SemanticMasks
-from ocrnet_pl.data.sources.base import RawBoxes, Source, make_sample
+from ocrnet_pl.data.records import RawBoxes, make_sample
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import MAX_PIXELS, read_image
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 _LONGEST_OUTLINE = 4e6

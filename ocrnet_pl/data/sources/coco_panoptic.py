@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.assembly import make_taxonomy
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.files import Fields, Folder, read_json, unique
-from ocrnet_pl.data.images import check_image, read_image
-from ocrnet_pl.data.label_maps import MAX_INSTANCES
-from ocrnet_pl.data.sources.base import RawBoxes, Source, make_sample
+from ocrnet_pl.data.readers.json_fields import Fields, Folder, read_json, unique
+from ocrnet_pl.data.readers.label_maps import MAX_INSTANCES
+from ocrnet_pl.data.readers.sample_assembly import make_taxonomy
+from ocrnet_pl.data.records import RawBoxes, make_sample
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import check_image, read_image
 from ocrnet_pl.imaging.maps import read_map
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 

@@ -10,12 +10,12 @@ from os.path import join
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.assembly import Assembler, make_taxonomy
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import check_image
-from ocrnet_pl.data.legend import Legend, SemanticNames
-from ocrnet_pl.data.listing import IMAGES, MASKS, Listing, pack_names
+from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
+from ocrnet_pl.data.readers.folder_index import IMAGES, MASKS, Listing, pack_names
+from ocrnet_pl.data.readers.sample_assembly import Assembler, make_taxonomy
 from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import check_image
 from ocrnet_pl.structures import Sample, Taxonomy
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import check_image, read_image
-from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.data.records import make_sample
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.folders import walk_folders
+from ocrnet_pl.imaging.images import check_image, read_image
 from ocrnet_pl.structures import Sample, Supervision, Taxonomy
 
 

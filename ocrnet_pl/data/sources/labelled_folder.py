@@ -10,13 +10,14 @@ from os.path import join
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.assembly import Assembler, Instances, check_options, clip, joint_taxonomy
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import check_image
-from ocrnet_pl.data.legend import Legend, SemanticNames, read_ids
-from ocrnet_pl.data.listing import IMAGES, MASKS, Listing, pack_names
-from ocrnet_pl.data.sources.base import RawBoxes, Source, upright_size
-from ocrnet_pl.data.tabular import BoxTable, TableFile, boxes_by_row
+from ocrnet_pl.data.readers.class_map import Legend, SemanticNames, read_ids
+from ocrnet_pl.data.readers.folder_index import IMAGES, MASKS, Listing, pack_names
+from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, clip, joint_taxonomy
+from ocrnet_pl.data.readers.tables import BoxTable, TableFile, boxes_by_row
+from ocrnet_pl.data.records import RawBoxes
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import check_image, upright_size
 from ocrnet_pl.structures import Sample, Taxonomy
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.sources.base import Source, make_sample
+from ocrnet_pl.data.records import make_sample
+from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.structures import Sample, Supervision, Taxonomy
 
 Array = NDArray[np.float32]

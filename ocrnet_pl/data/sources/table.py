@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.assembly import Assembler, Instances, check_options, clip, joint_taxonomy
-from ocrnet_pl.data.derive import renumber
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import check_image
-from ocrnet_pl.data.legend import Legend, SemanticNames, read_ids
-from ocrnet_pl.data.listing import Listing, pack_names
+from ocrnet_pl.data.readers.class_map import Legend, SemanticNames, read_ids
+from ocrnet_pl.data.readers.derived_labels import renumber
+from ocrnet_pl.data.readers.folder_index import Listing, pack_names
+from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, clip, joint_taxonomy
+from ocrnet_pl.data.readers.tables import BoxTable, TableFile, boxes_by_cell, boxes_by_row, json_cell
 from ocrnet_pl.data.readers.values import shown
-from ocrnet_pl.data.sources.base import RawBoxes, Source, upright_size
-from ocrnet_pl.data.tabular import BoxTable, TableFile, boxes_by_cell, boxes_by_row, json_cell
+from ocrnet_pl.data.records import RawBoxes
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import check_image, upright_size
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
 
 

@@ -13,14 +13,15 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import read_image
-from ocrnet_pl.data.label_maps import match_boxes, read_id_map, read_image_like, tight_boxes
-from ocrnet_pl.data.readers.ordinary_files import read_text
+from ocrnet_pl.data.readers.label_maps import match_boxes, read_id_map, read_image_like, tight_boxes
+from ocrnet_pl.data.readers.stems import Stems
 from ocrnet_pl.data.readers.values import shown
-from ocrnet_pl.data.sources.base import Source, make_sample
-from ocrnet_pl.data.stems import Stems
-from ocrnet_pl.data.xml_files import XmlFields, read_xml
+from ocrnet_pl.data.readers.xml_files import XmlFields, read_xml
+from ocrnet_pl.data.records import make_sample
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import read_image
+from ocrnet_pl.storage.ordinary_files import read_text
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 VOC_CLASSES = (

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.assembly import Assembler, Boxes, joint_taxonomy
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.images import check_image
-from ocrnet_pl.data.legend import Legend, SemanticNames
-from ocrnet_pl.data.listing import IMAGES, MASKS, Listing, pack_names
-from ocrnet_pl.data.sources.base import RawBoxes, Source, upright_size
-from ocrnet_pl.data.yolo_files import YoloData, YoloRows, below_images, label_name
+from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
+from ocrnet_pl.data.readers.folder_index import IMAGES, MASKS, Listing, pack_names
+from ocrnet_pl.data.readers.sample_assembly import Assembler, Boxes, joint_taxonomy
+from ocrnet_pl.data.readers.yolo_files import YoloData, YoloRows, below_images, label_name
+from ocrnet_pl.data.records import RawBoxes
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import check_image, upright_size
 from ocrnet_pl.structures import Sample, Taxonomy
 
 

@@ -6,7 +6,6 @@ several images: ``mosaic``, ``mixup``, ``copy_paste``.
 
 from __future__ import annotations
 
-from ocrnet_pl.data.geometry import letterbox_image, letterbox_placement
 from ocrnet_pl.data.transforms.base import Compose, MixingTransform, Transform
 from ocrnet_pl.data.transforms.colors import ColorJitter, RandomGamma, RandomGrayscale, adjust_colors
 from ocrnet_pl.data.transforms.copy_paste import CopyPaste
@@ -17,6 +16,7 @@ from ocrnet_pl.data.transforms.mosaic import Mosaic
 from ocrnet_pl.data.transforms.quality import RandomBlur, RandomNoise
 from ocrnet_pl.data.transforms.scaling import Letterbox, RandomScaleJitter
 from ocrnet_pl.data.transforms.turning import RandomFlip, RandomRotate, RandomRotate90, rotate90
+from ocrnet_pl.imaging.geometry import letterbox_image, letterbox_placement
 
 __all__ = [
     "ColorJitter",

@@ -8,8 +8,8 @@ from typing import overload
 
 import torch
 
-from ocrnet_pl.data.errors import DataError
-from ocrnet_pl.data.geometry import Size, letterbox_sample
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.geometry import Size, letterbox_sample
 from ocrnet_pl.structures import Sample
 
 

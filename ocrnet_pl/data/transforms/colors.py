@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.opencv import opencv
 from ocrnet_pl.data.transforms.base import Transform, check_share
+from ocrnet_pl.imaging.geometry import Size
+from ocrnet_pl.imaging.opencv import opencv
 from ocrnet_pl.structures import Sample
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.data.geometry import TIGHT, Size, object_bounds, wrap_boxes
-from ocrnet_pl.data.mixing import agree, instance_maps, join_rows, semantic_maps
-from ocrnet_pl.data.occlusion import hide
 from ocrnet_pl.data.transforms.base import MixingTransform, Transform, check_channels, check_share, fit_partner
+from ocrnet_pl.data.transforms.occlusion import hide
+from ocrnet_pl.data.transforms.sample_mixing import agree, instance_maps, join_rows, semantic_maps
 from ocrnet_pl.data.transforms.scaling import RandomScaleJitter
 from ocrnet_pl.data.transforms.turning import RandomFlip
+from ocrnet_pl.imaging.geometry import TIGHT, Size, object_bounds, wrap_boxes
 from ocrnet_pl.structures import Sample
 
 

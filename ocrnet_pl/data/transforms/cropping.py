@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ocrnet_pl.data.geometry import Size, cut_boxes, place
 from ocrnet_pl.data.transforms.base import Transform, check_share, pick
+from ocrnet_pl.imaging.geometry import Size, cut_boxes, place
 from ocrnet_pl.structures import Sample
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.occlusion import hide
 from ocrnet_pl.data.transforms.base import Transform, check_share, pick
+from ocrnet_pl.data.transforms.occlusion import hide
+from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.structures import IGNORE_INDEX, Sample
 
 

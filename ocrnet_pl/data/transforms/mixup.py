@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.data.geometry import Size
-from ocrnet_pl.data.mixing import agree, instance_maps, join_rows, semantic_maps
 from ocrnet_pl.data.transforms.base import MixingTransform, Transform, check_channels, check_share, fit_partner
+from ocrnet_pl.data.transforms.sample_mixing import agree, instance_maps, join_rows, semantic_maps
 from ocrnet_pl.data.transforms.scaling import RandomScaleJitter
 from ocrnet_pl.data.transforms.turning import RandomFlip
+from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.structures import IGNORE_INDEX, Sample
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.data.geometry import Size, place
-from ocrnet_pl.data.mixing import agree, instance_maps, join_rows, semantic_maps
 from ocrnet_pl.data.transforms.base import MixingTransform, check_channels, check_share, pick
+from ocrnet_pl.data.transforms.sample_mixing import agree, instance_maps, join_rows, semantic_maps
+from ocrnet_pl.imaging.geometry import Size, place
 from ocrnet_pl.structures import Sample
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision import tv_tensors
 
-from ocrnet_pl.data.geometry import Size
 from ocrnet_pl.data.transforms.base import Transform, check_share
+from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.structures import Sample
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ocrnet_pl.data.geometry import Size, letterbox_sample, place
 from ocrnet_pl.data.transforms.base import Transform, check_share, pick
+from ocrnet_pl.imaging.geometry import Size, letterbox_sample, place
 from ocrnet_pl.structures import Sample
 
 

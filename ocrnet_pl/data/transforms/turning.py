@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.data.geometry import Size, wrap_boxes
-from ocrnet_pl.data.opencv import opencv
-from ocrnet_pl.data.rotation import rotate
 from ocrnet_pl.data.transforms.base import Transform, check_share
+from ocrnet_pl.data.transforms.rotation import rotate
+from ocrnet_pl.imaging.geometry import Size, wrap_boxes
+from ocrnet_pl.imaging.opencv import opencv
 from ocrnet_pl.structures import Sample
 
 

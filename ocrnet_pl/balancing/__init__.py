@@ -1,0 +1,1 @@
+"""Balancing: how the two tasks share one optimiser."""

@@ -1,0 +1,1 @@
+"""The search for fusion's settings on labelled images."""

@@ -1,0 +1,290 @@
+"""Finds the fusion's settings on labelled images, and where it had better leave the raw output alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ocrnet_pl.calibration.raw_results import Collected
+from ocrnet_pl.inference.fusion import Corrected, FusionPostProcess
+from ocrnet_pl.inference.heuristic import HeuristicMerge
+from ocrnet_pl.inference.settings import FusionSettings
+from ocrnet_pl.metrics.detection import DetectionMetric
+from ocrnet_pl.metrics.panoptic import PanopticMetric
+from ocrnet_pl.metrics.segmentation import SegmentationMetric
+from ocrnet_pl.structures import Prediction, Taxonomy
+
+SCORES = ("map", "miou", "pq", "mask_map")
+"""What the fusion is judged by, in equal parts."""
+
+_PANOPTIC = ("mask_threshold", "min_fill", "min_stuff_area")
+_GRID: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
+    "spread": ((0.7, 1.0, 1.5, 2.5, 5.0), SCORES),
+    "claim": ((0.0, 0.1, 0.25, 0.5, 1.0, 2.0), SCORES),
+    "rescore": ((0.0, 0.15, 0.3, 0.5, 0.75), ("map", "mask_map")),
+    "refine": ((0.0, 0.15, 0.3, 0.5, 0.75, 1.0), ("map",)),
+    "mask_threshold": ((0.2, 0.25, 0.3, 0.35, 0.4, 0.5), ("pq",)),
+    "min_fill": ((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), ("pq",)),
+    "min_stuff_area": ((0, 64, 256, 1024), ("pq",)),
+}
+"""The values that are tried of each setting, and the figures that it can change."""
+_GAIN = 1e-4
+"""A change must earn this much of the mean score; less is noise."""
+_EXACT = 1e-9
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the fusion's settings are chosen.
+
+    Attributes:
+        images: Validation images that are looked at, spread evenly over the set.
+        holdout: Choose on one half of the images, and take no change that lowers the score on the other.
+        rounds: Passes over all settings at most.
+        seed: Of the choice of the halves.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    images: int = 200
+    holdout: bool = True
+    rounds: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images < 2:
+            raise ValueError(f"calibration.images: expected at least 2, got {self.images}")
+        if self.rounds < 1:
+            raise ValueError(f"calibration.rounds: expected at least 1, got {self.rounds}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What calibration found.
+
+    Attributes:
+        settings: The chosen ones.
+        images: In all, and in the half that took no part in the choice but to refuse changes (0 without one).
+        figures: By set of images ("all", "held out") and way of merging ("raw", "fused before", "fused calibrated");
+            raw boxes and pixels are merged by rule.
+    """
+
+    settings: FusionSettings
+    images: tuple[int, int]
+    figures: dict[str, dict[str, Figures]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "settings": self.settings.to_dict(),
+            "images": self.images[0],
+            "images_held_out": self.images[1],
+            "figures": self.figures,
+        }
+
+
+def measure(
+    predictions: Sequence[Prediction], items: Sequence[Collected], taxonomy: Taxonomy, kinds: Iterable[str] = SCORES
+) -> Figures:
+    """Return the figures of predictions, those that were asked for with their parts per class.
+
+    Args:
+        predictions: One an item.
+        items: With the truths.
+        taxonomy: The categories.
+        kinds: Of :data:`SCORES`.
+    """
+    makers: dict[str, Callable[[], Any]] = {
+        "map": lambda: DetectionMetric(taxonomy),
+        "miou": lambda: SegmentationMetric(taxonomy),
+        "pq": lambda: PanopticMetric(taxonomy),
+        "mask_map": lambda: DetectionMetric(taxonomy, masks=True, per_class=False),
+    }
+    figures: Figures = {}
+    for kind in kinds:
+        metric = makers[kind]()
+        metric.update(list(predictions), [item.truth for item in items])
+        values = metric.compute()
+        figures[kind] = float(values[kind])
+        figures |= {key: float(value) for key, value in values.items() if "_per_class/" in key}
+    return figures
+
+
+def mean_score(figures: Figures) -> float:
+    """Return the mean of the scores there are; NaN where there is none."""
+    values = [figures[key] for key in SCORES if not math.isnan(figures.get(key, math.nan))]
+    return sum(values) / len(values) if values else math.nan
+
+
+def split_in_two(ids: Sequence[int | str], seed: int) -> tuple[list[int], list[int]]:
+    """Split rows into halves that depend on nothing but the ids and the seed; the first is the larger one."""
+    keys = [hashlib.sha256(f"{seed}:{image_id}".encode()).digest() for image_id in ids]
+    order = sorted(range(len(ids)), key=lambda row: keys[row])
+    middle = (len(ids) + 1) // 2
+    return sorted(order[:middle]), sorted(order[middle:])
+
+
+class Calibrator:
+    """Searches the settings, one after the other, on what a network found.
+
+    Args:
+        items: One an image.
+        taxonomy: The categories.
+        start: The settings to start from.
+        heuristic: How raw predictions are merged.
+        options: How to choose.
+        progress: Called after each of at most :attr:`steps` steps.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Collected],
+        taxonomy: Taxonomy,
+        start: FusionSettings | None = None,
+        heuristic: HeuristicMerge | None = None,
+        options: Calibration | None = None,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.items = items
+        self.taxonomy = taxonomy
+        self.start = start or FusionSettings()
+        self.options = options or Calibration()
+        self.progress = progress
+        self._heuristic = heuristic or HeuristicMerge()
+        chosen = list(range(len(items)))
+        held: list[int] = []
+        if self.options.holdout:
+            chosen, held = split_in_two([item.truth.image_id for item in items], self.options.seed)
+        self._groups = {"chosen": chosen} | ({"held out": held} if held else {})
+
+    @property
+    def steps(self) -> int:
+        """The evaluations that the search takes at most, those of the fall-backs not counted."""
+        return self.options.rounds * sum(len(values) for values, _ in _GRID.values())
+
+    def run(self) -> Report:
+        """Search, decide on the fall-backs, and measure."""
+        found = self._search()
+        raw = [self._heuristic(i.detections, _labels(i), self.taxonomy) for i in self.items]
+        settings = self._fall_back(found, raw)
+        ways = {"raw": raw, "fused before": self._fuse(self.start), "fused calibrated": self._fuse(settings)}
+        figures: dict[str, dict[str, Figures]] = {"all": {}}
+        for way, predictions in ways.items():
+            figures["all"][way] = measure(predictions, self.items, self.taxonomy)
+            if "held out" in self._groups:
+                figures.setdefault("held out", {})[way] = self._measure("held out", predictions, SCORES)
+        return Report(settings, (len(self.items), len(self._groups.get("held out", ()))), figures)
+
+    def _search(self) -> FusionSettings:
+        best = self.start
+        corrected = self._correct(best)
+        figures = self._of_groups(self._panoptic(best, corrected), SCORES)
+        for _ in range(self.options.rounds):
+            before = best
+            for name, (values, kinds) in _GRID.items():
+                trials = []
+                for value in values:
+                    self.progress()
+                    if value == getattr(best, name):
+                        continue
+                    change: dict[str, Any] = {name: value}
+                    trial = replace(best, **change)
+                    again = corrected if name in _PANOPTIC else self._correct(trial)
+                    # Without its panoptic map where nobody looks at it.
+                    shown = self._panoptic(trial, again) if "pq" in kinds else [part.prediction for part in again]
+                    own = self._of_groups(shown, kinds)
+                    trials.append(({group: figures[group] | own[group] for group in figures}, trial))
+                for own, trial in sorted(trials, key=lambda pair: mean_score(pair[0]["chosen"]), reverse=True):
+                    if mean_score(own["chosen"]) < mean_score(figures["chosen"]) + _GAIN:
+                        break
+                    if all(mean_score(own[group]) >= mean_score(figures[group]) for group in own):
+                        best, figures = trial, own
+                        corrected = corrected if name in _PANOPTIC else self._correct(best)
+                        break
+            if best == before:
+                break
+        return best
+
+    def _fall_back(self, settings: FusionSettings, raw: Sequence[Prediction]) -> FusionSettings:
+        """Leave alone each class that fusion makes worse, on all images or on either half."""
+        settings = replace(settings, raw_boxes=(), raw_pixels=())
+        every = {"all": list(range(len(self.items))), **self._groups}
+        plain = {group: self._at(rows, raw, ("map", "miou")) for group, rows in every.items()}
+        while True:
+            fused = self._fuse(settings)
+            losses: dict[str, dict[str, float]] = {"map": {}, "iou": {}}
+            for group, rows in every.items():
+                own = self._at(rows, fused, ("map", "miou"))
+                for key, value in plain[group].items():
+                    kind, _, name = key.partition("_per_class/")
+                    lost = _loss(value, own[key])
+                    if name and lost > _EXACT:
+                        losses[kind][name] = max(losses[kind].get(name, 0.0), lost)
+            # Boxes do not depend on other classes' boxes. Pixels do: a class that takes too many lowers those that it
+            # takes from, so that the worst things are left alone first, and the rest is looked at again.
+            things = {category.name for category in self.taxonomy.semantic_categories if category.is_thing}
+            worst = sorted(losses["iou"], key=lambda name: (name not in things, -losses["iou"][name]))
+            order = [name for name in worst if name not in settings.raw_pixels]
+            pixels = order[: max(1, len(order) // 4)]
+            if worst and not order:
+                # A class that is left alone loses where others take pixels that did not count: those of a class that
+                # the image was not labelled for. No pixel moves once all classes that have boxes are left alone.
+                pixels = [c.name for c in self.taxonomy.semantic_categories if c.detection is not None]
+            before = settings
+            settings = replace(
+                settings,
+                raw_boxes=_joined(settings.raw_boxes, losses["map"]),
+                raw_pixels=_joined(settings.raw_pixels, pixels),
+            )
+            if settings == before:
+                return settings
+
+    def _correct(self, settings: FusionSettings) -> list[Corrected]:
+        fusion = _with(settings)
+        return [fusion.correct(item.detections, item.semantic(), self.taxonomy) for item in self.items]
+
+    def _panoptic(self, settings: FusionSettings, corrected: Sequence[Corrected]) -> list[Prediction]:
+        fusion = _with(settings)
+        return [fusion.with_panoptic(part, self.taxonomy) for part in corrected]
+
+    def _fuse(self, settings: FusionSettings) -> list[Prediction]:
+        return self._panoptic(settings, self._correct(settings))
+
+    def _measure(self, group: str, predictions: Sequence[Prediction], kinds: Iterable[str]) -> Figures:
+        return self._at(self._groups[group], predictions, kinds)
+
+    def _at(self, rows: Sequence[int], predictions: Sequence[Prediction], kinds: Iterable[str]) -> Figures:
+        return measure([predictions[r] for r in rows], [self.items[r] for r in rows], self.taxonomy, kinds)
+
+    def _of_groups(self, predictions: Sequence[Prediction], kinds: Iterable[str]) -> dict[str, Figures]:
+        return {group: self._measure(group, predictions, kinds) for group in self._groups}
+
+
+def _loss(raw: float, fused: float) -> float:
+    """Return by how much a class is worse fused; infinite for one that was nowhere before, which lowers the mean."""
+    if math.isnan(raw):
+        return 0.0 if math.isnan(fused) else math.inf
+    return raw - fused
+
+
+def _with(settings: FusionSettings) -> FusionPostProcess:
+    fusion = FusionPostProcess()
+    fusion.settings = settings
+    return fusion
+
+
+def _labels(item: Collected) -> Tensor:
+    return item.semantic().labels.to(torch.uint8)
+
+
+def _joined(names: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({*names, *more}))

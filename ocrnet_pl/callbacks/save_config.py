@@ -1,0 +1,78 @@
+"""Where a run comes from: its config in its records and checkpoints, and the checkpoint that it goes on from."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ocrnet_pl.callbacks.continuation import Continuation
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.checkpoints import CONFIG_KEY, differences, read_checkpoint, usable_checkpoint
+from ocrnet_pl.tracking.wandb_tracker import WandbTracker
+from ocrnet_pl.training.resume import effects
+
+TRACKER_KEY = "wandb_run"
+"""Where a checkpoint holds the id of its run in Weights & Biases."""
+
+_OWN_TO_A_START = ("ckpt_path ", "version ", "trainer.default_root_dir ", "trainer.logger", "config ")
+"""Settings in which every start of a run differs from the one before."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the config in the run's folder and hands it to Weights & Biases."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hand the config to Weights & Biases, on the first process."""
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_config"):
+                logger.log_config(plain_config(self.parser, self.config))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store the config and the tracker's run in the checkpoint."""
+        checkpoint[CONFIG_KEY] = plain_config(self.parser, self.config)
+        ids = [logger.run_id for logger in trainer.loggers if isinstance(logger, WandbTracker)]
+        checkpoint[TRACKER_KEY] = next((found for found in ids if found is not None), None)
+
+
+def plain_config(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """Return a config as a run's ``config.yaml`` has it."""
+    import yaml
+
+    content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
+    return content
+
+
+def continuation(config: Namespace, parser: LightningArgumentParser) -> Continuation:
+    """Return what to take along from the checkpoint that a run goes on from, and say what differs from its run.
+
+    Args:
+        config: Of ``fit``; a checkpoint that is damaged is replaced in it by the newest whole one beside it.
+        parser: Of the config.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint.
+        CheckpointError: None is whole, or it is none of this project.
+    """
+    path, problem = usable_checkpoint(config["ckpt_path"])
+    if problem is not None:
+        _say(f"warning: {problem}")
+        config["ckpt_path"] = str(path)
+    content = read_checkpoint(path, mmap=True)
+    for name in ("global_step", "state_dict", "taxonomy"):
+        if name not in content:
+            raise CheckpointError(f"checkpoint {str(path)!r}: no entry {name!r}; it is not one of this project")
+    now = plain_config(parser, config)
+    different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
+    if different:
+        _say(f"Different from the run that wrote {path}: {'; '.join(effects(different))}")
+    return Continuation(path.parent.parent, int(content["global_step"]), content.get(TRACKER_KEY))
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

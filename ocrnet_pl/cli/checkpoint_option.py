@@ -1,0 +1,196 @@
+"""Which checkpoint a command line means, and what it takes from the config in it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ocrnet_pl.cli.subcommands import EVALUATING
+from ocrnet_pl.storage.checkpoints import read_checkpoint
+from ocrnet_pl.storage.interpolation import resolved
+from ocrnet_pl.storage.latest_run import Which, latest_checkpoint
+from ocrnet_pl.storage.same_checkpoint import expects_others
+from ocrnet_pl.storage.stored_config import stored_config
+from ocrnet_pl.storage.trusted_classes import trusted_packages
+
+_OPTION = "ckpt_path"
+_OF_LIGHTNING = ("hpc", "registry")
+"""What Lightning takes for a checkpoint besides files, ``last`` and ``best``."""
+
+
+class UsageError(ValueError):
+    """The command line asks for what cannot be."""
+
+
+class Settled(NamedTuple):
+    """A command line whose checkpoint is settled.
+
+    Attributes:
+        words: The command line.
+        config: What the subcommand takes from the checkpoint's config, to lay the command line over; None for nothing.
+    """
+
+    words: list[str]
+    config: dict[str, Any] | None
+
+
+def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) -> Settled:
+    """Find the checkpoint that a command line means, before anything is built.
+
+    Args:
+        words: The command line; its config files exist and are YAML.
+        kinds: The types of the options of ``model``, ``data`` and other sections, by name.
+
+    Returns:
+        The command line with the file for ``last`` or ``best``. Unless its configs name both an encoder and a source,
+        the checkpoint's own comes with it.
+
+    Raises:
+        UsageError: There is no checkpoint where one is needed, or not such a one.
+        FileNotFoundError: There is no such file or no such run.
+        CheckpointError: The checkpoint is damaged, holds no config, or one that is not trusted.
+    """
+    subcommand = words[0]
+    if subcommand not in ("fit", *EVALUATING) or {"-h", "--help"} & set(words):
+        return Settled(words, None)
+    if subcommand in EVALUATING:
+        words = _join_trust(words)
+    asked = resolved(setting(words, _OPTION))
+    if asked is None:
+        if subcommand == "fit" or any(word.startswith("--print_config") for word in words):
+            return Settled(words, None)
+        raise UsageError(
+            f"{subcommand}: there is no checkpoint; give --ckpt_path FILE, such as "
+            "--ckpt_path runs/NAME/version_0/checkpoints/last.ckpt, or `last` or `best` for those of the newest run"
+        )
+    if asked == "" or not isinstance(asked, str):
+        raise UsageError(f"ckpt_path: expected the file of a checkpoint, or `last`, got {asked!r}")
+    if asked in _OF_LIGHTNING or asked.startswith("registry:"):
+        raise UsageError(f"ckpt_path {asked!r}: there is no such checkpoint here; give a file, or `last`")
+    if asked == "best" and subcommand == "fit":
+        raise UsageError("ckpt_path 'best': training goes on from the last checkpoint of a run; give `last`, or a file")
+    path = asked
+    if asked in ("last", "best"):
+        name, root = (resolved(setting(words, key)) for key in ("name", "trainer.default_root_dir"))
+        which: Which = "last" if asked == "last" else "best"
+        try:
+            path = str(latest_checkpoint(which, Path(str(root or "runs")), str(name or "run")))
+        except FileNotFoundError as error:
+            if subcommand != "fit" or not expects_others():
+                raise
+            # Other processes, which may have one, would wait for this one: all hear of it, as soon as they can talk.
+            _say(f"warning: {error}")
+            return Settled(words, None)
+        _say(f"ckpt_path {asked}: {path}")
+        # Behind whatever named it.
+        words = [*words, f"--{_OPTION}={path}"]
+    if subcommand == "fit" or _is_whole(words):
+        return Settled(words, None)
+    if "://" in path:
+        raise UsageError(
+            f"ckpt_path {path!r}: the config of a checkpoint at an address is not read; give --config FILE"
+        )
+    given = [key for key in _keys(kinds) if setting(words, key, whole=True) is not None or _is_null(words, key)]
+    where = f"checkpoint {path!r}"
+    config, missed = stored_config(read_checkpoint(path, mmap=True), subcommand, kinds, given, _trust(words), where)
+    _say(
+        f"config: the checkpoint's own, of {path}"
+        + (f", without {', '.join(missed)}, which have to be given here" if missed else "")
+    )
+    if Path(path).parent.name == "checkpoints" and len(Path(path).parents) > 3:
+        runs = Path(path).parents[3]
+        if Path(path).parents[2].name == config["name"]:
+            config.setdefault("trainer", {})["default_root_dir"] = str(runs)
+    return Settled(words, config)
+
+
+def setting(words: list[str], key: str, whole: bool = False) -> Any:
+    """Return what a command line and its configs set a key to, the last of them; None if they do not.
+
+    Args:
+        words: The command line; its config files exist and are YAML.
+        key: Dotted.
+        whole: For a part, only what replaces it: its class, not one of its options.
+    """
+    found = None
+    for value in _settings(words, key):
+        replaces = not isinstance(value, dict) or "class_path" in value
+        if replaces or not whole:
+            found = value
+    return found
+
+
+def _settings(words: list[str], key: str) -> Iterator[Any]:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        value = value if equals else following
+        if name in ("--config", "-c"):
+            content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            for part in key.split("."):
+                content = content.get(part) if isinstance(content, dict) else None
+            if content is not None:
+                yield content
+        elif name in (f"--{key}", f"--{key}.class_path"):
+            yield None if value == "null" else value
+
+
+def _is_null(words: list[str], key: str) -> bool:
+    """Return whether the command line takes a part away."""
+    return f"--{key}=null" in words or (f"--{key}", "null") in pairwise(words)
+
+
+def _keys(kinds: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [f"{section}.{name}" for section, own in kinds.items() for name in own]
+
+
+def _is_whole(words: list[str]) -> bool:
+    """Return whether the configs describe a network and data, and not only what to change."""
+    sources = [setting(words, f"data.{name}", whole=True) for name in ("train", "val", "test")]
+    return setting(words, "model.encoder", whole=True) is not None and any(source is not None for source in sources)
+
+
+def _join_trust(words: list[str]) -> list[str]:
+    """Make one option of all ``--trust``, which may be given again and again, or with several packages."""
+    kept: list[str] = []
+    names: list[str] = []
+    within = False
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option == "--trust":
+            within, word = not equals, value
+            if not equals:
+                continue
+        elif not within or word.startswith("-"):
+            within = False
+            kept.append(word)
+            continue
+        names += [name.strip(" '\"") for name in word.strip("[]").split(",")]
+    if not names:
+        return kept
+    try:
+        trusted_packages(names)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return [*kept, f"--trust={json.dumps(names)}"]
+
+
+def _trust(words: list[str]) -> list[str]:
+    found = setting(words, "trust")
+    if isinstance(found, str):
+        found = json.loads(found) if found.startswith("[") else [found]
+    try:
+        return list(trusted_packages(found or [])[1:])
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from None
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,1 @@
+"""The project's own subcommands, one file each."""

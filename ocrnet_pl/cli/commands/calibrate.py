@@ -1,0 +1,53 @@
+"""``calibrate``: choose the fusion's settings on the validation set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocrnet_pl.cli.command import Command, Run
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningArgumentParser
+
+
+def add_arguments(parser: LightningArgumentParser) -> None:
+    """Add the checkpoint, the new one, and how to choose."""
+    from ocrnet_pl.calibration.search import Calibration
+
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to calibrate; required.")
+    parser.add_argument(
+        "--output",
+        type=Path | None,
+        default=None,
+        help="File that the calibrated checkpoint is written to; null for NAME-calibrated.ckpt beside the old one.",
+    )
+    parser.add_class_arguments(Calibration, "calibration")
+
+
+def calibrate(run: Run) -> int:
+    """Calibrate a checkpoint.
+
+    Raises:
+        DataError: The validation set does not fit the network, or has too few images.
+        ValueError: The checkpoint is not one of a joint network of this project.
+    """
+    from ocrnet_pl.calibration.run import run_calibration
+
+    assert run.trainer is not None and run.data is not None
+    config, device = run.config, run.trainer.strategy.root_device
+    # The parser keeps the options as it read them; the object is made here.
+    options = run.objects["calibration"]
+    run_calibration(Path(config["ckpt_path"]), config["output"], run.data, options, device, config["trust"])
+    return 0
+
+
+COMMAND = Command(
+    name="calibrate",
+    help="choose the fusion's settings on the validation set",
+    run=calibrate,
+    arguments=add_arguments,
+    needs_network=True,
+    needs_checkpoint=True,
+    options=(("--output FILE", "of calibrate: the new checkpoint; also --calibration.images N and .holdout false"),),
+)

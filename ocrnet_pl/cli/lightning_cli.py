@@ -1,0 +1,357 @@
+"""The LightningCLI: subcommands, run folders, and errors in one line."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+
+from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
+from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
+from ocrnet_pl.callbacks.continuation import Continuation
+from ocrnet_pl.callbacks.disagreements import Disagreements
+from ocrnet_pl.callbacks.early_stopping import EarlyStopping
+from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.callbacks.gradients import GradientLog
+from ocrnet_pl.callbacks.guard import LossGuard
+from ocrnet_pl.callbacks.pictures import Pictures
+from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
+from ocrnet_pl.callbacks.progress import use_own_display
+from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
+from ocrnet_pl.callbacks.save_config import continuation
+from ocrnet_pl.cli.command import Run
+from ocrnet_pl.cli.parser import Parser
+from ocrnet_pl.cli.preflight import check_precision, check_training
+from ocrnet_pl.cli.subcommands import EVALUATING, OWN, SUBCOMMANDS
+from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.checkpoints import read_checkpoint, verify_checkpoint
+from ocrnet_pl.storage.run_folder import refuse_taken, release_folder
+from ocrnet_pl.storage.same_checkpoint import expects_others
+from ocrnet_pl.storage.saved_network import saved_taxonomy
+from ocrnet_pl.storage.secrets import secrets_in
+from ocrnet_pl.structures import Taxonomy
+from ocrnet_pl.tracking.wandb_tracker import MetricsTable, WandbTracker
+from ocrnet_pl.training.task import OCRNetTask
+
+MONITOR = "val/score"
+
+_SETTINGS: dict[str, dict[str, Any]] = {
+    # The results' table replaces Lightning's, which would list every class.
+    "validate": {"verbose": False},
+    "test": {"verbose": False},
+    # Predictions go to files, batch by batch; a list of all of them would fill the memory.
+    "predict": {"return_predictions": False},
+}
+"""What the command line sets of the trainer's own options."""
+
+
+def stored_sections(task: type[OCRNetTask], data: type[JointDataModule]) -> dict[str, dict[str, Any]]:
+    """Return the sections that an evaluation takes from the config in a checkpoint, with the types of their options.
+
+    Args:
+        task: The LightningModule.
+        data: The data module.
+    """
+    kinds = {
+        "model": task,
+        "data": data,
+        "disagreements": Disagreements,
+        "pictures": Pictures,
+        "prediction": PredictionWriter,
+    }
+    return {section: _option_types(kind) for section, kind in kinds.items()}
+
+
+def _option_types(kind: type) -> dict[str, Any]:
+    """Return the types of a constructor's options; those that it hands on to its base class are among them."""
+    found: dict[str, Any] = {}
+    for each in kind.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        found = get_type_hints(each.__init__) | found  # type: ignore[misc]
+        kinds = {parameter.kind for parameter in inspect.signature(each.__init__).parameters.values()}  # type: ignore[misc]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+    return found
+
+
+class OCRNetCLI(LightningCLI):
+    """``OCRNetTask`` and ``JointDataModule`` with the project's callbacks and run folders."""
+
+    stored_config: ClassVar[dict[str, Any] | None] = None
+    """What the subcommand takes from the config in its checkpoint; the command line is laid over it."""
+
+    _taxonomy: Taxonomy | None = None
+    _continuation: Continuation | None = None
+    _table: MetricsTable
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Return a parser that takes no abbreviated keys: argparse would take a mistyped key for one."""
+        kwargs["dump_header"] = ["Run it again with: python train.py fit --config FILE"]
+        return super().init_parser(**kwargs, allow_abbrev=False)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the subcommands, each with the trainer's options that the command line sets itself."""
+        return {
+            name: skipped | set(_SETTINGS.get(name, {}))
+            for name, skipped in LightningCLI.subcommands().items()
+            if name in SUBCOMMANDS
+        }
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Add the project's own commands beside what the trainer does; they take the same configs."""
+        super()._add_subcommands(parser, **kwargs)
+        for command in OWN.values():
+            own = self._add_command(parser, command.name)
+            if command.arguments is not None:
+                command.arguments(own)
+        for name in EVALUATING:
+            self._subcommand_parsers[name].add_argument(
+                "--trust",
+                type=list[str],
+                default=[],
+                help="Packages of your own whose classes the checkpoint may name: they can run any code.",
+            )
+            if self.stored_config is not None:
+                lay_under(self._subcommand_parsers[name], self.stored_config)
+
+    def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
+        own = self.init_parser(description=f"{SUBCOMMANDS[name]}.")
+        self._add_arguments(own)
+        self._subcommand_parsers[name] = own
+        self._subcommand_method_arguments[name] = []
+        action: Any = parser._subcommands_action
+        action.add_subcommand(name, own, help=SUBCOMMANDS[name])
+        return own
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's name, the links from data to model, and the callbacks."""
+        parser.add_argument("--name", type=str, default="run", help="Name of the run's folder.")
+        parser.add_argument(
+            "--version", type=str, default=None, help="Folder below the name; by default version_0, version_1, ..."
+        )
+        parser.link_arguments("data", "model.taxonomy", compute_fn=self._choose_taxonomy, apply_on="instantiate")
+        parser.link_arguments("data.size", "model.input_size", apply_on="instantiate")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(EMA, "ema")
+        parser.add_lightning_class_args(Pictures, "pictures")
+        parser.add_lightning_class_args(PredictionWriter, "prediction")
+        parser.add_lightning_class_args(LossGuard, "guard")
+        parser.add_lightning_class_args(GradientLog, "gradients")
+        parser.add_lightning_class_args(Disagreements, "disagreements")
+        parser.set_defaults(
+            {
+                "trainer.default_root_dir": "runs",
+                "trainer.log_every_n_steps": 10,
+                "early_stopping.monitor": MONITOR,
+                "early_stopping.mode": "max",
+                "early_stopping.patience": 30,
+                # A figure that there was nothing to measure for is no improvement, and no reason to stop at once.
+                "early_stopping.check_finite": False,
+                # Else a run that continues from an epoch's end looks for figures before it has validated.
+                "early_stopping.check_on_train_epoch_end": False,
+                "model.encoder": {"class_path": "ocrnet_pl.models.encoder.TimmEncoder"},
+                "model.postprocess": {
+                    "class_path": "ocrnet_pl.inference.fusion.FusionPostProcess",
+                    "init_args": {"decode": {"class_path": "ocrnet_pl.inference.decode.Decode"}},
+                },
+                "model.detection_loss": {
+                    "class_path": "ocrnet_pl.losses.detection.QualityDetectionLoss",
+                    "init_args": {
+                        "assigner": {"class_path": "ocrnet_pl.losses.assignment.TaskAlignedAssigner"},
+                        "box_loss": {"class_path": "ocrnet_pl.losses.boxes.GIoULoss"},
+                        "confidence_loss": {"class_path": "ocrnet_pl.losses.scores.QualityFocalScore"},
+                        "class_loss": {"class_path": "ocrnet_pl.losses.scores.QualityFocalScore"},
+                    },
+                },
+                "model.segmentation_loss": {
+                    "class_path": "ocrnet_pl.losses.segmentation.SegmentationLoss",
+                    "init_args": {
+                        "terms": [
+                            {"class_path": "ocrnet_pl.losses.pixels.CrossEntropy"},
+                            {"class_path": "ocrnet_pl.losses.regions.Dice"},
+                        ]
+                    },
+                },
+                "model.balancing": {"class_path": "ocrnet_pl.balancing.methods.FixedWeights"},
+            }
+        )
+
+    def _builds_network(self) -> bool:
+        own = OWN.get(str(self.subcommand))
+        return own is None or own.needs_network
+
+    def _set_seed(self) -> None:
+        """Seed what is random here."""
+        if self._builds_network():
+            super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Build data, network and trainer, for the subcommands that have a use for them here.
+
+        To check the data, the sources alone are built, later and one by one; the report's runs are other processes.
+        """
+        if self._builds_network():
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return the trainer with the run's folder and the loggers that write to it."""
+        root = Path(self._get(self.config_init, "trainer")["default_root_dir"])
+        name, version = self._get(self.config_init, "name"), self._get(self.config_init, "version")
+        table = self._table = MetricsTable(root, name=name, version=version)
+        given = self._get(self.config_init, "trainer").get("logger")
+        others: list[Logger] = [] if not given or given is True else given if isinstance(given, list) else [given]
+        for logger in others:
+            if isinstance(logger, WandbTracker) and self._continuation is not None and self._continuation.tracked:
+                logger.continue_run(self._continuation.tracked, self._continuation.folder)
+        callbacks = self._get(self.config_init, "trainer").get("callbacks")
+        # A copy: the trainer adds its own to the list.
+        callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
+        trainer = super().instantiate_trainer(logger=[table, *others], **kwargs)
+        if version is not None and trainer.is_global_zero:
+            # By now the first process may have made it, if this is another one.
+            refuse_taken(Path(table.log_dir))
+        if not isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO):
+            trainer.strategy.checkpoint_io = SafeCheckpointIO()
+        use_own_display(trainer, callbacks)
+        # The first of them, so that nothing is written before it.
+        trainer.callbacks.insert(0, SameCheckpoint(self._checkpoint_path()))  # type: ignore[attr-defined]
+        if self._continuation is not None:
+            trainer.callbacks.append(self._continuation)  # type: ignore[attr-defined]
+        return trainer
+
+    def _checkpoint_path(self) -> str | None:
+        """Return the subcommand's checkpoint, if it has one."""
+        path = self.config[str(self.subcommand)].get("ckpt_path")
+        return str(path) if path else None
+
+    def _parse_ckpt_path(self) -> None:
+        """Do not let the checkpoint's settings override those that were given here."""
+
+    def before_instantiate_classes(self) -> None:
+        """Start the sources' paths from ``data.root``, and let a checkpoint stand in for what training started from."""
+        config = self.config[self.config["subcommand"]]
+        mode = config["early_stopping"]["mode"]
+        if mode not in EarlyStopping.mode_dict:
+            raise ValueError(f"early_stopping.mode: expected 'min' or 'max', got {mode!r}")
+        if config["data"]["root"] is not None:
+            for split in ("train", "val", "test"):
+                _start_paths(config["data"].get(split), config["data"]["root"])
+        if config.get("ckpt_path"):
+            config["ckpt_path"] = self._resolved(Namespace(ckpt_path=config["ckpt_path"]))["ckpt_path"]
+        path = config.get("ckpt_path")
+        if not path or "://" in path:
+            return
+        if self.config["subcommand"] == "fit":
+            try:
+                self._continuation = continuation(config, self._parser("fit"))
+            except (CheckpointError, FileNotFoundError):
+                # Other processes would wait for this one: all refuse together, as soon as they can talk.
+                if not expects_others(config["trainer"]["num_nodes"]):
+                    raise
+            return
+        verify_checkpoint(path)
+        arguments = config["model"]["encoder"].get("init_args")
+        if arguments and "weights" in arguments:
+            arguments["weights"] = None
+        if self.config["subcommand"] == "predict":
+            self._taxonomy = saved_taxonomy(read_checkpoint(path, mmap=True), f"checkpoint {path!r}")
+            config["data"]["root"] = None
+            for split in ("train", "val", "test"):
+                config["data"][split] = None
+
+    def _resolved(self, config: Namespace) -> Namespace:
+        """Return a config with the values of the environment variables that it refers to."""
+        assert isinstance(self.parser, Parser)
+        return self.parser.resolved(config)
+
+    def _choose_taxonomy(self, data: JointDataModule) -> Taxonomy:
+        return self._taxonomy or data.taxonomy
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Wait for :meth:`execute`: mistakes in building and in running are told apart."""
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return super()._prepare_subcommand_kwargs(subcommand) | _SETTINGS.get(subcommand, {})
+
+    def execute(self) -> None:
+        """Run the subcommand in a folder of its own.
+
+        Raises:
+            FileExistsError: Another run has the version that was asked for.
+            MisconfigurationException: The training could only fail later.
+        """
+        check_precision(self.trainer)
+        if self.subcommand == "fit":
+            keys = {id(self._get(self.config_init, key)): key for key in self._parser("fit").callback_keys}
+            check_training(self.trainer, self.model, self.datamodule, self._get(self.config_init, "trainer"), keys)
+        # The other processes learn its name from the first; a trial run has no folder.
+        trial = bool(getattr(self.trainer, "fast_dev_run", False))
+        folder = self._table.claim() if self.trainer.is_global_zero and not trial else None
+        try:
+            if folder is not None:
+                for logger in self.trainer.loggers:
+                    if isinstance(logger, WandbTracker):
+                        logger.hide(secrets_in(self.config))
+                    if hasattr(logger, "use_folder"):
+                        logger.use_folder(folder, f"{self._table.name}/{self._table.version}")
+            super()._run_subcommand(str(self.subcommand))
+        except BaseException:
+            if folder is not None:
+                release_folder(folder)
+            raise
+
+    def run_own(self) -> int:
+        """Run one of the project's own subcommands, and return the status to exit with.
+
+        Raises:
+            DataError: The data is wrong.
+            ValueError: The config or the checkpoint does not fit the subcommand.
+            RunError: A run of the joint report failed.
+        """
+        name = str(self.subcommand)
+        command = OWN[name]
+        return command.run(
+            Run(
+                config=self._resolved(self.config)[name],
+                written=self.config[name],
+                objects=self.config_init[name] if command.needs_network else self.config[name],
+                dump=partial(self._parser(name).dump, skip_none=False, skip_validation=True),
+                trainer=self.trainer if command.needs_network else None,
+                task=self.model if command.needs_network else None,
+                data=self.datamodule if command.needs_network else None,
+            )
+        )
+
+
+def lay_under(parser: LightningArgumentParser, config: dict[str, Any]) -> None:
+    """Make a config the defaults of a parser."""
+    absent = object()
+    for action in list(parser._actions):
+        value: Any = config
+        for key in action.dest.split("."):
+            value = value.get(key, absent) if isinstance(value, dict) else absent
+        if value is not absent:
+            parser.set_defaults({action.dest: value})
+
+
+def _start_paths(config: Any, root: str) -> None:
+    """Give the root to a source and to the sources inside it that have none of their own."""
+    if isinstance(config, list):
+        for item in config:
+            _start_paths(item, root)
+    elif isinstance(config, Namespace | dict):
+        for key, value in list(config.items() if isinstance(config, dict) else vars(config).items()):
+            if key == "root" and value == ".":
+                config[key] = root
+            else:
+                _start_paths(value, root)

@@ -1,0 +1,90 @@
+"""The entry point, light enough to answer ``--help`` at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ocrnet_pl.cli.exit_codes import EXIT_INTERRUPTED, EXIT_USAGE
+from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
+
+if TYPE_CHECKING:
+    from ocrnet_pl.data.datamodule import JointDataModule
+    from ocrnet_pl.training.task import OCRNetTask
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End the process with one line and status 130 where it is interrupted, whatever it is doing."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        _end(str(interrupt))
+    except SystemExit as stop:
+        # What Lightning makes of it.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        _end("")
+
+
+def _end(text: str) -> None:
+    # Of several processes, all of which the terminal tells, the first says it.
+    if not int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
+        sys.stderr.write(f"interrupted{text}\n")
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def overview() -> str:
+    """Return the help that lists the subcommands."""
+    width = max(map(len, SUBCOMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in SUBCOMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: train.py SUBCOMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]",
+            "",
+            "Joint object detection and semantic segmentation: one network, one pass.",
+            "",
+            "subcommands:",
+            *lines,
+            "",
+            "options of a subcommand:",
+            "  --config FILE       a YAML file; a later one overrides an earlier one",
+            "  --KEY VALUE         any key of the config, such as --trainer.max_epochs 20 or --data.batch_size 8",
+            "  --ckpt_path FILE    a checkpoint to evaluate, predict with, or continue from; also `last` and `best`",
+            "  --trust PACKAGE     allow the checkpoint to name classes of your own package; again for more",
+            *(f"  {option:<18}  {text}" for command in OWN.values() for option, text in command.options),
+            "  --print_config      print the whole configuration with its defaults, and exit",
+            "  --help              every key with its type and meaning",
+            "",
+            "example: python train.py fit --config configs/quickstart.yaml",
+        ]
+    )
+
+
+def main(
+    args: Sequence[str] | None = None,
+    *,
+    task: type[OCRNetTask] | None = None,
+    data: type[JointDataModule] | None = None,
+) -> None:
+    """Run the command line.
+
+    Args:
+        args: The words of the command line; None for those of the process.
+        task: A subclass of ``OCRNetTask`` to train instead; the options of its constructor become keys below ``model``.
+        data: A subclass of ``JointDataModule`` to load with; the options of its constructor become keys below ``data``.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        if not words:
+            sys.exit(EXIT_USAGE)
+        return
+    with interruptible():
+        # Lightning takes seconds to import, which the overview has no use for.
+        from ocrnet_pl.cli.running import run
+
+        run(words, task=task, data=data)

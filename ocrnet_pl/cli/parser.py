@@ -1,0 +1,109 @@
+"""The command line's parser: configs may name the package's classes by their short names; mistakes take one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace, get_loader, set_loader
+from lightning.pytorch.cli import LightningArgumentParser
+
+from ocrnet_pl.cli.config_errors import entries, explain, place_of
+from ocrnet_pl.cli.exit_codes import EXIT_USAGE
+from ocrnet_pl.cli.short_names import import_rooms, package_classes
+from ocrnet_pl.data.readers import yaml_text
+from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
+from ocrnet_pl.storage.secrets import MARKER, hidden, redacted, secrets_in, secrets_of_setting
+
+DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
+"""Set to 1, this environment variable shows the traceback behind a one-line error."""
+
+_LONGEST_LINE = 2000
+
+
+def shortened(line: str) -> str:
+    """Return an error's line without the end of a value that fills screens."""
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
+
+
+def _load(text: str) -> Any:
+    """Parse a config, or a value on the command line, if it is harmless."""
+    return yaml_text.load(text, _parse)
+
+
+# Files that a config names in turn are parsed by this as well.
+_parse = get_loader("yaml")
+set_loader("yaml", _load, (yaml_text.YamlError,))
+import_rooms()
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line instead of the usage of every option."""
+
+    words: list[str]
+    """The whole command line."""
+
+    secrets: frozenset[str] = frozenset()
+    """The credentials that no message may show."""
+
+    @classmethod
+    def learn_secrets(cls) -> None:
+        """Take note of the credentials that stand in the command line and its config files, which are sound YAML."""
+        found = (secrets_of_setting(entry.path, entry.value) for entry in entries(cls.words) if entry.value)
+        cls.secrets = frozenset().union(*found)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and exit with status 2."""
+        if os.environ.get(DEBUG_VARIABLE) and ex is not None:
+            raise ex
+        line = explain(message, self._dotted_keys(), package_classes(), getattr(Parser, "words", []))
+        sys.stderr.write(f"error: {shortened(hidden(line, Parser.secrets))}\n")
+        sys.exit(EXIT_USAGE)
+
+    def dump(self, namespace: Namespace, *args: Any, **options: Any) -> str:
+        """Write a config as text, without the credentials in it."""
+        text: str = super().dump(redacted(namespace), *args, **options)
+        return text
+
+    def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:
+        """Build what a config names, with the values of the environment variables that it refers to."""
+        built: Namespace = super().instantiate_classes(self.resolved(cfg), **options)
+        return built
+
+    def resolved(self, config: Namespace) -> Namespace:
+        """Return a config with the values of the environment variables that it refers to.
+
+        What is not set, and what a saved config lacks because it was a credential, ends the process with one line.
+        """
+
+        def refuse_marker(path: str, text: str) -> str:
+            if MARKER in text:
+                option = path.removeprefix(prefix)
+                raise InterpolationError(
+                    "this credential was left out when the config was saved; name an environment variable that holds "
+                    f"it, as in --{option} '${{oc.env:NAME}}'",
+                    path,
+                    text,
+                )
+            return text
+
+        prefix = f"{config.get('subcommand')}."
+        try:
+            each_text(config, refuse_marker)
+            found: Namespace = resolved(config)
+        except InterpolationError as error:
+            self.error(f"{place_of(error.path.removeprefix(prefix), error.text, Parser.words)}: {error}")
+        Parser.secrets |= secrets_in(found)
+        return found
+
+    def _dotted_keys(self) -> Iterator[str]:
+        parsers: list[Any] = [self]
+        subcommands = getattr(self, "_subcommands_action", None)
+        if subcommands is not None:
+            parsers += list(subcommands.choices.values())
+        for parser in parsers:
+            for action in parser._actions:
+                if action.dest and not action.dest.startswith("_"):
+                    yield action.dest

@@ -1,0 +1,228 @@
+"""What can be known to go wrong before the first step of training, said in one line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    EarlyStopping,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelPruning,
+    StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
+)
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.metrics.evaluation import EvaluationMetrics
+from ocrnet_pl.training.step_memory import by_size, random_batch
+from ocrnet_pl.training.task import OCRNetTask
+
+_CANNOT_WORK: tuple[tuple[type[Callback], str], ...] = (
+    (
+        LearningRateFinder,
+        "compare short runs with different learning rates instead, as configs/sweeps/task_weights.yaml does",
+    ),
+    (BatchSizeFinder, "`train.py memory` finds the largest data.batch_size"),
+    (StochasticWeightAveraging, "the weights are averaged already, as ema.decay says"),
+    (WeightAveraging, "the weights are averaged already, as ema.decay says"),
+    (
+        ModelPruning,
+        "its masks would change the names of the weights; prune the network that a checkpoint holds instead",
+    ),
+    (BackboneFinetuning, "set model.encoder.frozen_stages and model.encoder_lr instead"),
+)
+"""Lightning's callbacks that expect another kind of task, and what does their work here."""
+
+_LEAST = {
+    "max_epochs": 1,
+    "max_steps": 1,
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": 0,
+    "limit_train_batches": 0,
+    "limit_val_batches": 0,
+}
+"""The trainer's numbers that Lightning takes as they come; -1 stands for no limit of some."""
+_UNLIMITED = ("max_epochs", "max_steps", "num_sanity_val_steps")
+_PROCESSES_PER_CORE = 4
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+_OWN = ("ocrnet_pl.", "lightning.")
+
+
+def check_precision(trainer: Trainer) -> None:
+    """Refuse a precision that the batches and the losses are not made for.
+
+    Raises:
+        MisconfigurationException: One line that names those that are.
+    """
+    if str(trainer.precision) not in _PRECISIONS:
+        raise MisconfigurationException(
+            f"trainer.precision: {trainer.precision} does not work here; choose one of {', '.join(_PRECISIONS)}"
+        )
+
+
+def check_training(
+    trainer: Trainer, task: OCRNetTask, data: JointDataModule, settings: Mapping[str, Any], keys: Mapping[int, str]
+) -> None:
+    """Refuse a training that could only fail later, or do nothing.
+
+    Args:
+        trainer: With its callbacks; nothing has started.
+        task: What it trains.
+        data: What it trains on.
+        settings: The trainer's own options, as they were given.
+        keys: Where in the config a callback's options stand, by its ``id``; others stand in ``trainer.callbacks``.
+
+    Raises:
+        MisconfigurationException: One line that names the option and what to do.
+    """
+    _check_numbers(settings)
+    if data.train is None:
+        raise MisconfigurationException("data.train: there is no source to train on; set data.train.class_path")
+    if data.val is None and trainer.limit_val_batches != 0:
+        raise MisconfigurationException(
+            "data.val: there is no source to validate on; set data.val.class_path, or trainer.limit_val_batches to 0"
+        )
+    _check_length(trainer)
+    _check_processes(trainer)
+    try:
+        task.make_optimizer()
+    except ValueError as error:
+        raise MisconfigurationException(f"model.optimizer: {error}") from error
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        for kind, advice in _CANNOT_WORK:
+            if isinstance(callback, kind) and not isinstance(callback, EMA):
+                raise MisconfigurationException(
+                    f"trainer.callbacks: {type(callback).__name__} does not work here; {advice}"
+                )
+        if isinstance(callback, EarlyStopping) and callback.patience < 0:
+            raise MisconfigurationException(
+                f"{_place(callback, keys)}.patience: expected at least 0, got {callback.patience}"
+            )
+    _check_monitors(trainer, task, data, callbacks, keys)
+
+
+def _check_numbers(settings: Mapping[str, Any]) -> None:
+    for name, least in _LEAST.items():
+        value = settings.get(name)
+        if value is None or (value == -1 and name in _UNLIMITED):
+            continue
+        if value < least or not math.isfinite(value):
+            unlimited = ", or -1 for no limit" if name in _UNLIMITED else ""
+            raise MisconfigurationException(f"trainer.{name}: expected at least {least}{unlimited}, got {value}")
+    interval = settings.get("val_check_interval")
+    if isinstance(interval, int | float) and interval == 0:
+        raise MisconfigurationException(
+            "trainer.val_check_interval: expected more than 0; "
+            "to go without validation, set trainer.limit_val_batches to 0"
+        )
+    if settings.get("limit_train_batches") == 0:
+        raise MisconfigurationException("trainer.limit_train_batches: with 0 there is nothing to train on")
+
+
+def _check_length(trainer: Trainer) -> None:
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise MisconfigurationException(
+            "trainer.max_epochs: the learning-rate schedule needs the end of the run; set max_epochs or max_steps, "
+            "also beside max_time"
+        )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None and left <= 0:
+            raise MisconfigurationException("trainer.max_time: it is over before the run begins; give it more than 0")
+
+
+def _check_processes(trainer: Trainer) -> None:
+    most = _PROCESSES_PER_CORE * (os.cpu_count() or 1)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise MisconfigurationException(
+            f"trainer.devices: {trainer.num_devices} processes on {os.cpu_count()} CPU cores would only wait for each "
+            f"other; {most} are the most"
+        )
+
+
+def validation_figures(task: OCRNetTask) -> list[str]:
+    """Return the names of all that a validation will log."""
+    network = task.network
+    metrics = EvaluationMetrics(task.taxonomy, network.detection is not None, network.segmentation is not None)
+    with warnings.catch_warnings():
+        # It is the names that are wanted, and they do not depend on what was seen.
+        warnings.simplefilter("ignore")
+        return [f"val/{name}" for name in metrics.compute()]
+
+
+@torch.no_grad()
+def training_figures(task: OCRNetTask, size: tuple[int, int]) -> list[str]:
+    """Return the names of all that a training step logs.
+
+    Args:
+        task: Of whose losses the terms are asked for, on an image of noise.
+        size: (height, width) of a training batch.
+    """
+    training = task.training
+    with torch.random.fork_rng(devices=[]):
+        batch = random_batch(task.taxonomy, size, 1, task.network.in_channels, task.device)
+        output = task.eval()(batch.images)
+        terms = task.detection_loss(output, batch) | task.segmentation_loss(output, batch)
+    task.train(training)
+    return ["loss", "train/loss", "train/images_per_s", *(f"train/loss_{name}" for name in terms)]
+
+
+def _check_monitors(
+    trainer: Trainer, task: OCRNetTask, data: JointDataModule, callbacks: Iterable[Callback], keys: Mapping[int, str]
+) -> None:
+    named = [(callback, getattr(callback, "monitor", None)) for callback in callbacks]
+    # One that is not strict does without.
+    monitors = [(callback, str(name)) for callback, name in named if name and getattr(callback, "strict", True)]
+    known = validation_figures(task)
+    if any(name.startswith("train/") for _, name in monitors):
+        known += training_figures(task, by_size(data.training_sizes)[-1])
+    # What others log is not known beforehand.
+    others = [task, *callbacks]
+    foreign = any(not type(each).__module__.startswith(_OWN) for each in others)
+    rates = any(isinstance(callback, LearningRateMonitor) for callback in callbacks)
+    why_never = _never_validates(trainer)
+    for callback, name in monitors:
+        key = f"{_place(callback, keys)}.monitor"
+        if name not in known and not foreign and not (rates and name.startswith("lr-")):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:8])}, ..."
+            raise MisconfigurationException(f"{key}: this run logs no figure {name!r}; {hint}")
+        if name.startswith("val/") and why_never and isinstance(callback, ModelCheckpoint) and id(callback) not in keys:
+            raise MisconfigurationException(f"{key}: there will be no figure {name!r}, since {why_never}")
+    if why_never and any(name.startswith("val/") for _, name in monitors):
+        rank_zero_warn(f"There will be no best checkpoint and no early stopping, since {why_never}.")
+
+
+def _place(callback: Callback, keys: Mapping[int, str]) -> str:
+    """Return where a callback's options stand."""
+    return keys.get(id(callback), f"trainer.callbacks: {type(callback).__name__}")
+
+
+def _never_validates(trainer: Trainer) -> str | None:
+    """Return why a run would end without a validation; None if there will be one."""
+    if trainer.limit_val_batches == 0:
+        return "trainer.limit_val_batches is 0"
+    every = trainer.check_val_every_n_epoch
+    if every is not None and trainer.max_epochs is not None and -1 < trainer.max_epochs < every:
+        return f"trainer.check_val_every_n_epoch ({every}) is more than trainer.max_epochs ({trainer.max_epochs})"
+    return None

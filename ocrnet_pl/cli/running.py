@@ -1,0 +1,199 @@
+"""Runs a command line; mistakes end it with one line and a status that is not 0."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import warnings
+from typing import NoReturn
+
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
+from ocrnet_pl.callbacks.log_lines import LogLines
+from ocrnet_pl.callbacks.memory import PeakMemory
+from ocrnet_pl.callbacks.progress import log_through_the_bar
+from ocrnet_pl.callbacks.save_config import SaveConfig
+from ocrnet_pl.callbacks.stopping import GracefulStop
+from ocrnet_pl.callbacks.summary import Summary
+from ocrnet_pl.callbacks.throughput import Throughput
+from ocrnet_pl.cli.checkpoint_option import UsageError, settle_checkpoint
+from ocrnet_pl.cli.config_errors import cause, check_files
+from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_SKIPPED, EXIT_TERMINATED, EXIT_USAGE
+from ocrnet_pl.cli.library_errors import mistake
+from ocrnet_pl.cli.lightning_cli import OCRNetCLI, stored_sections
+from ocrnet_pl.cli.parser import DEBUG_VARIABLE, Parser, shortened
+from ocrnet_pl.cli.subcommands import OWN
+from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.errors import CheckpointError, DataError, LossError, RunError
+from ocrnet_pl.storage.secrets import hidden
+from ocrnet_pl.tracking.wandb_tracker import WandbTracker
+from ocrnet_pl.training.sharding import lost_peer
+from ocrnet_pl.training.step_memory import advice, out_of_memory
+from ocrnet_pl.training.task import OCRNetTask
+
+
+def _one_line(error: BaseException) -> str:
+    """Return the last line of an error, which for one out of a loading process stands behind its traceback."""
+    lines = [line for line in cause(str(error)).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    last = lines[-1].strip()
+    return re.sub(r"^ocrnet_pl\.data\.errors\.\w+: ", "", last) if "Traceback" in str(error) else " ".join(lines)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Leave out an advertisement, and what is said of Ctrl-C: the command line says it itself."""
+    return not any(text in str(record.msg) for text in ("litlogger", "Detected KeyboardInterrupt"))
+
+
+def build(
+    words: list[str], *, task: type[OCRNetTask] | None = None, data: type[JointDataModule] | None = None
+) -> OCRNetCLI:
+    """Build what a command line names; mistakes end the process with one line and a status that is not 0.
+
+    Args:
+        words: The command line, without the program's name.
+        task: The LightningModule to build; None for the project's own.
+        data: The data module to build; None for the project's own.
+    """
+    task, data = task or OCRNetTask, data or JointDataModule
+    Parser.words, Parser.secrets = words, frozenset()
+    throughput, memory = Throughput(), PeakMemory()
+    # Noise between Lightning and torch, of no use to anybody here.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_of_use)
+    log_through_the_bar()
+    # Every process computed these from all images: there is nothing to synchronise.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(val|test)/")
+    # The folder is new; Weights & Biases, which Lightning starts first, may have put its own there.
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    try:
+        check_files(words)
+        Parser.learn_secrets()
+        words, OCRNetCLI.stored_config = settle_checkpoint(words, stored_sections(task, data))
+        Parser.words = words
+        return OCRNetCLI(
+            task,
+            data,
+            save_config_callback=SaveConfig,
+            parser_class=Parser,
+            # The summary stands last, so that it sees what all others have logged.
+            trainer_defaults={
+                "callbacks": [
+                    LearningRateMonitor("step"),
+                    GracefulStop(),
+                    throughput,
+                    memory,
+                    LogLines(throughput),
+                    Summary(throughput, memory),
+                ]
+            },
+            seed_everything_default=0,
+            args=words,
+            auto_configure_optimizers=False,
+        )
+    except (ValueError, OSError, MisconfigurationException) as error:
+        _fail(error)
+    except Exception as error:
+        # A part was given what it cannot be built from.
+        _fail(MisconfigurationException(f"{_one_line(error)} ({type(error).__name__}; {DEBUG_VARIABLE}=1 shows where)"))
+
+
+def run(words: list[str], *, task: type[OCRNetTask] | None = None, data: type[JointDataModule] | None = None) -> None:
+    """Run a subcommand; mistakes in configs and data end it with one line and a status that is not 0.
+
+    Args:
+        words: The command line, without the program's name.
+        task: The LightningModule to run; None for the project's own.
+        data: The data module to load with; None for the project's own.
+    """
+    cli = build(words, task=task, data=data)
+    if cli.subcommand in OWN:
+        try:
+            status = cli.run_own()
+        except (ValueError, OSError, RunError, MisconfigurationException) as error:
+            _fail(error)
+        except Exception as error:
+            line = mistake(error)
+            if line is None:
+                raise
+            _fail(RuntimeError(line))
+        if status:
+            sys.exit(status)
+        return
+    status = EXIT_ERROR
+    try:
+        _execute(cli)
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else EXIT_ERROR
+        raise
+    except KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
+        raise
+    finally:
+        for logger in cli.trainer.loggers:
+            if isinstance(logger, WandbTracker):
+                logger.finish(status)
+
+
+def _execute(cli: OCRNetCLI) -> None:
+    try:
+        cli.execute()
+    except (DataError, LossError, CheckpointError, MisconfigurationException, OSError) as error:
+        _fail(error)
+    except (RuntimeError, MemoryError) as error:
+        # What follows a lost process, such as the attempt to save, fails in the same way.
+        line = lost_peer(error)
+        if line is None and out_of_memory(error):
+            memory = next(each for each in cli.trainer.callbacks if isinstance(each, PeakMemory))  # type: ignore[attr-defined]
+            line = advice(memory.size, memory.count)
+        line = line or mistake(error)
+        if line is None:
+            raise
+        _fail(RuntimeError(line))
+    except Exception as error:
+        line = mistake(error)
+        if line is None:
+            raise
+        _fail(RuntimeError(line))
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt(_how_to_continue(cli)) from None
+        # Lightning ends a terminated run with status 0; nobody may take it for a finished one.
+        if cli.trainer.received_sigterm:
+            sys.exit(EXIT_TERMINATED)
+        raise
+    if cli.trainer.received_sigterm:
+        sys.exit(EXIT_TERMINATED)
+    checkpoint = cli.trainer.checkpoint_callback
+    if isinstance(checkpoint, BestCheckpoint) and checkpoint.missing is not None:
+        _fail(CheckpointError(checkpoint.missing))
+    if cli.subcommand == "predict" and cli.datamodule.skipped:
+        for path, reason in cli.datamodule.skipped:
+            sys.stderr.write(f"skipped: {path}: {reason}\n")
+        sys.stderr.write(f"error: {len(cli.datamodule.skipped)} file(s) could not be read as images\n")
+        sys.exit(EXIT_SKIPPED)
+
+
+def _how_to_continue(cli: OCRNetCLI) -> str:
+    """Return what to say of a run that was interrupted."""
+    checkpoint = cli.trainer.checkpoint_callback
+    if cli.subcommand != "fit" or not isinstance(checkpoint, BestCheckpoint):
+        return ""
+    last = checkpoint.last_model_path
+    if not last or not os.path.exists(last):
+        return f" at step {cli.trainer.global_step}; no checkpoint had been written"
+    return f" at step {cli.trainer.global_step}; continue with --ckpt_path {last}"
+
+
+def _fail(error: BaseException) -> NoReturn:
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    sys.stderr.write(f"error: {shortened(hidden(_one_line(error), Parser.secrets))}\n")
+    sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR)

@@ -1,0 +1,1 @@
+"""Decoded samples shared by workers and processes."""

@@ -1,0 +1,284 @@
+"""From a source to batches: what crosses the process boundary, and what becomes of processes that are lost."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
+from torchvision import tv_tensors
+
+from ocrnet_pl.data.loading.collate import collate
+from ocrnet_pl.data.loading.dataset import Prepared, PreparedDataset, Skipped
+from ocrnet_pl.data.loading.lost_workers import SILENT, TakenUp, is_of_processes, lost
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.geometry import wrap_boxes
+from ocrnet_pl.structures import Batch, Sample, Supervision
+
+_log = logging.getLogger(__name__)
+
+_LOOK = 5.0
+"""Seconds from one look at whether loading processes are alive to the next."""
+
+_MOMENT = 0.2
+
+_RESTARTS = 3
+"""How often in an epoch loading processes are replaced."""
+
+
+class Delivery(NamedTuple):
+    """What a worker hands over: a batch, its truths as plain arrays, and the files it had to leave out."""
+
+    batch: Batch | None
+    truths: list[dict[str, Any]]
+    skipped: list[Skipped]
+
+
+def deliver(items: Sequence[Prepared | Skipped]) -> Delivery:
+    """Collate what could be read."""
+    prepared = [item for item in items if isinstance(item, Prepared)]
+    skipped = [item for item in items if isinstance(item, Skipped)]
+    skipped += [entry for item in prepared for entry in item.skipped]
+    truths = [item.truth for item in prepared if item.truth is not None]
+    if not prepared:
+        return Delivery(None, [], skipped)
+    batch = collate([item.sample for item in prepared])
+    if get_worker_info() is None:
+        batch.truths = truths
+        return Delivery(batch, [], skipped)
+    return Delivery(batch, [_pack(truth) for truth in truths], skipped)
+
+
+def _pack(sample: Sample) -> dict[str, Any]:
+    """Turn a sample's tensors into arrays.
+
+    Each tensor that crosses the process boundary holds a file descriptor open until it is freed; with some eight
+    tensors a truth, a few batches in flight would reach the usual limit of 1024. Arrays are copied instead.
+    """
+    fields = {name: getattr(sample, name) for name in Sample.__dataclass_fields__}
+    supervision = fields.pop("supervision")
+    fields |= {"detection": supervision.detection, "semantic_supervision": supervision.semantic}
+    return {
+        name: value.as_subclass(Tensor).numpy() if isinstance(value, Tensor) else value
+        for name, value in fields.items()
+    }
+
+
+def _unpack(fields: dict[str, Any]) -> Sample:
+    values: dict[str, Any] = {
+        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in fields.items()
+    }
+    size = (int(values["image"].shape[-2]), int(values["image"].shape[-1]))
+    values["image"] = tv_tensors.Image(values["image"])
+    values["boxes"] = wrap_boxes(values["boxes"], size)
+    for name in ("semantic", "instances"):
+        if values[name] is not None:
+            values[name] = tv_tensors.Mask(values[name])
+    return Sample(supervision=Supervision(values.pop("detection"), values.pop("semantic_supervision")), **values)
+
+
+class BatchLoader(DataLoader[Any]):
+    """A DataLoader of batches that keeps account of the files it left out, and outlives its loading processes.
+
+    Batches that lose all their files are left out, so there may be fewer than ``len`` says. Where a loading process
+    dies, or nothing comes for ``patience`` seconds, new ones go on with the batch that is due, which is the same
+    whoever loads it.
+
+    Args:
+        dataset: To load from.
+        skipped: Where to note the files that could not be read, each once.
+        patience: Seconds to wait for a batch.
+        kwargs: As of ``DataLoader``.
+
+    Raises:
+        DataError: When iterating: loading processes have died too often.
+    """
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        skipped: list[tuple[str, str]] | None = None,
+        patience: float = 600.0,
+        **kwargs: Any,
+    ) -> None:
+        self.skipped = [] if skipped is None else skipped
+        self.patience = patience
+        # Each time that nothing came, DataLoader looks whether its processes are alive.
+        kwargs.setdefault("timeout", min(_LOOK, patience) if kwargs.get("num_workers") else 0)
+        kwargs.setdefault("collate_fn", deliver)
+        self._taken_up = dataset.taken_up = TakenUp(kwargs.get("num_workers", 0))
+        self._source = dataset.source
+        super().__init__(dataset, **kwargs)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return self._batches(0)
+
+    def _batches(self, start: int) -> Iterator[Batch]:
+        """Yield the batches of the epoch from number ``start`` on."""
+        for batch, truths, skipped in self._deliveries(start):
+            for entry in skipped:
+                if tuple(entry) not in self.skipped:
+                    self.skipped.append((entry.path, entry.reason))
+            if batch is not None:
+                if truths:
+                    batch.truths = [_unpack(truth) for truth in truths]
+                yield batch
+
+    def _deliveries(self, start: int) -> Iterator[Delivery]:
+        done, restarts = start, 0
+        deliveries: Iterator[Any] = iter(())
+        while True:
+            if hasattr(self.sampler, "start"):
+                self.sampler.start = done * (self.batch_size or 1)
+            try:
+                with _signals_kept():
+                    deliveries = super().__iter__()
+                while (delivery := self._next(deliveries)) is not None:
+                    done += 1
+                    yield delivery
+                return
+            except RuntimeError as error:
+                if not is_of_processes(error) or not hasattr(self.sampler, "start"):
+                    raise
+                restarts += 1
+                text, advice = lost(error, self._taken_up, self._source, deliveries)
+                if restarts > _RESTARTS:
+                    raise DataError(
+                        f"data.num_workers: loading processes failed {restarts} times in one epoch, the last time at "
+                        f"batch {done} ({text}); {advice}"
+                    ) from error
+                _log.warning("data: a loading process failed (%s); new ones go on with batch %d", text, done)
+                # DataLoader keeps its processes here.
+                self._iterator = None
+
+    def _next(self, deliveries: Iterator[Delivery]) -> Delivery | None:
+        """Return what comes next, None at the end; wait as long as there is patience."""
+        waited = 0.0
+        while True:
+            try:
+                with _deaths_watched():
+                    return next(deliveries, None)
+            except RuntimeError as error:
+                waited += self.timeout
+                if not str(error).startswith(SILENT) or waited >= self.patience:
+                    raise
+            except (OSError, EOFError):
+                # What is left of a message whose sender was killed; the news of it may come a moment later.
+                time.sleep(_MOMENT)
+                _error_if_any_worker_fails()
+                raise
+
+
+@contextmanager
+def _deaths_watched() -> Iterator[None]:
+    """Let the death of a loading process interrupt whoever waits for a batch.
+
+    torch's own handler raises its error wherever the main process is at that moment, such as in the middle of a step.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        _error_if_any_worker_fails()
+        if callable(before):
+            before(number, frame)
+
+    before = signal.signal(signal.SIGCHLD, handle)
+    try:
+        # One may have died while nobody was waiting.
+        _error_if_any_worker_fails()
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Undo torch's handler for the death of child processes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+class TrainingLoader(BatchLoader):
+    """A loader that goes on where a run was interrupted, in the middle of an epoch.
+
+    Args:
+        dataset: To load from.
+        completed: Gives the number of batches of the epoch that were trained on; by default all that were handed out.
+        replicas: Processes that train together, each with a loader of its own.
+        kwargs: As of :class:`BatchLoader`; the sampler is a ``MultiScaleSampler``.
+
+    Attributes:
+        shift: How many batches more are done, in those of this loader, than in those of the state that was loaded.
+    """
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        completed: Callable[[], int] | None = None,
+        replicas: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        self.completed = completed
+        self.replicas = replicas
+        self.shift = 0
+        self._handed_out = 0
+        self._resume: dict[str, int] | None = None
+        super().__init__(dataset, **kwargs)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        sampler = self.sampler
+        start = 0
+        if self._resume is not None and self._resume["epoch"] == getattr(sampler, "epoch", None):
+            # Whoever asks for an epoch that was trained on to its end wants it anew.
+            start = self._resume["batches"] % len(self)
+        self._resume = None
+        self._handed_out = start
+        for batch in self._batches(start):
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and how many of its batches are done; the same on all processes."""
+        return {
+            "epoch": int(getattr(self.sampler, "epoch", 0)),
+            "batches": self._handed_out if self.completed is None else self.completed(),
+            "length": len(self),
+            "images_per_batch": self._images_per_batch,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leave out, when that epoch is asked for next, the batches that are done.
+
+        Where batches have another size now, or other processes share them, it goes on after as many images.
+        """
+        batches = state["batches"]
+        before = state.get("images_per_batch", self._images_per_batch)
+        if before != self._images_per_batch:
+            images = batches * before
+            over = batches >= state["length"]
+            batches = len(self) if over else min(images // self._images_per_batch, len(self) - 1)
+        self.shift = batches - state["batches"]
+        self._resume = {"epoch": state["epoch"], "batches": batches}
+
+    @property
+    def _images_per_batch(self) -> int:
+        """The images that all processes together take at a step."""
+        return (self.batch_size or 1) * self.replicas

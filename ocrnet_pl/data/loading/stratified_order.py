@@ -1,0 +1,104 @@
+"""Who comes next: an order of turns in which every part has its share at any time, and each part's own order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrnet_pl.data.loading.block_order import windowed
+from ocrnet_pl.data.randomness import stream
+from ocrnet_pl.data.records import Part
+
+_LONGEST = 100_000
+"""The longest period of turns; shares that need a longer one are rounded to it."""
+
+
+def turns(shares: Sequence[float]) -> NDArray[np.int64]:
+    """Return one period of turns: after any number of them, each part has had its share but for less than one turn.
+
+    Wherever the shares of a number of turns are whole, they are met exactly. Tijdeman, "The chairman assignment
+    problem", Discrete Mathematics 32, 1980: of those whose turn may come already, it comes to the one that would be
+    late first.
+
+    Args:
+        shares: Positive, in any unit.
+
+    Returns:
+        The number of the part of each turn.
+    """
+    # A third is written with so many digits as fit, and meant as a third.
+    exact = [Fraction(share).limit_denominator(_LONGEST) or Fraction(share) for share in shares]
+    whole = sum(exact)
+    common = math.lcm(*((share / whole).denominator for share in exact))
+    if common > _LONGEST:
+        weights = [max(1, round(share / whole * _LONGEST)) for share in exact]
+    else:
+        weights = [int(share / whole * common) for share in exact]
+    period, count = sum(weights), len(weights)
+    order = np.zeros(period, dtype=np.int64)
+    if count == 1:
+        return order[:1]
+    scale = 2 * count - 2
+    behind = [0] * count  # in turns times the period
+    for turn in range(period):
+        behind = [b + w for b, w in zip(behind, weights, strict=True)]
+        ready = [i for i in range(count) if scale * behind[i] >= period]
+        chosen = min(ready, key=lambda i: (((scale - 1) * period - scale * behind[i]) / weights[i], i))
+        behind[chosen] -= period
+        order[turn] = chosen
+    return order
+
+
+class Draws:
+    """The order in which the parts' samples come, over the whole run and without memory of what came before.
+
+    Args:
+        parts: At least one.
+        seed: Of the run.
+        shuffle: Whether each pass through a part has an order of its own.
+    """
+
+    def __init__(self, parts: Sequence[Part], seed: int, shuffle: bool) -> None:
+        self.parts = list(parts)
+        self.seed = seed
+        self.shuffle = shuffle
+        self._turns = turns([part.share for part in parts])
+        steps = self._turns[:, None] == np.arange(len(parts))
+        self._before = np.concatenate([np.zeros((1, len(parts)), dtype=np.int64), steps.cumsum(0)])
+
+    def owners(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the parts of the turns from ``start`` to ``stop``, counted from the beginning of the run."""
+        return self._turns[np.arange(start, stop) % len(self._turns)]
+
+    def samples(self, place: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return what a part contributes to the turns from ``start`` to ``stop``.
+
+        Args:
+            place: Number of the part.
+            start: First turn, counted from the beginning of the run.
+            stop: Past the last turn.
+
+        Returns:
+            The samples' indices and, of each, in which pass through the part it comes.
+        """
+        part = self.parts[place]
+        length = part.stop - part.start
+        first, last = self._count(place, start), self._count(place, stop)
+        positions = np.arange(first, last)
+        passes = positions // length
+        rows = positions % length
+        if self.shuffle:
+            for number in np.unique(passes).tolist():
+                random = stream(self.seed, number, 3, place)
+                order = random.permutation(length) if part.blocks is None else windowed(part.blocks, random)
+                own = passes == number
+                rows[own] = order[rows[own]]
+        return part.start + rows, passes
+
+    def _count(self, place: int, turn: int) -> int:
+        whole, rest = divmod(turn, len(self._turns))
+        return int(whole * self._before[-1, place] + self._before[rest, place])

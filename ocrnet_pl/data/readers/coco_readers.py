@@ -1,0 +1,325 @@
+"""Two readers of COCO instances files that give the same: one that explains every fault, and one that is fast."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import re
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrnet_pl.data.readers.coco_arrays import NO_MASK, RLE, CocoIndex, Masks, by_image, join, pack_mask, pack_polygons
+from ocrnet_pl.data.readers.json_fields import Fields, Folder, read_json, unique
+from ocrnet_pl.data.readers.values import MOST, is_text, is_whole, shown
+from ocrnet_pl.storage.flat_arrays import Numbers, Texts
+from ocrnet_pl.storage.ordinary_files import open_file
+
+MAX_SIDE = (1 << 31) - 1
+"""Of an image, in pixels."""
+
+_BLOCK = 4 << 20
+_BETWEEN = re.compile(rb"\}\s*,\s*\{")
+_ODD_PART = re.compile(rb"(?:^|[\n/])\.{0,2}(?:[\n/]|$)")
+
+
+def read_plain(path: str | PathLike[str], folder: Folder, fields: Fields) -> CocoIndex:
+    """Read the JSON with the standard library and check every field; the errors name the first that is wrong.
+
+    Args:
+        path: The JSON file.
+        folder: Of the images.
+        fields: Of the JSON file, for messages.
+
+    Raises:
+        DataError: As of :func:`open_index`.
+    """
+    content = read_json(path)
+    categories = fields.objects(content, "categories")
+    category_ids = [fields.integer(c, f"categories[{i}]", "id") for i, c in enumerate(categories)]
+    category_names = [fields.text(c, f"categories[{i}]", "name") for i, c in enumerate(categories)]
+    if not category_names:
+        raise fields.error("categories", "the list is empty")
+    unique(category_ids, fields, "categories", "id")
+    unique(category_names, fields, "categories", "name")
+    images = fields.objects(content, "images")
+    if not images:
+        raise fields.error("images", "the list is empty")
+    ids: list[int | str] = []
+    names: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    for position, image in enumerate(images):
+        where = f"images[{position}]"
+        image_id = image.get("id")
+        if not is_whole(image_id) and not is_text(image_id):
+            raise fields.error(f"{where}.id", f"expected an integer or text, found {shown(image_id)}")
+        ids.append(image_id)
+        names.append(folder.find(fields.text(image, where, "file_name"), fields, f"{where}.file_name"))
+        tall, wide = (fields.integer(image, where, side, 1, MAX_SIDE) for side in ("height", "width"))
+        sizes.append((tall, wide))
+    unique(ids, fields, "images", "id")
+
+    row_of = {image_id: row for row, image_id in enumerate(ids)}
+    label_of = {category_id: label for label, category_id in enumerate(category_ids)}
+    rows: list[int] = []
+    labels: list[int] = []
+    boxes: list[list[float]] = []
+    crowd: list[bool] = []
+    masks = Masks()
+    for position, annotation in enumerate(fields.objects(content, "annotations")):
+        where = f"annotations[{position}]"
+        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+        if not isinstance(image_id, int | str) or image_id not in row_of:
+            raise fields.error(f"{where}.image_id", f"there is no image {shown(image_id)}")
+        if not isinstance(category_id, int) or category_id not in label_of:
+            raise fields.error(f"{where}.category_id", f"there is no category {shown(category_id)}")
+        x, y, width, height = fields.numbers(annotation, where, "bbox", 4)
+        row = row_of[image_id]
+        if width > 0 and height > 0:
+            masks.add(*pack_mask(annotation.get("segmentation"), sizes[row], f"{where}.segmentation", fields))
+        else:
+            masks.add(NO_MASK, b"")
+        rows.append(row)
+        labels.append(label_of[category_id])
+        boxes.append([x, y, x + width, y + height])
+        crowd.append(bool(annotation.get("iscrowd", 0)))
+    corners = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    return CocoIndex(
+        category_ids,
+        category_names,
+        ids,
+        Texts.pack(names),
+        np.array(sizes, dtype=np.int32),
+        np.array(labels, dtype=np.int64),
+        corners,
+        np.array(crowd, dtype=np.bool_),
+        *masks.arrays(),
+        *by_image(np.array(rows, dtype=np.int64), corners, len(ids)),
+    )
+
+
+def read_fast(path: str | PathLike[str], folder: Folder) -> CocoIndex | None:
+    """Read the JSON in blocks with a typed parser, so that neither time nor memory go into Python objects.
+
+    Args:
+        path: The JSON file.
+        folder: Of the images.
+
+    Returns:
+        The same as :func:`read_plain`; None if anything about the file is wrong or unusual, which the plain reader
+        then names or copes with.
+    """
+    import msgspec
+
+    types = _Types()
+    # Millions of short-lived lists would set off the collector of cycles again and again, and there are no cycles.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            try:
+                parts: Any = msgspec.json.decode(text, type=types.file)
+                text.madvise(mmap.MADV_DONTNEED)  # read again block by block, without counting as ours all the time
+                return _read_parts(parts, types, folder, text)
+            finally:
+                # The parts are views of the mapping, which could not be closed otherwise.
+                parts = None
+    # The last for a file that is nested too deeply.
+    except (OSError, ValueError, msgspec.MsgspecError, BufferError, OverflowError, _Unusual, RecursionError):
+        return None
+    finally:
+        if collects:
+            gc.enable()
+
+
+class _Unusual(Exception):
+    """Something that only the plain reader can judge."""
+
+
+class _Types:
+    """The typed forms of the file; the parser is imported when it is needed."""
+
+    def __init__(self) -> None:
+        import msgspec
+
+        polygons = list[list[float]]
+        rle = msgspec.defstruct("Rle", [("counts", str), ("size", tuple[int, int])], gc=False)
+        category: Any = msgspec.defstruct("Category", [("id", int), ("name", str)])
+        image: Any = msgspec.defstruct(
+            "Image", [("id", int | str), ("file_name", str), ("height", int), ("width", int)], gc=False
+        )
+        annotation: Any = msgspec.defstruct(
+            "Annotation",
+            [
+                ("image_id", int | str),
+                ("category_id", int),
+                ("bbox", tuple[float, float, float, float]),
+                ("iscrowd", int | bool, 0),
+                ("segmentation", polygons | rle | None, None),
+            ],
+            gc=False,
+        )
+        self.file = msgspec.defstruct(
+            "File", [("images", msgspec.Raw), ("annotations", msgspec.Raw), ("categories", list[category])]
+        )
+        self.rle = rle
+        self.images = msgspec.json.Decoder(list[image])
+        self.annotations = msgspec.json.Decoder(list[annotation])
+
+
+def _read_parts(parts: Any, types: _Types, folder: Folder, text: mmap.mmap) -> CocoIndex:
+    names: list[Texts] = []
+    id_parts: list[Any] = []
+    sizes: list[NDArray[np.int32]] = []
+    for images in _blocks(parts.images, types.images, text):
+        if not all(is_text(image.file_name) for image in images):
+            raise _Unusual
+        names.append(_checked_names([image.file_name for image in images], folder))
+        id_parts.append(_ids([image.id for image in images]))
+        sizes.append(np.array([(image.height, image.width) for image in images], dtype=np.int32))
+    if not names:
+        raise _Unusual
+    all_sizes = np.concatenate(sizes)
+    if all_sizes.min() < 1 or len({isinstance(part, np.ndarray) for part in id_parts}) > 1:
+        raise _Unusual
+    label_of = {category.id: label for label, category in enumerate(parts.categories)}
+    category_names = {category.name for category in parts.categories}
+    counts = {len(label_of), len(category_names)}
+    if not label_of or not all(map(is_text, category_names)) or counts != {len(parts.categories)}:
+        raise _Unusual
+    look_up = _LookUp(id_parts)
+
+    rows: list[NDArray[np.int64]] = []
+    labels: list[NDArray[np.int64]] = []
+    boxes: list[NDArray[np.float32]] = []
+    crowd: list[NDArray[np.bool_]] = []
+    masks = Masks()
+    for block in _blocks(parts.annotations, types.annotations, text):
+        own_rows = look_up.rows(_ids([annotation.image_id for annotation in block]))
+        try:
+            own_labels = np.array([label_of[annotation.category_id] for annotation in block], dtype=np.int64)
+        except KeyError as error:
+            raise _Unusual from error
+        corners = np.array([annotation.bbox for annotation in block], dtype=np.float64)
+        if not (np.abs(corners) <= MOST).all():
+            raise _Unusual
+        has_area = np.all(corners[:, 2:] > 0, axis=1).tolist()
+        corners[:, 2:] += corners[:, :2]
+        rows.append(own_rows)
+        labels.append(own_labels)
+        boxes.append(corners.astype(np.float32))
+        crowd.append(np.array([annotation.iscrowd for annotation in block], dtype=np.bool_))
+        segmentations = [a.segmentation if keep else None for a, keep in zip(block, has_area, strict=True)]
+        _pack_block(segmentations, rows[-1], all_sizes, types.rle, masks)
+    all_boxes = join(boxes, np.float32).reshape(-1, 4)
+    return CocoIndex(
+        [category.id for category in parts.categories],
+        [category.name for category in parts.categories],
+        look_up.ids,
+        _join_texts(names),
+        all_sizes,
+        join(labels, np.int64),
+        all_boxes,
+        join(crowd, np.bool_),
+        *masks.arrays(),
+        *by_image(join(rows, np.int64), all_boxes, len(all_sizes)),
+    )
+
+
+def _blocks(part: Any, decoder: Any, text: mmap.mmap) -> Iterator[list[Any]]:
+    """Decode a list of objects a few megabytes at a time.
+
+    A block ends where an object does, as far as one can tell without parsing: after ``}`` and before ``, {``. Where
+    that turns out to be inside a string or a nested list, the block is no valid JSON, and the plain reader takes over.
+    """
+    with memoryview(part) as view:
+        if bytes(view[:1]) != b"[":
+            raise _Unusual
+        start, end = 1, len(view) - 1
+        while start < end:
+            found = _BETWEEN.search(view, min(start + _BLOCK, end))
+            stop = end if found is None else found.start() + 1
+            items = decoder.decode(b"".join((b"[", view[start:stop], b"]")))
+            text.madvise(mmap.MADV_DONTNEED)
+            if items:
+                yield items
+            start = end if found is None else found.end() - 1
+
+
+def _ids(values: list[int | str]) -> NDArray[np.int64] | list[str]:
+    """Return ids as an array, or a list of texts; a mixture is unusual."""
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return np.array(values, dtype=np.int64)
+    if kinds == {str} and all(map(is_text, values)):
+        return values  # type: ignore[return-value]
+    raise _Unusual
+
+
+class _LookUp:
+    """Finds the images of annotations."""
+
+    def __init__(self, parts: list[Any]) -> None:
+        self.ids: Sequence[int | str]
+        if isinstance(parts[0], np.ndarray):
+            values = np.concatenate(parts)
+            self._order = np.argsort(values, kind="stable")
+            self._sorted = values[self._order]
+            if (self._sorted[1:] == self._sorted[:-1]).any():
+                raise _Unusual
+            self._rows: dict[str, int] | None = None
+            self.ids = Numbers(values)
+        else:
+            texts = [text for part in parts for text in part]
+            self._rows = {text: row for row, text in enumerate(texts)}
+            if len(self._rows) != len(texts):
+                raise _Unusual
+            self.ids = Texts.pack(texts)
+
+    def rows(self, ids: NDArray[np.int64] | list[str]) -> NDArray[np.int64]:
+        if isinstance(ids, np.ndarray) != (self._rows is None):
+            raise _Unusual
+        if self._rows is None:
+            places = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
+            if (self._sorted[places] != ids).any():
+                raise _Unusual
+            return self._order[places]
+        try:
+            return np.array([self._rows[image_id] for image_id in ids], dtype=np.int64)  # type: ignore[index]
+        except KeyError as error:
+            raise _Unusual from error
+
+
+def _pack_block(
+    segmentations: list[Any], rows: NDArray[np.int64], sizes: NDArray[np.int32], rle: type, masks: Masks
+) -> None:
+    if not any(segmentations):
+        masks.add_none(len(segmentations))
+        return
+    for position, segmentation in enumerate(segmentations):
+        if not segmentation:
+            masks.add(NO_MASK, b"")
+        elif isinstance(segmentation, rle):
+            if segmentation.size != tuple(sizes[rows[position]].tolist()):  # type: ignore[attr-defined]
+                raise _Unusual
+            masks.add(RLE, segmentation.counts.encode())  # type: ignore[attr-defined]
+        else:
+            if any(len(polygon) % 2 for polygon in segmentation):
+                raise _Unusual
+            masks.add(*pack_polygons([polygon for polygon in segmentation if len(polygon) >= 6]))
+
+
+def _join_texts(parts: list[Texts]) -> Texts:
+    lengths = np.concatenate([np.diff(part.ends) for part in parts])
+    return Texts(np.concatenate([part.data for part in parts]), np.concatenate(([0], np.cumsum(lengths))))
+
+
+def _checked_names(names: list[str], folder: Folder) -> Texts:
+    """Pack file names that are in the folder; any other, and any that is not in its normal form, is unusual."""
+    joined = "\n".join(names)
+    if joined.count("\n") != len(names) - 1 or _ODD_PART.search(joined.encode()) or not folder.has(names):
+        raise _Unusual
+    return Texts.pack(names)

@@ -1,0 +1,126 @@
+"""The files below a folder, listed once a folder, with names that lead out of it refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from os import PathLike
+
+from ocrnet_pl.data.readers.json_fields import existing_folder
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.folders import walk_folders
+
+MASKS = (".png", ".bmp", ".tif", ".tiff")
+"""Endings of masks: formats without loss."""
+
+IMAGES = (*MASKS, ".jpg", ".jpeg", ".webp")
+"""Endings of images."""
+
+_LONGEST = 4096
+"""No path of a file is longer."""
+
+Fail = Callable[[str, str], DataError]
+"""Makes an error of a problem and an advice, for the place where a name stands."""
+
+
+class Listing:
+    """Finds files below a folder; a look-up a file would take minutes on network disks.
+
+    Args:
+        root: The folder.
+        purpose: What it holds, for messages.
+
+    Raises:
+        DataError: There is no such folder.
+    """
+
+    def __init__(self, root: str | PathLike[str], purpose: str) -> None:
+        self.root = existing_folder(root, purpose)
+        self._folders: dict[str, set[str]] = {}
+
+    def inside(self, name: str, fail: Fail) -> str:
+        """Return a name in normal form, relative to the folder.
+
+        Args:
+            name: Relative to the folder, or absolute and below it.
+            fail: Makes the error.
+
+        Raises:
+            DataError: The name leads out of the folder.
+        """
+        if "\0" in name or len(name) > _LONGEST:
+            raise fail(f"{name!r:.200} is not the name of a file", "check it")
+        normal = os.path.normpath(name.replace("\\", "/"))
+        if os.path.isabs(normal):
+            normal = os.path.relpath(normal, os.path.abspath(self.root))
+        if normal.split(os.sep, 1)[0] == os.pardir:
+            raise fail(f"{name!r:.200} leads out of the folder {self.root}", "set the root to the folder of all files")
+        return normal
+
+    def find(self, name: str, fail: Fail) -> str:
+        """Return a file's name in normal form.
+
+        Args:
+            name: Relative to the folder, or absolute and below it.
+            fail: Makes the error.
+
+        Raises:
+            DataError: The name leads out of the folder, or there is no such file.
+        """
+        normal = self.inside(name, fail)
+        if normal not in self:
+            raise fail(f"there is no file {normal!r:.200} in {self.root}", "add it, or remove the entry")
+        return normal
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is such a file; the name is in normal form."""
+        folder, _, tail = name.rpartition(os.sep)
+        names = self._folders.get(folder)
+        if names is None:
+            try:
+                names = set(os.listdir(self.root / folder))
+            except OSError:
+                names = set()
+            self._folders[folder] = names
+        return tail in names
+
+    def walk(self, endings: tuple[str, ...], folder: str = "") -> list[str]:
+        """Return the files below a folder by name, without those that begin with a dot.
+
+        Linked folders are followed; one that several paths lead to is walked once.
+
+        Args:
+            endings: In lower case; others are left out.
+            folder: Relative to the root, in normal form.
+        """
+        found: list[str] = []
+        for place, names in walk_folders(self.root / folder):
+            below = os.path.relpath(place, self.root)
+            prefix = "" if below == os.curdir else below + os.sep
+            self._folders[prefix.removesuffix(os.sep)] = set(names)
+            found += [prefix + name for name in names if name.lower().endswith(endings) and not name.startswith(".")]
+        return sorted(found)
+
+    def by_stem(self, endings: tuple[str, ...]) -> dict[str, str]:
+        """Return the files below the folder by their name without its ending, in order.
+
+        Args:
+            endings: In lower case; others are left out.
+
+        Raises:
+            DataError: Two files differ in their endings alone.
+        """
+        found: dict[str, str] = {}
+        for name in self.walk(endings):
+            stem = os.path.splitext(name)[0]
+            if stem in found:
+                raise DataError.at(
+                    self.root, f"{found[stem]!r} and {name!r} have the same stem", advice="remove one of them"
+                )
+            found[stem] = name
+        return found
+
+
+def pack_names(names: list[str]) -> list[bytes]:
+    """Return names as bytes, for a numpy array that workers share; :func:`os.fsdecode` turns one back."""
+    return [os.fsencode(name) for name in names]

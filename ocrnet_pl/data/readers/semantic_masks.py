@@ -1,0 +1,70 @@
+"""A folder of semantic PNGs beside other annotations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from os.path import join
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrnet_pl.data.readers.class_map import Legend
+from ocrnet_pl.data.readers.folder_index import MASKS, Listing, pack_names
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.structures import IGNORE_INDEX, Taxonomy
+
+
+class SemanticMasks:
+    """The masks of a list of images, by their names without ending.
+
+    Args:
+        folder: Of the masks; those of other images are left alone.
+        legend: What their values stand for.
+        taxonomy: Of the data set.
+        images: Names of the images, relative to their folder.
+
+    Raises:
+        DataError: There is no such folder, or no image has a mask in it.
+    """
+
+    def __init__(self, folder: str, legend: Legend, taxonomy: Taxonomy, images: Sequence[str]) -> None:
+        self._legend, self._taxonomy = legend, taxonomy
+        listing = Listing(folder, "semantic PNGs")
+        self._root = str(listing.root)
+        found = listing.by_stem(MASKS)
+        names = [found.get(os.path.splitext(image)[0], "") for image in images]
+        if not any(names):
+            raise DataError.at(
+                folder, f"no image has a mask of its name, such as {os.path.splitext(images[0])[0] + '.png'!r}"
+            )
+        self._names = np.array(pack_names(names))
+
+    def path(self, index: int) -> str | None:
+        """Return the file of an image's mask; None if it has none."""
+        return join(self._root, os.fsdecode(self._names[index])) if self._names[index] else None
+
+    def read(
+        self, index: int, size: tuple[int, int], fill: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8] | None:
+        """Return the segmentation classes of an image; None if it has no mask.
+
+        Args:
+            index: Of the image.
+            size: (height, width) that the mask should have.
+            fill: uint8 [H, W]; what the pixels get that the mask ignores.
+
+        Raises:
+            DataError: The mask cannot be read, has another size, or a value without a name.
+        """
+        path = self.path(index)
+        if path is None:
+            return None
+        classes = self._legend.classes(path, self._taxonomy)
+        if classes.shape != size:
+            raise DataError.at(
+                path,
+                f"the mask is {classes.shape[1]} x {classes.shape[0]}, but its image is {size[1]} x {size[0]}",
+                advice="use the masks of these images",
+            )
+        return classes if fill is None else np.where(classes == IGNORE_INDEX, fill, classes)

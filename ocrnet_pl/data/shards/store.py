@@ -1,0 +1,424 @@
+"""Shards of a packed data set, from a folder, or from afar through a bounded cache that all processes share."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from ocrnet_pl.data.shards.format import Shard
+from ocrnet_pl.errors import DataError, StoreError
+from ocrnet_pl.storage.ordinary_files import read_bytes
+from ocrnet_pl.storage.secrets import hidden, secrets_in
+
+T = TypeVar("T")
+
+_TRIES = 4
+_WAIT = 1.0
+"""Seconds before a failed download is tried again; twice as many after each try."""
+_POLL = 0.05
+
+
+class Store(ABC):
+    """Where the files of one packed set are.
+
+    Args:
+        name: The folder or address, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name.rstrip("/")
+
+    def where(self, file: str) -> str:
+        """Return a file's full name, for messages."""
+        return f"{self.name}/{file}"
+
+    @abstractmethod
+    def small(self, file: str) -> bytes | None:
+        """Return the content of a small file; None if there is none.
+
+        Raises:
+            StoreError: The folder cannot be read.
+        """
+
+    @abstractmethod
+    def local(self, shard: Shard) -> Path:
+        """Return a copy of a file on this machine; it may vanish at any time, and is then asked for again.
+
+        Raises:
+            StoreError: It cannot be had, or is damaged.
+        """
+
+    def read(self, shard: Shard, start: int, length: int) -> bytes:
+        """Return a part of a file.
+
+        Raises:
+            StoreError: It cannot be had, or is damaged.
+        """
+        while True:
+            path = self.local(shard)
+            try:
+                file = os.open(path, os.O_RDONLY)
+                try:
+                    return os.pread(file, length, start)
+                finally:
+                    os.close(file)
+            except FileNotFoundError:
+                continue  # removed in between, to make room
+            except OSError as error:
+                raise StoreError.at(self.where(shard.name), f"it cannot be read ({error.strerror})") from error
+
+    def discard(self, shard: Shard) -> bool:
+        """Drop a copy that turned out to be damaged, and return whether another one can be had."""
+        return False
+
+    def expect(self, shard: Shard) -> None:  # noqa: B027 - in a folder there is nothing to fetch
+        """Begin to fetch a file that will be needed, and return at once."""
+
+
+class FolderStore(Store):
+    """A packed set in a folder of this machine, read in place."""
+
+    def small(self, file: str) -> bytes | None:
+        """Return the content of a small file; None if there is none."""
+        path = os.path.join(self.name, file)
+        if not os.path.lexists(path):
+            return None
+        try:
+            return read_bytes(path)
+        except DataError as error:
+            raise StoreError(str(error)) from error
+
+    def check_files(self, shards: tuple[Shard, ...]) -> None:
+        """Check that all files are there and have their sizes.
+
+        Raises:
+            StoreError: One is missing, or is not whole.
+        """
+        with os.scandir(self.name) as entries:
+            sizes = {entry.name: os.path.getsize(entry.path) for entry in entries if os.path.isfile(entry.path)}
+        for shard in shards:
+            found = sizes.get(shard.name)
+            if found != shard.size:
+                problem = "the file is missing" if found is None else f"it has {found} bytes instead of {shard.size}"
+                raise StoreError.at(self.where(shard.name), problem, advice="copy it again, or pack again")
+
+    def local(self, shard: Shard) -> Path:
+        """Return the file itself."""
+        path = Path(self.name, shard.name)
+        if not os.path.isfile(path):
+            raise StoreError.at(path, "the file is missing", advice="copy it again, or pack again")
+        return path
+
+
+class _Connection:
+    """Opens a file system when it is called, once in each process.
+
+    Args:
+        address: Of a folder there.
+        options: Of the file system.
+    """
+
+    in_digest: ClassVar[bool] = False
+    """How a set is reached says nothing about what it holds."""
+
+    def __init__(self, address: str, options: Mapping[str, Any]) -> None:
+        self.address = address
+        self.options = dict(options)
+        self.secrets = secrets_in({"storage_options": self.options, "address": address})
+        # By process: one that was forked can use none of its parent's, nor safely let go of it.
+        self._systems: dict[int, tuple[Any, str]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_systems": {}}
+
+    def __call__(self) -> tuple[Any, str]:
+        """Return the file system and the path there."""
+        if os.getpid() not in self._systems:
+            import fsspec
+
+            try:
+                system, path = fsspec.core.url_to_fs(
+                    self.address, skip_instance_cache=True, use_listings_cache=False, **self.options
+                )
+            except ImportError as error:
+                problem = f"its file system needs another package ({error})"
+                raise StoreError.at(hidden(self.address), problem) from error
+            except Exception as error:  # file systems raise whatever their libraries do
+                reason = hidden(" ".join(str(error).split()), self.secrets) or type(error).__name__
+                problem = f"this is not an address that can be read ({reason})"
+                raise StoreError.at(hidden(self.address), problem) from error
+            self._systems[os.getpid()] = (system, str(path).rstrip("/"))
+        return self._systems[os.getpid()]
+
+
+class RemoteStore(Store):
+    """A packed set at an address of any file system that fsspec knows, with whole shards kept in a local folder.
+
+    Args:
+        address: Such as ``s3://bucket/prefix``.
+        cache: Of the copies.
+        options: Of the file system.
+    """
+
+    def __init__(self, address: str, cache: ShardCache, options: dict[str, Any] | None = None) -> None:
+        # The name is for messages, which show no credentials.
+        super().__init__(hidden(address))
+        self.cache = cache
+        self.folder: Path | None = None
+        self._connect = _Connection(address.rstrip("/"), options or {})
+        self._ahead: tuple[int, queue.Queue[Shard]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process without the thread."""
+        return self.__dict__ | {"_ahead": None}
+
+    def use(self, identity: str) -> None:
+        """Keep the copies under this name of the set; another one at the same address gets other copies."""
+        address = hashlib.sha256(self.name.encode()).hexdigest()[:12]
+        self.folder = self.cache.folder / f"{address}-{identity}"
+
+    def small(self, file: str) -> bytes | None:
+        """Return the content of a small file; None if there is none."""
+        system, path = self._connect()
+
+        def fetch() -> bytes | None:
+            try:
+                return bytes(system.cat_file(f"{path}/{file}"))
+            except FileNotFoundError:
+                return None
+
+        return _tried(fetch, self.where(file), self._connect.secrets)
+
+    def local(self, shard: Shard) -> Path:
+        """Return the copy, fetched if need be."""
+        path = self._path(shard)
+        try:
+            os.utime(path)  # what was used last is removed last
+        except OSError:
+            self.cache.ensure(path, shard.size, partial(self._fetch, shard))
+        return path
+
+    def discard(self, shard: Shard) -> bool:
+        """Drop the copy; the original may be sound."""
+        self._path(shard).unlink(missing_ok=True)
+        return True
+
+    def expect(self, shard: Shard) -> None:
+        """Let a thread of this process fetch it."""
+        if self._path(shard).exists():
+            return
+        if self._ahead is None or self._ahead[0] != os.getpid():
+            self._ahead = (os.getpid(), queue.Queue())
+            threading.Thread(target=self._fetch_ahead, args=(self._ahead[1],), daemon=True).start()
+        if self._ahead[1].empty():
+            self._ahead[1].put(shard)
+
+    def _path(self, shard: Shard) -> Path:
+        assert self.folder is not None
+        return self.folder / shard.name
+
+    def _fetch_ahead(self, wanted: queue.Queue[Shard]) -> None:
+        while True:
+            shard = wanted.get()
+            # Whoever needs the shard comes to the same fault and reports it.
+            with suppress(StoreError, OSError):
+                path = self._path(shard)
+                if not path.exists():
+                    self.cache.ensure(path, shard.size, partial(self._fetch, shard), wait=False)
+
+    def _fetch(self, shard: Shard, target: Path) -> None:
+        system, path = self._connect()
+
+        def fetch() -> None:
+            system.get_file(f"{path}/{shard.name}", str(target))
+            found = target.stat().st_size
+            if found != shard.size:
+                raise _DamagedError(f"it has {found} bytes instead of {shard.size}")
+            if file_digest(target) != shard.sha256:
+                raise _DamagedError("its content is not what was packed")
+
+        _tried(fetch, self.where(shard.name), self._connect.secrets)
+
+
+class _DamagedError(Exception):
+    """A file arrived with the wrong content."""
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _tried(action: Callable[[], T], where: str, secrets: Collection[str]) -> T:
+    """Do something over the network, again after a while if it fails; no message shows the credentials."""
+    for attempt in range(_TRIES):
+        try:
+            return action()
+        except (FileNotFoundError, PermissionError) as error:
+            problem = "there is no such file" if isinstance(error, FileNotFoundError) else "the access is denied"
+            raise StoreError.at(where, problem, advice="check the address and the credentials") from error
+        except StoreError:
+            raise
+        except _DamagedError as error:
+            # Once more, for it may have been the way here.
+            if attempt:
+                raise StoreError.at(where, str(error), advice="upload it again, or pack again") from error
+        except Exception as error:  # file systems raise whatever their libraries do
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise  # of the cache's disk
+            if attempt == _TRIES - 1:
+                reason = hidden(" ".join(str(error).split()), secrets) or type(error).__name__
+                raise StoreError.at(where, f"it cannot be read ({reason})", advice="check the network") from error
+            time.sleep(_WAIT * 2**attempt)
+    raise AssertionError("the last try returns or raises")
+
+
+class ShardCache:
+    """A folder of copies that never holds more than it may, for all processes of this machine.
+
+    Who fetches a file holds a lock on ``NAME.part`` beside it, whose length is the room that is taken for it; the
+    bytes come to ``NAME.new``, which gets its name when it is whole. Locks of killed processes are free, so what they
+    left is removed by the next one.
+
+    Args:
+        folder: On a local disk; made if need be.
+        limit: Most bytes, of all sets in the folder together.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+
+    def ensure(self, path: Path, size: int, fetch: Callable[[Path], None], wait: bool = True) -> None:
+        """Bring a file here, unless it is or another process brings it.
+
+        Args:
+            path: In a folder of the cache.
+            size: Bytes.
+            fetch: Writes a path.
+            wait: Whether to wait for another process that brings it; else returns at once.
+
+        Raises:
+            StoreError: The cache cannot be written to, or is too small.
+        """
+        part, new = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.new")
+        while not path.exists():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            try:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                except BlockingIOError:
+                    return
+                if not _same(part, lock) or path.exists():
+                    continue
+                try:
+                    try:
+                        self._take_room(lock, size)
+                        fetch(new)
+                        new.replace(path)
+                    finally:
+                        new.unlink(missing_ok=True)
+                        # Not while somebody counts, who has perhaps looked before the file got its name.
+                        with self._alone():
+                            part.unlink(missing_ok=True)
+                except OSError as error:
+                    raise self._unwritable(error) from error
+                return
+            finally:
+                os.close(lock)
+
+    def _unwritable(self, error: OSError) -> DataError:
+        return StoreError.at(
+            self.folder,
+            f"the cache cannot be written to ({error.strerror or error})",
+            advice="set `cache` and `cache_gb`",
+        )
+
+    def _take_room(self, lock: int, size: int) -> None:
+        """Remove what was not used for longest until there is room, and take it."""
+        while True:
+            with self._alone():
+                files = sorted(self._files())
+                used = sum(length for _, length, _ in files)
+                for _, length, path in files:
+                    if used + size <= self.limit:
+                        break
+                    if _removed(path):
+                        used -= length
+                if used + size <= self.limit:
+                    os.ftruncate(lock, size)
+                    return
+                coming = any(path.suffix == ".part" and length for _, length, path in files)
+            if not coming:
+                raise StoreError.at(
+                    self.folder,
+                    f"of {self.limit / 1e9:.3g} GB, indices take {used / 1e9:.3g}, and {size / 1e9:.3g} are needed",
+                    advice="raise `cache_gb`, or delete the folders of old sets",
+                )
+            time.sleep(_POLL)  # others are fetching; then theirs can go
+
+    def _files(self) -> Iterator[tuple[int, int, Path]]:
+        """Yield time of last use, size and path of all that takes up room."""
+        for path in self.folder.glob("*/*"):
+            if path.suffix in (".tar", ".safetensors", ".part"):
+                with suppress(FileNotFoundError):
+                    stat = path.stat()
+                    yield stat.st_mtime_ns, stat.st_size, path
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def _same(path: Path, file: int) -> bool:
+    try:
+        return os.stat(path).st_ino == os.fstat(file).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _removed(path: Path) -> bool:
+    """Remove a file of the cache, unless it is an index, or is being fetched by a process that lives."""
+    if path.suffix == ".safetensors":
+        return False
+    if path.suffix == ".part":
+        try:
+            lock = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _same(path, lock):
+                path.with_suffix(".new").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(lock)
+        return True
+    path.unlink(missing_ok=True)
+    return True

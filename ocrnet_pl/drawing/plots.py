@@ -1,0 +1,165 @@
+"""Plots of a run: loss and metric curves, confusion matrices; each one PNG file."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ocrnet_pl.storage.files import complete_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Series = tuple[list[float], list[float]]
+
+_METRICS = {
+    "Box mAP": ("map", "map_50", "map_75"),
+    "Mask mAP": ("mask_map", "mask_map_50", "mask_map_75"),
+    "mIoU": ("miou", "pixel_accuracy"),
+    "Panoptic quality": ("pq", "sq", "rq"),
+}
+_NUMBERED_CLASSES = 12
+"""A confusion matrix of at most this many classes shows its numbers."""
+_NAMED_CLASSES = 60
+
+
+def read_series(path: str | os.PathLike[str]) -> dict[str, Series]:
+    """Read a run's ``metrics.csv``.
+
+    Args:
+        path: The file; a missing one has no series.
+
+    Returns:
+        For each logged key its steps and values, finite ones only.
+    """
+    series: dict[str, Series] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return series
+    for row in rows:
+        for key, text in row.items():
+            if key in ("step", "epoch") or not text:
+                continue
+            value = float(text)
+            if math.isfinite(value):
+                steps, values = series.setdefault(key, ([], []))
+                steps.append(float(row["step"]))
+                values.append(value)
+    return series
+
+
+def plot_curves(metrics_csv: str | os.PathLike[str], png: str | os.PathLike[str]) -> bool:
+    """Plot losses, metrics (raw dashed, fused solid), learning rates and speed over the steps.
+
+    Args:
+        metrics_csv: A run's ``metrics.csv``.
+        png: The file to write.
+
+    Returns:
+        Whether there was anything to plot.
+    """
+    series = read_series(metrics_csv)
+    panels: list[tuple[str, dict[str, tuple[Series, str]]]] = []
+    losses = {key: (series[key], "-") for key in sorted(series) if key.startswith("train/loss")}
+    panels.append(("Training loss", {key.removeprefix("train/"): curve for key, curve in losses.items()}))
+    for title, names in _METRICS.items():
+        curves: dict[str, tuple[Series, str]] = {}
+        for name in names:
+            for prefix, style in (("fused_", "-"), ("", "--")):
+                if f"val/{prefix}{name}" in series:
+                    curves[f"{prefix}{name}".replace("_", " ")] = (series[f"val/{prefix}{name}"], style)
+        panels.append((title, curves))
+    rates = {key: (series[key], "-") for key in sorted(series) if key.startswith("lr-")}
+    panels.append(("Learning rate", {key.partition("/")[2] or key: curve for key, curve in rates.items()}))
+    if "train/images_per_s" in series:
+        panels.append(("Training images per second", {"": (series["train/images_per_s"], "-")}))
+    panels = [(title, curves) for title, curves in panels if curves]
+    if not panels:
+        return False
+
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(4.6 * columns, 3.4 * rows)
+    for position, (title, curves) in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, position)
+        _draw_curves(axes, title, curves)
+    save_figure(figure, png)
+    return True
+
+
+def plot_confusion(confusion: Tensor, names: Sequence[str], png: str | os.PathLike[str]) -> None:
+    """Plot a confusion matrix, each row in shares of its true class.
+
+    Args:
+        confusion: Counts [S, S], rows true, columns predicted.
+        names: Of the S classes.
+        png: The file to write.
+    """
+    counts = confusion.double().cpu()
+    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    size = min(14.0, 3.2 + 0.5 * len(names))
+    figure = new_figure(size + 1, size)
+    axes = figure.add_subplot()
+    drawn = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    figure.colorbar(drawn, ax=axes, fraction=0.046, label="share of the true class")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(names) <= _NAMED_CLASSES:
+        ticks = range(len(names))
+        axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(ticks, names)
+    if len(names) <= _NUMBERED_CLASSES:
+        for row in range(len(names)):
+            for column in range(len(names)):
+                share = float(shares[row, column])
+                color = "white" if share > 0.6 else "#202124"
+                axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color, fontsize=9)
+    save_figure(figure, png)
+
+
+def _draw_curves(axes: Axes, title: str, curves: dict[str, tuple[Series, str]]) -> None:
+    colors: dict[str, Any] = {}
+    for label, ((steps, values), style) in curves.items():
+        # The same figure before and after fusion has one color.
+        name = label.removeprefix("fused ")
+        (line,) = axes.plot(
+            steps, values, style, label=label, color=colors.get(name), marker="o" if len(steps) < 20 else None, ms=3
+        )
+        colors.setdefault(name, line.get_color())
+    style_axes(axes, title, "step")
+    if any(curves):
+        axes.legend(fontsize=8, frameon=False)
+
+
+def style_axes(axes: Axes, title: str, x_label: str) -> None:
+    """Give axes the look of all plots: a title on the left, a light grid, no frame."""
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches."""
+    # Not pyplot: that would keep figures alive and look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, png: str | os.PathLike[str]) -> None:
+    """Write a figure as a PNG, which appears under its name only when complete."""
+    with complete_file(png) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=120)

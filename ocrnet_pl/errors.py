@@ -1,0 +1,61 @@
+"""The errors of this room."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class DataError(ValueError):
+    """A data set, an annotation file or an image that cannot be used as it stands.
+
+    It takes one message, so that it survives the way from a DataLoader worker to the main process unchanged.
+    """
+
+    @classmethod
+    def at(cls, path: str | PathLike[str], problem: str, *, field: str = "", advice: str = "") -> DataError:
+        """Return an error that names the place.
+
+        Args:
+            path: The file or folder.
+            problem: What is wrong.
+            field: Where inside the file, such as ``annotations[3].bbox``.
+            advice: What to do about it.
+        """
+        where = f"{path}: {_readable(field, 200)}" if field else f"{path}"
+        text = f"{where}: {_readable(problem, 1000)}" + (f"; {advice}" if advice else "")
+        return cls(_readable(text, len(text)))
+
+
+def _readable(text: str, most: int) -> str:
+    """Return text that fits on a line of a terminal: what cannot be printed is escaped, and the end cut off.
+
+    Args:
+        text: Perhaps out of a file that somebody wrote to do harm.
+        most: Characters.
+    """
+    if len(text) > most:
+        text = f"{text[:most]}..."
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "backslashreplace").decode() for sign in text
+    )
+
+
+class StoreError(DataError):
+    """A fault of the place that many images are read from, such as a damaged shard or a lost network.
+
+    No single image is to blame, so it also ends a run that leaves out images that cannot be read.
+    """
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint, or not whole any more."""
+
+
+class LossError(ValueError):
+    """The training loss has been NaN or infinite too often."""
+
+
+class RunError(RuntimeError):
+    """A run that did not finish."""

@@ -1,0 +1,193 @@
+"""Opening image files, none of which is trusted: a regular file of a known format, or one clear line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from os import PathLike
+from threading import Lock
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from ocrnet_pl.errors import DataError
+
+# What is wrong with a file is said in one line, with its name.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read. Pillow knows more, among them EPS, for which it starts Ghostscript on the file's program."""
+
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_PLAIN = re.compile(rb"P[1-6]")
+_NUMBER = rb"\s*(?:#[^\r\n]*[\r\n]\s*)*\d+\s"
+_PLAIN_HEADER = re.compile(rb"P(?:[14](?:" + _NUMBER + rb"){2}|[2356](?:" + _NUMBER + rb"){3})")
+_PLAIN_MOST = 4096
+_GIF_MOST = 16_384
+_pillow_lock = Lock()
+
+
+class Encoded(PathLike[str]):
+    """An encoded image that is in memory already; every reader of images takes it in a file's place.
+
+    Args:
+        data: The file's content.
+        name: Stands for the path in messages.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data = data
+        self.name = name
+
+    def __fspath__(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def require_regular_file(path: str | PathLike[str], what: str = "image") -> None:
+    """Refuse what would not end, or not even begin, when it is read.
+
+    Args:
+        path: Of an image or a mask.
+        what: Which of them, for messages.
+
+    Raises:
+        DataError: There is no such file, or it is a folder, a named pipe, a socket or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise unreadable(path, error, what) from error
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise DataError.at(path, f"this is a folder, and no {what}")
+    kind = next((words for holds, words in _KINDS if holds(mode)), "no regular file")
+    raise DataError.at(path, f"this is {kind}, and no {what}", advice="remove it")
+
+
+@contextmanager
+def opened(path: str | PathLike[str], what: str = "image") -> Iterator[BinaryIO]:
+    """Open an image file, so that whatever goes wrong with it until it is closed ends as one line that names it.
+
+    Args:
+        path: The file, or an image in memory.
+        what: Whether it is an image or a mask, for messages.
+
+    Yields:
+        The open file.
+
+    Raises:
+        DataError: There is no such file, or it is none that ends, or what was done with it raised.
+    """
+    try:
+        if isinstance(path, Encoded):
+            yield BytesIO(path.data)
+        else:
+            require_regular_file(path, what)
+            with open(path, "rb") as file:
+                yield file
+    except (DataError, ImportError):
+        raise
+    except Exception as error:  # decoders raise almost anything on broken files
+        raise unreadable(path, error, what) from error
+
+
+def open_with_pillow(file: BinaryIO) -> Image.Image:
+    """Open with Pillow, for the known formats only; its own limit of pixels is none of ours.
+
+    That limit is a warning at 89 million, and no option of a call.
+
+    Args:
+        file: See :func:`opened`.
+
+    Returns:
+        Pillow's image, of which only the header is read.
+
+    Raises:
+        ValueError: The header goes on for ever, as those of GIF and of the plain formats can.
+    """
+    start = file.read(_PLAIN_MOST)
+    file.seek(0)
+    if start.startswith(b"GIF8"):
+        _check_gif(file)
+    if _PLAIN.match(start) and not _PLAIN_HEADER.match(start):
+        raise ValueError(f"its header does not end within {_PLAIN_MOST} bytes")
+    with _pillow_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_gif(file: BinaryIO) -> None:
+    """Refuse endless comments and the like before the first image, which Pillow joins piece by piece."""
+    start = file.read(13)
+    if len(start) == 13 and start[10] & 0x80:
+        file.seek(3 << ((start[10] & 7) + 1), os.SEEK_CUR)
+    pieces = 0
+    while pieces < _GIF_MOST and file.read(1) == b"!":
+        file.read(1)
+        while pieces < _GIF_MOST and (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], os.SEEK_CUR)
+            pieces += 1
+        pieces += 1
+    file.seek(0)
+    if pieces >= _GIF_MOST:
+        raise ValueError(f"there are more than {_GIF_MOST} blocks before its pixels")
+
+
+def check_size(path: str | PathLike[str], size: tuple[int, int], max_pixels: int) -> None:
+    """Refuse an image that is too large, or that has no pixel at all.
+
+    Args:
+        path: Of the image.
+        size: (height, width) that its header gives.
+        max_pixels: The limit.
+
+    Raises:
+        DataError: The image has more pixels, or none.
+    """
+    height, width = size
+    if height * width > max_pixels:
+        raise DataError.at(
+            path,
+            f"the image is {width} x {height}, more than the limit of {max_pixels / 1e6:g} megapixels",
+            advice="cut it into tiles",
+        )
+    if height < 1 or width < 1:
+        raise DataError.at(path, f"the image is {width} x {height}, so it has no pixel", advice="replace or remove it")
+
+
+def unreadable(path: str | PathLike[str], error: BaseException, what: str = "image") -> DataError:
+    """Return the line for whatever a decoder raised.
+
+    Args:
+        path: Of the image.
+        error: What was raised.
+        what: Whether it is an image or a mask.
+    """
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return DataError.at(path, f"there is no such {what}")
+    if isinstance(error, UnidentifiedImageError):
+        kinds = f"those are {', '.join(FORMATS)}"
+        return DataError.at(path, "this is not an image file of a format that is read", advice=kinds)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    return DataError.at(path, f"the {what} cannot be read ({reason:.300})", advice="replace or remove it")

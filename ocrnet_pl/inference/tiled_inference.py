@@ -1,0 +1,207 @@
+"""Prediction on images much larger than the input: tile by tile, joined to one result."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ocrnet_pl.imaging.geometry import letterbox_image
+from ocrnet_pl.imaging.tile_grid import overlap_pixels, tile_counts, tile_starts
+from ocrnet_pl.inference.decode import Detections
+from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
+from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
+from ocrnet_pl.inference.tile_merging import join_tiles
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.structures import Placement, Predictions
+
+_OVERLAP = 0.6
+"""IoU above which boxes of two tiles are one object, for a decoding without suppression."""
+
+_TOUCH = 0.02
+"""The share of a tile's side within which a box counts as touching its border; predicted boxes are a little off."""
+_BAND = 2**22
+"""Numbers that the blended logits are turned to probabilities at a time."""
+
+Window = tuple[int, int, int, int]
+"""Top, left, height and width in the image's pixels."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Predicts a large image by overlapping tiles of the network's input size, then fuses the image as a whole.
+
+    Each tile is cut at the image's own scale, so that small objects stay as large as in training. The tiles' logits
+    are blended by weights that fall to zero towards the tiles' inner borders, where the network lacks context; the
+    boxes are joined as :mod:`ocrnet_pl.inference.tile_merging` explains. An image no larger than a tile is predicted as
+    without tiling.
+
+    The blended logits, the largest thing in memory, are kept on the CPU, number of classes x height x width of them.
+    ``Decode.max_detections`` limits the boxes of each tile, not those of the image.
+
+    Attributes:
+        overlap: Share of a tile's side that neighbours have in common; take the size of the largest usual object.
+        batch_size: Tiles a pass.
+        scale: Of the image before it is cut; 0.5 where the training images were shown to the network at half size.
+        half: Keep the blended logits in half precision.
+        folder: Keep the blended logits in a temporary file in this folder instead of in memory.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+
+    overlap: float = 0.25
+    batch_size: int = 4
+    scale: float = 1.0
+    half: bool = False
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"tile.overlap: expected a share of the tile's side, 0 to under 1, got {self.overlap}")
+        if self.batch_size < 1:
+            raise ValueError(f"tile.batch_size: expected at least 1, got {self.batch_size}")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"tile.scale: expected a positive factor, got {self.scale}")
+
+    def sides(self, input_size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (height, width) of a tile in the image's pixels, for a network of this input size."""
+        height, width = (max(1, round(side / self.scale)) for side in input_size)
+        return height, width
+
+    def count(self, size: tuple[int, int], input_size: tuple[int, int]) -> int:
+        """Return the number of tiles of an image of this (height, width)."""
+        sides = self.sides(input_size)
+        shared = [overlap_pixels(side, self.overlap) for side in sides]
+        return math.prod(int(tile_counts(*each)) for each in zip(size, sides, shared, strict=True))
+
+    @torch.inference_mode()
+    def __call__(self, network: OCRNet, image: Tensor) -> Predictions:
+        """Return the prediction for one image, raw and fused.
+
+        Args:
+            network: In evaluation mode.
+            image: uint8 [C, H, W], on the CPU.
+
+        Returns:
+            One prediction at the image's size; on the CPU, if there was more than one tile.
+
+        Raises:
+            ValueError: The network's postprocess is not a ``FusionPostProcess``, of which tiling uses the parts.
+        """
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        sides = self.sides(network.input_size)
+        device = network.mean.device
+        if size[0] <= sides[0] and size[1] <= sides[1]:
+            boxed, placement = letterbox_image(image, network.input_size)
+            return network.postprocessed(network(boxed[None].to(device)), [placement])
+        postprocess = network.postprocess
+        if not isinstance(postprocess, FusionPostProcess):
+            raise ValueError(f"tile: {type(postprocess).__name__} cannot join tiles; extend FusionPostProcess")
+        axes = [_Axis.over(size[i], sides[i], self.overlap) for i in (0, 1)]
+        windows = [
+            (int(top), int(left), axes[0].length, axes[1].length) for top in axes[0].starts for left in axes[1].starts
+        ]
+        classes = 0 if network.segmentation is None else network.taxonomy.num_semantic
+        found: list[Detections] = []
+        with self._map((classes, *size)) as logits:
+            for first in range(0, len(windows), self.batch_size):
+                batch = windows[first : first + self.batch_size]
+                parts = [letterbox_image(_cut(image, window), network.input_size) for window in batch]
+                output = network(torch.stack([part for part, _ in parts]).to(device))
+                placements = [placement for _, placement in parts]
+                if output.detection is not None:
+                    detections = postprocess.decode(output.detection, network.input_size)
+                    found += map(_shift, detections, placements, batch)
+                if output.semantic is not None:
+                    for number, (maps, placement) in enumerate(zip(output.semantic, placements, strict=True), first):
+                        row, column = divmod(number, len(axes[1].starts))
+                        top, left, height, width = windows[number]
+                        tile = maps_to_original(maps.float(), output.stride, placement)
+                        tile *= axes[0].shares[row].to(device)[:, None] * axes[1].shares[column].to(device)
+                        logits[:, top : top + height, left : left + width] += tile.to(logits)
+            boxes = None
+            if network.detection is not None:
+                corners = torch.tensor([(left, top, left + w, top + h) for top, left, h, w in windows]).float()
+                touch = _TOUCH * min(axis.length for axis in axes)
+                # Tiles overlap: two of them find the same object even where the decoder emits it once.
+                threshold = postprocess.decode.iou_threshold
+                boxes = join_tiles(found, corners, size, touch, _OVERLAP if threshold is None else threshold)
+            semantic = None if network.segmentation is None else SemanticMap.of(_softmax(logits))
+            return postprocess.join(boxes, semantic, network.taxonomy)
+
+    @contextmanager
+    def _map(self, shape: tuple[int, int, int]) -> Iterator[Tensor]:
+        """Give zeros [S, H, W] in memory or in a file that is gone afterwards."""
+        dtype = torch.float16 if self.half else torch.float32
+        count = math.prod(shape)
+        if self.folder is None or not count:
+            yield torch.zeros(shape, dtype=dtype)
+            return
+        # The file has no name from the start, so that nothing is left behind however the process ends.
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            file.truncate(count * dtype.itemsize)
+            array: NDArray[np.generic] = np.memmap(file, dtype=np.float16 if self.half else np.float32, shape=shape)
+            yield torch.from_numpy(array)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The tiles along one side of the image.
+
+    Attributes:
+        starts: Of the tiles, in the image's pixels.
+        length: Of a tile.
+        shares: float32 [T, length], each tile's share in the blended values; at every pixel they sum to 1.
+    """
+
+    starts: NDArray[np.int64]
+    length: int
+    shares: Tensor
+
+    @classmethod
+    def over(cls, size: int, side: int, overlap: float) -> _Axis:
+        shared = overlap_pixels(side, overlap)
+        starts, length = tile_starts(size, side, shared), min(side, size)
+        # A raised cosine over the overlap, or over half of the tile where neighbours share more than that; at the
+        # image's own border there is no neighbour to leave the pixels to.
+        width = min(shared, length // 2)
+        rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / max(width, 1))
+        weights = np.ones((len(starts), length))
+        weights[1:, :width] = rise
+        weights[:-1, length - width :] = rise[::-1]
+        total = np.zeros(size)
+        for start, weight in zip(starts, weights, strict=True):
+            total[start : start + length] += weight
+        for start, weight in zip(starts, weights, strict=True):
+            weight /= total[start : start + length]
+        return cls(starts, length, torch.from_numpy(weights).float())
+
+
+def _cut(image: Tensor, window: Window) -> Tensor:
+    top, left, height, width = window
+    return image[:, top : top + height, left : left + width]
+
+
+def _shift(detections: Detections, placement: Placement, window: Window) -> Detections:
+    """Return a tile's boxes in the image's pixels, on the CPU, without those that lie in its padding."""
+    top, left, _, _ = window
+    boxes, scores, labels = (part.cpu() for part in detections)
+    boxes = boxes_to_original(boxes, placement)
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return Detections(boxes[kept] + boxes.new_tensor((left, top, left, top)), scores[kept], labels[kept])
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Turn logits [S, H, W] into probabilities in place, some rows at a time."""
+    rows = max(1, _BAND // max(1, logits.shape[0] * logits.shape[2]))
+    for band in logits.split(rows, 1):
+        band.copy_(band.float().softmax(0))
+    return logits

@@ -1,0 +1,192 @@
+"""Reading checkpoints: verified, never executed, and compared with the run that reads them."""
+
+from __future__ import annotations
+
+import platform
+import zipfile
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.version import __version__
+
+VERSIONS_KEY = "versions"
+CONFIG_KEY = "config"
+_ENTRIES: dict[str, Any] = {
+    "epoch": int,
+    "global_step": int,
+    "state_dict": Mapping,
+    "current_model_state": Mapping,
+    "callbacks": Mapping,
+    "loops": Mapping,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+"""The kinds of entries that Lightning restores."""
+
+_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, this project and the packages that a run depends on."""
+    own = {"python": platform.python_version(), "ocrnet_pl": __version__}
+    return own | {package: metadata.version(package) for package in _PACKAGES}
+
+
+def verify_checkpoint(path: str | Path) -> None:
+    """Compare all of a checkpoint's content with the check sums that stand in it.
+
+    Args:
+        path: To read, once, from beginning to end.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is no checkpoint, was cut off, or has changed since it was written.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # Nothing that torch writes is compressed; a small file cannot fill the memory.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise zipfile.BadZipFile("compressed")
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {str(path)!r}: unreadable; it is no checkpoint, or not whole") from error
+    if damaged is not None:
+        raise CheckpointError(f"checkpoint {str(path)!r}: damaged, the check sum of its entry {damaged!r} is wrong")
+
+
+def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """Verify and load a checkpoint; nothing in it is executed.
+
+    Args:
+        path: A checkpoint that training wrote.
+        map_location: Where to put the weights.
+        mmap: Leave the weights in the file until they are used.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is damaged, or no checkpoint.
+    """
+    verify_checkpoint(path)
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except Exception as error:  # What a file that somebody made up leads to has no end.
+        raise CheckpointError(f"checkpoint {str(path)!r}: unreadable; it is no checkpoint, or not whole") from error
+    check_entries(content, path)
+    return content  # type: ignore[no-any-return]
+
+
+def check_entries(content: Any, path: str | Path) -> None:
+    """Check that a checkpoint's entries are of the kinds that training writes.
+
+    Args:
+        content: Of the checkpoint.
+        path: To name in an error.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    if not isinstance(content, dict):
+        raise CheckpointError(f"checkpoint {str(path)!r}: it holds no training run")
+    for name, kind in _ENTRIES.items():
+        if name in content and not isinstance(content[name], kind):
+            raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
+    for name, kind in (("state_dict", torch.Tensor), ("current_model_state", torch.Tensor), ("callbacks", Mapping)):
+        if not all(isinstance(k, str) and isinstance(value, kind) for k, value in content.get(name, {}).items()):
+            raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
+
+
+def usable_checkpoint(path: str | Path) -> tuple[Path, str | None]:
+    """Return the checkpoint itself or, if it is damaged or gone, the newest whole one in its folder.
+
+    Args:
+        path: The checkpoint asked for.
+
+    Returns:
+        What to load, and why it is not the one asked for, in one line; None if it is.
+
+    Raises:
+        FileNotFoundError: There is no such file, and no other beside it.
+        CheckpointError: It is damaged, and no other beside it is whole.
+    """
+    asked = Path(path)
+    try:
+        verify_checkpoint(asked)
+    except (CheckpointError, FileNotFoundError) as error:
+        others = [other for other in asked.parent.glob("*.ckpt") if other != asked and other.is_file()]
+        for other in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
+            try:
+                verify_checkpoint(other)
+            except CheckpointError:
+                continue
+            return other, f"{error}; going on from {str(other)!r} instead"
+        raise
+    return asked, None
+
+
+def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> list[str]:
+    """Return what differs between the run that wrote a checkpoint and this one, an entry each.
+
+    Args:
+        checkpoint: Its content.
+        config: Of this run; None compares the versions alone.
+    """
+    found = []
+    was = checkpoint.get(VERSIONS_KEY)
+    if was is None:
+        found.append(f"written by a version of ocrnet_pl before {__version__} that left no versions")
+    elif not isinstance(was, Mapping) or not all(_is_word(version) for version in was.values()):
+        found.append("its versions are none")
+    else:
+        now = versions()
+        found += [f"{name} {was.get(name, 'absent')} -> {now[name]}" for name in now if was.get(name) != now[name]]
+    if config is not None and CONFIG_KEY in checkpoint:
+        old, new = dict(_flat(checkpoint[CONFIG_KEY])), dict(_flat(config))
+        found += [
+            f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+            for key in [*new, *(key for key in old if key not in new)]
+            if old.get(key, "absent") != new.get(key, "absent")
+        ]
+    return found
+
+
+def misfit(
+    name: str, fits: Mapping[str, torch.Size], given: Mapping[str, torch.Size], checkpoint: Mapping[str, Any]
+) -> str:
+    """Return in one line why a checkpoint's weights do not fit a network.
+
+    Args:
+        name: Of the checkpoint.
+        fits: The shapes of the network's weights.
+        given: Those of the checkpoint's.
+        checkpoint: Its content.
+    """
+    absent = [key for key in fits if key not in given]
+    foreign = [key for key in given if key not in fits]
+    shapes = [
+        f"{key} {list(given[key])} for {list(fits[key])}" for key in fits if given.get(key, fits[key]) != fits[key]
+    ]
+    parts = [
+        f"{len(keys)} {what}, such as {keys[0]}"
+        for keys, what in ((absent, "absent"), (foreign, "unknown"), (shapes, "of another shape"))
+        if keys
+    ]
+    return f"{name} holds weights of another network: {'; '.join([*parts, *differences(checkpoint)])}"
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and len(value) < 60 and value.isprintable()
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,92 @@
+"""Files that are whole or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ocrnet_pl.distributed.first_process import tell
+from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
+
+_seen: set[Path] = set()
+"""Folders that this process has written to."""
+
+
+@contextmanager
+def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
+    """Give a path to write to, which takes its final name at the end, unless something was raised.
+
+    What a process that was killed left unfinished in the folder is removed first.
+
+    Args:
+        path: The final name; its folder is made.
+        durable: Have both the content and the name on the disk, not only in its cache, before this ends.
+
+    Yields:
+        The path to write to, in the same folder.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.parent not in _seen:
+        # Once is enough, and a folder of many files takes long to read.
+        _seen.add(final.parent)
+        remove_abandoned(final.parent)
+    unfinished = unfinished_path(final)
+    try:
+        yield unfinished
+        if durable:
+            _flush(unfinished)
+        unfinished.replace(final)
+        if durable:
+            _flush(final.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that every parser reads: what is no finite number becomes null."""
+    with complete_file(path) as temporary:
+        temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value
+
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def records(what: str) -> Iterator[None]:
+    """Let a run continue whose disk refuses what is written here, with one line each time that it does.
+
+    Args:
+        what: Is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        tell(f"{what} could not be written ({error.strerror}{where}); the run continues")

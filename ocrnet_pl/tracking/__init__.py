@@ -1,0 +1,1 @@
+"""Loggers: Weights & Biases and the CSV table."""

@@ -1,0 +1,221 @@
+"""Weights & Biases, that never stops a run."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import socket
+import sys
+from collections.abc import Collection, Mapping, Set
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
+
+from ocrnet_pl.storage.csv_table import append_rows
+from ocrnet_pl.storage.files import records
+from ocrnet_pl.storage.run_folder import claim_folder
+from ocrnet_pl.storage.secrets import hidden_words
+from ocrnet_pl.tracking.wandb_history import kept_rows, last_point, sent_rows
+
+DEFAULT_SERVER = "https://api.wandb.ai"
+
+
+def offline_reason(timeout: float = 3.0) -> str | None:
+    """Return why nothing can be sent to Weights & Biases now, or None if it can.
+
+    Args:
+        timeout: Seconds to wait for the server.
+    """
+    if os.environ.get("WANDB_MODE") == "offline":
+        return "WANDB_MODE is offline"
+    server = urlparse(os.environ.get("WANDB_BASE_URL") or DEFAULT_SERVER)
+    host = server.hostname or ""
+    if not os.environ.get("WANDB_API_KEY") and not _has_login(host):
+        return "there is no account (run `wandb login`, or set WANDB_API_KEY)"
+    try:
+        socket.create_connection((host, server.port or (443 if server.scheme == "https" else 80)), timeout).close()
+    except OSError:
+        return f"{host} cannot be reached"
+    return None
+
+
+def _has_login(host: str) -> bool:
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        return path.is_file() and netrc.netrc(str(path)).authenticators(host) is not None
+    except netrc.NetrcParseError:
+        return False
+
+
+class MetricsTable(CSVLogger):
+    """Lightning's CSV logger, which keeps what a full disk refuses until there is room again.
+
+    Its folder is the run's.
+    """
+
+    def claim(self) -> Path:
+        """Make the run's folder, which no other run has or gets; on the first process, before the first use.
+
+        Raises:
+            FileExistsError: The version that was asked for is taken.
+            OSError: The folder cannot be made.
+        """
+        # A number is only what would be next when somebody looked.
+        asked = self._version if isinstance(self._version, str) else None
+        folder = claim_folder(Path(self.root_dir), asked)
+        self._version = str(folder.relative_to(self.root_dir))
+        return folder
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what was logged since the last time that worked."""
+        writer: Any = self.experiment
+        if "://" in writer.metrics_file_path:
+            super().save()
+        elif writer.metrics:
+            with records("metrics.csv"):
+                append_rows(Path(writer.metrics_file_path), writer.metrics)
+                writer.metrics = []
+
+
+class WandbTracker(WandbLogger):
+    """Lightning's Weights & Biases logger, which goes offline by itself where it cannot send.
+
+    Without an account or a network the run is logged to its own folder, to be sent later by ``wandb sync``; one line
+    says so. It never asks a question.
+
+    Args:
+        project: Of Weights & Biases.
+        entity: User or team; None for the account's default.
+        group: Groups runs, for instance those of one experiment.
+        tags: Of the run.
+        notes: Of the run.
+        log_model: Also send checkpoints.
+    """
+
+    def __init__(
+        self,
+        project: str = "ocrnet-pl",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        notes: str | None = None,
+        log_model: bool = False,
+    ) -> None:
+        reason = None if os.environ.get("WANDB_MODE") == "disabled" else offline_reason()
+        if reason is not None:
+            # Sending checkpoints and working offline exclude each other.
+            log_model = False
+            rank_zero_info(f"Weights & Biases: logging offline, since {reason}.")
+        super().__init__(
+            project=project,
+            offline=reason is not None,
+            log_model=log_model,
+            entity=entity,
+            group=group,
+            tags=tags,
+            notes=notes,
+        )
+        self._continues: Path | None = None
+        self._secrets: Collection[str] = ()
+        self._stored: tuple[int, set[str]] | None = None
+        # Without effect today, and soon an error; Lightning still passes it on.
+        self._wandb_init.pop("anonymous", None)
+
+    def use_folder(self, folder: Path, name: str) -> None:
+        """Keep the run's files in ``folder`` and show the run as ``name``; before the first use."""
+        self._save_dir = str(folder)
+        self._wandb_init["dir"] = str(folder)
+        self._wandb_init["name"] = name
+
+    def hide(self, secrets: Collection[str]) -> None:
+        """Keep credentials that stand in the configs or the command line out of the record; before the first use."""
+        self._secrets = secrets
+        if secrets:
+            import wandb
+
+            # Its difference from the last commit may contain the config.
+            self._wandb_init["settings"] = wandb.Settings(disable_git=True)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run, which is started by the first use."""
+        if self._experiment is not None:
+            return self._experiment
+        # Weights & Biases records the command line.
+        words = sys.argv
+        sys.argv = [*words[:1], *hidden_words(words[1:], self._secrets)]
+        try:
+            return super().experiment
+        finally:
+            sys.argv = words
+
+    def continue_run(self, run_id: str, folder: Path) -> None:
+        """Go on with a run, and leave out the points that it has already; before the first use.
+
+        A run that was killed may have logged points after the checkpoint that it goes on from. They come again, and
+        are the same.
+
+        Args:
+            run_id: Of the run.
+            folder: Of the start that wrote the checkpoint, for what was logged offline.
+        """
+        self._id = run_id
+        self._wandb_init |= {"id": run_id, "resume": "allow"}
+        self._continues = folder
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether this is a further start of an earlier run."""
+        return self._wandb_init.get("resume") == "allow" and self._id is not None
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None before the first use."""
+        return None if self._experiment is None else str(self._experiment.id)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a point, unless the run has it."""
+        if self._continues is not None:
+            folder, self._continues = self._continues, None
+            self._stored = self._last_stored(folder)
+        if step is not None and self._stored is not None:
+            last, names = self._stored
+            known: Set[str] = metrics.keys() if step < last else names if step == last else set()
+            metrics = {name: value for name, value in metrics.items() if name not in known or name == "epoch"}
+            if metrics.keys() <= {"epoch"}:
+                return
+        super().log_metrics(metrics, step)
+
+    def _last_stored(self, folder: Path) -> tuple[int, set[str]] | None:
+        """Return the last point that the run has, and what was logged at it; None if that cannot be known."""
+        run = self.experiment
+        try:
+            if self._offline:
+                return last_point(kept_rows(folder, run.id))
+            if run.disabled:
+                return None
+            return last_point(sent_rows(f"{run.entity}/{run.project}/{run.id}"))
+        except Exception as error:  # Tracking must not stop a run.
+            rank_zero_warn(f"W&B could not tell what the run has; points may come twice: {error}")
+            return None
+
+    def finish(self, status: int) -> None:
+        """End the run, so that a further one in this process is another run.
+
+        Args:
+            status: The exit status of the process; what is not 0 counts as failed.
+        """
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=status)
+            self._experiment = None
+
+    def log_config(self, config: dict[str, Any]) -> None:
+        """Store the run's whole configuration."""
+        self.experiment.config.update(config, allow_val_change=True)

@@ -1,0 +1,211 @@
+"""Strategies of several processes: DDP with a static graph, and weights sharded over the processes (FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from ocrnet_pl.models.ocrnet import OCRNet
+
+_SILENT = "Application timeout caused pair closure"
+_SIGNS = ("Connection reset by peer", "Connection closed by peer", "Timed out", "timeout", "Broken pipe")
+"""How a lost connection is told."""
+
+
+class StaticDDP(DDPStrategy):
+    """DDP that plans the exchange of gradients once, since which weights take part never changes.
+
+    Whatever is labelled, every weight has its place in the graph. Gradients live in the buffers that are sent, which
+    saves a copy of them. Unlike ``DDPStrategy(static_graph=True)`` it can accumulate gradients: the plan is made at the
+    first backward pass, which therefore exchanges them, whether or not an optimiser's step follows.
+
+    Args:
+        kwargs: As of ``DDPStrategy``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(static_graph=True, gradient_as_bucket_view=True, **kwargs)
+        self._planned = False
+
+    def setup(self, trainer: Trainer) -> None:
+        """Wrap the network, with the plan still to be made."""
+        self._planned = False
+        super().setup(trainer)
+
+    @contextmanager
+    def block_backward_sync(self) -> Generator[None, None, None]:
+        """Hold the gradients back on this process, except those of the first pass."""
+        if self._planned:
+            with super().block_backward_sync():
+                yield
+        else:
+            # Averaged once more together with those that follow, they stay what they are.
+            yield
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Note that there is a plan."""
+        super().post_backward(closure_loss)
+        self._planned = True
+
+
+class FullySharded(ModelParallelStrategy):
+    """Each process holds a share of all weights, gradients and optimiser state, and gathers a block to use it.
+
+    Lightning's strategy with all processes in one data-parallel group. A checkpoint is one file with the whole
+    weights, which loads on one process, under any strategy and by ``OCRNet.from_checkpoint``. Averaging of weights is
+    refused (``ema.decay: 0``); mixed precision is ``bf16-mixed``.
+
+    Args:
+        block_parameters: Blocks of the encoder with at least so many are gathered on their own; the rest of the
+            network is gathered as one.
+        timeout: How long to wait for a process that is silent.
+
+    Raises:
+        MisconfigurationException: ``block_parameters`` is negative.
+    """
+
+    def __init__(self, block_parameters: int = 100_000, timeout: timedelta = timedelta(minutes=30)) -> None:
+        if block_parameters < 0:
+            raise MisconfigurationException(
+                f"FullySharded: block_parameters is {block_parameters}, set it to 0 or more"
+            )
+        super().__init__(save_distributed_checkpoint=False, timeout=timeout)
+        self.block_parameters = block_parameters
+
+    def setup_environment(self) -> None:
+        """Put all processes into one data-parallel group."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
+        super().setup_environment()
+
+
+def blocks(module: nn.Module, least: int) -> Iterator[nn.Module]:
+    """Yield the blocks of an encoder: the largest modules in its lists of modules that are no lists themselves.
+
+    A list's modules are called one after the other, which is when their weights are gathered; other modules may be
+    used piece by piece without being called.
+
+    Args:
+        module: To search.
+        least: Fewer weights are not worth a gathering of their own.
+    """
+    for child in module.children():
+        is_list = isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+        in_list = isinstance(module, nn.Sequential | nn.ModuleList)
+        if in_list and not is_list:
+            if sum(parameter.numel() for parameter in child.parameters()) >= least:
+                yield child
+        else:
+            yield from blocks(child, least)
+
+
+def shard(network: OCRNet, trainer: Trainer, balancing: nn.Module) -> None:
+    """Shard the encoder's blocks each on its own, and all else of the network as one; nothing under other strategies.
+
+    Args:
+        network: Changed in place; its weights are the same on all processes.
+        trainer: Whose strategy says whether to.
+        balancing: Of the tasks; one with weights of its own is refused.
+
+    Raises:
+        MisconfigurationException: The strategy or another setting does not go with sharded weights.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, ModelParallelStrategy):
+        return
+    if not isinstance(strategy, FullySharded):
+        raise MisconfigurationException(
+            f"trainer.strategy: {type(strategy).__name__} would leave the network whole; set "
+            "ocrnet_pl.training.sharding.FullySharded"
+        )
+    if next(balancing.parameters(), None) is not None:
+        raise MisconfigurationException(
+            f"model.balancing: {type(balancing).__name__} learns weights outside the network, which sharding does not "
+            "keep alike; set FixedWeights, or a strategy of DDP"
+        )
+    if trainer.validate_loop.inference_mode:
+        raise MisconfigurationException(
+            "trainer.inference_mode: weights that were gathered in it cannot be trained any more; set it to false, as "
+            "configs/overlays/distributed/fsdp.yaml does"
+        )
+    if isinstance(network, FSDPModule):
+        return
+    if strategy._layer_sync is not None:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    # Shards are cut from plain memory; the maps keep their own format.
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    mesh = strategy.device_mesh["data_parallel"]
+    for block in blocks(network.encoder, strategy.block_parameters):
+        fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def gather(network: nn.Module) -> None:
+    """Hold the whole weights on every process from here on, so that each may evaluate as many batches as it has.
+
+    Nothing happens to a network that is not sharded.
+    """
+    if not isinstance(network, FSDPModule):
+        return
+    network.set_reshard_after_forward(False)
+    # The whole network comes first, and takes its blocks for its own.
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
+
+
+def scatter(network: nn.Module) -> None:
+    """Let go of the others' shares again, after :func:`gather`."""
+    if not isinstance(network, FSDPModule):
+        return
+    network.set_reshard_after_forward(True)
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def check_strategy(trainer: Trainer) -> None:
+    """Refuse what would fail at the first step.
+
+    Raises:
+        MisconfigurationException: Normalisations are to be synchronised on the CPU, or gradients accumulated in
+            Lightning's own static graph.
+    """
+    strategy = trainer.strategy
+    static = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("static_graph")
+    if static and not isinstance(strategy, StaticDDP) and trainer.accumulate_grad_batches > 1:
+        raise MisconfigurationException(
+            "trainer.strategy: DDPStrategy with static_graph fails where gradients accumulate; set "
+            "ocrnet_pl.training.sharding.StaticDDP"
+        )
+    if isinstance(strategy, ParallelStrategy) and strategy._layer_sync and strategy.root_device.type == "cpu":
+        raise MisconfigurationException(
+            "trainer.sync_batchnorm: torch synchronises batch normalisation on GPUs only; set it to false"
+        )
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """Return what to tell the user of an error that says that another process is gone, or None if it says otherwise.
+
+    The library that the processes talk through reports it as whatever it was about to do.
+    """
+    text = str(error)
+    network = isinstance(error, dist.DistError) or "gloo/transport" in text or _SILENT in text
+    if not (network and dist.is_initialized()):
+        return None
+    reason = next((sign for sign in _SIGNS if sign.lower() in text.lower()), "the connection failed")
+    return (
+        f"process {dist.get_rank()} of {dist.get_world_size()} lost another one ({reason}): it ended, was killed, or "
+        "its node is gone; its own last lines say why. Launch scripts go on from the last checkpoint by themselves; "
+        "without them, give it with --ckpt_path"
+    )

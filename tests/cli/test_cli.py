@@ -1,0 +1,361 @@
+"""The command line as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+import wandb
+import yaml
+from PIL import Image
+from pycocotools import mask as rle
+
+from ocrnet_pl import OCRNet
+from ocrnet_pl.cli.main import main
+from tests.helpers.project import ROOT
+
+TINY = """
+name: tiny
+model:
+  encoder:
+    class_path: tests.helpers.builders.TinyEncoder
+  neck:
+    class_path: PathAggregationNeck
+    init_args:
+      width: 8
+data:
+  train:
+    class_path: SyntheticSource
+    init_args: {length: 8, seed: 1, size: 64}
+  val:
+    class_path: SyntheticSource
+    init_args: {length: 5, seed: 2, size: 64}
+  size: 64
+  scales: [1.0]
+  batch_size: 4
+  num_workers: 0
+trainer:
+  max_epochs: 2
+  log_every_n_steps: 1
+  accelerator: cpu
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished run."""
+    root = tmp_path_factory.mktemp("runs")
+    main(["fit", "--config", str(tiny), "--trainer.default_root_dir", str(root)])
+    return root / "tiny" / "version_0"
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Run a command line that must fail; return its status and what it wrote to the error stream."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    return int(stopped.value.code or 0), capsys.readouterr().err
+
+
+def test_help_is_quick_and_lists_the_subcommands() -> None:
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in ("fit", "validate", "test", "predict"):
+        assert f"\n  {name} " in done.stdout
+    # Generous: it takes a tenth of a second, and importing torch alone two.
+    assert time.perf_counter() - start < 6
+
+
+def test_a_run_leaves_what_was_promised(trained: Path) -> None:
+    files = {str(p.relative_to(trained)) for p in trained.rglob("*") if p.is_file()}
+    assert {"config.yaml", "metrics.csv", "summary.json", "checkpoints/last.ckpt", "pictures/curves.png"} <= files
+    assert any(f.startswith("checkpoints/epoch=") and "map=" in f and "miou=" in f for f in files)
+    assert any(f.startswith("pictures/epoch-") for f in files)
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["steps"] == 4
+    assert Path(summary["best_checkpoint"]).is_file()
+    for key in ("last", "best"):
+        assert {"val/map", "val/miou", "val/pq", "val/fused_map", "val/fused_miou", "val/fused_pq"} <= set(summary[key])
+    assert "train/loss" in summary["last"] and "loss" not in summary["last"]
+    assert summary["seed"] == 0
+    assert summary["images_per_s"] > 0
+    assert {"python", "torch", "ocrnet_pl"} <= set(summary["versions"])
+    header = (trained / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/loss", "train/loss_box", "train/images_per_s", "val/map_75", "val/map_per_class/star"} <= set(header)
+
+
+def test_the_saved_config_runs_again(trained: Path, tmp_path: Path) -> None:
+    root = str(tmp_path)
+    main(
+        ["fit", "--config", str(trained / "config.yaml"), "--trainer.default_root_dir", root, "--trainer.max_epochs=1"]
+    )
+    assert (tmp_path / "tiny" / "version_0" / "summary.json").is_file()
+
+
+def test_checkpoints_load_without_running_code_and_hold_the_average(trained: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["taxonomy"]["categories"][0]["name"] == "sky"
+    average, live = checkpoint["state_dict"], checkpoint["current_model_state"]
+    weight = "network.neck.lateral.0.0.weight"
+    assert not torch.equal(average[weight], live[weight])
+    network = OCRNet.from_checkpoint(trained / "checkpoints" / "last.ckpt", trust=["tests"])
+    assert torch.equal(network.state_dict()[weight.removeprefix("network.")], average[weight])
+    assert network.input_size == (64, 64)
+    assert len(network.predict(torch.zeros(3, 40, 90, dtype=torch.uint8))) == 1
+
+
+def test_validate_repeats_the_figures_of_training(trained: Path, tiny: Path, tmp_path: Path) -> None:
+    checkpoint = str(trained / "checkpoints" / "last.ckpt")
+    main(["validate", "--config", str(tiny), "--ckpt_path", checkpoint, "--trainer.default_root_dir", str(tmp_path)])
+    fitted = json.loads((trained / "summary.json").read_text())["last"]
+    summary = json.loads((tmp_path / "tiny" / "version_0" / "summary.json").read_text())
+    assert summary["command"] == "validate"
+    assert summary["best_checkpoint"] == checkpoint
+    for key, value in summary["last"].items():
+        assert value == pytest.approx(fitted[key], abs=1e-6), key
+
+
+def test_two_processes_end_with_the_figures_that_one_gives(tiny: Path, tmp_path: Path) -> None:
+    """Five images over two processes; the run's last figures against one process on its last checkpoint."""
+    root = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
+    command = [sys.executable, "train.py", "fit", *root, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    done = subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True, text=True)
+    # The first process alone speaks, of the validation and of the epoch.
+    assert [done.stderr.count(f"epoch {epoch} of 2, step") for epoch in (1, 2)] == [2, 2]
+    run = tmp_path / "tiny" / "version_0"
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["version_0"]
+    both = json.loads((run / "summary.json").read_text())
+    assert both["steps"] == 2
+    main(["validate", *root, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+    alone = json.loads((tmp_path / "tiny" / "version_1" / "summary.json").read_text())
+    for key, value in alone["last"].items():
+        assert both["last"][key] == pytest.approx(value, abs=1e-6, nan_ok=True), key
+    header = (run / "metrics.csv").read_text().splitlines()[0]
+    assert "val/fused_mask_map" in header
+    assert list(run.glob("pictures/epoch-*.png"))
+
+
+def test_test_logs_under_its_own_name(trained: Path, tiny: Path, tmp_path: Path) -> None:
+    checkpoint = str(trained / "checkpoints" / "last.ckpt")
+    main(["test", "--config", str(tiny), "--ckpt_path", checkpoint, "--trainer.default_root_dir", str(tmp_path)])
+    summary = json.loads((tmp_path / "tiny" / "version_0" / "summary.json").read_text())
+    assert {"test/map", "test/fused_miou", "test/pq"} <= set(summary["last"])
+
+
+def test_predict_writes_every_file_at_the_original_size(
+    trained: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    (images / "sub").mkdir(parents=True)
+    shapes = {"a.png": (50, 91), "sub/a.png": (33, 40)}
+    for name, size in shapes.items():
+        torchvision.io.write_png(torch.randint(0, 256, (3, *size), dtype=torch.uint8), str(images / name))
+    (images / "broken.png").write_bytes(b"no image")
+    status, message = fails(
+        capsys,
+        *("predict", "--config", str(tiny), "--ckpt_path", str(trained / "checkpoints" / "last.ckpt")),
+        *("--data.predict_path", str(images), "--trainer.default_root_dir", str(tmp_path), "--data.eval_batch_size=2"),
+        # A low threshold, so that an untrained network finds something to write.
+        "--model.postprocess.init_args.decode.init_args.score_threshold=0.0001",
+    )
+    assert status == 3
+    assert "broken.png" in message
+    out = tmp_path / "tiny" / "version_0" / "predictions"
+    for name, (height, width) in shapes.items():
+        for kind in ("overlay", "semantic", "panoptic"):
+            with Image.open(out / kind / f"{name}.png") as picture:
+                assert picture.size == (width, height)
+        with Image.open(out / "semantic" / f"{name}.png") as picture:
+            assert picture.mode == "P"
+            assert np.asarray(picture).max() < 8
+    results = json.loads((out / "predictions.json").read_text())
+    assert {entry["image_id"] for entry in results} == set(shapes)
+    for entry in results:
+        height, width = shapes[entry["image_id"]]
+        assert rle.decode(entry["segmentation"]).shape == (height, width)
+        x, y, w, h = entry["bbox"]
+        assert -1e-3 <= x <= x + w <= width + 1e-3
+        assert -1e-3 <= y <= y + h <= height + 1e-3
+    segments = json.loads((out / "panoptic.json").read_text())
+    for image in segments:
+        coded = np.asarray(Image.open(out / "panoptic" / image["file_name"])).astype(int)
+        ids = coded[..., 0] + 256 * coded[..., 1] + 65536 * coded[..., 2]
+        assert {s["id"]: s["area"] for s in image["segments_info"]} == {
+            int(i): int((ids == i).sum()) for i in np.unique(ids) if i
+        }
+
+
+def test_print_config_shows_every_part(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(tiny), "--print_config"])
+    assert not stopped.value.code
+    content = yaml.safe_load(capsys.readouterr().out)
+    assert content["model"]["detection_loss"]["init_args"]["box_weight"] > 0
+    assert content["ema"]["decay"] > 0
+    assert content["trainer"]["max_epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--trainer.max_epoch", "3"], ["'trainer.max_epoch'", "did you mean 'trainer.max_epochs'"]),
+        (["--data.batchsize=3"], ["'data.batchsize'", "'data.batch_size'"]),
+        (["--data.batch_size", "many"], ["data.batch_size", "int", "many"]),
+        (["--data.on_error=ignore"], ["data.on_error: expected 'raise' or 'skip', got 'ignore'"]),
+        (["--trainer.max_epochs", "many"], ["trainer.max_epochs", "int or null", "many"]),
+        (["--model.optimizer=AdamW", "--model.optimizer.lr=fast"], ["model.optimizer.lr", "float", "fast"]),
+        (["--model.neck.init_args.widht=3"], ["model.neck", "'widht'", "did you mean 'width'"]),
+        (["--model.encoder", "TimEncoder"], ["model.encoder", "'TimEncoder'", "did you mean 'TimmEncoder'"]),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: list[str]
+) -> None:
+    root = tmp_path / "runs"
+    status, message = fails(capsys, "fit", "--config", str(tiny), "--trainer.default_root_dir", str(root), *words)
+    assert status == 2
+    assert len(message.strip().splitlines()) == 1, message
+    for part in expected:
+        assert part in message
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trainer:\n  max_epoch: 3\n", ["line 2", "'trainer.max_epoch'", "did you mean 'trainer.max_epochs'"]),
+        ("modle:\n  encoder_lr: 1\n", ["line 1", "'modle'", "did you mean 'model'"]),
+        (
+            "model:\n  encoder:\n    class_path: TimmEncoder\n    init_args:\n      nmae: resnet18\n",
+            ["line 5", "model.encoder", "'nmae'", "did you mean 'name'"],
+        ),
+        ("model:\n  encoder:\n    class_path: TimEncoder\n", ["line 3", "'TimEncoder'", "did you mean 'TimmEncoder'"]),
+        ("trainer:\n  max_epochs: 1\n  max_epochs: 2\n", ["line 3", "'max_epochs' stands twice"]),
+        ("trainer: [1\n", ["not valid YAML"]),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line_with_file_and_line(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, expected: list[str]
+) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(text)
+    status, message = fails(capsys, "fit", "--config", str(tiny), "--config", str(wrong))
+    assert status != 0
+    assert len(message.strip().splitlines()) == 1, message
+    for part in (str(wrong), *expected):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--config", "configs/quikstart.yaml"], ["configs/quikstart.yaml", "no such file", "quickstart.yaml"]),
+        (
+            ["--data.train", "CocoInstances", "--data.train.images=x", "--data.train.annotations=absent.json"],
+            ["absent.json"],
+        ),
+        (["--data.size", "0"], ["data.size"]),
+        (["--data.train=null", "--data.val=null"], ["error: data: there is no source"]),
+        (["--model.encoder", "TimmEncoder", "--model.encoder.name", "resnet19"], ["resnet19", "resnet18"]),
+        (["--data.root", "somewhere"], ["data.root"]),
+    ],
+)
+def test_a_setup_that_cannot_run_is_one_line(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: list[str]
+) -> None:
+    root = tmp_path / "runs"
+    status, message = fails(capsys, "fit", "--config", str(tiny), "--trainer.default_root_dir", str(root), *words)
+    assert status not in (0, 3)
+    assert len(message.strip().splitlines()) == 1, message
+    for part in expected:
+        assert part in message
+    assert not root.exists()
+
+
+def test_a_missing_checkpoint_is_named(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, message = fails(capsys, "validate", "--config", str(tiny), "--ckpt_path", "absent.ckpt")
+    assert status == 1
+    assert "absent.ckpt" in message
+
+
+def test_a_run_never_overwrites_another(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--config", str(tiny), "--trainer.default_root_dir", str(tmp_path), "--version=one"]
+    main([*words, "--trainer.max_epochs=1"])
+    before = (tmp_path / "tiny" / "one" / "config.yaml").read_text()
+    status, message = fails(capsys, *words)
+    assert status == 1
+    assert "--version" in message
+    assert (tmp_path / "tiny" / "one" / "config.yaml").read_text() == before
+
+
+def test_a_finished_run_is_made_longer(tiny: Path, tmp_path: Path) -> None:
+    """Two batches an epoch, and a validation after each."""
+    words = ["fit", "--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
+    main([*words, "--trainer.max_epochs=1"])
+    last = next((tmp_path / "tiny" / "version_0").rglob("last.ckpt"))
+    main([*words, "--trainer.max_epochs=2", "--ckpt_path", str(last)])
+    assert json.loads((tmp_path / "tiny" / "version_1" / "summary.json").read_text())["steps"] == 4
+
+
+def test_a_terminated_run_saves_itself_and_does_not_pass_for_finished(tiny: Path, tmp_path: Path) -> None:
+    words = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs=1000"]
+    process = subprocess.Popen([sys.executable, "train.py", "fit", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    run = tmp_path / "tiny" / "version_0"
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 143
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == summary["steps"]
+
+
+@pytest.mark.parametrize("alone", ["detection", "segmentation"])
+def test_a_twin_is_the_same_config_without_a_decoder(tiny: Path, tmp_path: Path, alone: str) -> None:
+    other = {"detection": "segmentation", "segmentation": "detection"}[alone]
+    words = ["--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs=1", f"--model.{other}=null"]
+    main(["fit", "--config", str(tiny), *words])
+    last = json.loads((tmp_path / "tiny" / "version_0" / "summary.json").read_text())["last"]
+    assert ("val/map" in last, "val/miou" in last) == (alone == "detection", alone == "segmentation")
+
+
+def test_wandb_goes_offline_by_itself(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no_login"))
+    words = [
+        "--config",
+        str(tiny),
+        "--config",
+        str(ROOT / "configs" / "overlays/tracking/wandb.yaml"),
+        "--trainer.max_epochs=1",
+    ]
+    main(["fit", *words, "--trainer.default_root_dir", str(tmp_path)])
+    # The run is over, and a further one in this process is another.
+    assert wandb.run is None
+    (said,) = [record.message for record in caplog.records if "Weights & Biases" in record.message]
+    assert "logging offline, since there is no account" in said
+    run = tmp_path / "tiny" / "version_0"
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
+    assert (run / "config.yaml").is_file()
+    assert (run / "metrics.csv").is_file()
+    assert list(run.glob("wandb/offline-run-*/files/media/images/pictures_*.png"))

@@ -1,0 +1,100 @@
+"""``calibrate`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocrnet_pl import OCRNet
+from ocrnet_pl.cli.main import main
+from ocrnet_pl.inference.fusion import FusionPostProcess
+from tests.cli.test_cli import TINY, fails
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    main(["fit", "--config", str(tiny), "--trainer.default_root_dir", str(root), "--trainer.max_epochs=1"])
+    return root / "tiny" / "version_0" / "checkpoints" / "last.ckpt"
+
+
+def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
+    tiny: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = trained.read_bytes()
+    words = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
+    # The checkpoint brings its config.
+    own = ["--ckpt_path", str(trained), "--trust", "tests", *words[2:]]
+    main(["calibrate", *own, "--calibration.images=9", "--calibration.rounds=1"])
+    shown = capsys.readouterr().out
+    assert "held out: 2 images" in shown.replace("\n", " ")
+    assert "mask mAP" in shown
+    written = trained.with_name("last-calibrated.ckpt")
+    assert trained.read_bytes() == before
+    assert not list(trained.parent.glob("*.part"))
+    old, new = (torch.load(path, weights_only=True) for path in (trained, written))
+    assert "fusion" not in old
+    report = json.loads(written.with_suffix(".json").read_text())
+    assert new["fusion"] == report["settings"]
+    assert set(new) == {*old, "fusion"}
+    assert (report["images"], report["images_held_out"]) == (5, 2)
+    assert set(report["figures"]["all"]) == {"raw", "fused before", "fused calibrated"}
+    post = OCRNet.from_checkpoint(written, trust="tests").postprocess
+    assert isinstance(post, FusionPostProcess)
+    assert post.settings.to_dict() == new["fusion"]
+
+    # Settings of which it is known what they do: with all classes left alone, fused figures are the raw ones.
+    names = [category["name"] for category in new["taxonomy"]["categories"]]
+    new["fusion"] |= {"raw_boxes": names, "raw_pixels": names, "claim": 2.0, "mask_threshold": 0.0}
+    torch.save(new, tmp_path / "raw.ckpt")
+    main(["validate", *words, "--ckpt_path", str(tmp_path / "raw.ckpt")])
+    figures = json.loads((tmp_path / "tiny" / "version_0" / "summary.json").read_text())["last"]
+    assert figures["val/fused_miou"] == figures["val/miou"]
+    assert (tmp_path / "tiny" / "version_0" / "disagreements.csv").is_file()
+    assert "val/mask_map" in figures
+
+    # Training that goes on changes the network: the settings are not taken over.
+    main(["fit", *words, "--ckpt_path", str(tmp_path / "raw.ckpt"), "--trainer.max_epochs=2"])
+    again = next((tmp_path / "tiny").glob("version_1/checkpoints/last.ckpt"))
+    assert "fusion" not in torch.load(again, weights_only=True)
+    assert not (tmp_path / "tiny" / "version_1" / "disagreements.csv").exists()
+
+
+def test_what_cannot_be_calibrated_is_said_in_one_line(
+    tiny: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["calibrate", "--config", str(tiny)]
+
+    def complaint(*more: str) -> str:
+        status, line = fails(capsys, *words, *more)
+        assert status in (1, 2)
+        errors = [each for each in line.splitlines() if each.startswith("error:")]
+        assert len(errors) == 1
+        assert "Traceback" not in line
+        return errors[0]
+
+    assert "--ckpt_path" in complaint()
+    assert "no such file" in complaint("--ckpt_path", str(tmp_path / "none.ckpt"))
+    path = ["--ckpt_path", str(trained), "--trust=tests"]
+    assert "calibration.images" in complaint(*path, "--calibration.images=1")
+    assert "it is a folder" in complaint(*path, "--output", str(tmp_path))
+    content = torch.load(trained, weights_only=True)
+    torch.save({"state_dict": content["state_dict"]}, tmp_path / "bare.ckpt")
+    assert "not one of this project" in complaint("--ckpt_path", str(tmp_path / "bare.ckpt"))
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    assert "text.ckpt" in complaint("--ckpt_path", str(tmp_path / "text.ckpt"))
+    for category in content["taxonomy"]["categories"]:
+        category["name"] = category["name"] + "s"
+    torch.save(content, tmp_path / "other.ckpt")
+    assert "its categories are not those of" in complaint("--ckpt_path", str(tmp_path / "other.ckpt"), "--trust=tests")
+    assert not list(tmp_path.glob("*calibrated*"))

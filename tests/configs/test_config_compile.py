@@ -1,0 +1,102 @@
+"""The compiled network (configs/overlays/speed/compile.yaml): figures as without it, DDP, averages, and resuming."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ocrnet_pl import OCRNet
+from ocrnet_pl.cli.main import main
+from tests.helpers.processes import run_together
+from tests.helpers.project import ROOT
+
+SMALL = [
+    "fit",
+    "--config",
+    str(ROOT / "configs" / "quickstart.yaml"),
+    "--model.encoder.init_args.name=test_convnext",
+    "--data.size=64",
+    "--data.num_workers=0",
+    "--data.batch_size=2",
+    "--data.train.init_args.length=8",
+    "--data.val.init_args.length=3",
+    "--trainer.check_val_every_n_epoch=1",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.max_epochs=2",
+]
+# Dynamo's own backend runs the traced graphs as they are: figures have to be those of the network without.
+COMPILED = ["--config", str(ROOT / "configs" / "overlays/speed/compile.yaml"), "--model.compile_backend=eager"]
+
+
+def fit(folder: Path, *words: str) -> None:
+    main([*SMALL, *words, f"--trainer.default_root_dir={folder}"])
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return {key: value for name in ("state_dict", "current_model_state") for key, value in checkpoint[name].items()}
+
+
+def losses(run: Path) -> list[float]:
+    with (run / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
+
+
+def test_a_compiled_run_is_the_same_run_and_either_goes_on_from_the_other(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    fit(tmp_path / "plain")
+    plain = tmp_path / "plain" / "quickstart" / "version_0"
+    fit(tmp_path / "compiled", *COMPILED)
+    compiled = tmp_path / "compiled" / "quickstart" / "version_0"
+    assert len(losses(plain)) == 8
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
+    assert weights(compiled).keys() == weights(plain).keys()
+
+    # One epoch without, the second with.
+    fit(tmp_path / "mixed", "--trainer.limit_train_batches=4", "--trainer.max_epochs=1")
+    last = tmp_path / "mixed" / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
+    fit(tmp_path / "mixed", *COMPILED, f"--ckpt_path={last}")
+    assert len(losses(tmp_path / "mixed" / "quickstart" / "version_1")) == 8
+    network = OCRNet.from_checkpoint(compiled / "checkpoints" / "last.ckpt")
+    assert network.predict(torch.zeros(3, 40, 60, dtype=torch.uint8))[0].semantic is not None
+
+
+def test_compiled_under_ddp_with_checkpointing(tmp_path: Path) -> None:
+    words = ["--config", str(ROOT / "configs" / "overlays/distributed/ddp.yaml"), "--trainer.devices=2"]
+    more = ["--model.encoder.init_args.checkpointing=true", "--trainer.max_epochs=1"]
+    run_together(tmp_path / "plain_results", 2, fit, tmp_path / "plain", *words, *more)
+    run_together(tmp_path / "compiled_results", 2, fit, tmp_path / "compiled", *words, *more, *COMPILED)
+    runs = [tmp_path / name / "quickstart" / "version_0" for name in ("plain", "compiled")]
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=1e-4)
+
+
+def test_an_unknown_backend_ends_the_run_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, "--model.compile_backend=indcutor")
+    assert stopped.value.code == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: model.compile_backend: there is no backend 'indcutor' here") and "inductor" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_compiler_is_told_before_the_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, "--config", str(ROOT / "configs" / "overlays/speed/compile.yaml"))
+    assert stopped.value.code == 1
+    assert "needs a C++ compiler" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_overlay_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*SMALL, "--config", str(ROOT / "configs" / "overlays/speed/compile.yaml"), "--print_config"])
+    assert not stopped.value.code
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["compile_backend"] == "inductor"

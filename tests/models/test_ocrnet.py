@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.models.detection import AnchorFreeDecoder, make_points
+from ocrnet_pl.models.encoder import TimmEncoder
+from ocrnet_pl.models.necks import PathAggregationNeck
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.models.segmentation import SubPixelDecoder
+from ocrnet_pl.structures import Taxonomy
+from tests.helpers.builders import TAXONOMY, TinyEncoder, tiny_network
+from tests.models.test_encoder import NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_encoder_makes_a_network_for_any_size(name: str) -> None:
+    network = OCRNet(
+        TAXONOMY,
+        TimmEncoder(name),
+        lambda c, s: PathAggregationNeck(c, s, width=16),
+        AnchorFreeDecoder,
+        lambda s, t: SubPixelDecoder(s, t, width=16),
+        FusionPostProcess(),
+    ).eval()
+    with torch.no_grad():
+        output = network(torch.randint(0, 256, (1, 3, 75, 130), dtype=torch.uint8))
+    assert output.detection is not None
+    assert output.semantic is not None
+    cells = sum((96 // s) * (160 // s) for s in (4, 8, 16, 32))
+    assert output.detection.boxes.shape == (1, cells, 4)
+    assert output.detection.scores.shape == (1, cells, TAXONOMY.num_detection)
+    assert output.semantic.shape == (1, TAXONOMY.num_semantic, 96 // output.stride, 160 // output.stride)
+
+
+def test_class_counts_come_from_the_taxonomy() -> None:
+    taxonomy = Taxonomy.build(things=["a", "b"], stuff=["c"], segmented=["c"])
+    output = tiny_network(taxonomy)(torch.zeros(1, 3, 64, 64))
+    assert output.detection.classes.shape[-1] == 2
+    assert output.semantic.shape[1] == 1
+
+
+def test_candidates_stand_at_their_cells() -> None:
+    points, strides = make_points([(2, 3, 8), (1, 2, 16)], torch.zeros(1))
+    assert points.tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12], [8, 8], [24, 8]]
+    assert strides.tolist() == [8] * 6 + [16] * 2
+
+
+def test_boxes_surround_their_points() -> None:
+    detection = tiny_network()(torch.rand(2, 3, 64, 64) * 255).detection
+    assert (detection.boxes[..., :2] <= detection.points).all()
+    assert (detection.boxes[..., 2:] >= detection.points).all()
+
+
+def test_padding_is_what_the_encoder_sees_as_its_mean() -> None:
+    network = tiny_network().eval()
+    image = torch.randint(0, 256, (1, 3, 50, 41)).float()
+    by_hand = network.mean.expand(1, 3, 64, 48).clone()
+    by_hand[..., :50, :41] = image
+    with torch.no_grad():
+        padded, own = network(by_hand), network(image)
+    torch.testing.assert_close(own.semantic, padded.semantic)
+    torch.testing.assert_close(own.detection.boxes, padded.detection.boxes)
+
+
+def test_shifting_the_image_by_a_cell_shifts_boxes_and_pixels_alike() -> None:
+    network = tiny_network().eval()
+    wide = torch.nn.functional.pad(torch.rand(1, 3, 64, 64) * 255, (160, 160, 160, 160), value=128)
+    with torch.no_grad():
+        here, there = network(wide), network(torch.roll(wide, 16, -1))
+    grid = (384 // 4, 384 // 4)
+    first = here.detection.boxes[0, : grid[0] * grid[1]].view(*grid, 4)
+    second = there.detection.boxes[0, : grid[0] * grid[1]].view(*grid, 4)
+    moved = torch.tensor([16.0, 0.0, 16.0, 0.0])
+    torch.testing.assert_close(second[40:56, 44:60], first[40:56, 40:56] + moved, atol=1e-3, rtol=1e-4)
+    step = 16 // here.stride
+    size = 384 // here.stride
+    inside = slice(size // 2 - 8, size // 2 + 8)
+    shifted = slice(size // 2 - 8 + step, size // 2 + 8 + step)
+    torch.testing.assert_close(there.semantic[..., inside, shifted], here.semantic[..., inside, inside])
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    first, second = tiny_network().state_dict(), tiny_network().state_dict()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_a_network_needs_a_decoder_and_a_decoder_needs_classes() -> None:
+    with pytest.raises(ValueError, match="at least one decoder"):
+        tiny_network(detection=False, segmentation=False)
+    boxes_only = Taxonomy.build(things=["a"], segmented=[])
+    with pytest.raises(ValueError, match="no segmentation class"):
+        tiny_network(boxes_only)
+    with pytest.raises(ValueError, match="no detection class"):
+        AnchorFreeDecoder([8], [8], Taxonomy.build(stuff=["a"]))
+    with pytest.raises(ValueError, match="none from 64"):
+        AnchorFreeDecoder([8], [8], TAXONOMY, min_stride=64, max_stride=128)
+    with pytest.raises(ValueError, match="finest=64"):
+        PathAggregationNeck([8], [8], finest=64)
+
+
+def test_the_network_exports_and_the_export_gives_the_same() -> None:
+    network = OCRNet(
+        TAXONOMY,
+        TinyEncoder(),
+        lambda c, s: PathAggregationNeck(c, s, width=8),
+        AnchorFreeDecoder,
+        lambda s, t: SubPixelDecoder(s, t, width=8),
+        FusionPostProcess(),
+    ).eval()
+    image = torch.rand(1, 3, 64, 96) * 255
+    exported = torch.export.export(network, (image,)).module()
+    with torch.no_grad():
+        own, other = network(image), exported(image)
+    torch.testing.assert_close(other.detection.boxes, own.detection.boxes)
+    torch.testing.assert_close(other.semantic, own.semantic)

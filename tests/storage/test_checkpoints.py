@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ocrnet_pl import OCRNet
+from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
+from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
+from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.callbacks.guard import LossGuard
+from ocrnet_pl.cli.main import main
+from ocrnet_pl.data.sources.synthetic import SyntheticSource
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.checkpoints import differences, read_checkpoint, usable_checkpoint, verify_checkpoint, versions
+from tests.callbacks.test_guard import BrokenAt
+from tests.cli.test_cli import TINY, fails
+from tests.training.test_task import make_data, make_task, make_trainer
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of two epochs."""
+    root = tmp_path_factory.mktemp("run")
+    (root / "tiny.yaml").write_text(TINY)
+    main(["fit", "--config", str(root / "tiny.yaml"), "--trainer.default_root_dir", str(root)])
+    return root / "tiny" / "version_0"
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    (folder / "tiny.yaml").write_text(TINY)
+    return ["fit", "--config", str(folder / "tiny.yaml"), "--trainer.default_root_dir", str(folder), *more]
+
+
+def damage(path: Path) -> None:
+    """Change one byte of the largest entry's content: no length and no name tells."""
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda each: each.file_size)
+    content = bytearray(path.read_bytes())
+    content[entry.header_offset + entry.file_size // 2 + 200] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_last_two_are_kept_and_whole(run: Path) -> None:
+    last, previous = (read_checkpoint(run / "checkpoints" / name) for name in ("last.ckpt", "previous.ckpt"))
+    assert (previous["global_step"], last["global_step"]) == (2, 4)
+    assert [path.name for path in (run / "checkpoints").iterdir() if path.suffix != ".ckpt"] == []
+
+
+@pytest.mark.parametrize("how", ["changed", "cut off", "empty", "text"])
+def test_damage_is_found(how: str, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    shutil.copy(run / "checkpoints" / "last.ckpt", path)
+    verify_checkpoint(path)
+    if how == "changed":
+        damage(path)
+    else:
+        path.write_bytes({"cut off": path.read_bytes()[:-1000], "empty": b"", "text": b"not a checkpoint"}[how])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        verify_checkpoint(path)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        OCRNet.from_checkpoint(path, trust="tests")
+
+
+def test_a_damaged_last_one_falls_back_to_the_one_before(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "tiny" / "first" / "checkpoints"
+    shutil.copytree(run / "checkpoints", folder)
+    for path in folder.glob("epoch*.ckpt"):
+        path.unlink()
+    damage(folder / "last.ckpt")
+    capsys.readouterr()
+    main(words(tmp_path, "--version=second", "--ckpt_path", str(folder / "last.ckpt")))
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: checkpoint"))
+    assert re.search(r"last\.ckpt.*damaged.*going on from .*previous\.ckpt", line)
+    assert read_checkpoint(tmp_path / "tiny" / "second" / "checkpoints" / "last.ckpt")["global_step"] == 4
+    (folder / "previous.ckpt").unlink()
+    status, message = fails(capsys, *words(tmp_path, "--version=third", "--ckpt_path", str(folder / "last.ckpt")))
+    assert status == 1
+    assert "damaged" in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "tiny" / "third").exists()
+
+
+def test_the_newest_whole_one_stands_in(run: Path, tmp_path: Path) -> None:
+    names = ["a.ckpt", "b.ckpt", "c.ckpt", "last.ckpt"]
+    for age, name in enumerate(names):
+        shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / name)
+        os.utime(tmp_path / name, (1000 + age, 1000 + age))
+    assert usable_checkpoint(tmp_path / "last.ckpt") == (tmp_path / "last.ckpt", None)
+    damage(tmp_path / "last.ckpt")
+    damage(tmp_path / "c.ckpt")
+    path, reason = usable_checkpoint(tmp_path / "last.ckpt")
+    assert path == tmp_path / "b.ckpt"
+    assert reason is not None and "last.ckpt" in reason
+    (tmp_path / "last.ckpt").unlink()
+    assert usable_checkpoint(tmp_path / "last.ckpt")[0] == tmp_path / "b.ckpt"
+    with pytest.raises(FileNotFoundError):
+        usable_checkpoint(tmp_path / "elsewhere" / "last.ckpt")
+
+
+def test_no_room_or_no_right_to_write_ends_the_run_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**5))
+        status, message = fails(capsys, *words(tmp_path))
+    assert status == 1
+    assert "0 MB are free, 4 checkpoints need about " in message
+
+    def refuse(self: Path, data: bytes) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    status, message = fails(capsys, *words(tmp_path, "--version=other"))
+    assert status == 1
+    assert "checkpoints cannot be written there (Permission denied); set trainer.default_root_dir" in message
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path, writer = tmp_path / "a.ckpt", SafeCheckpointIO()
+    writer.save_checkpoint({"a": torch.ones(3)}, path)
+    with pytest.raises(Exception, match="pickle"):
+        writer.save_checkpoint({"a": lambda: None}, path)
+    assert torch.equal(read_checkpoint(path)["a"], torch.ones(3))
+    assert [each.name for each in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_versions_and_settings_that_differ_are_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content: dict[str, Any] = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    assert content["versions"] == versions()
+    assert content["config"]["data"]["batch_size"] == 4
+    assert differences(content, content["config"]) == []
+    content["versions"] |= {"ocrnet_pl": "0.0.1", "timm": "0.9.0"}
+    now = versions()
+    assert differences(content) == [f"ocrnet_pl 0.0.1 -> {now['ocrnet_pl']}", f"timm 0.9.0 -> {now['timm']}"]
+    assert differences({"config": {"a": {"b": 1, "c": [2]}}}, {"a": {"b": 3, "d": None}})[1:] == [
+        "a.b 1 -> 3",
+        "a.d 'absent' -> None",
+        "a.c [2] -> 'absent'",
+    ]
+    folder = tmp_path / "tiny" / "old" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(content, folder / "last.ckpt")
+    capsys.readouterr()
+    changes = ["--trainer.max_epochs=3", "--model.final_lr=0.5", "--trainer.num_sanity_val_steps=0"]
+    main(words(tmp_path, "--version=new", *changes, "--ckpt_path", str(folder / "last.ckpt")))
+    line = next(line for line in capsys.readouterr().err.splitlines() if "Different from the run" in line)
+    assert line.endswith(
+        f"ocrnet_pl 0.0.1 -> {now['ocrnet_pl']}; timm 0.9.0 -> {now['timm']}; trainer.max_epochs 2 -> 3; "
+        "model.final_lr 0.01 -> 0.5; does not take effect: trainer.num_sanity_val_steps None -> 0 (a run that "
+        "continues tries nothing out before)"
+    )
+    # Six steps, of which two warm up; four were made before.
+    with (tmp_path / "tiny" / "new" / "metrics.csv").open(newline="") as file:
+        rates = {row["step"]: row["lr-AdamW/decoders"] for row in csv.DictReader(file) if row["lr-AdamW/decoders"]}
+    want = [1e-3 * (0.5 + 0.5 * 0.5), 1e-3 * (0.5 + 0.25 * (1 - 0.5**0.5))]
+    assert [float(rates[step]) for step in ("4", "5")] == pytest.approx(want)
+
+
+def test_weights_of_another_network_are_refused_in_one_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = str(run / "checkpoints" / "last.ckpt")
+    status, message = fails(capsys, *words(tmp_path, "--model.neck.init_args.width=12", "--ckpt_path", last))
+    assert status == 1
+    assert "of another shape, such as network.neck" in message
+    assert message.splitlines()[-1].startswith("error: the checkpoint holds weights of another network")
+    status, message = fails(capsys, *words(tmp_path, "--model.neck=null", "--ckpt_path", last))
+    assert status != 0
+
+
+def test_steps_inside_an_epoch_are_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"checkpoint\.every_n_steps: expected 0 or more, got -1"):
+        BestCheckpoint(every_n_steps=-1)
+    seen: list[int] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            path = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
+            seen.append(read_checkpoint(path)["global_step"] if path.is_file() else 0)
+
+    source = SyntheticSource(length=28, seed=5, size=64)
+    trainer = make_trainer(
+        tmp_path, callbacks=[Watch(), BestCheckpoint(every_n_steps=3)], enable_checkpointing=True, max_epochs=1
+    )
+    trainer.fit(make_task(source.taxonomy), make_data(source, source))
+    assert seen == [0, 0, 0, 3, 3, 3, 6]
+
+
+def fit(folder: Path, *callbacks: Callback, ckpt_path: Path | None = None, **options: Any) -> Trainer:
+    """Train on eight images, two steps an epoch unless ``length`` says otherwise."""
+    source = SyntheticSource(length=options.pop("length", 8), seed=5, size=64)
+    torch.manual_seed(0)
+    loss = options.pop("loss", None)
+    settings: dict[str, Any] = {"enable_checkpointing": True, "num_sanity_val_steps": 0} | options
+    trainer = make_trainer(folder, callbacks=list(callbacks), **settings)
+    data = make_data(source, source)
+    trainer.fit(make_task(source.taxonomy, segmentation_loss=loss), data, ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+def saver(folder: Path, **options: Any) -> BestCheckpoint:
+    callback = BestCheckpoint(**options)
+    callback.dirpath = str(folder)
+    return callback
+
+
+def live(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return content.get("current_model_state", content["state_dict"])
+
+
+@pytest.mark.parametrize("length", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 5}], ids=["epochs", "steps"])
+def test_what_comes_after_the_last_validation_is_saved_too(tmp_path: Path, length: dict[str, int]) -> None:
+    """With the live weights, from which training goes on, beside the average."""
+    seen: dict[str, torch.Tensor] = {}
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            seen.update({name: value.detach().clone() for name, value in pl_module.state_dict().items()})
+
+    trainer = fit(tmp_path, Watch(), EMA(0.9), saver(tmp_path), check_val_every_n_epoch=2, **length)
+    last = read_checkpoint(tmp_path / "last.ckpt")
+    assert last["global_step"] == trainer.global_step
+    assert all(torch.equal(value, seen[name]) for name, value in live(last).items())
+    averaged = trainer.lightning_module.state_dict()
+    assert all(torch.equal(value, averaged[name]) for name, value in last["state_dict"].items())
+    assert not all(torch.equal(value, seen[name]) for name, value in last["state_dict"].items())
+
+
+class Figure(Callback):
+    """Gives the validations' score: 1 / (1 + epoch)."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("figure", 1 / (1 + trainer.current_epoch))
+
+
+def test_a_continued_run_has_the_best_of_the_one_before(tmp_path: Path) -> None:
+    first = saver(tmp_path / "first", monitor="figure")
+    fit(tmp_path, Figure(), first, max_epochs=2)
+    second = saver(tmp_path / "second", monitor="figure")
+    fit(tmp_path, Figure(), second, max_epochs=4, ckpt_path=tmp_path / "first" / "last.ckpt")
+    best = Path(second.best_model_path)
+    assert best.parent == tmp_path / "second"
+    assert best.samefile(first.best_model_path)
+    assert float(second.best_model_score) == 1
+    assert sorted(path.name for path in best.parent.iterdir()) == [best.name, "last.ckpt", "previous.ckpt"]
+    # The folder of the first run is no longer needed.
+    shutil.rmtree(tmp_path / "first")
+    (tmp_path / "second").rename(tmp_path / "moved")
+    third = saver(tmp_path / "third", monitor="figure")
+    fit(tmp_path, Figure(), third, max_epochs=5, ckpt_path=tmp_path / "moved" / "last.ckpt")
+    assert Path(third.best_model_path).samefile(tmp_path / "moved" / best.name)
+    (tmp_path / "moved" / best.name).unlink()
+    fourth = saver(tmp_path / "fourth", monitor="figure")
+    fit(tmp_path, Figure(), fourth, max_epochs=5, ckpt_path=tmp_path / "moved" / "last.ckpt")
+    assert Path(fourth.best_model_path).parent == tmp_path / "fourth"
+    assert float(fourth.best_model_score) == pytest.approx(1 / 5)
+
+
+def test_while_steps_are_left_out_no_checkpoint_is_replaced(tmp_path: Path) -> None:
+    saved: list[int] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            path = tmp_path / "last.ckpt"
+            saved.append(read_checkpoint(path)["global_step"] if path.is_file() else 0)
+
+    guards = LossGuard(), Watch(), saver(tmp_path, every_n_steps=1)
+    fit(tmp_path, *guards, loss=BrokenAt({2, 3}), length=28, max_epochs=1)
+    assert saved == [0, 1, 2, 2, 2, 5, 6]
+
+
+def test_accumulated_batches_are_not_parted(tmp_path: Path) -> None:
+    saved: list[tuple[int, int]] = []
+
+    class Watch(BestCheckpoint):
+        def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: Any) -> None:
+            progress = trainer.fit_loop.epoch_loop.batch_progress.current
+            saved.append((trainer.global_step, progress.processed))
+
+    class Break(Callback):
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            if batch_idx == 6:
+                raise RuntimeError("broken off")
+
+    watch = Watch(every_n_steps=1)
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit(tmp_path, watch, Break(), accumulate_grad_batches=4, length=40)
+    assert saved == [(1, 4)]
+
+
+class Stop(Callback):
+    """Breaks a run off, in a hook, at a step."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        self.step = step
+        setattr(self, hook, self._look)
+
+    def _look(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("broken off")
+
+
+class Count(Callback):
+    """Counts the images of each validation."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.append(0)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: object
+    ) -> None:
+        self.seen[-1] += len(batch)
+
+
+@pytest.mark.parametrize("every", [0, 2], ids=["after validation", "every second step"])
+@pytest.mark.parametrize(
+    ("hook", "step", "left"),
+    [
+        ("on_validation_batch_end", 2, [8, 8, 8]),
+        ("on_validation_start", 2, [8, 8, 8]),
+        ("on_before_backward", 3, [8, 8]),
+        ("on_train_batch_start", 2, [8, 8]),
+        ("on_validation_batch_end", 6, [8]),
+    ],
+)
+def test_no_validation_is_lost_where_a_run_was_broken_off(
+    tmp_path: Path, hook: str, step: int, left: list[int], every: int
+) -> None:
+    """Two steps and a validation an epoch; the continued run ends with the weights of one that nobody broke off."""
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit(tmp_path, Stop(hook, step), LossGuard(), saver(tmp_path / "one", every_n_steps=every), max_epochs=3)
+    count = Count()
+    fit(tmp_path, count, saver(tmp_path / "two"), max_epochs=3, ckpt_path=tmp_path / "one" / "last.ckpt")
+    assert count.seen == left
+    fit(tmp_path, saver(tmp_path / "whole"), max_epochs=3)
+    want, got = (read_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "two"))
+    assert (want["global_step"], want["epoch"]) == (got["global_step"], got["epoch"])
+    # A norm of a fixed momentum counts its batches and makes no use of the number.
+    weights = {name: value for name, value in want["state_dict"].items() if "num_batches_tracked" not in name}
+    assert all(torch.equal(value, got["state_dict"][name]) for name, value in weights.items())
+
+
+def test_nothing_in_a_checkpoint_is_executed_wherever_it_comes_from(tmp_path: Path) -> None:
+    class Touch:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "executed",)
+
+    torch.save({"a": Touch()}, tmp_path / "bad.ckpt")
+    for path in (tmp_path / "bad.ckpt", (tmp_path / "bad.ckpt").as_uri()):
+        with pytest.raises(Exception, match=r"[Ww]eights.only"):
+            SafeCheckpointIO().load_checkpoint(path, weights_only=False)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    status, message = fails(capsys, *words(tmp_path, "--trainer.default_root_dir", str(tmp_path / "file" / "runs")))
+    assert status == 1
+    assert message.splitlines()[-1].startswith("error: ") and "file" in message.splitlines()[-1]
+    assert "Traceback" not in message

@@ -1,0 +1,392 @@
+"""Checkpoints that somebody made up: nothing that they name is imported or called, and one line says so."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pickle
+import pkgutil
+import subprocess
+import sys
+import types
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+from torch import nn
+
+import ocrnet_pl
+from ocrnet_pl import OCRNet
+from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.models.ocrnet import PARTS
+from ocrnet_pl.storage.trusted_classes import _argument_kinds, trusted_packages, trusted_parts
+from ocrnet_pl.training.task import OCRNetTask
+from tests.helpers.builders import TAXONOMY, tiny_network
+
+MARK = "was_here"
+MODULE = """
+from pathlib import Path
+Path({mark!r}).touch()
+from torch import nn
+from os import system
+from ocrnet_pl.models.necks import PathAggregationNeck
+
+def make(channels, strides):
+    return PathAggregationNeck(channels, strides)
+
+class MyNeck(PathAggregationNeck):
+    pass
+"""
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return subprocess.call, (["touch", MARK],)
+
+
+def parts() -> dict[str, Any]:
+    """Return what a run of the command line keeps of the parts of :func:`tests.helpers.builders.tiny_network`."""
+    fusion = "ocrnet_pl.inference.fusion.FusionPostProcess"
+    return {
+        "_instantiator": "lightning.pytorch.cli.instantiate_module",
+        "encoder": {"class_path": "tests.helpers.builders.TinyEncoder", "init_args": {}},
+        "neck": {"class_path": "ocrnet_pl.models.necks.PathAggregationNeck", "init_args": {"width": 8}},
+        "detection": {"class_path": "ocrnet_pl.models.detection.AnchorFreeDecoder"},
+        "segmentation": {
+            "class_path": "ocrnet_pl.models.segmentation.SubPixelDecoder",
+            "init_args": {"width": 8, "detail": 4},
+        },
+        "postprocess": {
+            "class_path": fusion,
+            "init_args": {
+                "decode": {"class_path": "ocrnet_pl.inference.decode.Decode", "init_args": {"max_detections": 100}},
+                "heuristic": {"overlap_threshold": 0.5},
+            },
+        },
+    }
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    entries = {"hyper_parameters": parts(), "taxonomy": TAXONOMY.to_dict(), "input_size": [64, 64]}
+    return entries | {"state_dict": weights()} | changes
+
+
+@cache
+def weights() -> dict[str, torch.Tensor]:
+    return {f"network.{name}": value for name, value in tiny_network().state_dict().items()}
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    def write(entries: dict[str, Any]) -> Path:
+        torch.save(entries, tmp_path / "made_up.ckpt")
+        return tmp_path / "made_up.ckpt"
+
+    return write
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that appears once anything hostile has run, and packages that make it when they are imported."""
+    path = tmp_path / MARK
+    for name in ("evil", "ocrnet_pl_evil", "my_package", "my"):
+        (tmp_path / f"{name}.py").write_text(MODULE.format(mark=str(path)))
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("evil", "ocrnet_pl_evil", "my_package", "my"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    # The command of every attack names it relative to the folder.
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def spec(path: Any, /, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": path, "init_args": arguments} if arguments else {"class_path": path}
+
+
+def nested(depth: int) -> Any:
+    value: Any = {}
+    for _ in range(depth):
+        value = {"decode": value}
+    return value
+
+
+def doubled(depth: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+SHELL = {"command": f"touch {MARK}"}
+YAML = f"{{class_path: os.system, init_args: {{command: touch {MARK}}}}}"
+DECODER = "ocrnet_pl.models.detection.OneToOneDecoder"
+FUSION = "ocrnet_pl.inference.fusion.FusionPostProcess"
+NECK = "ocrnet_pl.models.necks.PathAggregationNeck"
+
+ATTACKS: dict[str, tuple[str, Any]] = {
+    **{f"os.system as {name}": (name, spec("os.system", **SHELL)) for name in PARTS},
+    **{f"evil as {name}": (name, spec("evil.MyNeck")) for name in PARTS},
+    "posix": ("neck", spec("posix.system", **SHELL)),
+    "Popen": ("neck", spec("subprocess.Popen", args=["touch", MARK])),
+    "run": ("detection", spec("subprocess.run", args=["touch", MARK])),
+    "exec": ("neck", spec("builtins.exec", source=f"open('{MARK}', 'w')")),
+    "eval": ("segmentation", spec("builtins.eval", source=f"open('{MARK}', 'w')")),
+    "open": ("neck", spec("builtins.open", file=MARK, mode="w")),
+    "Path.touch": ("neck", spec("pathlib.Path.touch", self=MARK)),
+    "import_module": ("neck", spec("importlib.import_module", name="evil")),
+    "partial": ("neck", spec("functools.partial", func="os.system")),
+    "shutil": ("neck", spec("shutil.copy", src="evil.py", dst=MARK)),
+    "pickle": ("neck", spec("pickle.loads", data="cos\nsystem\n")),
+    "torch.load": ("neck", spec("torch.load", f="evil.pt", weights_only=False)),
+    "torch.hub": ("encoder", spec("torch.hub.load", repo_or_dir=".", model="evil", source="local")),
+    "torchvision": ("encoder", spec("torchvision.models.resnet18")),
+    "a class of torchvision": ("encoder", spec("torchvision.models.ResNet")),
+    "a module of torch": ("neck", spec("torch.nn.Identity")),
+    "an optimiser": ("neck", spec("torch.optim.SGD", lr=1.0)),
+    "the parser": ("neck", spec("jsonargparse.set_parsing_settings")),
+    "a module that one of ours imports": ("neck", spec("ocrnet_pl.models.ocrnet.torch.load", f="evil.pt")),
+    "os through one of ours": ("neck", spec("ocrnet_pl.storage.files.os.system", **SHELL)),
+    "os through one of ours, short": ("neck", spec("ocrnet_pl.storage.files.os")),
+    "sys through one of ours": ("neck", spec("ocrnet_pl.cli.main.sys.modules")),
+    "subprocess through one of ours": ("neck", spec("ocrnet_pl.report.runs.subprocess.run", args=["touch", MARK])),
+    "a class that one of ours imports": ("neck", spec("ocrnet_pl.models.ocrnet.Path")),
+    "another class that one of ours imports": ("encoder", spec("ocrnet_pl.models.layers.nn.Identity")),
+    "a function of ours": ("neck", spec("ocrnet_pl.models.encoder.load_weights", name="x", weights="x", by_order=True)),
+    "the command line": ("neck", spec("ocrnet_pl.cli.main.main", args=["check"])),
+    "a class of ours of another kind": ("neck", spec("ocrnet_pl.models.detection.AnchorFreeDecoder")),
+    "another class of ours of another kind": ("detection", spec("ocrnet_pl.data.sources.coco.CocoInstances")),
+    "our command line": ("segmentation", spec("ocrnet_pl.cli.lightning_cli.OCRNetCLI")),
+    "only a base": ("neck", spec("ocrnet_pl.models.base.Neck")),
+    "a class in a class": ("neck", spec("ocrnet_pl.models.ocrnet.OCRNet.from_checkpoint", path="x")),
+    "a module of ours": ("neck", spec("ocrnet_pl.models")),
+    "no module of ours": ("neck", spec("ocrnet_pl.evil.MyNeck")),
+    "a like name": ("neck", spec("ocrnet_pl_evil.MyNeck")),
+    "a like name, relative": ("neck", spec("ocrnet_pl..evil.MyNeck")),
+    "relative": ("neck", spec(".evil.MyNeck")),
+    "a file": ("neck", spec("./evil.py")),
+    "blanks": ("neck", spec(" os.system", **SHELL)),
+    "a new line": ("neck", spec(f"{NECK}\n", width=8)),
+    "letters that only look like ours": ("neck", spec("\u043ecrnet_pl.models.necks.PathAggregationNeck")),
+    "a lambda": ("neck", f"lambda *a: __import__('os').system('touch {MARK}')"),
+    "a call": ("neck", spec(f"__import__('os').system('touch {MARK}')")),
+    "a text": ("neck", "os.system"),
+    "a text of a class": ("encoder", "evil.MyNeck"),
+    "a short name": ("neck", "system"),
+    "a short name of torch": ("neck", "Identity"),
+    "YAML": ("neck", YAML),
+    "YAML of a part": ("encoder", YAML),
+    "a file of YAML": ("neck", "neck.yaml"),
+    "a number": ("neck", 5),
+    "a list": ("encoder", [spec("os.system", **SHELL)]),
+    "a path that is a list": ("neck", spec(["os", "system"])),
+    "a path that is a dictionary": ("neck", spec(spec("os.system", **SHELL))),
+    "no path": ("neck", {"init_args": SHELL}),
+    "an empty path": ("neck", spec("")),
+    "a long path": ("neck", spec("ocrnet_pl." + "a" * 100_000)),
+    "a dotted key": ("neck", {"class_path": NECK, "init_args.width": 8}),
+    "a dotted option": ("detection", {"class_path": DECODER, "init_args": {"decoder.class_path": "os.system"}}),
+    "arguments that are a list": ("neck", {"class_path": NECK, "init_args": [8]}),
+    "free arguments": ("neck", {"class_path": NECK, "dict_kwargs": {"part": spec("os.system", **SHELL)}}),
+    "free arguments of ours": ("neck", {"class_path": NECK, "dict_kwargs": {"part": 1}}),
+    "a text within": ("detection", spec(DECODER, decoder="os.system")),
+    "a class within": ("detection", spec(DECODER, decoder=spec("os.system", **SHELL))),
+    "a function within": ("detection", spec(DECODER, decoder="ocrnet_pl.storage.files.write_json")),
+    "one of ours within": ("detection", spec(DECODER, decoder=spec("ocrnet_pl.models.encoder.TimmEncoder"))),
+    "YAML within": ("detection", spec(DECODER, decoder=YAML)),
+    "evil within": ("detection", spec(DECODER, decoder="evil.MyNeck")),
+    "decoding": ("postprocess", spec(FUSION, decode=spec("os.system", **SHELL))),
+    "decoding by text": ("postprocess", spec(FUSION, decode="evil.MyNeck")),
+    "the heuristic": ("postprocess", spec(FUSION, heuristic=spec("subprocess.Popen", args=["touch", MARK]))),
+    "a number that is YAML": ("postprocess", spec(FUSION, claim=YAML)),
+    "a number that is a class": ("neck", spec(NECK, width=spec("os.system", **SHELL))),
+    "an option that nobody knows": ("neck", spec(NECK, evil=1)),
+    "depth": ("postprocess", spec(FUSION, decode=nested(400))),
+    "breadth": ("neck", spec(NECK, width=doubled(30))),
+    "a huge number": ("neck", spec(NECK, width=10**400)),
+    "a negative number": ("neck", spec(NECK, width=-1)),
+    "zero": ("neck", spec(NECK, width=0)),
+    "a class of torch, pickled": ("neck", nn.Parameter),
+    "a function of torch, pickled": ("neck", torch._utils._rebuild_tensor),
+    "a type, pickled": ("neck", spec(OrderedDict)),
+    "a tensor": ("neck", torch.zeros(3)),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nothing_that_a_hostile_checkpoint_names_runs(
+    attack: str, save: Callable[[dict[str, Any]], Path], mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, value = ATTACKS[attack]
+    (mark.parent / "neck.yaml").write_text(YAML)
+    path = save(content(hyper_parameters=parts() | {name: value}, state_dict={}))
+    for load in (OCRNet.from_checkpoint, OCRNetTask.load_from_checkpoint):
+        with pytest.raises(CheckpointError) as refused:
+            load(path, trust=["tests", "my"])
+        line = str(refused.value)
+        assert line.startswith(f"checkpoint {str(path)!r}: ")
+        assert "\n" not in line and len(line) < 600 + len(str(path))
+        # It was not built after all.
+        assert "weights of another network" not in line
+        assert not mark.exists()
+    assert not {"evil", "my_package", "my", "ocrnet_pl_evil"} & set(sys.modules)
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+CATEGORY = TAXONOMY.to_dict()["categories"][0]
+
+GARBAGE: dict[str, dict[str, Any]] = {
+    "no hyper-parameters": {"hyper_parameters": None},
+    "a list of them": {"hyper_parameters": [1]},
+    "a text": {"hyper_parameters": "os.system"},
+    "a cycle": {"hyper_parameters": parts() | {"neck": CYCLE}},
+    "no parts": {"hyper_parameters": {}},
+    "a number for an encoder": {"hyper_parameters": parts() | {"encoder": 5}},
+    "numbers for names": {"hyper_parameters": {1: 2}},
+    "no taxonomy": {"taxonomy": None},
+    "a text for a taxonomy": {"taxonomy": "sky"},
+    "no categories": {"taxonomy": {}},
+    "a number of categories": {"taxonomy": {"categories": 5}},
+    "numbers for categories": {"taxonomy": {"categories": [1, 2]}},
+    "a list for a name": {"taxonomy": {"categories": [CATEGORY | {"name": ["sky"]}]}},
+    "a text for a colour": {"taxonomy": {"categories": [CATEGORY | {"color": "red"}]}},
+    "a number for a colour": {"taxonomy": {"categories": [CATEGORY | {"color": 3}]}},
+    "a text for an index": {"taxonomy": {"categories": [CATEGORY | {"semantic": "0"}]}},
+    "a gap": {"taxonomy": {"categories": [CATEGORY | {"semantic": 7}]}},
+    "many categories": {"taxonomy": {"categories": [{}] * 12_000}},
+    "a tensor for a taxonomy": {"taxonomy": torch.zeros(2)},
+    "texts for a size": {"input_size": ["64", "64"]},
+    "a number for a size": {"input_size": 64},
+    "three sides": {"input_size": [64, 64, 64]},
+    "a negative side": {"input_size": [64, -64]},
+    "a huge side": {"input_size": [64, 10**12]},
+    "no side": {"input_size": [64, None]},
+    "a list of weights": {"state_dict": [1]},
+    "texts for weights": {"state_dict": {"network.neck": "x"}},
+    "no weights": {"state_dict": {}},
+    "a number of steps that is none": {"global_step": "x"},
+    "a list of callbacks": {"callbacks": [1]},
+    "texts for callbacks": {"callbacks": {"EMA": "x"}},
+    "a number of loops": {"loops": 3},
+    "a list of settings": {"fusion": [1]},
+    "settings that nobody knows": {"fusion": {"evil": 1}},
+    "a text for a setting": {"fusion": {"claim": "x"}},
+    "a dictionary for a setting": {"fusion": {"raw_boxes": {"class_path": "os.system"}}},
+    "versions that are none": {"state_dict": {}, "versions": 5},
+    "versions of anything": {"state_dict": {}, "versions": {"torch": {"class_path": "os.system"}}},
+}
+
+
+@pytest.mark.parametrize("case", GARBAGE)
+def test_garbage_in_a_checkpoint_takes_one_line(case: str, save: Callable[[dict[str, Any]], Path]) -> None:
+    path = save(content(**GARBAGE[case]))
+    for load in (OCRNet.from_checkpoint, OCRNetTask.load_from_checkpoint):
+        with pytest.raises(CheckpointError) as refused:
+            load(path, trust=["tests"])
+        assert "\n" not in str(refused.value) and len(str(refused.value)) < 600 + len(str(path))
+
+
+def test_code_in_a_pickle_is_refused(save: Callable[[dict[str, Any]], Path], mark: Path) -> None:
+    path = save(content(hyper_parameters=Evil()))
+    for load in (OCRNet.from_checkpoint, OCRNetTask.load_from_checkpoint):
+        with pytest.raises(CheckpointError, match="unreadable"):
+            load(path, trust=["tests"])
+    assert not mark.exists()
+    # It would have.
+    pickle.loads(pickle.dumps(Evil()))
+    assert mark.exists()
+
+
+def test_a_trusted_package_is_built_and_no_other(save: Callable[[dict[str, Any]], Path], mark: Path) -> None:
+    own = parts() | {"neck": spec("my_package.MyNeck", width=8)}
+    path = save(content(hyper_parameters=own))
+    for trust in (["tests"], ["tests", "my"], ["tests", "my_package.deeper"], ["tests", "package"]):
+        with pytest.raises(CheckpointError, match=r"--trust my_package"):
+            OCRNet.from_checkpoint(path, trust=trust)
+        assert not mark.exists()
+    network = OCRNet.from_checkpoint(path, trust=["tests", "my_package"])
+    assert mark.exists()
+    assert type(network.neck).__module__ == "my_package"
+    reference = tiny_network().eval()
+    images = torch.rand(1, 3, 64, 64) * 255
+    with torch.inference_mode():
+        assert torch.equal(network(images).semantic, reference(images).semantic)  # type: ignore[arg-type]
+    task = OCRNetTask.load_from_checkpoint(path, trust=["tests", "my_package"], warmup_steps=3)
+    assert type(task.network.neck) is type(network.neck)
+    # What a trusted package has from elsewhere stays out, and so does what is no class or of another kind.
+    for name in ("system", "nn", "nn.Identity", "make", "absent"):
+        with pytest.raises(CheckpointError, match="my_package"):
+            OCRNet.from_checkpoint(
+                save(content(hyper_parameters=parts() | {"neck": spec(f"my_package.{name}")})),
+                trust=["tests", "my_package"],
+            )
+    with pytest.raises(CheckpointError, match="is no Encoder"):
+        OCRNet.from_checkpoint(
+            save(content(hyper_parameters=parts() | {"encoder": spec("my_package.MyNeck")})), trust=["my_package"]
+        )
+
+
+@pytest.mark.parametrize("trust", ["", "*", ".", "a b", "os;sys", "../x", "my_package."])
+def test_what_is_trusted_is_named(trust: str) -> None:
+    with pytest.raises(ValueError, match=r"trust: .* is no package"):
+        trusted_packages([trust])
+
+
+def test_own_classes_may_be_named_short_or_by_text(save: Callable[[dict[str, Any]], Path]) -> None:
+    own = parts() | {"neck": spec("PathAggregationNeck", width=8), "detection": "AnchorFreeDecoder"}
+    network = OCRNet.from_checkpoint(save(content(hyper_parameters=own)), trust="tests")
+    assert type(network.neck).__name__ == "PathAggregationNeck"
+
+
+def test_weights_of_the_encoder_are_not_read(save: Callable[[dict[str, Any]], Path], mark: Path) -> None:
+    """Neither a file in a package, which would have to be imported, nor timm's own from the hub."""
+    for weights in ("package:evil/x.pt", "hub"):
+        encoder = spec("ocrnet_pl.models.encoder.TimmEncoder", name="test_convnext", weights=weights)
+        # All else of the network was built when its weights do not fit.
+        with pytest.raises(CheckpointError, match="weights of another network"):
+            OCRNet.from_checkpoint(save(content(hyper_parameters=parts() | {"encoder": encoder})))
+        assert not mark.exists()
+
+
+def test_the_optimiser_of_a_task_is_one(save: Callable[[dict[str, Any]], Path], mark: Path) -> None:
+    for path, line in (("os.system", "is no class of"), ("torch.optim.lr_scheduler.StepLR", "is no Optimizer")):
+        entries = content(hyper_parameters=parts() | {"optimizer": spec(path, **SHELL)})
+        with pytest.raises(CheckpointError, match=line):
+            OCRNetTask.load_from_checkpoint(save(entries), trust=["tests"])
+        assert not mark.exists()
+    entries = content(hyper_parameters=parts() | {"optimizer": spec("torch.optim.SGD", lr=0.5)})
+    task = OCRNetTask.load_from_checkpoint(save(entries), trust=["tests"])
+    assert isinstance(task.make_optimizer(), torch.optim.SGD)
+    with pytest.raises(NotImplementedError, match="build it from the config"):
+        JointDataModule.load_from_checkpoint(save(entries))
+
+
+def test_the_types_of_all_own_classes_are_known() -> None:
+    """Of an argument whose type is unknown, little could be checked."""
+    for each in pkgutil.walk_packages(ocrnet_pl.__path__, "ocrnet_pl."):
+        if not each.name.startswith(("ocrnet_pl.models.", "ocrnet_pl.inference.", "ocrnet_pl.losses.")):
+            continue
+        module = importlib.import_module(each.name)
+        for value in list(vars(module).values()):
+            own = inspect.isclass(value) and value.__module__ == each.name and issubclass(value, nn.Module)
+            if own and not inspect.isabstract(value):
+                get_type_hints(value.__init__)
+                kinds, more = _argument_kinds(value)
+                assert not more, value
+                assert Any not in kinds.values(), value
+
+
+def test_checked_parts_are_what_was_given() -> None:
+    own = parts()
+    kept = copy.deepcopy(own)
+    checked = trusted_parts(own, PARTS, "tests", "here")
+    assert own == kept
+    assert checked["postprocess"] == own["postprocess"]
+    assert set(checked) == set(PARTS)
+    assert isinstance(sys.modules["tests.helpers.builders"], types.ModuleType)
