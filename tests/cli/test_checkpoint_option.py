@@ -14,12 +14,16 @@ import yaml
 from PIL import Image
 
 from ocrnet_pl.cli.checkpoint_option import EVALUATING, UsageError, settle_checkpoint
-from ocrnet_pl.cli.lightning_cli import STORED
+from ocrnet_pl.cli.lightning_cli import stored_sections
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.latest_run import latest_checkpoint
 from ocrnet_pl.storage.stored_config import stored_config
+from ocrnet_pl.training.task import OCRNetTask
 from tests.cli.test_cli import TINY, fails
+
+STORED = stored_sections(OCRNetTask, JointDataModule)
 
 TRUST = ("--trust", "tests")
 

@@ -17,12 +17,12 @@ import yaml
 from fsspec.implementations.local import LocalFileSystem
 from jsonargparse import Namespace
 
-from ocrnet_pl.cli.commands import recipes as commands
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.data.shards.source import Packed
 from ocrnet_pl.data.shards.writer import pack
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.errors import StoreError
+from ocrnet_pl.report import joint
 from ocrnet_pl.storage.interpolation import InterpolationError, resolved
 from ocrnet_pl.storage.secrets import MARKER, hidden, hidden_words, in_environment, redacted, secrets_in
 from tests.cli.test_cli import fails
@@ -211,7 +211,7 @@ def test_the_joint_report_hands_credentials_on_in_the_environment(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handed: list[str] = []
-    monkeypatch.setattr(commands, "run_joint_report", lambda text, *_: handed.append(text))
+    monkeypatch.setattr(joint, "run_joint_report", lambda text, *_: handed.append(text))
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setenv("OUR_RUNS", str(tmp_path))
     main(["joint-report", "--config", str(config), TOKEN_WORD])

@@ -1,4 +1,4 @@
-"""`train.py pack`, and configs/formats/packed.yaml on what it wrote: training, resuming in the middle, and the check."""
+"""`train.py pack`, and configs/formats/packed.yaml on what it wrote: training, resuming midway, and the check."""
 
 from __future__ import annotations
 
