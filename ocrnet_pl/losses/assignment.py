@@ -14,13 +14,14 @@ from ocrnet_pl.structures import Batch, DetectionOutput
 
 
 class Assignment(NamedTuple):
-    """Pairs of a box and a candidate, P an image (a fixed number, whatever the boxes).
+    """Pairs of a box and a candidate. Each image has P pairs, a fixed number that does not depend on its boxes.
 
     Attributes:
         candidates: int64 [B, P], indices of candidates.
         boxes: int64 [B, P], rows of the batch's boxes.
-        positive: bool [B, P]; only these pairs count. No candidate stands in two of them.
-        quality: float32 [B, P], 0 to 1: how well the candidate does for its box, relative to the box's best.
+        positive: bool [B, P]. Only pairs with true here count; each candidate is in at most one of them.
+        quality: float32 [B, P], 0 to 1: how well the candidate predicts its box, relative to the best candidate of that
+            box.
     """
 
     candidates: Tensor
@@ -40,16 +41,16 @@ class Assigner(nn.Module, ABC):
 def window_candidates(boxes: Tensor, grids: tuple[tuple[int, int, int], ...], reach: int) -> tuple[Tensor, Tensor]:
     """Return the candidates in a square window around each box's centre, on every level.
 
-    Looking at these alone makes the cost of an assignment independent of the image's size.
+    The cost of an assignment does not grow with the image's size, because only these candidates are considered.
 
     Args:
         boxes: float [B, M, 4], xyxy.
-        grids: (height, width, stride) a level.
-        reach: Cells to each side of the centre's cell.
+        grids: (height, width, stride) of each level.
+        reach: Number of cells to each side of the cell at the box's centre.
 
     Returns:
-        Indices int64 [B, M, L * (2 * reach + 1) ** 2], clamped into the level, and whether each stands for itself,
-        bool of the same shape.
+        Indices int64 [B, M, L * (2 * reach + 1) ** 2], clamped to the level, and a bool tensor of the same shape that
+        is false where a cell was outside the level.
     """
     centers = (boxes[..., :2] + boxes[..., 2:]) / 2
     steps = torch.arange(-reach, reach + 1, device=boxes.device)
@@ -73,19 +74,20 @@ def gather_rows(values: Tensor, indices: Tensor) -> Tensor:
 
 
 def resolve_conflicts(candidates: Tensor, positive: Tensor, preference: Tensor, num_candidates: int) -> Tensor:
-    """Keep, of the pairs that share a candidate, the one with the highest preference, the first on a tie.
+    """Keep only the pair with the highest preference where several share a candidate; on a tie, the first one.
 
     Args:
-        candidates: int64 [B, P].
-        positive: bool [B, P].
+        candidates: int64 [B, P], the candidate of each pair.
+        positive: bool [B, P], the pairs that compete.
         preference: float [B, P], not negative.
-        num_candidates: Per image.
+        num_candidates: Number of candidates per image.
 
     Returns:
-        bool [B, P], no candidate twice.
+        bool [B, P], in which no candidate is true twice.
     """
     batch, pairs = candidates.shape
-    # The bits of a float that is not negative grow with it: one number holds the preference and, below it, the order.
+    # For floats that are not negative, larger values have larger bit patterns: one integer holds the preference and, in
+    # its lower bits, the order.
     order = torch.arange(pairs - 1, -1, -1, device=candidates.device)
     key = torch.where(positive, (preference.float().view(torch.int32).long() << 32) + order, -1)
     best = key.new_full((batch, num_candidates), -1).scatter_reduce(1, candidates, key, "amax")
@@ -96,13 +98,14 @@ class TaskAlignedAssigner(Assigner):
     """Gives each box the candidates inside it that score and locate it best.
 
     Feng et al., "TOOD: Task-aligned One-stage Object Detection", ICCV 2021. Only candidates in a window around the
-    box's centre are looked at.
+    box's centre are considered.
 
     Args:
-        topk: Candidates a box.
-        alpha: Exponent of the score.
-        beta: Exponent of the IoU.
-        reach: Cells to each side of the centre's cell, on every level.
+        topk: Largest number of candidates per box.
+        alpha: Exponent of the score in the ranking of candidates.
+        beta: Exponent of the IoU in the ranking of candidates.
+        reach: Number of cells to each side of the cell at the box's centre, on every level, in which candidates are
+            considered.
     """
 
     def __init__(self, topk: int = 10, alpha: float = 0.5, beta: float = 6.0, reach: int = 3) -> None:
@@ -114,12 +117,12 @@ class TaskAlignedAssigner(Assigner):
 
     @torch.no_grad()
     def forward(self, detection: DetectionOutput, batch: Batch) -> Assignment:
-        """Return ``topk`` pairs a box; boxes smaller than a cell may have fewer positive ones."""
+        """Return ``topk`` pairs per box; fewer of them may be positive for boxes smaller than a cell."""
         boxes, labels = batch.boxes.float(), batch.labels
         indices, exists = window_candidates(boxes, detection.grids, self.reach)
         points = detection.points[indices]
         inside = ((points > boxes[:, :, None, :2]) & (points < boxes[:, :, None, 2:])).all(-1)
-        # A box that covers no cell centre still wants a teacher: its nearest cells stand in.
+        # A box that covers no cell centre still needs candidates: the nearest cells are used.
         centers = (boxes[..., :2] + boxes[..., 2:]) / 2
         near = ((points - centers[:, :, None]).abs() <= detection.strides[indices][..., None] / 2).all(-1)
         eligible = exists & (inside | near) & batch.valid[..., None]
@@ -134,7 +137,7 @@ class TaskAlignedAssigner(Assigner):
         rows = torch.arange(boxes.shape[1], device=boxes.device)[None, :, None].expand_as(order).flatten(1)
         positive = (ranked >= 0).flatten(1)
         positive = resolve_conflicts(candidates, positive, chosen_iou.flatten(1), detection.points.shape[0])
-        # TOOD's normalisation: the best candidate of a box gets its IoU as the target, the others their share.
+        # TOOD's normalisation: the best candidate of a box gets its IoU as the target, the others a proportional part.
         alive = positive.view_as(ranked)
         metric = torch.where(alive, ranked, 0.0)
         best_metric = metric.amax(-1, keepdim=True).clamp(min=1e-9)
@@ -144,13 +147,14 @@ class TaskAlignedAssigner(Assigner):
 
 
 class CenterAssigner(Assigner):
-    """Gives each box the cells around its centre on the level that fits its size, whatever the network says.
+    """Gives each box the cells around its centre on the level that fits its size, regardless of the predictions.
 
     After Redmon et al., "You Only Look Once", CVPR 2016, on several levels as in Tian et al., "FCOS", ICCV 2019.
 
     Args:
-        cells: The level is the one whose stride times this is nearest to the box's size, on a log scale.
-        reach: Cells to each side of the centre's cell.
+        cells: Preferred box size in cells: the level whose stride times this is nearest to the box's size, on a log
+            scale, is used.
+        reach: Number of cells to each side of the cell at the box's centre that learn the box.
     """
 
     def __init__(self, cells: float = 4.0, reach: int = 1) -> None:
@@ -164,7 +168,7 @@ class CenterAssigner(Assigner):
         boxes = batch.boxes.float()
         indices, exists = window_candidates(boxes, detection.grids, self.reach)
         side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1.0).prod(-1).sqrt()
-        # From what is on the device already: numbers from the host would make it wait.
+        # Built from tensors that are already on the device: numbers from the host would make it wait.
         starts = [0, *accumulate(height * width for height, width, _ in detection.grids[:-1])]
         level_strides = torch.stack([detection.strides[start] for start in starts])
         level = (side[..., None] / (self.cells * level_strides)).log().abs().argmin(-1)

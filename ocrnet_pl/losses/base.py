@@ -24,5 +24,5 @@ class Loss(nn.Module, ABC):
 
 def zero_of(output: Tensor) -> Tensor:
     """Return a zero that depends on an output, so that every parameter behind it gets a gradient."""
-    # The mean, in float32: the sum of an output in half precision overflows, and infinity times zero is no zero.
+    # The mean, in float32: the sum of an output in half precision overflows, and infinity times zero is NaN.
     return output.mean(dtype=torch.float32) * 0.0

@@ -1,4 +1,4 @@
-"""Boundary loss: probability costs by its distance from the class's contour."""
+"""Boundary loss: probability is penalised by its distance from the class's contour."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ocrnet_pl.structures import IGNORE_INDEX
 
 
 def bounded_distance(mask: Tensor, radius: int) -> Tensor:
-    """Return the Euclidean distance of each pixel's centre to the nearest one in the mask, exact up to the radius.
+    """Return the Euclidean distance from each pixel's centre to the nearest one in the mask, exact up to the radius.
 
-    The squared distance is the minimum along the rows of that along the columns (Felzenszwalb and Huttenlocher,
+    The squared distance is the minimum over the rows of the minimum over the columns (Felzenszwalb and Huttenlocher,
     "Distance Transforms of Sampled Functions", 2012), here over ``2 * radius + 1`` offsets each.
 
     Args:
         mask: bool [..., H, W].
-        radius: Farthest distance that is told apart, in pixels.
+        radius: Largest distance that is computed, in pixels; larger ones are clamped to it.
 
     Returns:
         float32 [..., H, W], 0 to ``radius``.
@@ -37,15 +37,17 @@ def bounded_distance(mask: Tensor, radius: int) -> Tensor:
 class Boundary(PixelLoss):
     """Mean over the pixels of each class's probability times the signed distance to that class's contour.
 
-    Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, equation 5, with the distance as
-    in their code: outside the class's region, that to its nearest pixel; inside, minus that to the nearest pixel of
-    another class, plus one. Here distances end at ``radius`` and are counted in units of it, and they are taken to
-    labelled pixels alone. A class counts in the images where it has pixels and is not alone. The loss may be
-    negative. It says where probability is wrong, not that any is missing: use it beside cross-entropy or Dice.
+    Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, equation 5, with the distance as in
+    their code: outside the class's region, the distance to its nearest pixel; inside, minus the distance to the nearest
+    pixel of another class, plus one. Here distances are clamped to ``radius`` and divided by it, and only labelled
+    pixels are considered. A class counts in the images where it has pixels and is not the only class. The loss may be
+    negative. It penalises probability in the wrong place, but not missing probability: combine it with cross-entropy or
+    Dice.
 
     Args:
-        radius: Of the distances, in pixels, at least 1; the cost of a step grows with it.
-        weight: Of the term in the sum, at least 0.
+        radius: Largest distance in pixels, at least 1; larger distances are clamped to it. The cost of a step grows
+            with it.
+        weight: Factor of this term in the sum of losses, at least 0.
 
     Raises:
         ValueError: An argument is out of range.

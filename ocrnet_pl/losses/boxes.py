@@ -40,14 +40,14 @@ class BoxLoss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Map float [..., 4] twice, xyxy, to float [...]; finite for empty boxes too."""
+        """Map two float tensors [..., 4], xyxy, to float [...]; finite for empty boxes too."""
 
 
 class IoULoss(BoxLoss):
-    """1 - IoU (Yu et al., "UnitBox", ACM MM 2016, in its linear form); boxes apart get no gradient."""
+    """1 - IoU (Yu et al., "UnitBox", ACM MM 2016, in its linear form); boxes that do not overlap get no gradient."""
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return 0 to 1 a pair."""
+        """Return 0 to 1 per pair."""
         return 1 - paired_iou(predicted, target)
 
 
@@ -55,7 +55,7 @@ class GIoULoss(BoxLoss):
     """1 - generalised IoU (Rezatofighi et al., CVPR 2019)."""
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return 0 to 2 a pair."""
+        """Return 0 to 2 per pair."""
         intersection, union = _areas(predicted, target)
         low = torch.minimum(predicted[..., :2], target[..., :2])
         high = torch.maximum(predicted[..., 2:], target[..., 2:])
@@ -65,10 +65,10 @@ class GIoULoss(BoxLoss):
 
 
 class DIoULoss(BoxLoss):
-    """1 - IoU + squared distance of the centres over that of the hull's corners (Zheng et al., AAAI 2020)."""
+    """1 - IoU + squared distance of the centres divided by that of the hull's corners (Zheng et al., AAAI 2020)."""
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return 0 to 2 a pair."""
+        """Return 0 to 2 per pair."""
         low = torch.minimum(predicted[..., :2], target[..., :2])
         high = torch.maximum(predicted[..., 2:], target[..., 2:])
         diagonal = (high - low).square().sum(-1)
@@ -79,16 +79,16 @@ class DIoULoss(BoxLoss):
 class CIoULoss(DIoULoss):
     """DIoU plus the squared difference of the aspect ratios' angles (Zheng et al., AAAI 2020).
 
-    Sides under a pixel count as one: the angle of a smaller box says nothing, and its gradient would explode.
+    Sides below one pixel count as one: the angle of a smaller box means nothing, and its gradient would explode.
     """
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return 0 to 3 a pair."""
+        """Return 0 to 3 per pair."""
         distance = super().forward(predicted, target)
         difference = _angle(target) - _angle(predicted)
         aspect = 4 / math.pi**2 * difference.square()
         with torch.no_grad():
-            # The trade-off of the paper: the aspect matters once the boxes overlap.
+            # The trade-off of the paper: the aspect ratio matters once the boxes overlap.
             trade = aspect / (1 - paired_iou(predicted, target) + aspect).clamp(min=EPSILON)
         return distance + trade * aspect
 
@@ -100,7 +100,7 @@ def _angle(boxes: Tensor) -> Tensor:
 
 
 def _relative(predicted: Tensor, target: Tensor) -> Tensor:
-    """Return the difference of the four sides in units of the true box's width and height, at least a pixel."""
+    """Return the difference of the four sides in units of the true box's width and height, at least one pixel."""
     size = (target[..., 2:] - target[..., :2]).clamp(min=1.0)
     return (predicted - target) / torch.cat((size, size), -1)
 
@@ -108,11 +108,11 @@ def _relative(predicted: Tensor, target: Tensor) -> Tensor:
 class MSEBoxLoss(BoxLoss):
     """Mean squared error of the four sides, in units of the true box's width and height.
 
-    The unit makes a small box count as much as a large one.
+    With this unit, a small box counts as much as a large one.
     """
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the mean over the four sides a pair."""
+        """Return the mean over the four sides per pair."""
         return _relative(predicted, target).square().mean(-1)
 
 
@@ -120,5 +120,5 @@ class L1BoxLoss(BoxLoss):
     """Mean absolute error of the four sides, in units of the true box's width and height."""
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the mean over the four sides a pair."""
+        """Return the mean over the four sides per pair."""
         return _relative(predicted, target).abs().mean(-1)

@@ -23,14 +23,14 @@ def spread(values: Tensor, assignment: Assignment, num_candidates: int) -> Tenso
 
 
 def outside_crowds(detection: DetectionOutput, batch: Batch) -> Tensor:
-    """Return bool [B, A]: the candidate's centre lies in no crowd region, whose objects nobody has marked.
+    """Return bool [B, A]: whether the candidate's centre is outside all crowd regions, whose objects are not marked.
 
-    Each region is drawn by its four corners and two running sums, so the cost does not grow with boxes x candidates.
+    Each region is drawn with its four corners and two running sums, so the cost does not grow with boxes x candidates.
     """
     corner = batch.crowd.to(torch.int32)
     covered = []
     for height, width, stride in detection.grids:
-        # Cells whose centre lies in [low, high): the first centre at or past each edge.
+        # Cells whose centre is in [low, high): the first centre at or past each edge.
         first = (batch.boxes / stride - 0.5).ceil().long()
         x1, x2 = first[..., 0].clamp(0, width), first[..., 2].clamp(0, width)
         y1, y2 = first[..., 1].clamp(0, height), first[..., 3].clamp(0, height)
@@ -51,13 +51,13 @@ def keep_in_graph(detection: DetectionOutput) -> Tensor:
 
 
 def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the cross-entropy of the two bins beside each target, each by its nearness, not reduced.
+    """Return the cross-entropy with the two bins next to each target, weighted by how near each is, not reduced.
 
     Li et al., "Generalized Focal Loss", NeurIPS 2020, equation 6.
 
     Args:
-        logits: float [..., bins], of which bin i stands for the distance i.
-        target: float [...], clamped into the bins.
+        logits: float [..., bins], where bin i stands for the distance i.
+        target: float [...], clamped to the range of the bins.
     """
     last = logits.shape[-1] - 1
     target = target.clamp(0, last)
@@ -68,10 +68,10 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class DetectionLoss(Loss):
-    """The three terms of detection, in float32; none for a network that does not detect."""
+    """The three terms of detection, in float32; no terms for a network that does not detect."""
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms ``box``, ``confidence`` and ``class``, and others of the loss's own.
+        """Return the terms ``box``, ``confidence`` and ``class``, and any further terms of the subclass.
 
         Raises:
             ValueError: The decoder has a second branch that this loss would leave untrained.
@@ -96,20 +96,20 @@ class QualityDetectionLoss(DetectionLoss):
     """IoU loss on boxes, and confidence and classes trained towards each candidate's quality.
 
     The classification target of a positive candidate is its task-aligned quality (Feng et al., TOOD, ICCV 2021), its
-    confidence target the IoU of its box. A class that an image was not labelled for is left out of its
-    classification loss; where any class was not labelled, background teaches the confidence nothing, since an
-    unlabelled object may stand there.
+    confidence target is the IoU of its box. A class that an image was not labelled for is left out of that image's
+    classification loss. Where any class was not labelled, the background is left out of the confidence loss, since an
+    unlabelled object may be there.
 
     Args:
-        assigner: Pairs candidates with boxes.
-        box_loss: Compares the paired boxes.
-        box_weight: Of the box term.
-        confidence_weight: Of the confidence term.
-        class_weight: Of the classification term.
-        confidence_loss: Compares the confidence with its target; quality focal by default.
-        class_loss: Compares the class scores with their targets; quality focal by default.
-        distribution_weight: Of the term ``dfl``, which draws the distribution of each side to the two bins beside the
-            true distance; only where the decoder emits distributions.
+        assigner: Pairs candidates with boxes; null for ``TaskAlignedAssigner``.
+        box_loss: Compares the paired boxes; null for ``GIoULoss``.
+        box_weight: Factor of the box term.
+        confidence_weight: Factor of the confidence term.
+        class_weight: Factor of the classification term.
+        confidence_loss: Compares the confidence with its target; null for quality focal loss.
+        class_loss: Compares the class scores with their targets; null for quality focal loss.
+        distribution_weight: Factor of the term ``dfl``, which moves the distribution of each side to the two bins next
+            to the true distance. It is used only where the decoder emits distributions.
     """
 
     def __init__(
@@ -179,13 +179,14 @@ class TutorialDetectionLoss(DetectionLoss):
     The detection decoder's class scores should be exclusive (a softmax) under this loss.
 
     Args:
-        assigner: Pairs candidates with boxes.
-        box_loss: Compares the paired boxes.
-        box_weight: Of the box term.
-        confidence_weight: Of the confidence term.
-        class_weight: Of the classification term.
-        background_weight: Of background candidates in the confidence term (YOLO's 0.5).
-        confidence_loss: Compares the confidence with 1 on paired candidates, 0 on background; squared by default.
+        assigner: Pairs candidates with boxes; null for ``CenterAssigner``.
+        box_loss: Compares the paired boxes; null for ``MSEBoxLoss``.
+        box_weight: Factor of the box term.
+        confidence_weight: Factor of the confidence term.
+        class_weight: Factor of the classification term.
+        background_weight: Factor of background candidates in the confidence term (YOLO uses 0.5).
+        confidence_loss: Compares the confidence with 1 on paired candidates and 0 on background; null for the squared
+            error.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class TutorialDetectionLoss(DetectionLoss):
         weight = is_positive + self.background_weight * background
         confidence = (self.confidence_loss(detection.confidence, is_positive) * weight).sum()
 
-        # A class that the image was not labelled for takes no part in its softmax.
+        # A class that the image was not labelled for is left out of its softmax.
         known = batch.detection_classes[:, None]
         logits = gather_rows(detection.classes, assignment.candidates).masked_fill(~known, -1e9)
         labels = batch.labels.gather(1, assignment.boxes)

@@ -11,14 +11,14 @@ from ocrnet_pl.structures import Batch, Output
 
 
 class OneToOneDetectionLoss(Loss):
-    """Trains a branch with one candidate a box, which is kept, beside one with many, which teaches the features.
+    """Trains one branch with one candidate per box, which is kept, and one with many, which trains the features.
 
     Wang et al., "YOLOv10", NeurIPS 2024: consistent dual assignment, that is, both branches rank candidates alike.
 
     Args:
-        one_to_one: Of the branch that stays; a task-aligned assignment of one candidate by default.
-        one_to_many: Of the branch that is used in training alone; one of ten candidates by default. Its terms are
-            logged as ``many_<term>``.
+        one_to_one: Loss of the branch that is kept after training; null for a task-aligned assignment of one candidate.
+        one_to_many: Loss of the branch that is used in training only; null for a task-aligned assignment of ten
+            candidates. Its terms are logged as ``many_<term>``.
     """
 
     def __init__(self, one_to_one: DetectionLoss | None = None, one_to_many: DetectionLoss | None = None) -> None:
@@ -38,7 +38,7 @@ class OneToOneDetectionLoss(Loss):
         many = detection.one_to_many
         if many is None:
             raise ValueError(
-                "model.detection_loss: OneToOneDetectionLoss wants a decoder with a one-to-many branch; set "
+                "model.detection_loss: OneToOneDetectionLoss needs a decoder with a one-to-many branch; set "
                 "model.detection to one, or model.detection_loss to QualityDetectionLoss"
             )
         terms: dict[str, Tensor] = self.one_to_one(Output(detection._replace(one_to_many=None), None), batch)

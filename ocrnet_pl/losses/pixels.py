@@ -19,14 +19,14 @@ UNLABELLED = -1e4
 class PixelLoss(nn.Module, ABC):
     """Compares each pixel's distribution over the classes with its label.
 
-    The result is a finite scalar, exactly zero with zero gradient if no pixel counts, and always in the graph. A
-    class that an image was not labelled for is no target in it and has there the probability 0.
+    The result is a finite scalar, exactly zero with zero gradient if no pixel counts, and always in the graph. A class
+    that an image was not labelled for is never a target in it, and its probability there is 0.
 
     Args:
-        weight: Of the term in the sum, at least 0.
+        weight: Factor of this term in the sum of losses, at least 0.
 
     Attributes:
-        name: The term is logged under it.
+        name: Name under which the term is logged.
 
     Raises:
         ValueError: The weight is negative.
@@ -60,10 +60,12 @@ class CrossEntropy(PixelLoss):
     """Mean negative log-probability of the true class.
 
     Args:
-        weight: Of the term in the sum, at least 0.
-        label_smoothing: Share of the target that is spread evenly over the classes that the image was labelled for
-            (Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016).
-        class_weights: One for each segmentation class, by its index; a pixel counts as much as its class weighs.
+        weight: Factor of this term in the sum of losses, at least 0.
+        label_smoothing: Share of the target, from 0 to less than 1, that is spread evenly over the classes that the
+            image was labelled for (Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016); 0 for no
+            smoothing.
+        class_weights: One weight per segmentation class, in the order of the classes; each pixel counts with its
+            class's weight. Null gives every pixel the same weight.
 
     Raises:
         ValueError: An argument is out of range, or, at the first step, there is not one weight for each class.
@@ -90,7 +92,7 @@ class CrossEntropy(PixelLoss):
         return _mean(loss, weight)
 
     def _pixels(self, log_probability: Tensor, target: Tensor) -> Tensor:
-        """Return each pixel's loss [B, H, W]; that of ignored ones means nothing."""
+        """Return each pixel's loss [B, H, W]; the values at ignored pixels mean nothing."""
         loss = -of_target(log_probability, target)
         if self.label_smoothing:
             known = log_probability.detach() > UNLABELLED / 2
@@ -100,17 +102,19 @@ class CrossEntropy(PixelLoss):
 
 
 class OHEMCrossEntropy(CrossEntropy):
-    """Cross-entropy over the hard pixels alone (online hard example mining, as in Yuan et al., OCRNet, ECCV 2020).
+    """Cross-entropy over the hard pixels only (online hard example mining, as in Yuan et al., OCRNet, ECCV 2020).
 
-    A pixel is hard if its true class has at most the probability ``threshold``. Where fewer than ``share`` of the
-    batch's pixels are hard, the worst ``share`` of them count, and any that are as bad as the last of these.
+    A pixel is hard if the probability of its true class is at most ``threshold``. Where fewer than ``share`` of the
+    batch's pixels are hard, the worst ``share`` of them count, with any that are as bad as the last of these.
 
     Args:
-        threshold: Probability, 0 to 1; 0 to go by the share alone.
-        share: Of the pixels that count, above 0 to 1.
-        weight: Of the term in the sum, at least 0.
-        label_smoothing: As of :class:`CrossEntropy`.
-        class_weights: As of :class:`CrossEntropy`.
+        threshold: Probability of the true class, 0 to 1, up to which a pixel is hard; 0 selects by ``share`` only.
+        share: Smallest share of the labelled pixels that counts, above 0 and at most 1.
+        weight: Factor of this term in the sum of losses, at least 0.
+        label_smoothing: Share of the target, from 0 to less than 1, that is spread evenly over the classes that the
+            image was labelled for; 0 for no smoothing.
+        class_weights: One weight per segmentation class, in the order of the classes; null gives every pixel the same
+            weight.
 
     Raises:
         ValueError: An argument is out of range, or, at the first step, there is not one weight for each class.
@@ -139,7 +143,7 @@ class OHEMCrossEntropy(CrossEntropy):
         counts = target != IGNORE_INDEX
         with torch.no_grad():
             difficulty = -of_target(log_probability, target)
-            # The rank is a tensor: how many pixels count is known on the device alone.
+            # The rank is a tensor: only the device knows how many pixels count.
             ordered = torch.where(counts, difficulty, -1.0).flatten().sort(descending=True).values
             rank = (self.share * counts.sum()).ceil().long().clamp(min=1, max=ordered.numel()) - 1
             limit = -math.log(self.threshold) if self.threshold > 0 else math.inf
@@ -151,9 +155,10 @@ class Focal(PixelLoss):
     """Cross-entropy in which well-classified pixels count less (Lin et al., "Focal Loss", ICCV 2017, on a softmax).
 
     Args:
-        gamma: Exponent of the probability that went to the other classes, at least 0.
-        weight: Of the term in the sum, at least 0.
-        class_weights: The paper's alpha: one for each segmentation class, by its index.
+        gamma: Exponent of the probability that went to the other classes, at least 0; 0 is plain cross-entropy.
+        weight: Factor of this term in the sum of losses, at least 0.
+        class_weights: The paper's alpha: one weight per segmentation class, in the order of the classes; null gives
+            every pixel the same weight.
 
     Raises:
         ValueError: An argument is out of range, or, at the first step, there is not one weight for each class.
@@ -201,8 +206,8 @@ def _pixel_weights(owner: str, class_weights: Tensor | None, log_probability: Te
 
 
 def _mean(loss: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean over all processes' pixels; zero, not NaN, if nothing weighs."""
-    # An ignored pixel's loss may be anything, also where its class was not labelled.
+    """Return the weighted mean over all processes' pixels; zero, not NaN, if all weights are 0."""
+    # An ignored pixel's loss may have any value, and so may one whose class was not labelled.
     loss = torch.where(weight > 0, loss, 0.0)
     summed, total = over_all_processes((loss * weight).sum(), weight.sum())
     return summed / torch.where(total > 0, total, 1.0)

@@ -16,9 +16,9 @@ class _Regions(NamedTuple):
     """Soft pixel counts of each class over the batch of all processes, [S] each.
 
     Attributes:
-        hit: Probability of the class on its own pixels.
-        true: Its pixels.
-        predicted: Its probability on all pixels that count.
+        hit: Probability of the class on the class's own pixels.
+        true: Number of the class's pixels.
+        predicted: Probability of the class on all labelled pixels.
     """
 
     hit: Tensor
@@ -27,7 +27,10 @@ class _Regions(NamedTuple):
 
 
 def _regions(log_probability: Tensor, target: Tensor) -> _Regions:
-    """Sum up. Sums are scattered: a one-hot target of many classes would take more memory than the network.
+    """Sum up by scattering: a one-hot target of many classes would take more memory than the network.
+
+    The sums are scattered row by row of the image: a float32 sum of single pixels is inexact above some millions of
+    them, and stops growing at 2^24.
 
     They are scattered row by row of the image: a float32 to which single pixels are added is off from some millions of
     them on, and stands still at 2^24.
@@ -52,11 +55,11 @@ def _mean_present(loss: Tensor, pixels: Tensor) -> Tensor:
 
 
 class Dice(PixelLoss):
-    """Mean over the classes that occur of 1 - Dice over the whole batch (Milletari et al., "V-Net", 3DV 2016).
+    """1 - Dice over the whole batch, averaged over the classes that occur (Milletari et al., "V-Net", 3DV 2016).
 
     Args:
         smooth: Added to numerator and denominator, above 0.
-        weight: Of the term in the sum, at least 0.
+        weight: Factor of this term in the sum of losses, at least 0.
 
     Raises:
         ValueError: An argument is out of range.
@@ -76,15 +79,15 @@ class Dice(PixelLoss):
 
 
 class Tversky(PixelLoss):
-    """Dice with a price of its own for false alarms and for missed pixels (Salehi et al., MLMI 2017).
+    """Dice with separate weights for false alarms and missed pixels (Salehi et al., MLMI 2017).
 
-    With both prices at 0.5 it is Dice at twice the ``smooth``.
+    With both weights at 0.5 it is Dice at twice the ``smooth``.
 
     Args:
-        false_positive: Weight of probability on other classes' pixels, the paper's alpha.
-        false_negative: Weight of probability missing on the class's pixels, the paper's beta.
+        false_positive: Weight of probability on other classes' pixels (the paper's alpha), at least 0.
+        false_negative: Weight of probability missing on the class's own pixels (the paper's beta), at least 0.
         smooth: Added to numerator and denominator, above 0.
-        weight: Of the term in the sum, at least 0.
+        weight: Factor of this term in the sum of losses, at least 0.
 
     Raises:
         ValueError: An argument is out of range.
@@ -111,12 +114,12 @@ class Tversky(PixelLoss):
 
 
 class Lovasz(PixelLoss):
-    """Lovasz-softmax: a convex stand-in for 1 - IoU, averaged over the classes that occur in the batch.
+    """Lovasz-softmax: a convex surrogate of 1 - IoU, averaged over the classes that occur in the batch.
 
-    Berman et al., "The Lovasz-Softmax Loss", CVPR 2018. It sorts all pixels once for each class.
+    Berman et al., "The Lovasz-Softmax Loss", CVPR 2018. It sorts all pixels once per class.
 
     Args:
-        weight: Of the term in the sum, at least 0.
+        weight: Factor of this term in the sum of losses, at least 0.
     """
 
     name = "lovasz"
@@ -137,17 +140,17 @@ class Lovasz(PixelLoss):
 
 
 def _jaccard_slope(error: Tensor, true: Tensor, counts: Tensor) -> Tensor:
-    """Return each pixel's step in 1 - IoU as the pixels turn wrong from the worst on (algorithm 1 of the paper).
+    """Return each pixel's contribution to 1 - IoU as pixels turn wrong, the worst first (algorithm 1 of the paper).
 
-    The loss is linear in the errors for a given order, so that the steps are constants to the gradient.
+    The loss is linear in the errors for a given order, so that these contributions are constants to the gradient.
     """
-    # Ignored pixels come last, where they change no step of the others.
+    # Ignored pixels come last, where they do not change the contribution of the others.
     order = torch.where(counts, error, -1.0).argsort(descending=True)
     hit = true[order].long()
     left = hit.sum() - hit.cumsum(0)
     union = (hit.sum() + (1 - hit).cumsum(0)).to(error.dtype)
-    # A missed pixel leaves the union and takes one from the intersection, a false one adds one to the union. Written
-    # out, since differences of neighbouring ratios would lose their digits.
+    # A missed pixel leaves the union and takes one from the intersection; a false one adds one to the union. Written
+    # out, since differences of neighbouring ratios would lose precision.
     step = torch.where(hit > 0, 1 / union, left / union / (union - 1).clamp(min=1.0))
     return torch.zeros_like(error).scatter(0, order, step)
 

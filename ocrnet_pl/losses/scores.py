@@ -29,7 +29,7 @@ class FocalScore(ScoreLoss):
     """Binary cross-entropy in which well-scored elements count less (Lin et al., "Focal Loss", ICCV 2017).
 
     Args:
-        alpha: Weight of a target of 1, that of 0 being ``1 - alpha``; null for no such weight.
+        alpha: Weight of targets of 1, from 0 to 1; targets of 0 weigh ``1 - alpha``. Null weighs both alike.
         gamma: Exponent of the probability that was given to the wrong answer, at least 1.
 
     Raises:
@@ -54,7 +54,7 @@ class FocalScore(ScoreLoss):
 class VarifocalScore(ScoreLoss):
     """Binary cross-entropy weighted by the quality of positives (target > 0) and the score of negatives.
 
-    Zhang et al., "VarifocalNet", CVPR 2021: good positives count more, and negatives that are seen as such count less.
+    Zhang et al., "VarifocalNet", CVPR 2021: good positives count more, and negatives with a low score count less.
 
     Args:
         alpha: Weight of negatives, at least 0.
@@ -83,7 +83,7 @@ class QualityFocalScore(ScoreLoss):
     Li et al., "Generalized Focal Loss", NeurIPS 2020.
 
     Args:
-        exponent: Of the distance between score and target, at least 1.
+        exponent: Exponent of the distance between score and target, at least 1.
 
     Raises:
         ValueError: ``exponent`` is out of range.

@@ -22,13 +22,13 @@ def logits_at_input(logits: Tensor, stride: int, size: tuple[int, int]) -> Tenso
 
 
 class SegmentationLoss(Loss):
-    """Adds up pixel losses at the input's resolution; by default cross-entropy and Dice.
+    """The sum of pixel losses at the input's resolution; cross-entropy and Dice by default.
 
-    Classes that an image was not labelled for take no part in its softmax.
+    A class that an image was not labelled for is left out of that image's softmax.
 
     Args:
-        terms: The losses, each logged under its name.
-        auxiliary_weight: Of the cross-entropy of each of the decoder's auxiliary logits.
+        terms: The losses, each logged under its own name; null for cross-entropy and Dice.
+        auxiliary_weight: Factor of the cross-entropy of each of the decoder's auxiliary logits.
 
     Raises:
         ValueError: There is no term, or two share a name.
@@ -51,7 +51,7 @@ class SegmentationLoss(Loss):
         if output.semantic is None:
             return {}
         with torch.autocast(batch.images.device.type, enabled=False):
-            # A label of a class that the image was not labelled for cannot be learned from.
+            # A pixel whose class the image was not labelled for cannot be learned from.
             semantic = batch.semantic.long()
             classes = semantic.clamp(max=batch.semantic_classes.shape[1] - 1)
             known = batch.semantic_classes.gather(1, classes.flatten(1)).view_as(classes)
@@ -75,6 +75,6 @@ class SegmentationLoss(Loss):
     @staticmethod
     def _log_probability(logits: Tensor, stride: int, batch: Batch) -> Tensor:
         height, width = batch.semantic.shape[-2:]
-        # Planes: over channels that lie together, a softmax along them takes ten times as long on a CPU.
+        # Contiguous planes: a softmax over interleaved channels takes ten times as long on a CPU.
         known = logits.float().contiguous().masked_fill(~batch.semantic_classes[:, :, None, None], UNLABELLED)
         return logits_at_input(known, stride, (height, width)).log_softmax(1)
