@@ -12,13 +12,13 @@ from ocrnet_pl.distributed.gather import summed_over_processes
 
 
 class Balancing(nn.Module, ABC):
-    """Joins the losses of detection and segmentation; it comes into play only if a network has both tasks.
+    """Combines the losses of detection and segmentation; used only if a network has both tasks.
 
-    A loss of exactly zero says that nothing of the batch was labelled for the task: such a batch must change nothing
-    about the task's weight. Everything stays on the device.
+    A loss of exactly zero means that nothing in the batch was labelled for the task: such a batch must not change the
+    task's weight. Everything stays on the device.
 
     Attributes:
-        measures_gradients: Whether :meth:`update` wants the products of every step's gradients.
+        measures_gradients: Whether :meth:`update` needs the products of every step's gradients.
         rule: Combines the two tasks' gradients where the shared trunk ends; None adds them.
     """
 
@@ -30,17 +30,17 @@ class Balancing(nn.Module, ABC):
         """Return the joint loss from the sum of each task's terms; a task that the network lacks gives the number 0."""
 
     def update(self, products: Tensor | None) -> None:
-        """Take in what the backward passes of an optimiser's step brought, before the step is made.
+        """Receive the result of an optimiser step's backward passes, before the step is made.
 
         All processes call it at the same step.
 
         Args:
-            products: Those of this process, see :class:`~ocrnet_pl.balancing.task_split.TaskSplit`; None if nothing was
-                measured.
+            products: The gradient products of this process, see :class:`~ocrnet_pl.balancing.task_split.TaskSplit`;
+                None if nothing was measured.
         """
 
     def weights(self) -> Tensor | None:
-        """Return the present weights [2] of detection and segmentation; None if they never change."""
+        """Return the current weights [2] of detection and segmentation; None if they never change."""
         return None
 
     def single(self) -> Balancing:
@@ -52,8 +52,8 @@ class FixedWeights(Balancing):
     """The weighted sum of the two losses; the default.
 
     Args:
-        detection: On the sum of the detection terms, 0 or more.
-        segmentation: On the sum of the segmentation terms, 0 or more.
+        detection: Factor of the sum of the detection terms, at least 0.
+        segmentation: Factor of the sum of the segmentation terms, at least 0.
 
     Raises:
         ValueError: A weight is negative.
@@ -73,17 +73,17 @@ class FixedWeights(Balancing):
         return total
 
     def single(self) -> Balancing:
-        """Return the weights themselves: the one loss keeps its own."""
+        """Return this balancing itself: the only loss keeps its weight."""
         return FixedWeights(self.detection, self.segmentation)
 
 
 class PCGrad(FixedWeights):
-    """Fixed weights, and each task's gradient freed of what works against the other's.
+    """Fixed weights, with the part of each task's gradient removed that works against the other task's.
 
     Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020: where the scalar product of the two gradients
     is negative, each is projected onto the normal plane of the other. Here they are the gradients of the maps where the
-    shared trunk ends, all maps as one vector, in each process's own batch; the paper takes those of the weights. The
-    decoders' own gradients are untouched.
+    shared trunk ends, all maps as one vector, in each process's own batch; the paper uses the gradients of the weights.
+    The decoders' own gradients do not change.
     """
 
     def __init__(self, detection: float = 1.0, segmentation: float = 1.0) -> None:
@@ -92,7 +92,7 @@ class PCGrad(FixedWeights):
 
 
 def projected_factors(products: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the factors by which the gradients add up to the sum of their projections off each other."""
+    """Return the factors with which the gradients add up to the sum of their projections."""
     # g1 - (g1 g2 / |g2|^2) g2 + g2 - (g1 g2 / |g1|^2) g1, sorted by g1 and g2.
     squares, conflict = products[:2], products[2].clamp(max=0)
     factors = 1 - torch.where(squares > 0, conflict / squares.clamp(min=torch.finfo(squares.dtype).tiny), 0.0)
@@ -112,9 +112,9 @@ class Uncertainty(Balancing):
         self.log_variance = nn.Parameter(torch.zeros(2))
 
     def forward(self, detection: Tensor | float, segmentation: Tensor | float) -> Tensor:
-        """Return the weighted sum plus the price of small weights."""
+        """Return the weighted sum plus the penalty on small weights."""
         losses = _pair(detection, segmentation, self.log_variance)
-        # Without a loss the price alone would raise the weight.
+        # Without a loss, the penalty alone would raise the weight.
         price = torch.where(losses.detach() != 0, self.log_variance / 2, self.log_variance * 0)
         return (torch.exp(-self.log_variance) * losses + price).sum()
 
@@ -124,7 +124,7 @@ class Uncertainty(Balancing):
 
 
 class _Tracking(Balancing):
-    """Base of the methods that follow the losses: sums those of a step over its batches and processes."""
+    """Base of the methods that follow the losses: it sums the losses of a step over its batches and processes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,15 +146,16 @@ class _Tracking(Balancing):
 
 
 class DynamicWeightAverage(_Tracking):
-    """Weighs each task by how slowly its loss has fallen lately.
+    """Weights each task by how slowly its loss has fallen lately.
 
-    Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019: the weights are
-    ``2 * softmax(r / temperature)``, where ``r`` is a task's mean loss over the last window divided by that over the
-    window before; 1 until there are two. The paper's window is an epoch; steps do not depend on the data's size.
+    Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019: the weights are ``2 * softmax(r
+    / temperature)``, where ``r`` is a task's mean loss over the last window divided by its mean over the window before;
+    they are 1 until there are two windows. The paper's window is an epoch; a window in steps does not depend on the
+    size of the data.
 
     Args:
-        temperature: Above 0; the higher, the more alike the weights.
-        window: Optimiser steps, 1 or more.
+        temperature: Temperature of the softmax, above 0; higher values make the two weights more similar.
+        window: Length of a window in optimiser steps, at least 1.
 
     Raises:
         ValueError: An argument is out of range.
@@ -173,14 +174,14 @@ class DynamicWeightAverage(_Tracking):
             raise ValueError(f"balancing.window: expected 1 step or more, got {window}")
         self.temperature = temperature
         self.window = window
-        # All of them floating point, so that an average of the weights averages sums and counts alike.
+        # All of them are floating point, so that an average of the weights averages sums and counts alike.
         self.register_buffer("means", torch.zeros(2, 2))
         self.register_buffer("sums", torch.zeros(2))
         self.register_buffer("counts", torch.zeros(2))
         self.register_buffer("steps", torch.zeros(()))
 
     def weights(self) -> Tensor:
-        """Return the weights by the two last windows; row 0 of ``means`` is the older."""
+        """Return the weights from the last two windows; row 0 of ``means`` is the older one."""
         older, newer = self.means
         ratio = torch.where((older > 0) & (newer > 0), newer / older.clamp(min=torch.finfo(older.dtype).tiny), 1.0)
         return 2 * (ratio / self.temperature).softmax(0)
@@ -202,7 +203,7 @@ class DynamicWeightAverage(_Tracking):
         self.sums += torch.where(finite, sums, 0.0)
         self.counts += torch.where(finite, counts, 0.0)
         self.steps += 1
-        # Decided on the device, so that nobody has to wait for it.
+        # Decided on the device, so that the host does not have to wait for it.
         done = self.steps >= self.window
         newer = torch.where(self.counts > 0, self.sums / self.counts.clamp(min=1), self.means[1])
         self.means.copy_(torch.where(done, torch.stack((self.means[1], newer)), self.means))
@@ -211,18 +212,18 @@ class DynamicWeightAverage(_Tracking):
 
 
 class GradNorm(_Tracking):
-    """Moves the weights so that the tasks' gradients have like norms, more for the task that learns slower.
+    """Adjusts the weights until the tasks' gradients have similar norms, larger for the task that learns more slowly.
 
-    Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks", ICML 2018.
-    A weighted norm is the weight times the plain norm, so the gradient of the paper's loss over the weights follows
-    from the norms alone and needs no further backward pass. The norms are those of the gradients of the maps where
-    the shared trunk ends, over all processes; the paper takes those of a layer's weights. They are divided by their
-    mean, so that the rate does not depend on the scale of the losses, and the step is made in the weights' logarithms,
-    so that weights far apart neither overshoot nor become negative. The weights add up to 2.
+    Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks", ICML 2018. A
+    weighted norm is the weight times the plain norm, so the gradient of the paper's loss with respect to the weights
+    follows from the norms alone and needs no further backward pass. The norms are those of the gradients of the maps
+    where the shared trunk ends, over all processes; the paper uses the gradients of a layer's weights. They are divided
+    by their mean, so that the rate does not depend on the scale of the losses. The step is made in the logarithms of
+    the weights, so that very different weights neither overshoot nor become negative. The weights add up to 2.
 
     Args:
-        lr: Rate of the weights' logarithms, above 0.
-        alpha: How much more a slower task gets, 0 or more; 0 makes the norms equal.
+        lr: Learning rate of the logarithms of the weights, above 0.
+        alpha: Strength with which the slower task is favoured, at least 0; 0 makes the norms equal.
 
     Raises:
         ValueError: An argument is out of range.
@@ -244,7 +245,7 @@ class GradNorm(_Tracking):
         self.register_buffer("initial", torch.zeros(2))
 
     def weights(self) -> Tensor:
-        """Return the present weights."""
+        """Return the current weights."""
         return self.current.clone()
 
     def forward(self, detection: Tensor | float, segmentation: Tensor | float) -> Tensor:
@@ -269,7 +270,7 @@ class GradNorm(_Tracking):
 
     def _moved(self, norms: Tensor, losses: Tensor) -> Tensor:
         """Return the weights after a step down the gradient of the sum of ``|G - mean(G) * r^alpha| / mean(G)``."""
-        # A norm grows with its weight's logarithm by itself.
+        # A norm is proportional to its weight, so its slope over the logarithm of the weight is the norm itself.
         share = norms / norms.mean()
         progress = losses / self.initial
         target = (progress / progress.mean()) ** self.alpha

@@ -1,4 +1,4 @@
-"""Where the tasks part: what each sends back into the shared trunk, measured and combined there."""
+"""Where the tasks part: the gradients that each sends back into the shared trunk, measured and combined there."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 CombinationRule = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From the products [3] of a backward pass, see :class:`TaskSplit`, to the factors (scalars) on the detection's and the
-segmentation's gradient before the two are added."""
+"""From the products [3] of a backward pass, see :class:`TaskSplit`, to the factors (scalars) of the detection's and the
+segmentation's gradient before the two are added.
+"""
 
 
 class TaskSplit(nn.Module):
     """Hands each task its own copy of the trunk's maps and receives the gradients of both in the backward pass.
 
-    It has no parameters and no state. In evaluation, and where nobody measures or combines, it is the identity and
+    It has no parameters and no state. In evaluation, and where nothing is measured or combined, it is the identity and
     leaves no trace in the graph. It sees both tasks only if one backward pass runs through both losses.
 
     Attributes:
         rule: Combines the two gradients; None adds them.
-        measuring: Whether to keep the products of the backward passes to come.
+        measuring: Whether to keep the products of the following backward passes.
         products: Float [3] of the passes since :meth:`reset`, None if none was measured: the squared norm of the
             detection's gradient over all maps of this process's batch, that of the segmentation's, and the scalar
             product of the two. Passes add up, as accumulated gradients do. Under a loss scaler they carry the
@@ -42,7 +43,7 @@ class TaskSplit(nn.Module):
         self.products = None
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the maps for the detection's side and for the segmentation's; values and memory are the same."""
+        """Return the maps for detection and those for segmentation; values and memory are the same."""
         wanted = self.rule is not None or self.measuring
         if not (wanted and self.training and torch.is_grad_enabled()):
             return list(maps), list(maps)
@@ -50,7 +51,7 @@ class TaskSplit(nn.Module):
         return list(copies[: len(maps)]), list(copies[len(maps) :])
 
     def combine(self, detection: Sequence[Tensor | None], segmentation: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Return the gradient of each map from those that the two tasks sent; None stands for zero."""
+        """Return the gradient of each map from those of the two tasks; None stands for zero."""
         first: Tensor | float
         second: Tensor | float
         first = second = 1.0
@@ -87,12 +88,12 @@ def _weighted_sum(a: Tensor | None, first: Tensor | float, b: Tensor | None, sec
 
 
 def _scaled(gradient: Tensor, factor: Tensor | float) -> Tensor:
-    # A scalar tensor of a wider type leaves the gradient's type alone.
+    # A scalar tensor of a wider type does not change the gradient's type.
     return gradient if isinstance(factor, float) else gradient * factor
 
 
 class _Split(torch.autograd.Function):
-    """The identity twice over; backward waits for both tasks' gradients of all maps."""
+    """The identity, twice; backward waits for both tasks' gradients of all maps."""
 
     @staticmethod
     def forward(ctx: Any, split: TaskSplit, *maps: Tensor) -> tuple[Tensor, ...]:

@@ -18,13 +18,13 @@ from ocrnet_pl.structures import Batch, Placement, Sample
 
 @dataclass(frozen=True)
 class Collected:
-    """One image.
+    """The result on one image.
 
     Attributes:
-        detections: After suppression, in the frame of the truth.
+        detections: Boxes after suppression, in the frame of the truth.
         logits: float16 [S, h, w], over the padded input.
-        stride: Input pixels a logit.
-        placement: Where the truth's frame lies in the input.
+        stride: Distance of neighbouring logits in input pixels.
+        placement: Position and scale of the truth's frame in the input.
         truth: The labels; its image is empty.
     """
 
@@ -44,10 +44,10 @@ def collect(network: OCRNet, decode: Decode, batches: Iterable[Batch], limit: in
     """Run the network once over labelled images.
 
     Args:
-        network: In evaluation mode, with both decoders.
-        decode: Makes the boxes.
-        batches: With truths.
-        limit: Images at most.
+        network: The network, in evaluation mode, with both decoders.
+        decode: Selects the boxes from the candidates.
+        batches: Batches with their truths.
+        limit: Largest number of images to run on.
 
     Yields:
         One image after the other, on the CPU.

@@ -33,15 +33,15 @@ def run_calibration(
     device: torch.device,
     trust: Sequence[str] = (),
 ) -> Report:
-    """Choose the fusion's settings, write the checkpoint that carries them and a JSON report, and print a table.
+    """Choose the fusion settings, write a checkpoint that contains them and a JSON report, and print a table.
 
     Args:
-        checkpoint: Of a joint network.
-        output: The new checkpoint; by default ``NAME-calibrated.ckpt`` beside the old one. The report gets its name
-            with ``.json``.
-        data: Has the validation images.
-        options: How to choose.
-        device: Where the network runs.
+        checkpoint: Path of the checkpoint of a joint network.
+        output: Path of the new checkpoint; None for ``NAME-calibrated.ckpt`` next to the old one. The report has the
+            same name with ``.json``.
+        data: The data module with the validation images.
+        options: How to choose the settings.
+        device: The device on which the network runs.
         trust: Packages whose classes the checkpoint may name.
 
     Returns:
@@ -89,7 +89,7 @@ def run_calibration(
         Console().print(_table(report, group, count))
     for text, names in (("boxes", report.settings.raw_boxes), ("pixels", report.settings.raw_pixels)):
         if names:
-            print(f"Left as they are, since fusion made them worse: the {text} of {', '.join(names)}")
+            print(f"Not changed, because fusion made them worse: the {text} of {', '.join(names)}")
     print(f"Calibrated checkpoint: {target}")
     return report
 
@@ -98,7 +98,7 @@ def _table(report: Report, group: str, count: int) -> Table:
     from rich.table import Table
 
     ways = report.figures[group]
-    # Boxes and pixels of the merge by rule are the raw ones.
+    # The merge by rule does not change boxes and pixels, so theirs are the raw ones.
     table = Table("", "raw, merged by rule", *list(ways)[1:], title=f"Fusion, {group}: {count} images")
     for key in SCORES:
         table.add_row(_TITLES[key], *(f"{figures[key]:.4f}" for figures in ways.values()))

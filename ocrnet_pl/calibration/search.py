@@ -1,4 +1,4 @@
-"""Finds the fusion's settings on labelled images, and where it had better leave the raw output alone."""
+"""Finds the fusion settings on labelled images, and the classes for which the raw output is better."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ocrnet_pl.metrics.segmentation import SegmentationMetric
 from ocrnet_pl.structures import Prediction, Taxonomy
 
 SCORES = ("map", "miou", "pq", "mask_map")
-"""What the fusion is judged by, in equal parts."""
+"""The figures that fusion is judged by, in equal parts."""
 
 _PANOPTIC = ("mask_threshold", "min_fill", "min_stuff_area")
 _GRID: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
@@ -33,9 +33,9 @@ _GRID: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
     "min_fill": ((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), ("pq",)),
     "min_stuff_area": ((0, 64, 256, 1024), ("pq",)),
 }
-"""The values that are tried of each setting, and the figures that it can change."""
+"""The values that are tried for each setting, and the figures that it can change."""
 _GAIN = 1e-4
-"""A change must earn this much of the mean score; less is noise."""
+"""A change must improve the mean score by this much; less is noise."""
 _EXACT = 1e-9
 
 Figures = dict[str, float]
@@ -43,13 +43,13 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the fusion's settings are chosen.
+    """How the fusion settings are chosen.
 
     Attributes:
-        images: Validation images that are looked at, spread evenly over the set.
-        holdout: Choose on one half of the images, and take no change that lowers the score on the other.
-        rounds: Passes over all settings at most.
-        seed: Of the choice of the halves.
+        images: Largest number of validation images to use, spread evenly over the set; at least 2.
+        holdout: Whether to choose on one half of the images and reject changes that lower the score on the other half.
+        rounds: Largest number of passes over all settings, at least 1.
+        seed: Seed of the random split into halves.
 
     Raises:
         ValueError: A number is out of range.
@@ -69,13 +69,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Report:
-    """What calibration found.
+    """The result of a calibration.
 
     Attributes:
-        settings: The chosen ones.
-        images: In all, and in the half that took no part in the choice but to refuse changes (0 without one).
-        figures: By set of images ("all", "held out") and way of merging ("raw", "fused before", "fused calibrated");
-            raw boxes and pixels are merged by rule.
+        settings: The chosen settings.
+        images: Number of images in all, and in the half that was used only to reject changes (0 without one).
+        figures: The figures by set of images ("all", "held out") and way of merging ("raw", "fused before", "fused
+            calibrated"); raw boxes and pixels are merged by rule.
     """
 
     settings: FusionSettings
@@ -95,13 +95,13 @@ class Report:
 def measure(
     predictions: Sequence[Prediction], items: Sequence[Collected], taxonomy: Taxonomy, kinds: Iterable[str] = SCORES
 ) -> Figures:
-    """Return the figures of predictions, those that were asked for with their parts per class.
+    """Return the figures of predictions; the requested ones include their parts per class.
 
     Args:
-        predictions: One an item.
-        items: With the truths.
+        predictions: One prediction per item.
+        items: Collected results, which contain the truths.
         taxonomy: The categories.
-        kinds: Of :data:`SCORES`.
+        kinds: Names of the requested figures, from :data:`SCORES`.
     """
     makers: dict[str, Callable[[], Any]] = {
         "map": lambda: DetectionMetric(taxonomy),
@@ -120,13 +120,13 @@ def measure(
 
 
 def mean_score(figures: Figures) -> float:
-    """Return the mean of the scores there are; NaN where there is none."""
+    """Return the mean of the scores that are defined; NaN where there are none."""
     values = [figures[key] for key in SCORES if not math.isnan(figures.get(key, math.nan))]
     return sum(values) / len(values) if values else math.nan
 
 
 def split_in_two(ids: Sequence[int | str], seed: int) -> tuple[list[int], list[int]]:
-    """Split rows into halves that depend on nothing but the ids and the seed; the first is the larger one."""
+    """Split rows into halves that depend only on the ids and the seed; the first is the larger one."""
     keys = [hashlib.sha256(f"{seed}:{image_id}".encode()).digest() for image_id in ids]
     order = sorted(range(len(ids)), key=lambda row: keys[row])
     middle = (len(ids) + 1) // 2
@@ -134,14 +134,14 @@ def split_in_two(ids: Sequence[int | str], seed: int) -> tuple[list[int], list[i
 
 
 class Calibrator:
-    """Searches the settings, one after the other, on what a network found.
+    """Searches the settings, one after the other, on collected results.
 
     Args:
-        items: One an image.
+        items: One collected result per image.
         taxonomy: The categories.
         start: The settings to start from.
         heuristic: How raw predictions are merged.
-        options: How to choose.
+        options: How to choose the settings.
         progress: Called after each of at most :attr:`steps` steps.
     """
 
@@ -168,11 +168,11 @@ class Calibrator:
 
     @property
     def steps(self) -> int:
-        """The evaluations that the search takes at most, those of the fall-backs not counted."""
+        """The largest number of evaluations that the search needs, without those that decide which classes stay raw."""
         return self.options.rounds * sum(len(values) for values, _ in _GRID.values())
 
     def run(self) -> Report:
-        """Search, decide on the fall-backs, and measure."""
+        """Search, decide which classes stay raw, and measure."""
         found = self._search()
         raw = [self._heuristic(i.detections, _labels(i), self.taxonomy) for i in self.items]
         settings = self._fall_back(found, raw)
@@ -199,7 +199,7 @@ class Calibrator:
                     change: dict[str, Any] = {name: value}
                     trial = replace(best, **change)
                     again = corrected if name in _PANOPTIC else self._correct(trial)
-                    # Without its panoptic map where nobody looks at it.
+                    # Without its panoptic map where it is not needed.
                     shown = self._panoptic(trial, again) if "pq" in kinds else [part.prediction for part in again]
                     own = self._of_groups(shown, kinds)
                     trials.append(({group: figures[group] | own[group] for group in figures}, trial))
@@ -215,7 +215,7 @@ class Calibrator:
         return best
 
     def _fall_back(self, settings: FusionSettings, raw: Sequence[Prediction]) -> FusionSettings:
-        """Leave alone each class that fusion makes worse, on all images or on either half."""
+        """Exclude each class that fusion makes worse, on all images or on either half."""
         settings = replace(settings, raw_boxes=(), raw_pixels=())
         every = {"all": list(range(len(self.items))), **self._groups}
         plain = {group: self._at(rows, raw, ("map", "miou")) for group, rows in every.items()}
@@ -230,14 +230,14 @@ class Calibrator:
                     if name and lost > _EXACT:
                         losses[kind][name] = max(losses[kind].get(name, 0.0), lost)
             # Boxes do not depend on other classes' boxes. Pixels do: a class that takes too many lowers those that it
-            # takes from, so that the worst things are left alone first, and the rest is looked at again.
+            # takes from, so the worst classes are excluded first, and the rest is measured again.
             things = {category.name for category in self.taxonomy.semantic_categories if category.is_thing}
             worst = sorted(losses["iou"], key=lambda name: (name not in things, -losses["iou"][name]))
             order = [name for name in worst if name not in settings.raw_pixels]
             pixels = order[: max(1, len(order) // 4)]
             if worst and not order:
-                # A class that is left alone loses where others take pixels that did not count: those of a class that
-                # the image was not labelled for. No pixel moves once all classes that have boxes are left alone.
+                # An excluded class loses where others take pixels that did not count: those of a class that the image
+                # was not labelled for. No pixel changes once all classes with boxes are excluded.
                 pixels = [c.name for c in self.taxonomy.semantic_categories if c.detection is not None]
             before = settings
             settings = replace(
@@ -270,7 +270,7 @@ class Calibrator:
 
 
 def _loss(raw: float, fused: float) -> float:
-    """Return by how much a class is worse fused; infinite for one that was nowhere before, which lowers the mean."""
+    """Return by how much a class is worse when fused; infinite for one without a score before: it lowers the mean."""
     if math.isnan(raw):
         return 0.0 if math.isnan(fused) else math.inf
     return raw - fused

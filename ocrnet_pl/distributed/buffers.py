@@ -14,14 +14,15 @@ from ocrnet_pl.distributed.gather import is_distributed
 
 @torch.no_grad()
 def share_buffers(buffers: Iterable[Tensor]) -> None:
-    """Give the first process's floating-point buffers to all, in one exchange for each of their types.
+    """Copy the first process's floating-point buffers to all processes, in one exchange per data type.
 
-    Each process's batch normalisation follows the statistics of its own images, and an average of the weights those of
-    its own process, while checkpoints hold the first one's. All processes have to call this; one alone does nothing.
+    In each process, batch normalisation follows the statistics of its own images, and an average of the weights follows
+    its own statistics, while checkpoints hold those of the first process. All processes have to call this function; in
+    a run of one process it does nothing.
 
     Args:
-        buffers: Changed in place; the same ones in the same order on all processes, on the device that they talk
-            through. Whole numbers, such as counters, are left alone.
+        buffers: Changed in place. They must be the same ones in the same order on all processes, on the device of the
+            process group. Integers, such as counters, are not changed.
     """
     if not is_distributed():
         return

@@ -1,4 +1,4 @@
-"""A yes or no that all processes agree on without keeping their devices waiting."""
+"""A yes or no that all processes agree on without making their devices wait."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Flag:
 
     @classmethod
     def of_any_process(cls, value: Tensor) -> Flag:
-        """Return the flag that is set if it is set on any process; all of them have to ask.
+        """Return a flag that is set if it is set on any process; all of them have to call this.
 
         Args:
-            value: bool [], of this process.
+            value: bool [], the flag of this process.
         """
         value = value.float()
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -35,7 +35,7 @@ class Flag:
         return cls(value)
 
     def read(self) -> bool:
-        """Return the flag; waits for what stood before it in the device's queue, not for what stands after it."""
+        """Return the flag; waits for what was queued on the device before it, not for what was queued after it."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return bool(self._value)

@@ -1,4 +1,4 @@
-"""What the first process says for all of them."""
+"""Messages that only the first process prints."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _log = logging.getLogger(__name__)
 
 @rank_zero_only
 def tell(line: str) -> None:
-    """Say something every time that it happens, in one line, on the first process.
+    """Print one line on the first process, every time.
 
-    Python's warnings say it once.
+    Python's warnings show a repeated line only once.
 
     Args:
-        line: What there is to say.
+        line: The message.
     """
     _log.warning("%s", line)

@@ -1,4 +1,4 @@
-"""Exchange between processes at the end of an epoch: one gather or one sum a metric, none in the steps."""
+"""Exchange between processes at the end of an epoch: one gather or one sum per metric, none in the steps."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def sum_over_processes(values: Tensor, device: torch.device) -> Tensor:
     """Return the sum of all processes' tensors on the CPU.
 
     Args:
-        values: Of the same shape everywhere.
-        device: One that the process group can reach.
+        values: Tensor of the same shape on every process.
+        device: A device that the process group can use.
     """
     if not is_distributed():
         return values.cpu()
@@ -33,16 +33,16 @@ def sum_over_processes(values: Tensor, device: torch.device) -> Tensor:
 
 
 def compute_on_first(part: Part, compute: Callable[[list[Part]], Result]) -> Result:
-    """Gather every process's part on the first, compute there, and hand the result to all.
+    """Gather every process's part on the first process, compute there, and send the result to all.
 
     The parts may differ in size, and may be empty.
 
     Args:
-        part: This process's share.
-        compute: Takes the parts in the order of the processes.
+        part: The part of this process.
+        compute: Called with the parts in the order of the processes.
 
     Returns:
-        What ``compute`` returned, on every process.
+        The result of ``compute``, on every process.
     """
     if not is_distributed():
         return compute([part])
@@ -55,7 +55,7 @@ def compute_on_first(part: Part, compute: Callable[[list[Part]], Result]) -> Res
 
 
 def summed_over_processes(values: Tensor) -> Tensor:
-    """Return the sum of all processes' tensors, on the same device; nobody waits for the device."""
+    """Return the sum of all processes' tensors, on the same device; no process waits for its device."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return values
     total = values.clone()

@@ -1,4 +1,4 @@
-"""Sums over the batch of all processes, so that a loss is that of one process with the whole batch."""
+"""Sums over the batch of all processes, so that a loss equals that of one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch.autograd.function import once_differentiable
 
 
 def over_all_processes(*sums: Tensor) -> tuple[Tensor, ...]:
-    """Return the sums over all processes' batches of what each summed over its own.
+    """Return sums over the batches of all processes, from the sums over each process's own batch.
 
     A ratio of two such sums is the same number on every process, and its gradients, which the processes average, are
-    those of one process with the whole batch, however unevenly boxes and labelled pixels are spread. Every process
-    has to come here equally often in a step; all sums of a call travel together. On one process nothing happens.
+    those of one process with the whole batch, however unevenly boxes and labelled pixels are distributed. Every process
+    has to call this equally often in a step; all sums of a call are sent together. On one process nothing happens.
 
-    A sum that is not finite stays with its own process and is left out on the others, so that it can be seen whose
-    images it came from.
+    A sum that is not finite is kept on its own process and left out on the others, so that its images can be
+    identified.
 
     Args:
-        sums: float, of any shapes, the same on every process.
+        sums: float tensors of any shapes, the same shapes on every process.
 
     Returns:
         The same shapes; each process's gradient counts as many times as there are processes.
@@ -46,5 +46,5 @@ class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # The processes' gradients are averaged afterwards, and each holds its own images' share only.
+        # The processes' gradients are averaged afterwards, and each contains only the part of its own images.
         return gradient * dist.get_world_size()

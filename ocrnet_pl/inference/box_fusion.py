@@ -1,4 +1,4 @@
-"""Weighted fusion: the boxes of several passes over one image, clustered and averaged."""
+"""Weighted boxes fusion: the boxes of several passes over one image, clustered and averaged."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ocrnet_pl.inference.decode import Detections
 def fuse_boxes(passes: Sequence[Detections], iou_threshold: float, limit: int) -> Detections:
     """Merge the boxes of several passes by weighted boxes fusion (Solovyev et al., 2021).
 
-    Best score first, each box joins the cluster of its class whose mean box it overlaps most, if by more than the
-    threshold, and starts one otherwise. A cluster's box is the mean of its boxes weighted by score; its score is their
-    mean score times the share of the passes that agree. Other than in the paper, a cluster takes one box of a pass at
-    most: what suppression left of a second box over the same object would only pull the first one away.
+    Best score first, each box joins the cluster of its class whose mean box it overlaps most, if the overlap exceeds
+    the threshold, and starts a new cluster otherwise. A cluster's box is the mean of its boxes weighted by score. Its
+    score is their mean score times the share of the passes that agree. Unlike in the paper, a cluster takes at most one
+    box of each pass: a second box that suppression left over the same object would only pull the first one away.
 
     Args:
-        passes: Each pass's boxes in the image's frame, after suppression; all on one device.
-        iou_threshold: A box joins a cluster that it overlaps by more.
-        limit: Boxes to return.
+        passes: The boxes of each pass in the image's frame, after suppression; all on one device.
+        iou_threshold: IoU above which a box joins a cluster.
+        limit: Largest number of boxes to return.
 
     Returns:
-        The boxes of the image, best first; those of the pass as they are if there is only one.
+        The boxes of the image, best first; if there is only one pass, its boxes unchanged.
     """
     if len(passes) == 1:
         return passes[0]
     boxes, scores, labels = (torch.cat(part) for part in zip(*passes, strict=True))
     counts = torch.tensor([len(part.scores) for part in passes])
-    # The clusters are found on the CPU, where their boxes go in one transfer.
+    # The clusters are found on the CPU; all boxes go there in one transfer.
     table = torch.cat((boxes.double(), scores.double()[:, None], labels.double()[:, None]), 1).cpu().numpy()
     origin = np.repeat(np.arange(len(passes)), counts.numpy())
-    # What lies in the padding has no area in the image.
+    # A box that is entirely in the padding has no area in the image.
     rows = np.flatnonzero((table[:, 2:4] > table[:, :2]).all(1))
     rows = rows[np.argsort(-table[rows, 4], kind="stable")]
     cluster = assign_clusters(table[rows, :4], table[rows, 4], table[rows, 5], origin[rows], iou_threshold)
@@ -67,11 +67,11 @@ def assign_clusters(
         scores: [N], positive.
         labels: [N], the classes.
         origin: [N], the number of the pass.
-        iou_threshold: A box joins a cluster whose mean box it overlaps by more.
+        iou_threshold: IoU with a cluster's mean box above which a box joins the cluster.
     """
     starts, better = _meeting(boxes, labels)
     items, weights, parts = boxes.tolist(), scores.tolist(), origin.tolist()
-    # Plain numbers: at a few candidates a box, every array operation would cost more than what it computes.
+    # Plain numbers: with a few candidates per box, every array operation would cost more than what it computes.
     means: list[tuple[float, float, float, float]] = []
     totals: list[float] = []
     members: list[set[int]] = []
@@ -105,11 +105,11 @@ def assign_clusters(
 
 
 def _meeting(boxes: NDArray[np.float64], labels: NDArray[np.generic]) -> tuple[list[int], list[int]]:
-    """List the earlier boxes of its class that each box meets: row i's from ``starts[i]`` to ``starts[i + 1]``.
+    """List the earlier boxes of its class that each box meets: row i's are from ``starts[i]`` to ``starts[i + 1]``.
 
-    A box overlaps no cluster's mean by much without meeting one of the cluster's boxes.
+    A box cannot overlap a cluster's mean by much without meeting one of the cluster's boxes.
     """
-    # In single precision, grown a little so that rounding loses no pair.
+    # In single precision, enlarged a little so that rounding loses no pair.
     x1, y1 = (boxes[:, :2].T - 0.01).astype(np.float32)
     x2, y2 = (boxes[:, 2:].T + 0.01).astype(np.float32)
     meets = labels[:, None] == labels

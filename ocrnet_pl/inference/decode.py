@@ -28,13 +28,13 @@ class Decode(nn.Module):
     """Keeps the best boxes of each image, by default after non-maximum suppression within each class.
 
     Args:
-        score_threshold: Candidates below it are dropped.
-        iou_threshold: A box that overlaps a better one of its class by more is dropped; None drops none, for decoders
-            that emit each object once.
-        max_candidates: How many of an image's best candidates enter suppression; by default ten for each box that may
-            be kept, since a decoder has several candidates for each object.
-        max_detections: The most boxes that are kept of each image. Objects beyond it cannot be found, and the figures
-            count them as missed.
+        score_threshold: Score below which candidates are dropped, 0 to 1.
+        iou_threshold: IoU above which a box is dropped in favour of a better one of its class; null drops none, for
+            decoders that emit each object once.
+        max_candidates: Number of an image's best candidates that enter suppression. Null means ten times
+            ``max_detections``, since a decoder has several candidates for each object.
+        max_detections: Largest number of boxes that are kept per image, at least 1. Further objects cannot be found,
+            and the metrics count them as missed.
 
     Raises:
         ValueError: A limit is out of range.

@@ -18,9 +18,9 @@ BOX_WITHOUT_PIXELS = "box without pixels"
 PIXELS_WITHOUT_BOX = "pixels without a box"
 
 _FEW = 0.1
-"""A box of whose area its class has a smaller share is without pixels."""
+"""A box without pixels is one of whose area its class covers a smaller share."""
 _MATCH = 0.5
-"""IoU from which a labelled box is the predicted one, and share from which a region counts as labelled."""
+"""IoU from which a labelled box matches the predicted one, and share from which a region counts as labelled."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Disagreement:
         kind: :data:`BOX_WITHOUT_PIXELS` or :data:`PIXELS_WITHOUT_BOX`.
         category: Name of the class.
         box: (x1, y1, x2, y2) in pixels: the box, or the bounds of the region.
-        score: Of the box, or the mean probability of the region's pixels, 0 to 1.
-        area: Pixels of the box or of the region.
-        labels: Which side the labels are on: "box", "pixels", or "neither" where labelled boxes and labelled pixels
-            contradict each other as well; empty where the class is not labelled.
+        score: Score of the box, or mean probability of the region's pixels, 0 to 1.
+        area: Number of pixels of the box or of the region.
+        labels: Which decoder the labels agree with: "box", "pixels", or "neither" where labelled boxes and labelled
+            pixels contradict each other as well; empty where the class is not labelled.
     """
 
     image: str
@@ -48,7 +48,7 @@ class Disagreement:
 
     @property
     def rank(self) -> float:
-        """Confidence times size, the size being the side of a square of the same area."""
+        """Confidence times size, where the size is the side of a square of the same area."""
         return self.score * math.sqrt(self.area)
 
 
@@ -57,10 +57,11 @@ class Finder:
     """Finds contradictions in a raw prediction.
 
     Attributes:
-        box_score: A box scored as high is confident that something is there, 0 to 1.
-        cover_score: A box scored as high explains the pixels inside it, 0 to 1.
-        certainty: A pixel's probability from which it is confident, 0 to 1.
-        min_area: Pixels of the smallest region that counts; slivers of a width under three pixels never do.
+        box_score: Score from which a box is a confident detection, 0 to 1.
+        cover_score: Score from which a box explains the pixels inside it, 0 to 1.
+        certainty: Probability from which a pixel is confident, 0 to 1.
+        min_area: Number of pixels of the smallest region that counts, at least 1. Regions less than three pixels wide
+            never count.
 
     Raises:
         ValueError: A number is out of range.
@@ -82,9 +83,9 @@ class Finder:
         """Return the contradictions of one image.
 
         Args:
-            prediction: Raw, with a semantic map; without one there is nothing to contradict.
-            truth: The labels, in the same frame; classes without labels are left undecided. What mostly lies on pixels
-                that were left without labels on purpose, such as the padding, is left out.
+            prediction: A raw prediction with a semantic map; without one there is nothing to contradict.
+            truth: The labels, in the same frame. Classes without labels remain undecided. Contradictions mostly on
+                pixels that were left without labels on purpose, such as the padding, are left out.
             taxonomy: Relates detection to segmentation classes.
         """
         if prediction.semantic is None or prediction.certainty is None:
@@ -131,7 +132,7 @@ class Finder:
         cv2 = opencv()
         if not pixels.any():
             return []
-        # Edges of objects stick out of their boxes by a pixel or two.
+        # The edges of objects extend beyond their boxes by a pixel or two.
         opened = cv2.morphologyEx(pixels, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         count, numbers, statistics, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
         regions = []
@@ -157,7 +158,7 @@ class _Labels:
         return of_boxes and bool(self.supervision.semantic[semantic]) and self.semantic is not None
 
     def ignored(self, bounds: tuple[int, int, int, int], region: NDArray[np.bool_] | None = None) -> bool:
-        """Return whether most of a region (of a box, without one) was left without labels on purpose."""
+        """Return whether most of a region (or of a box, if no region is given) was left without labels on purpose."""
         x, y, width, height = bounds
         if self.semantic is None or not self.supervision.semantic.any():
             return False
@@ -187,15 +188,15 @@ class _Labels:
 
 
 def _side(boxed: bool, drawn: bool, kind: str) -> str:
-    """Say which decoder the labels are with, given whether they have a box and pixels there."""
+    """Return which decoder the labels agree with, given whether they have a box and pixels there."""
     if boxed != drawn:
         return "neither"
-    # Something is there: whoever found it is right.
+    # Something is there: the decoder that found it is right.
     return "box" if boxed == (kind == BOX_WITHOUT_PIXELS) else "pixels"
 
 
 def _inside(plane: NDArray[Any], box: NDArray[Any]) -> NDArray[Any]:
-    """Return the view of the pixels whose centre lies in the box."""
+    """Return the view of the pixels whose centre is in the box."""
     x, y, width, height = _bounds(box)
     return plane[y : y + height, x : x + width]
 

@@ -24,9 +24,10 @@ class Corrected(NamedTuple):
     """A fused prediction before its panoptic map is made.
 
     Attributes:
-        prediction: Best first.
+        prediction: The prediction, boxes best first.
         confidence: float [N], the boxes' scores before fusion.
-        fill: float [N], how much each box owns of its area, or how fully it reaches its sides, whichever is more.
+        fill: float [N], the share of its area that each box owns, or how fully it reaches its sides, whichever is
+            larger.
     """
 
     prediction: Prediction
@@ -40,8 +41,8 @@ class _Claims(NamedTuple):
     Attributes:
         pixel: int64 [K], ``y * width + x``.
         row: int64 [K], the row of the box, as a place in ``row_box``.
-        probability: float [K], of the box's class at the pixel.
-        evidence: float [K]; the most gets the pixel.
+        probability: float [K], probability of the box's class at the pixel.
+        evidence: float [K]; the pixel goes to the claim with the most evidence.
     """
 
     pixel: Tensor
@@ -53,24 +54,28 @@ class _Claims(NamedTuple):
 class FusionPostProcess(PostProcess):
     """Decodes boxes and pixels and merges them.
 
-    Raw predictions are merged by rule (:class:`~ocrnet_pl.inference.heuristic.HeuristicMerge`). Fused predictions
-    weigh each pixel's class probability, the box's score and the pixel's place in the box, and a box nested in a larger
-    one of its class keeps its pixels where both can be right; boxes are rescored by how well their pixels agree, drawn
-    towards their pixels' bounds, and a confident box wins back pixels that its class lost narrowly.
+    Raw predictions are merged by a fixed rule (:class:`~ocrnet_pl.inference.heuristic.HeuristicMerge`). Fused
+    predictions weigh each pixel's class probability, the box's score and the pixel's place in the box. A box nested in
+    a larger one of its class keeps its pixels where both can be right. Boxes are rescored by how well their pixels
+    agree and drawn towards the bounds of their pixels, and a confident box wins back pixels that its class lost
+    narrowly.
 
-    The numbers are where fusion starts; ``calibrate`` finds better ones on validation data and stores them in the
-    checkpoint, from where they come back into ``settings``.
+    The arguments are the starting values; ``calibrate`` finds better ones on validation data and stores them in the
+    checkpoint. When the checkpoint is loaded, they become ``settings``.
 
     Args:
-        decode: Makes the boxes.
-        mask_threshold: Boxes of a lower score stay out of the panoptic map.
-        spread: Width of the pixel's Gaussian place prior, in half box sides; small values keep touching objects apart.
-        claim: How much a box of score 1 raises its class at its centre, as a factor on the probability.
-        rescore: Exponent of the pixel agreement in the fused score, 0 to 1.
-        refine: How far fused box sides move towards their pixels' bounds, 0 to 1.
-        min_fill: A box that owns less of its area, and does not reach its sides, stays out of the panoptic map.
-        min_stuff_area: Stuff regions of fewer pixels are left void.
-        heuristic: How raw predictions are merged.
+        decode: Selects the boxes from the candidates; null for the defaults of ``Decode``.
+        mask_threshold: Score below which boxes are left out of the panoptic map, 0 to 1.
+        spread: Width of the Gaussian prior on a pixel's place in the box, in half box sides, above 0; small values
+            separate touching objects.
+        claim: Factor on the probability that a box of score 1 adds to its class at its centre, at least 0; 0 adds
+            nothing.
+        rescore: Exponent of the pixel agreement in the fused score, 0 to 1; 0 keeps the scores.
+        refine: How far fused box sides move towards the bounds of their pixels, 0 to 1; 0 does not move them.
+        min_fill: Share of its area below which a box that does not reach its sides either is left out of the panoptic
+            map, 0 to 1.
+        min_stuff_area: Number of pixels below which a stuff region becomes void, at least 0.
+        heuristic: The rule by which raw predictions are merged.
 
     Raises:
         ValueError: A number is out of range.
@@ -95,11 +100,11 @@ class FusionPostProcess(PostProcess):
 
     @property
     def max_detections(self) -> int:
-        """The most boxes that are returned of each image, or of each tile where images are cut."""
+        """The largest number of boxes returned per image, or per tile where images are cut."""
         return self.decode.max_detections
 
     def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
-        """Take over calibrated settings; raises ValueError where they are not of this version or taxonomy."""
+        """Apply calibrated settings; raises ValueError if they are not of this version or taxonomy."""
         self.settings = FusionSettings.from_dict(settings, taxonomy)
 
     @torch.no_grad()
@@ -126,8 +131,8 @@ class FusionPostProcess(PostProcess):
         """Return one image's prediction, raw and, with both tasks, fused.
 
         Args:
-            detections: At the original size; None without a detection decoder.
-            semantic: At the original size; None without a segmentation decoder.
+            detections: Boxes at the original size; None without a detection decoder.
+            semantic: Pixels' classes at the original size; None without a segmentation decoder.
             taxonomy: Relates detection to segmentation classes.
         """
         if detections is None:
@@ -147,7 +152,7 @@ class FusionPostProcess(PostProcess):
         """Merge by rule, without changing boxes, scores or pixels.
 
         Args:
-            detections: In the frame of ``semantic``.
+            detections: Boxes in the frame of ``semantic``.
             semantic: The pixels' classes.
             taxonomy: Relates detection to segmentation classes.
         """
@@ -156,12 +161,12 @@ class FusionPostProcess(PostProcess):
         return prediction
 
     def fuse(self, detections: Detections, semantic: SemanticMap, taxonomy: Taxonomy) -> Prediction:
-        """Merge with each side correcting the other; arguments as for :meth:`merge`."""
+        """Merge with each side correcting the other; the arguments are those of :meth:`merge`."""
         joined = self.correct(detections, semantic, taxonomy)
         return self.with_panoptic(joined, taxonomy)
 
     def correct(self, detections: Detections, semantic: SemanticMap, taxonomy: Taxonomy) -> Corrected:
-        """Do all of :meth:`fuse` but the panoptic map."""
+        """Do everything that :meth:`fuse` does except the panoptic map."""
         settings = self.settings
         boxes, scores, labels = detections
         height, width = semantic.size
@@ -173,7 +178,7 @@ class FusionPostProcess(PostProcess):
         nesting = find_nesting(detections._replace(boxes=inside), confident, of_class, semantic, corner)
         best: _Claims | None = None
         claimed = torch.zeros_like(labels)
-        # Boxes of classes that have no pixels get none.
+        # Boxes of classes without pixels get none.
         for pixels in box_pixels(boxes * joined[:, None], semantic.size):
             claims = self._claims(pixels, scores, of_class, semantic, taxonomy)
             if nesting is not None:
@@ -187,15 +192,15 @@ class FusionPostProcess(PostProcess):
         assert best is not None
         pixel, owner = best.pixel, look_up(pixels.row_box, best.row)
 
-        # Agreement: of the pixels that an ellipse in the box would cover, how many does it own, and how surely. What is
-        # thin or hollow owns few of them, and yet reaches all sides of its box with the pixels that it had claimed.
+        # Agreement: how many of the pixels that an ellipse in the box would cover it owns, and how certainly. A thin or
+        # hollow object owns few of them, and yet its claimed pixels reach all sides of its box.
         reach = BoxReach(pixels, len(boxes))
         reach.add(pixel, best.row)
         count = reach.count()
         area = (inside[:, 2:] - inside[:, :2]).clamp(min=1).prod(-1)
         owned = torch.zeros_like(scores).scatter_add(0, owner, best.probability)
         if nesting is not None:
-            # What a right box nested in it has is none of its object.
+            # The pixels of a right box nested in it do not belong to its object.
             claimed.scatter_add_(0, nesting.outer, -count[nesting.inner])
         reached = reach.share() ** 3 * (count / torch.maximum(claimed, count).clamp(min=1))
         sureness = owned / count.clamp(min=1)
@@ -204,7 +209,7 @@ class FusionPostProcess(PostProcess):
             names = [category.name for category in taxonomy.detection_categories]
             joined = joined & ~labels.new_tensor([name in settings.raw_boxes for name in names]).bool()[labels]
         fused_scores = scores * torch.where(joined, agreement.pow(settings.rescore), 1.0)
-        # Only boxes that own what they enclose may move: a half-hidden object's box reaches past its pixels.
+        # Only boxes that own what they enclose may move: the box of a half-hidden object extends beyond its pixels.
         trust = settings.refine * (joined & (agreement > 0.6)).to(boxes.dtype)[:, None]
         refined = boxes + trust * (tight_bounds(pixel, best.row, pixels.row_box, boxes, width) - boxes)
 
@@ -228,7 +233,7 @@ class FusionPostProcess(PostProcess):
     def _claims(
         self, pixels: BoxPixels, scores: Tensor, of_class: Tensor, semantic: SemanticMap, taxonomy: Taxonomy
     ) -> _Claims:
-        """Return the boxes' claims to those of their pixels that are of their class, or lost to another narrowly."""
+        """Return the boxes' claims to those of their pixels that have their class, or lost it narrowly to another."""
         settings = self.settings
         # A Gaussian in both directions: how much the box's score counts at each of its pixels.
         narrow = -1 / (2 * settings.spread**2)
@@ -247,7 +252,7 @@ class FusionPostProcess(PostProcess):
     def _may_change(
         self, pixels: BoxPixels, claims: Tensor, of_class: Tensor, semantic: SemanticMap, taxonomy: Taxonomy
     ) -> Tensor:
-        """Return the claims, bool, that move no pixel into or out of a class that is left alone."""
+        """Return the claims, bool, that do not move a pixel into or out of a class that stays as it is."""
         names = self.settings.raw_pixels
         kept = of_class.new_tensor([category.name in names for category in taxonomy.semantic_categories]).bool()
         wanted = look_up(of_class, look_up(pixels.row_box, look_up(pixels.row, claims)))
@@ -259,7 +264,7 @@ class FusionPostProcess(PostProcess):
         prediction = replace(corrected.prediction)
         assert prediction.instances is not None
         areas = torch.bincount(prediction.instances.flatten(), minlength=len(prediction.scores) + 1)[1:]
-        # Whether an object is there was the detector's to say; the pixels only moved its rank.
+        # Whether an object is there was the detector's decision; the pixels only changed its rank.
         shown = (corrected.confidence >= self.settings.mask_threshold) & (areas > 0)
         shown &= corrected.fill >= self.settings.min_fill
         add_panoptic(prediction, shown, areas, self.settings.min_stuff_area, taxonomy)

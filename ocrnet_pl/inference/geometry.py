@@ -1,4 +1,4 @@
-"""From the network's coordinates back to the original image: the one place where that happens."""
+"""From the network's coordinates back to the original image: the only place where that happens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def boxes_to_original(boxes: Tensor, placement: Placement) -> Tensor:
 
     Args:
         boxes: float [..., 4], xyxy in input pixels.
-        placement: Where the original lies in the input.
+        placement: Position and scale of the original in the input.
 
     Returns:
         float [..., 4], xyxy in original pixels.
@@ -28,12 +28,12 @@ def boxes_to_original(boxes: Tensor, placement: Placement) -> Tensor:
 
 
 def maps_to_original(maps: Tensor, stride: int, placement: Placement) -> Tensor:
-    """Resample maps that lie over the padded input to the original image's pixels, bilinearly.
+    """Resample maps of the padded input to the original image's pixels, bilinearly.
 
     Args:
         maps: float [C, h, w] over the padded input.
-        stride: Input pixels a cell of the maps.
-        placement: Where the original lies in the input.
+        stride: Side of a cell of the maps in input pixels.
+        placement: Position and scale of the original in the input.
 
     Returns:
         float [C, H, W] at the original size.

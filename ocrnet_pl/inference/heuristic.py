@@ -1,4 +1,4 @@
-"""The well-known merge of instances and stuff by rule, against which fusion is measured."""
+"""The well-known merge of instances and stuff by a fixed rule, against which fusion is measured."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.structures import Prediction, Taxonomy
 
 _FULL_SIZE = 480 * 640
-"""Pixels of the images that the rule's limit on stuff was made for."""
+"""Number of pixels of the images that the rule's limit on stuff was made for."""
 
 
 @dataclass(frozen=True)
 class HeuristicMerge:
     """Merges as "Panoptic Segmentation" (Kirillov et al., CVPR 2019) describes and detectron2 does by default.
 
-    Instances are laid down best first. One of which more than ``overlap_threshold`` is covered already is dropped, of
-    the others the uncovered part counts. Stuff takes what is left, by its semantic class, where it is large enough.
+    Instances are placed best first. An instance is dropped if more than ``overlap_threshold`` of it is already covered;
+    otherwise its uncovered part counts. Stuff takes the remaining pixels, by their semantic class, where its region is
+    large enough.
 
-    The network has no masks of its own for instances: a box's mask is the pixels of its class, by arg max, inside it.
-    Boxes under ``score_threshold`` stay out of the panoptic map, and so cannot disturb it; they come last, and still
-    get masks, by which mask mAP is measured.
+    The network has no masks for instances: the mask of a box is the pixels inside it whose most probable class is the
+    box's. Boxes below ``score_threshold`` are left out of the panoptic map, and so cannot disturb it; they come last,
+    and still get masks, which count in mask mAP.
 
     Attributes:
-        score_threshold: Of the instances in the panoptic map, 0 to 1.
-        overlap_threshold: Share of an instance's mask, 0 to 1.
-        stuff_area: Pixels of the smallest stuff region in an image of 640 x 480 or more, less in proportion in
-            smaller images.
+        score_threshold: Score from which instances enter the panoptic map, 0 to 1.
+        overlap_threshold: Share of an instance's mask, 0 to 1, that may already be covered; with more, the instance is
+            dropped.
+        stuff_area: Number of pixels of the smallest stuff region in an image of 640 x 480 or larger, at least 0; in
+            smaller images it is lower in proportion.
 
     Raises:
         ValueError: A number is out of range.
@@ -49,7 +51,7 @@ class HeuristicMerge:
             raise ValueError(f"heuristic.stuff_area: expected at least 0, got {self.stuff_area}")
 
     def __call__(self, detections: Detections, semantic: Tensor, taxonomy: Taxonomy) -> Prediction:
-        """Return the merged prediction; boxes, scores and pixels stay as they are.
+        """Return the merged prediction; boxes, scores and pixels do not change.
 
         Args:
             detections: Best first, in the frame of ``semantic``.
@@ -62,7 +64,7 @@ class HeuristicMerge:
         owner = np.zeros(classes.shape, dtype=np.int32)
         areas = np.zeros(len(scores), dtype=np.int64)
         of_class = taxonomy.detection_to_semantic
-        # The pixels whose centre lies in the box.
+        # The pixels whose centre is in the box.
         sides = (boxes - 0.5).ceil().clamp(min=0).int().tolist()
         rows = zip(sides, labels.tolist(), strict=True)
         for row, ((x1, y1, x2, y2), label) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Prediction at several scales and mirrored: the passes' boxes and pixels joined to one result."""
+"""Prediction at several scales and mirrored: the boxes and pixels of the passes combined to one result."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ocrnet_pl.structures import Placement, Predictions
 
 @dataclass(frozen=True)
 class MultiScale:
-    """Predicts each image at several input sizes, as it is and mirrored, and fuses what all passes found.
+    """Predicts each image at several input sizes, as it is and mirrored, and fuses the results of all passes.
 
-    Every pass starts from the original image, so a larger input shows more of its detail. The passes' logits are
-    mapped to the image and averaged; their boxes are merged as :mod:`ocrnet_pl.inference.box_fusion` explains; then
-    boxes and pixels are fused once.
+    Every pass starts from the original image, so a larger input shows more of its detail. The passes' logits are mapped
+    to the image and averaged. Their boxes are merged as :mod:`ocrnet_pl.inference.box_fusion` explains. Then boxes and
+    pixels are fused once.
 
     Attributes:
-        scales: Factors on the network's input size, one pass each.
-        flip: See each scale mirrored left to right as well, which doubles the cost.
-        flip_vertical: See each of these upside down as well, which doubles the cost again; for images in which up has
-            no meaning, such as microscopy and aerial images.
-        iou_threshold: Boxes of two passes are the same object if they overlap by more.
+        scales: Factors of the network's input size, above 0, with one pass for each.
+        flip: Whether each scale is also predicted mirrored left to right, which doubles the cost.
+        flip_vertical: Whether each of these passes is also predicted upside down, which doubles the cost again; for
+            images in which up has no meaning, such as microscopy and aerial images.
+        iou_threshold: IoU above which boxes of two passes are the same object, between 0 and 1.
 
     Raises:
         ValueError: An option is out of range.
@@ -49,7 +49,7 @@ class MultiScale:
             if not (math.isfinite(scale) and scale > 0):
                 raise ValueError(f"multiscale.scales: expected positive factors, got {scale}")
         if len(set(self.scales)) != len(self.scales):
-            raise ValueError(f"multiscale.scales: a factor stands twice in {list(self.scales)}")
+            raise ValueError(f"multiscale.scales: a factor occurs twice in {list(self.scales)}")
         if not 0 < self.iou_threshold < 1:
             raise ValueError(
                 f"multiscale.iou_threshold: expected more than 0 and less than 1, got {self.iou_threshold}"
@@ -57,7 +57,7 @@ class MultiScale:
 
     @property
     def cost(self) -> float:
-        """Pixels that the network sees, as a multiple of one plain pass."""
+        """Number of pixels that the network processes, as a multiple of one plain pass."""
         return len(self._mirrors) * sum(scale**2 for scale in self.scales)
 
     @property
@@ -71,22 +71,22 @@ class MultiScale:
         return mirrors
 
     def __call__(self, network: OCRNet, image: Tensor) -> Predictions:
-        """Return the prediction for one image; as :meth:`predict` does for several."""
+        """Return the prediction for one image, as :meth:`predict` does for several."""
         return self.predict(network, [image])
 
     @torch.inference_mode()
     def predict(self, network: OCRNet, images: Sequence[Tensor]) -> Predictions:
-        """Return one prediction an image, raw and, with both tasks, fused.
+        """Return one prediction per image, raw and, with both tasks, fused.
 
         Args:
-            network: In evaluation mode.
-            images: uint8 [C, H, W] each, of any sizes, on the CPU.
+            network: The network, in evaluation mode.
+            images: One uint8 tensor [C, H, W] per image, of any sizes, on the CPU.
 
         Returns:
             Predictions at the images' sizes, on the network's device.
 
         Raises:
-            ValueError: The network's postprocess is not a ``FusionPostProcess``, of which the passes use the parts.
+            ValueError: The network's postprocess is not a ``FusionPostProcess``, whose parts the passes use.
         """
         postprocess = network.postprocess
         if not isinstance(postprocess, FusionPostProcess):
@@ -105,7 +105,7 @@ class MultiScale:
                     maps_to_original(logits.float(), output.stride, placement).flip(axes)
                     for logits, placement in zip(output.semantic, placements, strict=True)
                 ]
-                # Added up at once: the maps of all passes would not fit into memory.
+                # Added at once: the maps of all passes would not fit into memory.
                 total = [one.add_(other) for one, other in zip(total, maps, strict=True)] if total else maps
         parts = []
         count = len(self.scales) * len(self._mirrors)
@@ -119,7 +119,7 @@ class MultiScale:
     def _passes(
         self, network: OCRNet, images: Sequence[Tensor]
     ) -> Iterator[tuple[Tensor, list[Placement], tuple[int, ...]]]:
-        """Yield what the network sees in each pass, where the images lie in it, and which axes are mirrored."""
+        """Yield for each pass the network's input, the placement of the images in it, and the mirrored axes."""
         height, width = network.input_size
         for scale in self.scales:
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -131,7 +131,7 @@ class MultiScale:
 
 
 def _mirror(images: Tensor, placements: Sequence[Placement], axes: tuple[int, ...]) -> Tensor:
-    """Mirror what the images show and leave their padding where it is, so that the placements stay true."""
+    """Mirror the images but not their padding, so that the placements remain valid."""
     if not axes:
         return images
     mirrored = images.clone()

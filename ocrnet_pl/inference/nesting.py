@@ -1,4 +1,4 @@
-"""Boxes that lie in larger boxes of their class, and which of the two has the better right to the pixels."""
+"""Boxes inside larger boxes of their class, and which of the two has the better right to the pixels."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.pixels import BoxReach, SemanticMap, box_pixels, look_up
 
 SURE = 0.3
-"""Boxes of a lower score are neither nested in others nor others in them: most are none."""
+"""Boxes with a lower score are not considered for nesting, neither as inner nor as outer ones: most of them are not
+objects.
+"""
 _INSIDE = 0.6
-"""A box of whose area as much lies in another is nested in it..."""
+"""A box is nested in another one that contains at least this share of its area..."""
 _SMALLER = 0.6
-"""...if its area is at most this share of the other's; what is nearer in size are two boxes of one object."""
+"""...if its area is at most this share of the other's; two boxes of more similar size belong to one object."""
 _FITS = 0.9
-"""A box still fits its object if what is left to it has at least this share of the reach that it had."""
+"""A box still fits its object if the pixels left to it have at least this share of the reach that it had."""
 _NOTHING = 0.2
-"""A box that is left less than this share of its pixels is made up of those nested in it."""
+"""A box that keeps less than this share of its pixels consists of those nested in it."""
 _CREDIBLE = 0.5
-"""How credible a nested box must be beside an outer one that still fits..."""
+"""How credible a nested box must be compared with an outer one that still fits..."""
 _LOSS = 2.1
-"""...and for each share of the outer one's area that it takes."""
+"""...and how much more for each share of the outer one's area that it takes."""
 _TOGETHER = 1.5
-"""How credible the nested boxes must be together beside an outer one that they make up."""
+"""How credible the nested boxes must be together compared with an outer one that consists of them."""
 _LEVELS = 4
-"""How many boxes may stand one in the other, each before the outer ones."""
+"""How many levels of boxes may be nested in each other, each level before its outer ones."""
 _BEFORE = 0.99
-"""An outer box's evidence where it is strongest, as a share of that of a nested one where it is weakest."""
+"""An outer box's evidence at its strongest, as a share of a nested box's evidence at its weakest."""
 _BLOCK = 2**22
-"""Pairs of boxes that are compared together."""
+"""Number of pairs of boxes that are compared together."""
 
 
 class Nesting(NamedTuple):
     """What outer boxes leave to boxes nested in them.
 
     Attributes:
-        factor: float [N], on each box's evidence, by which outer boxes fall behind the right ones nested in them.
+        factor: float [N], factor on each box's evidence that puts outer boxes behind the right ones nested in them.
         inner: int64 [P], the nested box of each pair in which both are right.
-        outer: int64 [P], the outer box of each.
+        outer: int64 [P], the outer box of each pair.
     """
 
     factor: Tensor
@@ -53,19 +55,19 @@ def find_nesting(
 ) -> Nesting | None:
     """Find which nested boxes come before the outer ones.
 
-    A nested box comes before the outer one if both can be right, or if the outer one is made up of nested boxes. It
-    does not if it would leave the outer one with a part that no longer fits it: of these two only one is right, and the
-    scores tell which.
+    A nested box comes before the outer one if both can be right, or if the outer one consists of nested boxes. It does
+    not if it would leave the outer one with a part that no longer fits it: then only one of the two is right, and the
+    scores decide.
 
     Args:
-        detections: Within the image that ``semantic`` is of.
-        chosen: bool [N], the boxes that this is about.
-        of_class: int64 [N], the segmentation class of each.
+        detections: Boxes within the image of ``semantic``.
+        chosen: bool [N], the boxes to consider.
+        of_class: int64 [N], the segmentation class of each box.
         semantic: The pixels' classes.
-        edge: The place prior at a box's corner, as a share of that at its centre.
+        edge: The place prior at a box's corner, as a share of the prior at its centre.
 
     Returns:
-        None where no box is nested in another.
+        The nesting; None where no box is nested in another.
     """
     boxes, scores, labels = detections
     inner, outer = nested_pairs(boxes, labels, chosen)
@@ -97,9 +99,9 @@ def nested_pairs(boxes: Tensor, labels: Tensor, chosen: Tensor, block: int = _BL
 
     Args:
         boxes: float [N, 4], xyxy.
-        labels: int64 [N].
-        chosen: bool [N], the boxes that are looked at.
-        block: Pairs that are compared together, up to a box's more.
+        labels: int64 [N], the classes.
+        chosen: bool [N], the boxes to consider.
+        block: Number of pairs that are compared together; it may be exceeded by the pairs of one box.
     """
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
     rows = (chosen & (area > 0)).nonzero()[:, 0]
@@ -112,7 +114,7 @@ def nested_pairs(boxes: Tensor, labels: Tensor, chosen: Tensor, block: int = _BL
         low, high = torch.maximum(corners[0, :, part, None], corners[0, :, None]), corners[1, :, part, None]
         sides = torch.minimum(high, corners[1, :, None]).sub_(low).clamp_(min=0)
         own = every[part, None]
-        # By the least of both margins: joining conditions takes many times as long on a CPU.
+        # The smaller of both margins: combining conditions takes many times as long on a CPU.
         margin = torch.minimum(sides[0].mul_(sides[1]).sub_(_INSIDE * own), _SMALLER * every - own)
         first, second = (margin >= 0).nonzero().unbind(1)
         same = kind[first + start] == kind[second]
@@ -122,12 +124,12 @@ def nested_pairs(boxes: Tensor, labels: Tensor, chosen: Tensor, block: int = _BL
 
 
 def _reach_and_what_smaller_leave(boxes: Tensor, of_class: Tensor, semantic: SemanticMap) -> tuple[BoxReach, BoxReach]:
-    """Return each box's reach with all pixels of its class in it, and with those that are in no smaller such box."""
+    """Return each box's reach with all pixels of its class, and with those that are in no smaller box of its class."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
     tightness = torch.empty_like(of_class)
     tightness[area.argsort(descending=True, stable=True)] = torch.arange(len(boxes), device=boxes.device)
     labels = semantic.labels.flatten()
-    # The tightest box of each pixel and, below it in the same number, the row of that box.
+    # The tightest box of each pixel and, in the lower bits of the same number, the row of that box.
     tightest = torch.full_like(labels, -1)
     whole: BoxReach | None = None
     for pixels in box_pixels(boxes, semantic.size):

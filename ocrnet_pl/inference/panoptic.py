@@ -1,4 +1,4 @@
-"""The panoptic map: every pixel belongs to one instance, one stuff region, or to nothing."""
+"""The panoptic map: every pixel belongs to one instance, to one stuff region, or to nothing."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ocrnet_pl.structures import Prediction, Segment, Taxonomy
 
 
 def add_panoptic(prediction: Prediction, shown: Tensor, areas: Tensor, min_stuff: float, taxonomy: Taxonomy) -> None:
-    """Add the panoptic map and its segments: the instances that are shown, then stuff; what is left is void.
+    """Add the panoptic map and its segments: the instances that are shown, then stuff; the remaining pixels are void.
 
     Args:
-        prediction: With its instance and semantic maps.
+        prediction: A prediction with its instance and semantic maps; changed in place.
         shown: bool [N], the boxes whose instances enter the map.
-        areas: int64 [N], the pixels of each box's instance.
-        min_stuff: Stuff of fewer pixels is left void.
-        taxonomy: Says what is stuff.
+        areas: int64 [N], the number of pixels of each box's instance.
+        min_stuff: Number of pixels below which a stuff region becomes void.
+        taxonomy: The categories, which say what is stuff.
     """
     assert prediction.instances is not None and prediction.semantic is not None
     segment_of = torch.where(shown, shown.cumsum(0), 0)

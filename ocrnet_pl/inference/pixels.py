@@ -1,4 +1,4 @@
-"""The pixels of an image and those of its boxes, as fusion works on them."""
+"""The pixels of an image and those of its boxes, in the form that fusion works on."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from ocrnet_pl.losses.assignment import resolve_conflicts
 
 BLOCK = 2**24
-"""Pairs of a box and a pixel that are looked at together; they take about 2 GB."""
+"""Number of pairs of a box and a pixel that are processed together; they take about 2 GB."""
 
 
 class SemanticMap(NamedTuple):
-    """The class of every pixel, and how sure it is.
+    """The class of every pixel, and its probability.
 
     Attributes:
         probability: float [S, H, W], summing to 1 over the classes.
-        top: float [H, W], the largest of them.
-        labels: int64 [H, W], its class.
+        top: float [H, W], the largest probability of each pixel.
+        labels: int64 [H, W], the class with that probability.
     """
 
     probability: Tensor
@@ -37,24 +37,24 @@ class SemanticMap(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """(height, width) in pixels."""
         return self.labels.shape[0], self.labels.shape[1]
 
 
 class BoxPixels(NamedTuple):
     """Pixels of boxes, as one flat list of R pairs: box by box, row by row.
 
-    What holds for a whole row or column of a box is kept once for each of them, for those of all boxes.
+    Values that are equal in a whole row or column of a box are kept once per row or column, for all boxes together.
 
     Attributes:
         pixel: int64 [R], ``y * width + x``.
-        row: int64 [R], the row of the box that the pixel is in, as a place in ``row_box``.
-        column: int64 [R], likewise its column.
+        row: int64 [R], the row of the box that the pixel is in, as an index into ``row_box``.
+        column: int64 [R], the column of the box that the pixel is in, as an index into ``column_box``.
         row_box: int64 [rows], the box of each row of a box.
         column_box: int64 [columns], the box of each column of a box.
-        row_offset: float [rows], from the box's centre in half heights, -1 to 1.
-        column_offset: float [columns], from the box's centre in half widths, -1 to 1.
-        column_shift: int64 [rows], what a pixel in the row is more than the place of its column.
+        row_offset: float [rows], distance from the box's centre in half heights, -1 to 1.
+        column_offset: float [columns], distance from the box's centre in half widths, -1 to 1.
+        column_shift: int64 [rows], the difference between a pixel in the row and the index of its column.
     """
 
     pixel: Tensor
@@ -68,11 +68,11 @@ class BoxPixels(NamedTuple):
 
 
 class BoxReach:
-    """How many pixels each box has, and in which of its rows and columns; they are added part by part.
+    """How many pixels each box has, and in which of its rows and columns. They are added part by part.
 
     Args:
         pixels: Any block of the boxes' pixels.
-        num_boxes: N.
+        num_boxes: Number of boxes N.
     """
 
     def __init__(self, pixels: BoxPixels, num_boxes: int) -> None:
@@ -82,21 +82,21 @@ class BoxReach:
         self._in_column = torch.zeros_like(pixels.column_box)
 
     def add(self, pixel: Tensor, row: Tensor) -> None:
-        """Add pixels, each at most once for a box.
+        """Add pixels, each at most once per box.
 
         Args:
             pixel: int64 [K], ``y * width + x``.
-            row: int64 [K], the row of the box that each is in, as a place in ``row_box``.
+            row: int64 [K], the row of the box that each pixel is in, as an index into ``row_box``.
         """
         self._in_row += torch.bincount(row, minlength=len(self._in_row))
         self._in_column.index_fill_(0, pixel - look_up(self._column_shift, row), 1)
 
     def count(self) -> Tensor:
-        """Return the pixels of each box, int64 [N]."""
+        """Return the number of pixels of each box, int64 [N]."""
         return self._sum(self._row_box, self._in_row)
 
     def share(self) -> Tensor:
-        """Return the share of its rows times that of its columns in which each box has pixels, float [N], 0 to 1."""
+        """Return the share of rows times the share of columns in which each box has pixels, float [N], 0 to 1."""
         rows = self._sum(self._row_box, self._in_row.clamp(max=1))
         columns = self._sum(self._column_box, self._in_column)
         every = self._sum(self._row_box, torch.ones_like(self._row_box))
@@ -108,15 +108,15 @@ class BoxReach:
 
 
 def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iterator[BoxPixels]:
-    """List the pixels whose centre lies in each box; the work grows with the boxes' area, not with boxes x image.
+    """List the pixels whose centre is in each box; the work grows with the boxes' area, not with boxes x image.
 
     Args:
         boxes: float [N, 4], xyxy, within the image.
         size: (height, width) of the image.
-        block: Pairs that are listed together, up to a row of a box more.
+        block: Number of pairs that are listed together; it may be exceeded by a row of one box.
 
     Yields:
-        All pairs at once if they are no more than a block, else block by block, in order.
+        All pairs at once if they fit into one block, else block by block, in order.
     """
     height, width = size
     # A pixel's centre is at its index plus a half.
@@ -156,7 +156,7 @@ def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iter
 
 
 def _lines(counts: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """List the rows (or columns) of all boxes: the box of each, its place in the image, and where each box's begin."""
+    """List the rows (or columns) of all boxes: the box of each, its place in the image, and each box's first one."""
     start = counts.cumsum(0) - counts
     box = torch.repeat_interleave(counts)
     return box, torch.arange(len(box), device=counts.device) + (first - start)[box], start
@@ -180,16 +180,16 @@ def strongest(pixel: Tensor, evidence: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def tight_bounds(pixel: Tensor, row: Tensor, row_box: Tensor, boxes: Tensor, width: int) -> Tensor:
-    """Return the bounds, float [N, 4], of each box's own pixels; boxes without any keep theirs.
+    """Return the bounds, float [N, 4], of each box's own pixels; a box without pixels keeps its own sides.
 
     Args:
         pixel: int64 [W], the pixels that their boxes own, in the order of :class:`BoxPixels`.
-        row: int64 [W], the row of a box that each is in, as a place in ``row_box``.
+        row: int64 [W], the row of a box that each pixel is in, as an index into ``row_box``.
         row_box: int64 [rows], the box of each row of a box.
         boxes: float [N, 4], xyxy.
-        width: Of the image.
+        width: Width of the image in pixels.
     """
-    # Pixels stand in order: a row's first and last are its ends.
+    # Pixels are in order: the first and last of a row are its ends.
     ends = torch.cat((row, row[:1] - 1)).diff() != 0
     last = ends.nonzero()[:, 0]
     first = torch.cat((last.new_zeros(1), last + 1))[: len(last)]

@@ -1,4 +1,4 @@
-"""The numbers that fusion works with, and which classes it leaves alone."""
+"""The numbers that fusion works with, and the classes that it does not change."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ class FusionSettings:
     """How boxes and pixels are merged.
 
     Attributes:
-        mask_threshold: Boxes of a lower score stay out of the panoptic map, 0 to 1.
-        spread: Width of the pixel's Gaussian place prior, in half box sides; small values keep touching objects apart.
-        claim: How much a box of score 1 raises its class at its centre, as a factor on the probability.
-        rescore: Exponent of the pixel agreement in the fused score, 0 to 1.
-        refine: How far fused box sides move towards their pixels' bounds, 0 to 1.
-        min_fill: A box that owns less of its area, and does not reach its sides, stays out of the panoptic map, 0 to 1.
-        min_stuff_area: Stuff regions of fewer pixels are left void.
-        raw_boxes: Names of the categories whose boxes and scores stay as they were detected.
-        raw_pixels: Names of the categories whose pixels are neither taken nor given away.
+        mask_threshold: Score below which boxes are left out of the panoptic map, 0 to 1.
+        spread: Width of the Gaussian prior on a pixel's place in the box, in half box sides, above 0; small values
+            separate touching objects.
+        claim: Factor on the probability that a box of score 1 adds to its class at its centre, at least 0; 0 adds
+            nothing.
+        rescore: Exponent of the pixel agreement in the fused score, 0 to 1; 0 keeps the scores.
+        refine: How far fused box sides move towards the bounds of their pixels, 0 to 1; 0 does not move them.
+        min_fill: Share of its area below which a box that does not reach its sides either is left out of the panoptic
+            map, 0 to 1.
+        min_stuff_area: Number of pixels below which a stuff region becomes void, at least 0.
+        raw_boxes: Names of the categories whose boxes and scores are not changed by fusion.
+        raw_pixels: Names of the categories that neither gain nor lose pixels by fusion.
 
     Raises:
         ValueError: A number is out of range.
@@ -60,8 +63,8 @@ class FusionSettings:
         """Rebuild settings from :meth:`to_dict`.
 
         Args:
-            data: The plain values; what is missing takes its default.
-            taxonomy: The categories that the names must be of.
+            data: The plain values; missing ones get their defaults.
+            taxonomy: The categories that the names must belong to.
 
         Raises:
             ValueError: A key or a category is unknown, or a number is out of range.
@@ -75,5 +78,5 @@ class FusionSettings:
         for key, chosen in lists.items():
             for name in chosen:
                 if name not in names:
-                    raise ValueError(f"checkpoint: fusion setting {key} names {name!r}, which is no category")
+                    raise ValueError(f"checkpoint: fusion setting {key} names {name!r}, which is not a category")
         return cls(**{**data, **lists})

@@ -1,14 +1,14 @@
 """Boxes found in overlapping tiles, joined to the boxes of the whole image.
 
-A box is *cut* where it touches a border of its tile that is not one of the image's: its object may go on beyond.
+A box is *cut* where it touches a border of its tile that is not a border of the image: its object may continue beyond.
 
-1. Of whole boxes that show the same object the best stays: suppression within each class, as on one image.
-2. A cut box goes where a whole one explains it: where it is about what the whole box looks like through the cut
-   box's tile. The class does not matter, since a corner of an object is easily taken for something else. So the tile
-   that sees the object whole wins, which with an overlap of at least the object's size is always there.
-3. Cut boxes that are left belong to objects larger than the overlap. Those of one class from different tiles that
-   agree on the part that both tiles see are united, over as many tiles as the object spans. Each side of the united
-   box is that of the best-scored part whose tile does not cut it there.
+1. Among whole boxes of the same object the best one is kept: suppression within each class, as on one image.
+2. A cut box is removed where a whole box explains it: where it is about what the whole box looks like through the cut
+   box's tile. The class does not matter, since a corner of an object is easily mistaken for something else. So the tile
+   that sees the object whole wins; with an overlap of at least the object's size there is always such a tile.
+3. The remaining cut boxes belong to objects larger than the overlap. Those of one class from different tiles that agree
+   on the part that both tiles see are united, over as many tiles as the object spans. Each side of the united box is
+   that of the best-scored part whose tile does not cut it there.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from torch import Tensor
 from ocrnet_pl.inference.decode import Detections
 
 _AGREE = 0.5
-"""The IoU from which two boxes, as far as both tiles see them, show one object."""
+"""The IoU from which two boxes show one object, measured on the part that both tiles see."""
 _INSIDE = 0.8
 """The share of a cut box inside a whole one of its class from which it is a part of that object."""
 _WORTH = 0.5
-"""How far a whole box may be scored below a cut one that it replaces, and parts of one object apart, as a factor."""
+"""How far the score of a whole box may be below that of a cut one that it replaces, and the scores of one object's
+parts apart, as a factor.
+"""
 _ROWS = 256
-"""Rows of the pairwise comparison at a time, so that its memory grows with the boxes and not with their square."""
+"""Number of rows that are compared at a time, so that memory grows with the boxes and not with their square."""
 
 
 def join_tiles(
@@ -36,11 +38,11 @@ def join_tiles(
     """Join the boxes of all tiles.
 
     Args:
-        found: Of each tile, in the image's pixels.
+        found: The boxes of each tile, in the image's pixels.
         windows: float [T, 4], xyxy, the tiles in the image's pixels.
         size: (height, width) of the image.
         touch: Distance from a tile's border, in pixels, up to which a box counts as touching it.
-        iou_threshold: Of the suppression within each class.
+        iou_threshold: IoU above which suppression drops the worse of two boxes of one class.
 
     Returns:
         The boxes of the image, best first.
@@ -65,7 +67,7 @@ def join_tiles(
 
 
 def _cut_sides(boxes: Tensor, windows: Tensor, size: tuple[int, int], touch: float) -> Tensor:
-    """Return which sides touch a border of the box's tile that is not one of the image's, bool [N, 4]."""
+    """Return which sides touch a border of the box's tile that is not a border of the image, bool [N, 4]."""
     height, width = size
     low = (windows[:, :2] > 0) & (boxes[:, :2] - windows[:, :2] < touch)
     high = (windows[:, 2:] < windows.new_tensor((width, height))) & (windows[:, 2:] - boxes[:, 2:] < touch)
@@ -83,7 +85,7 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 def _explained(boxes: Tensor, scores: Tensor, labels: Tensor, windows: Tensor, cut: Tensor, whole: Tensor) -> Tensor:
-    """Return which of the cut boxes show a part of what a whole box shows, bool, one a row of ``cut``."""
+    """Return which of the cut boxes show a part of what a whole box shows, one bool per row of ``cut``."""
     explained = torch.zeros(len(cut), dtype=torch.bool)
     for first in range(0, len(cut), _ROWS):
         rows = cut[first : first + _ROWS]
@@ -109,7 +111,7 @@ def _groups(parts: Detections, tile: Tensor, windows: Tensor, touch: float) -> T
             item = group[item]
         return item
 
-    # Grown a little, so that tiles without an overlap share a strip along their border, and boxes reach into it.
+    # Enlarged a little, so that tiles without an overlap share a strip along their border, and boxes reach into it.
     grow = torch.tensor([-touch, -touch, touch, touch])
     boxes, own = boxes + grow, windows[tile] + grow
     for first in range(0, len(boxes), _ROWS):
@@ -119,7 +121,7 @@ def _groups(parts: Detections, tile: Tensor, windows: Tensor, touch: float) -> T
         common = _area(_clip(one, other))
         alike = common > _AGREE * (_area(one) + _area(other) - common)
         alike &= (labels[rows][:, None] == labels) & (tile[rows][:, None] != tile)
-        # Doubtful boxes, of which there are many, would chain objects together.
+        # The many doubtful boxes would chain objects together.
         alike &= torch.minimum(scores[rows][:, None], scores) > _WORTH * torch.maximum(scores[rows][:, None], scores)
         for i, j in alike.nonzero().tolist():
             group[root(first + i)] = root(j)
@@ -139,7 +141,7 @@ def _unite(boxes: Tensor, scores: Tensor, cut_sides: Tensor, group: Tensor) -> t
     low = boxes.new_zeros(count, 2).scatter_reduce(0, wide, boxes[:, :2], "amin", include_self=False)
     high = boxes.new_zeros(count, 2).scatter_reduce(0, wide, boxes[:, 2:], "amax", include_self=False)
     around = torch.cat((low, high), 1)
-    # The best-scored member that sees a side; where none does, the farthest.
+    # The best-scored member that sees a side; where none does, the farthest one.
     seen = torch.where(cut_sides, most, rank[:, None])
     first = torch.full((count, 4), most).scatter_reduce(0, group[:, None].expand(-1, 4), seen, "amin")
     sides = boxes[order[first.clamp(max=most - 1)], torch.arange(4)]

@@ -1,4 +1,4 @@
-"""Prediction on images much larger than the input: tile by tile, joined to one result."""
+"""Prediction on images much larger than the input: tile by tile, combined to one result."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.structures import Placement, Predictions
 
 _OVERLAP = 0.6
-"""IoU above which boxes of two tiles are one object, for a decoding without suppression."""
+"""IoU above which boxes of two tiles are one object, for decoding without suppression."""
 
 _TOUCH = 0.02
 """The share of a tile's side within which a box counts as touching its border; predicted boxes are a little off."""
 _BAND = 2**22
-"""Numbers that the blended logits are turned to probabilities at a time."""
+"""Number of values of the blended logits that are turned into probabilities at a time."""
 
 Window = tuple[int, int, int, int]
 """Top, left, height and width in the image's pixels."""
@@ -38,20 +38,22 @@ Window = tuple[int, int, int, int]
 class Tiling:
     """Predicts a large image by overlapping tiles of the network's input size, then fuses the image as a whole.
 
-    Each tile is cut at the image's own scale, so that small objects stay as large as in training. The tiles' logits
-    are blended by weights that fall to zero towards the tiles' inner borders, where the network lacks context; the
-    boxes are joined as :mod:`ocrnet_pl.inference.tile_merging` explains. An image no larger than a tile is predicted as
-    without tiling.
+    Each tile is cut at the image's own scale, so that small objects are as large as in training. The tiles' logits are
+    blended with weights that fall to zero towards the tiles' inner borders, where the network lacks context; the boxes
+    are joined as :mod:`ocrnet_pl.inference.tile_merging` explains. An image no larger than a tile is predicted without
+    tiling.
 
-    The blended logits, the largest thing in memory, are kept on the CPU, number of classes x height x width of them.
+    The blended logits take the most memory: number of classes x height x width values, kept on the CPU.
     ``Decode.max_detections`` limits the boxes of each tile, not those of the image.
 
     Attributes:
-        overlap: Share of a tile's side that neighbours have in common; take the size of the largest usual object.
-        batch_size: Tiles a pass.
-        scale: Of the image before it is cut; 0.5 where the training images were shown to the network at half size.
-        half: Keep the blended logits in half precision.
-        folder: Keep the blended logits in a temporary file in this folder instead of in memory.
+        overlap: Share of a tile's side that neighbouring tiles have in common, from 0 to below 1; choose it so that the
+            overlap is as large as the largest usual object.
+        batch_size: Number of tiles per pass, at least 1.
+        scale: Factor by which the image is scaled before it is cut, above 0; use 0.5 if the network saw the training
+            images at half size.
+        half: Whether the blended logits are kept in half precision, which halves their memory.
+        folder: Folder for a temporary file that holds the blended logits; null keeps them in memory.
 
     Raises:
         ValueError: An option is out of range.
@@ -87,14 +89,14 @@ class Tiling:
         """Return the prediction for one image, raw and fused.
 
         Args:
-            network: In evaluation mode.
+            network: The network, in evaluation mode.
             image: uint8 [C, H, W], on the CPU.
 
         Returns:
-            One prediction at the image's size; on the CPU, if there was more than one tile.
+            One prediction at the image's size; on the CPU if there was more than one tile.
 
         Raises:
-            ValueError: The network's postprocess is not a ``FusionPostProcess``, of which tiling uses the parts.
+            ValueError: The network's postprocess is not a ``FusionPostProcess``, whose parts tiling uses.
         """
         size = (int(image.shape[-2]), int(image.shape[-1]))
         sides = self.sides(network.input_size)
@@ -139,13 +141,13 @@ class Tiling:
 
     @contextmanager
     def _map(self, shape: tuple[int, int, int]) -> Iterator[Tensor]:
-        """Give zeros [S, H, W] in memory or in a file that is gone afterwards."""
+        """Return zeros [S, H, W], in memory or in a file that is removed afterwards."""
         dtype = torch.float16 if self.half else torch.float32
         count = math.prod(shape)
         if self.folder is None or not count:
             yield torch.zeros(shape, dtype=dtype)
             return
-        # The file has no name from the start, so that nothing is left behind however the process ends.
+        # The file never has a name, so that nothing is left behind however the process ends.
         with tempfile.TemporaryFile(dir=self.folder) as file:
             file.truncate(count * dtype.itemsize)
             array: NDArray[np.generic] = np.memmap(file, dtype=np.float16 if self.half else np.float32, shape=shape)
@@ -157,8 +159,8 @@ class _Axis:
     """The tiles along one side of the image.
 
     Attributes:
-        starts: Of the tiles, in the image's pixels.
-        length: Of a tile.
+        starts: Start of each tile, in the image's pixels.
+        length: Length of a tile, in the image's pixels.
         shares: float32 [T, length], each tile's share in the blended values; at every pixel they sum to 1.
     """
 
@@ -171,7 +173,7 @@ class _Axis:
         shared = overlap_pixels(side, overlap)
         starts, length = tile_starts(size, side, shared), min(side, size)
         # A raised cosine over the overlap, or over half of the tile where neighbours share more than that; at the
-        # image's own border there is no neighbour to leave the pixels to.
+        # image's own border there is no neighbour that could take over the pixels.
         width = min(shared, length // 2)
         rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / max(width, 1))
         weights = np.ones((len(starts), length))
@@ -191,7 +193,7 @@ def _cut(image: Tensor, window: Window) -> Tensor:
 
 
 def _shift(detections: Detections, placement: Placement, window: Window) -> Detections:
-    """Return a tile's boxes in the image's pixels, on the CPU, without those that lie in its padding."""
+    """Return a tile's boxes in the image's pixels, on the CPU, without those in its padding."""
     top, left, _, _ = window
     boxes, scores, labels = (part.cpu() for part in detections)
     boxes = boxes_to_original(boxes, placement)

@@ -31,9 +31,6 @@ def _regions(log_probability: Tensor, target: Tensor) -> _Regions:
 
     The sums are scattered row by row of the image: a float32 sum of single pixels is inexact above some millions of
     them, and stops growing at 2^24.
-
-    They are scattered row by row of the image: a float32 to which single pixels are added is off from some millions of
-    them on, and stands still at 2^24.
     """
     counts = target != IGNORE_INDEX
     index = torch.where(counts, target, 0).flatten(0, 1)

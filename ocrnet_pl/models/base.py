@@ -1,4 +1,4 @@
-"""The base classes of the network's parts; a part of your own extends one of them."""
+"""The base classes of the network's parts. A part of your own extends one of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ocrnet_pl.structures import DetectionOutput
 
 
 class Encoder(nn.Module, ABC):
-    """Turns images into feature maps of falling resolution.
+    """Turns images into feature maps of decreasing resolution.
 
     Attributes:
-        channels: Of each map, finest first.
-        strides: Of each map, finest first.
-        mean: Of the input channels, in the 0 to 1 range.
-        std: Likewise.
-        pretrained: Whether weights were loaded, so that the optimiser may lower their rate.
+        channels: Number of channels of each map, finest first.
+        strides: Stride of each map in input pixels, finest first.
+        mean: Mean of each input channel that the encoder expects, for values from 0 to 1.
+        std: Standard deviation of each input channel that the encoder expects, for values from 0 to 1.
+        pretrained: Whether weights were loaded, so that the optimiser may use a lower learning rate for them.
     """
 
     channels: list[int]
@@ -30,15 +30,15 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images [B, C, H, W] to one map a stride, [B, channels[i], H / strides[i], W / strides[i]]."""
+        """Map normalised images [B, C, H, W] to one per stride, [B, channels[i], H / strides[i], W / strides[i]]."""
 
 
 class Neck(nn.Module, ABC):
-    """Turns encoder maps into maps of one width.
+    """Turns encoder maps into maps of equal width.
 
     Attributes:
-        channels: Of each output map, finest first.
-        strides: Of each output map, finest first.
+        channels: Number of channels of each output map, finest first.
+        strides: Stride of each output map in input pixels, finest first.
     """
 
     channels: list[int]
@@ -61,10 +61,10 @@ class Shapes(NamedTuple):
     """Channels and strides of the maps that a segmentation decoder may read, finest first.
 
     Attributes:
-        channels: Of the neck's maps.
-        strides: Of the neck's maps.
-        encoder_channels: Of the encoder's maps.
-        encoder_strides: Of the encoder's maps.
+        channels: Number of channels of each of the neck's maps.
+        strides: Stride of each of the neck's maps.
+        encoder_channels: Number of channels of each of the encoder's maps.
+        encoder_strides: Stride of each of the encoder's maps.
     """
 
     channels: list[int]
@@ -77,7 +77,7 @@ class Features(NamedTuple):
     """What a segmentation decoder may read.
 
     Attributes:
-        maps: The neck's maps, finest first; empty if the network has no neck, since nothing reads it.
+        maps: The neck's maps, finest first; empty if the network has no neck because nothing reads it.
         encoder_maps: The encoder's maps, finest first.
         detection: What the detection decoder found on the same images; None if the network has none.
     """
@@ -91,8 +91,8 @@ class SegmentationDecoder(nn.Module, ABC):
     """Emits a class for every pixel from the neck's or the encoder's maps.
 
     Attributes:
-        stride: Input pixels a logit.
-        reads_neck: Whether it reads the neck's maps; a network whose neck nothing reads is built without.
+        stride: Distance of neighbouring logits in input pixels.
+        reads_neck: Whether it reads the neck's maps. A network in which nothing reads the neck is built without one.
     """
 
     stride: int

@@ -1,4 +1,4 @@
-"""Whether a backend of torch.compile can work here, asked before anything is compiled."""
+"""A check that a backend of torch.compile works here, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def check_backend(name: str) -> None:
-    """Refuse a backend that could not compile.
+    """Raise an error for a backend that could not compile.
 
     Args:
-        name: A backend of :func:`torch.compile`, such as ``inductor``.
+        name: Name of a backend of :func:`torch.compile`, such as ``inductor``.
 
     Raises:
         ValueError: There is no such backend, or it lacks the compiler that it needs.

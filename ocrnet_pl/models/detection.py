@@ -28,8 +28,8 @@ def make_points(grids: Sequence[tuple[int, int, int]], like: Tensor) -> tuple[Te
     """Return the cell centres (x, y) [A, 2] and strides [A] of the levels, in input pixels.
 
     Args:
-        grids: (height, width, stride) a level.
-        like: Gives the device.
+        grids: (height, width, stride) of each level.
+        like: Tensor on the device where the result is made.
     """
     points, strides = [], []
     for height, width, stride in grids:
@@ -42,7 +42,7 @@ def make_points(grids: Sequence[tuple[int, int, int]], like: Tensor) -> tuple[Te
 
 
 class AnchorFreeDecoder(DetectionDecoder):
-    """One candidate a cell and level: its distances to the four box sides, a confidence, and class scores.
+    """One candidate per cell and level: its distances to the four box sides, a confidence, and class scores.
 
     After Tian et al., "FCOS", ICCV 2019, with a confidence that estimates the box's IoU (Jiang et al., "IoU-Net",
     ECCV 2018). Each level has its own two towers, one for the box and one for confidence and class, unless they are
@@ -50,22 +50,23 @@ class AnchorFreeDecoder(DetectionDecoder):
     "Generalized Focal Loss", NeurIPS 2020).
 
     Args:
-        channels: Of the neck's maps.
-        strides: Of the neck's maps.
-        taxonomy: Gives the class count.
-        max_stride: Coarsest level to detect on; coarser maps are not used.
-        min_stride: Finest level to detect on; finer maps are not used.
-        depth: Convolutions a tower.
-        exclusive_classes: Class scores are a softmax over the classes, as a cross-entropy loss wants; by default
-            each is a sigmoid of its own, as the binary losses want.
-        shared: One pair of towers and heads for all levels; each level keeps its own normalisation and a factor on
-            the box head's output.
-        bins: Size of the distribution of each distance, 0 to bins - 1 strides; at least 2. No side can lie farther
-            from a candidate than bins - 1 strides. None regresses the distances directly, without a limit.
+        channels: Number of channels of each of the neck's maps; set by the network.
+        strides: Stride of each of the neck's maps; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
+        max_stride: Coarsest stride to detect on; coarser maps are not used.
+        min_stride: Finest stride to detect on; finer maps are not used.
+        depth: Number of convolutions per tower.
+        exclusive_classes: True makes the class scores a softmax over the classes, as a cross-entropy loss needs; false
+            gives each class its own sigmoid, as the binary losses need.
+        shared: True uses one pair of towers and heads for all levels; each level keeps its own normalisation and its
+            own factor on the box head's output.
+        bins: Number of bins of the distribution of each distance, which stand for 0 to ``bins - 1`` strides; at least
+            2. No side can be farther from a candidate than ``bins - 1`` strides. Null regresses the distances directly,
+            without a limit.
 
     Raises:
-        ValueError: No map lies between the strides, the taxonomy has no detection class, ``bins`` is below 2, or
-            maps of several widths should share towers.
+        ValueError: No map is between the strides, the taxonomy has no detection class, ``bins`` is below 2, or towers
+            are shared among maps of different widths.
     """
 
     def __init__(
@@ -116,16 +117,16 @@ class AnchorFreeDecoder(DetectionDecoder):
         return nn.ModuleList(nn.Sequential(*(SeparableConv(w, w) for _ in range(depth))) for w in widths)
 
     def _start_small(self, bias: nn.Parameter) -> None:
-        """Let boxes begin about 2.6 strides wide, by either regression: most objects are small on their level."""
+        """Let boxes begin about 2.6 strides wide with either regression: most objects are small on their level."""
         nn.init.constant_(bias, START)
         if self.bins is not None:
-            # A geometric distribution of that mean; an even one would begin bins - 1 strides wide.
+            # A geometric distribution of that mean; a uniform one would begin ``bins - 1`` strides wide.
             mean = math.log1p(math.exp(START))
             steps = torch.arange(self.bins, dtype=torch.float32) * math.log(mean / (1 + mean))
             bias.data.copy_(steps.repeat(4))
 
     def forward(self, features: Sequence[Tensor]) -> DetectionOutput:
-        """Return the candidates of all levels; boxes may reach past the image's edges."""
+        """Return the candidates of all levels; boxes may extend beyond the image's edges."""
         sides, logits, grids = [], [], []
         for index, level in enumerate(self._levels):
             feature = features[level]
@@ -161,23 +162,23 @@ class AnchorFreeDecoder(DetectionDecoder):
 
     def _scores(self, confidence: Tensor, classes: Tensor) -> Tensor:
         probability = classes.softmax(-1) if self.exclusive_classes else classes.sigmoid()
-        # The geometric mean keeps the scale of its factors, so that score thresholds keep their meaning.
+        # The geometric mean has the scale of its factors, so that score thresholds keep their meaning.
         return (confidence.sigmoid()[..., None] * probability).clamp(min=1e-12).sqrt()
 
 
 class OneToOneDecoder(DetectionDecoder):
-    """Two decoders of one kind: one learns a single candidate a box, the other many; only the first ever predicts.
+    """Two decoders of one kind: one learns a single candidate per box, the other many; only the first one predicts.
 
-    After Wang et al., "YOLOv10: Real-Time End-to-End Object Detection", NeurIPS 2024. What suppression does
-    otherwise, the first branch learns; the second teaches the maps they share, and costs nothing in evaluation. The
-    first does not change the maps: its gradient ends at them. Give the postprocess's ``Decode`` an ``iou_threshold``
-    of null, and the task a loss that trains both, such as ``OneToOneDetectionLoss``.
+    After Wang et al., "YOLOv10: Real-Time End-to-End Object Detection", NeurIPS 2024. The first branch learns what
+    suppression does otherwise. The second one trains the maps that both share, and costs nothing in evaluation. The
+    first does not change the maps: its gradient ends there. Set ``iou_threshold`` of the postprocess's ``Decode`` to
+    null, and give the task a loss that trains both branches, such as ``OneToOneDetectionLoss``.
 
     Args:
-        channels: Of the neck's maps.
-        strides: Of the neck's maps.
-        taxonomy: Gives the class count.
-        decoder: Makes each of the two from the same three arguments.
+        channels: Number of channels of each of the neck's maps; set by the network.
+        strides: Stride of each of the neck's maps; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
+        decoder: Makes each of the two decoders from the same channels, strides and taxonomy.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class OneToOneDecoder(DetectionDecoder):
         self.one_to_one = decoder(list(channels), list(strides), taxonomy)
 
     def forward(self, features: Sequence[Tensor]) -> DetectionOutput:
-        """Return the one-to-one candidates; in training the one-to-many candidates stand beside them."""
+        """Return the one-to-one candidates; in training, the one-to-many candidates are attached to them."""
         if not self.training:
             return self.one_to_one(features)  # type: ignore[no-any-return]
         single: DetectionOutput = self.one_to_one([feature.detach() for feature in features])

@@ -1,4 +1,4 @@
-"""Encoders: any timm model that gives feature maps."""
+"""Encoders: any timm model that returns feature maps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE_PREFIX = "package:"
 
 
 class WeightsError(ValueError):
-    """Encoder weights that cannot be loaded as asked."""
+    """Encoder weights that cannot be loaded as requested."""
 
 
 def resolve_weights(weights: str) -> Path:
@@ -53,7 +53,7 @@ def match_by_order(source: dict[str, Tensor], target: dict[str, Tensor], origin:
     Args:
         source: Tensors under foreign names.
         target: The model's own names and shapes.
-        origin: What to name in an error.
+        origin: Description of the source for error messages.
 
     Returns:
         ``source`` under the names of ``target``.
@@ -75,15 +75,15 @@ def match_by_order(source: dict[str, Tensor], target: dict[str, Tensor], origin:
 
 
 def load_weights(name: str, weights: str, by_order: bool) -> dict[str, Tensor]:
-    """Read a weights file and check it against the whole timm model, so that no tensor stays random unnoticed.
+    """Read a weights file and check it against the whole timm model, so that no tensor silently stays random.
 
     Args:
-        name: A timm model name.
-        weights: As :func:`resolve_weights` takes it.
-        by_order: Match tensors by order instead of by name.
+        name: Name of a timm model.
+        weights: A path or ``package:<package>/<file>``, see :func:`resolve_weights`.
+        by_order: Whether tensors are matched by order instead of by name.
 
     Returns:
-        The tensors under the model's names; the classifier's may be absent or of another size.
+        The tensors under the model's names; those of the classifier may be missing or of another size.
 
     Raises:
         WeightsError: The file is absent, unreadable, or does not fit the model.
@@ -125,7 +125,7 @@ def load_weights(name: str, weights: str, by_order: bool) -> dict[str, Tensor]:
 
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """Hold back a logger's warnings: timm lists the head's tensors, which a feature extractor has no use for."""
+    """Suppress a logger's warnings: timm lists the tensors of the head, which a feature extractor does not use."""
     target = logging.getLogger(logger)
     level = target.level
     target.setLevel(logging.ERROR)
@@ -139,21 +139,24 @@ class TimmEncoder(Encoder):
     """A timm model with ``features_only`` as the encoder.
 
     Args:
-        name: A timm model name.
-        weights: ``"hub"`` for timm's own pretrained weights, a local file, ``package:<package>/<file>`` for a file
-            inside an installed package, or None for random weights.
-        weights_by_order: The file's tensors stand in the model's order and shapes, but under other names.
-        in_channels: Of the image; pretrained input weights are adapted to them.
-        frozen_stages: How many of the model's first stages (the stem is the first) keep their weights and
-            normalisation statistics.
-        drop_path: Stochastic depth rate, for models that have it; None for the model's own default.
+        name: Name of a timm model.
+        weights: ``hub`` for timm's own pretrained weights, the path of a local file, ``package:<package>/<file>`` for a
+            file inside an installed package, or null for random weights.
+        weights_by_order: Whether the file's tensors are matched by order instead of by name: for files whose tensors
+            have the model's order and shapes, but other names.
+        in_channels: Number of channels of the images; pretrained input weights are adapted to it.
+        frozen_stages: Number of the model's first stages (the stem is the first) whose weights and normalisation
+            statistics are not trained; 0 trains all.
+        drop_path: Stochastic depth rate, from 0 to below 1, for models that support it; null for the model's default.
         output_stride: Stride of the coarsest maps, 8 or 16: later stages are dilated instead of strided, for models
-            that can; None for the model's own.
-        checkpointing: Compute activations anew in the backward pass instead of keeping them: less memory, more time.
+            that support it; null for the model's own stride.
+        checkpointing: Whether activations are computed again in the backward pass instead of kept, which saves memory
+            and costs time.
 
     Raises:
         WeightsError: The weights are absent or do not fit.
-        ValueError: timm does not know the model, or it gives no feature maps, or it cannot be dilated or checkpointed.
+        ValueError: timm does not know the model, the model returns no feature maps, or it cannot be dilated or
+            checkpointed.
     """
 
     def __init__(
@@ -168,7 +171,7 @@ class TimmEncoder(Encoder):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        import timm  # costs seconds; only runs that build an encoder pay for it
+        import timm  # takes seconds; only runs that build an encoder pay for it
 
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
@@ -211,10 +214,10 @@ class TimmEncoder(Encoder):
             self._count_repetitions(in_channels)
 
     def _count_repetitions(self, channels: int) -> None:
-        """Let the two updates that a norm sees in a step, as what is before it is repeated, amount to one.
+        """Make the two updates that a norm gets in a step, because its input is recomputed, add up to one.
 
-        Both are updates with the same batch, so two of the momentum ``1 - sqrt(1 - m)`` are one of ``m``. Which parts
-        a model repeats only shows when it runs.
+        Both updates use the same batch, so two of the momentum ``1 - sqrt(1 - m)`` equal one of ``m``. Which parts a
+        model recomputes shows only when it runs.
         """
         norms = [m for m in self.model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
         if not norms:
@@ -237,7 +240,7 @@ class TimmEncoder(Encoder):
 
         with _quiet("timm.models._builder"):
             try:
-                # Window transformers take inputs of any size only when told so; other models refuse the option.
+                # Window transformers accept any input size only with this option; other models reject it.
                 model: nn.Module = timm.create_model(name, **options, strict_img_size=False)
             except TypeError:
                 model = timm.create_model(name, **options)
@@ -273,7 +276,7 @@ class TimmEncoder(Encoder):
         return frozen
 
     def train(self, mode: bool = True) -> TimmEncoder:
-        """Set the mode; frozen stages stay in evaluation mode, so that their statistics do not move."""
+        """Set the mode; frozen stages stay in evaluation mode, so that their statistics do not change."""
         super().train(mode)
         for module in self._frozen:
             module.eval()

@@ -10,15 +10,15 @@ from torch.nn import functional as F
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution, batch normalisation and, unless told otherwise, SiLU; keeps H and W at stride 1.
+    """Convolution, batch normalisation and, by default, SiLU; keeps height and width at stride 1.
 
     Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
-        kernel_size: Odd.
-        stride: Of the convolution.
-        groups: Of the convolution.
-        activation: Whether the SiLU follows.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        kernel_size: Side of the convolution's kernel, odd.
+        stride: Stride of the convolution.
+        groups: Number of groups of the convolution.
+        activation: Whether a SiLU follows the normalisation.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class SeparableConv(nn.Sequential):
     """Depthwise then pointwise convolution with one normalisation and SiLU after both.
 
     Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
-        kernel_size: Of the depthwise part, odd.
-        stride: Of the depthwise part.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        kernel_size: Side of the depthwise convolution's kernel, odd.
+        stride: Stride of the depthwise convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> None:
@@ -55,13 +55,13 @@ class SeparableConv(nn.Sequential):
 
 
 class SharedTower(nn.Module):
-    """Separable convolutions that several levels share, each with normalisations of its own.
+    """Separable convolutions that several levels share, with separate normalisations for each level.
 
-    Statistics differ between levels, so that one normalisation for all would fit none (Ghiasi et al., "NAS-FPN",
-    CVPR 2019).
+    Statistics differ between levels, so that one normalisation would fit none of them (Ghiasi et al., "NAS-FPN", CVPR
+    2019).
 
     Args:
-        width: Channels.
+        width: Number of channels.
         depth: Number of convolutions.
         levels: Number of levels.
     """
@@ -83,9 +83,9 @@ class SharedTower(nn.Module):
 
 
 def tied(value: Tensor, unread: Sequence[Tensor]) -> Tensor:
-    """Return ``value``, made to depend on the maps that nothing reads: the weights behind them get a zero gradient.
+    """Return ``value``, made to depend on maps that nothing reads: the weights behind them get a zero gradient.
 
-    Weights without a gradient would stop a run on several GPUs.
+    Weights without a gradient would abort a run on several GPUs.
     """
     for feature in unread:
         value = value + feature.float().mean() * 0.0

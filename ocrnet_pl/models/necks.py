@@ -1,4 +1,4 @@
-"""Necks: from the encoder's maps to maps of one width."""
+"""Necks: from the encoder's maps to maps of equal width."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def upsample_like(coarse: Tensor, fine: Tensor) -> Tensor:
 
 
 class PyramidNeck(Neck):
-    """What pyramids have in common: the choice of the encoder's maps and a projection of each to one width.
+    """What all pyramids share: the choice of the encoder's maps and the projection of each to one width.
 
-    Of maps of one stride, which an encoder with dilated stages gives, the last is read.
+    Where an encoder with dilated stages returns several maps of one stride, the last of them is read.
 
     Args:
-        channels: Of the encoder's maps.
-        strides: Of the encoder's maps.
-        width: Channels of every output map.
-        finest: Smallest stride to keep; finer encoder maps are not used.
+        channels: Number of channels of each of the encoder's maps; set by the network.
+        strides: Stride of each of the encoder's maps; set by the network.
+        width: Number of channels of every output map.
+        finest: Smallest stride to keep, in input pixels; finer encoder maps are not used.
         activation: Whether an activation follows the projection.
 
     Raises:
@@ -46,7 +46,7 @@ class PyramidNeck(Neck):
         self.lateral = nn.ModuleList(ConvNorm(channels[i], width, 1, activation=activation) for i in self._read)
 
     def project(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Return the maps that are read at ``width`` channels each, finest first."""
+        """Return the selected maps with ``width`` channels each, finest first."""
         return [lateral(features[i]) for lateral, i in zip(self.lateral, self._read, strict=True)]
 
 
@@ -57,10 +57,10 @@ class FeaturePyramidNeck(PyramidNeck):
     no activation. The cheapest of the necks.
 
     Args:
-        channels: Of the encoder's maps.
-        strides: Of the encoder's maps.
-        width: Channels of every output map.
-        finest: Smallest stride to keep; finer encoder maps are not used.
+        channels: Number of channels of each of the encoder's maps; set by the network.
+        strides: Stride of each of the encoder's maps; set by the network.
+        width: Number of channels of every output map.
+        finest: Smallest stride to keep, in input pixels; finer encoder maps are not used.
 
     Raises:
         ValueError: The encoder has no map at ``finest`` or coarser.
@@ -79,16 +79,16 @@ class FeaturePyramidNeck(PyramidNeck):
 
 
 class PathAggregationNeck(PyramidNeck):
-    """A feature pyramid with a bottom-up path after it.
+    """A feature pyramid followed by a bottom-up path.
 
     Top-down: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017. Bottom-up: Liu et al., "Path
     Aggregation Network for Instance Segmentation", CVPR 2018; here with depthwise separable convolutions.
 
     Args:
-        channels: Of the encoder's maps.
-        strides: Of the encoder's maps.
-        width: Channels of every output map.
-        finest: Smallest stride to keep; finer encoder maps are not used.
+        channels: Number of channels of each of the encoder's maps; set by the network.
+        strides: Stride of each of the encoder's maps; set by the network.
+        width: Number of channels of every output map.
+        finest: Smallest stride to keep, in input pixels; finer encoder maps are not used.
 
     Raises:
         ValueError: The encoder has no map at ``finest`` or coarser.
@@ -114,12 +114,12 @@ class PathAggregationNeck(PyramidNeck):
 class WeightedFusion(nn.Module):
     """The weighted mean of maps, then an activation and a separable convolution.
 
-    Fast normalised fusion (Tan et al., CVPR 2020, equation 3): each weight is its rectified parameter over the sum of
-    them all.
+    Fast normalised fusion (Tan et al., CVPR 2020, equation 3): each weight is its rectified parameter divided by the
+    sum of all of them.
 
     Args:
         inputs: Number of maps.
-        width: Channels of each.
+        width: Number of channels of each map.
     """
 
     EPSILON = 1e-4
@@ -144,17 +144,17 @@ class WeightedFusion(nn.Module):
 
 
 class BiFPNLayer(nn.Module):
-    """One way down and one way up the pyramid, both with weighted fusion.
+    """One top-down and one bottom-up pass over the pyramid, both with weighted fusion.
 
     Args:
         levels: Number of maps.
-        width: Channels of each.
+        width: Number of channels of each map.
     """
 
     def __init__(self, levels: int, width: int) -> None:
         super().__init__()
         self.top_down = nn.ModuleList(WeightedFusion(2, width) for _ in range(levels - 1))
-        # The coarsest map has no value of its own from the way down.
+        # The top-down pass does not change the coarsest map.
         self.bottom_up = nn.ModuleList(WeightedFusion(3 if i < levels - 1 else 2, width) for i in range(1, levels))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -170,17 +170,17 @@ class BiFPNLayer(nn.Module):
 
 
 class BiFPNNeck(PyramidNeck):
-    """A pyramid whose maps are fused down and up several times, each with learnt weights.
+    """A pyramid whose maps are fused top-down and bottom-up several times, each time with learnt weights.
 
-    After Tan et al., "EfficientDet", CVPR 2020. All convolutions are depthwise separable: few parameters, and the
-    more fusion the higher ``repeats``.
+    After Tan et al., "EfficientDet", CVPR 2020. All convolutions are depthwise separable, so it has few parameters. A
+    higher ``repeats`` fuses more.
 
     Args:
-        channels: Of the encoder's maps.
-        strides: Of the encoder's maps.
-        width: Channels of every output map.
-        finest: Smallest stride to keep; finer encoder maps are not used.
-        repeats: Ways down and up, at least 1; EfficientDet takes 3 to 8.
+        channels: Number of channels of each of the encoder's maps; set by the network.
+        strides: Stride of each of the encoder's maps; set by the network.
+        width: Number of channels of every output map.
+        finest: Smallest stride to keep, in input pixels; finer encoder maps are not used.
+        repeats: Number of top-down and bottom-up passes, at least 1; EfficientDet uses 3 to 8.
 
     Raises:
         ValueError: The encoder has no map at ``finest`` or coarser, or ``repeats`` is below 1.

@@ -12,16 +12,16 @@ from ocrnet_pl.structures import DetectionOutput, Taxonomy
 
 
 class ObjectContext(nn.Module):
-    """Adds to each pixel the representations of the regions that it relates to.
+    """Adds to each pixel the representations of the regions that it is related to.
 
     Yuan, Chen, Wang, "Object-Contextual Representations for Semantic Segmentation", ECCV 2020, equations 1 to 4: a
-    region's representation is the mean of the pixels, weighted by how much each belongs to it; a pixel's context is
-    the mean of the regions, weighted by its relation to each; both are joined to the augmented representation.
-    The relation is scaled by the root of its width, as in the authors' code.
+    region's representation is the mean of the pixels, weighted by how much each belongs to it; a pixel's context is the
+    mean of the regions, weighted by its relation to each; pixel and context together form the augmented representation.
+    The relation is scaled by the square root of the number of its channels, as in the authors' code.
 
     Args:
-        width: Channels of the pixels, in and out.
-        key: Channels in which pixels and regions are compared.
+        width: Number of channels of the pixels, in and out.
+        key: Number of channels in which pixels and regions are compared.
     """
 
     def __init__(self, width: int, key: int) -> None:
@@ -61,16 +61,16 @@ class ObjectContext(nn.Module):
 class ObjectContextDecoder(SegmentationDecoder):
     """The default decoder with object context before its logits.
 
-    The soft object regions are logits of their own, trained as auxiliary logits.
+    The soft object regions have their own logits, which are trained as auxiliary logits.
 
     Args:
-        shapes: Of the maps; it reads the neck's.
-        taxonomy: Gives the class count; each class is a region.
-        width: Channels at the finest stride.
-        key: Channels in which pixels and regions are compared.
-        upscale: Logits stand at the finest stride divided by it.
-        detail: Channels below the finest stride.
-        dropout: Share of channels zeroed before the logits.
+        shapes: Channels and strides of the maps, of which the neck's are read; set by the network.
+        taxonomy: The categories, which give the number of classes; each class is a region. Set from the data.
+        width: Number of channels at the finest stride.
+        key: Number of channels in which pixels and regions are compared.
+        upscale: Factor by which the logits are finer than the neck's finest map.
+        detail: Number of channels at the resolution of the logits.
+        dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
 
     Raises:
         ValueError: The taxonomy has no segmentation class.
@@ -102,7 +102,7 @@ class ObjectContextDecoder(SegmentationDecoder):
         return self.head(augmented), regions
 
     def membership(self, regions: Tensor, features: Features) -> Tensor:
-        """Return the logits of how much each pixel belongs to each region: those of its class."""
+        """Return the logits of how much each pixel belongs to each region, which here are those of its class."""
         return regions
 
 
@@ -110,13 +110,13 @@ def box_evidence(detection: DetectionOutput, size: tuple[int, int], stride: int,
     """Draw the best candidates' boxes as soft ellipses of their class scores.
 
     A pixel's evidence for a class is the probability that at least one box of the class covers it, by a Poisson
-    approximation: ``1 - exp(-sum of score x ellipse)``, so that several candidates for one object do not add up.
+    approximation: ``1 - exp(-sum of score x ellipse)``, so that it stays below 1 however many candidates an object has.
 
     Args:
         detection: What was detected; no gradient flows back to it.
         size: (height, width) of the map to draw.
-        stride: Input pixels a cell of the map.
-        count: Candidates an image.
+        stride: Side of a cell of the map in input pixels.
+        count: Number of candidates per image.
 
     Returns:
         float32 [B, K, height, width], 0 to 1.
@@ -134,7 +134,7 @@ def box_evidence(detection: DetectionOutput, size: tuple[int, int], stride: int,
 
     rows = profile(boxes[..., 1], boxes[..., 3], size[0])
     columns = profile(boxes[..., 0], boxes[..., 2], size[1])
-    # The sum over candidates as one matrix product a class and image.
+    # The sum over candidates as one matrix product per class and image.
     drawn = torch.einsum("bnk,bny,bnx->bkyx", scores, rows, columns)
     return 1 - torch.exp(-drawn)
 
@@ -142,22 +142,22 @@ def box_evidence(detection: DetectionOutput, size: tuple[int, int], stride: int,
 class GuidedObjectContextDecoder(ObjectContextDecoder):
     """Object context whose regions are sharpened by what was detected.
 
-    The paper finds that better regions are worth more than anything else in the method ("ideal" regions, its table 1).
-    Here the detection decoder has seen where the objects are: the boxes' evidence is added to the regions' logits by
-    a learned map from detection to segmentation classes, which starts by raising each class by its own boxes. No
-    gradient flows from the pixels back to the boxes. In a network without a detection decoder there is no evidence:
-    then it is plain object context.
+    The paper finds that better regions help more than anything else in the method ("ideal" regions, its table 1). Here
+    the detection decoder knows where the objects are: the boxes' evidence is added to the regions' logits through a
+    learned map from detection to segmentation classes, in which each class is at first raised by its own boxes. No
+    gradient flows from the pixels back to the boxes. A network without a detection decoder has no evidence, and this
+    decoder is then plain object context.
 
     Args:
-        shapes: Of the maps; it reads the neck's.
-        taxonomy: Relates detection to segmentation classes.
-        width: Channels at the finest stride.
-        key: Channels in which pixels and regions are compared.
-        upscale: Logits stand at the finest stride divided by it.
-        detail: Channels below the finest stride.
-        dropout: Share of channels zeroed before the logits.
-        candidates: Boxes an image that give evidence.
-        gain: By how much a sure box raises its class's logits before training.
+        shapes: Channels and strides of the maps, of which the neck's are read; set by the network.
+        taxonomy: The categories, which relate detection classes to segmentation classes; set from the data.
+        width: Number of channels at the finest stride.
+        key: Number of channels in which pixels and regions are compared.
+        upscale: Factor by which the logits are finer than the neck's finest map.
+        detail: Number of channels at the resolution of the logits.
+        dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
+        candidates: Number of boxes per image that give evidence, the best first.
+        gain: Amount by which a certain box raises its class's logits before training.
 
     Raises:
         ValueError: The taxonomy has no segmentation class.

@@ -43,7 +43,7 @@ PARTS: dict[str, Any] = {
 """The parts that a config names by class path, and their types."""
 
 ONE_WAY = "tile and multiscale are both given; set one of them to null"
-"""Said to whoever asks for two ways to predict at once."""
+"""The error message for requests with two ways of prediction at once."""
 
 
 def maps_with_own_weights(maps: Sequence[Tensor]) -> list[int]:
@@ -71,11 +71,13 @@ class OCRNet(nn.Module):
     Args:
         taxonomy: The categories; class counts come from here.
         encoder: Turns images into feature maps.
-        neck: Called with the encoder's channels and strides.
-        detection: Called with the neck's channels and strides and the taxonomy; None for segmentation alone.
-        segmentation: Called with the shapes of all maps and the taxonomy; None for detection alone.
+        neck: Makes the neck from the encoder's channels and strides.
+        detection: Makes the detection decoder from the neck's channels and strides and the taxonomy; null for
+            segmentation only.
+        segmentation: Makes the segmentation decoder from the shapes of all maps and the taxonomy; null for detection
+            only.
         postprocess: Turns outputs into predictions.
-        input_size: (height, width) that :meth:`predict` letterboxes images into.
+        input_size: (height, width) in pixels to which :meth:`predict` scales and pads images.
 
     Raises:
         ValueError: There is no decoder at all.
@@ -106,7 +108,7 @@ class OCRNet(nn.Module):
         self.detection = None if detection is None else detection(channels, strides, taxonomy)
         self.segmentation = None if segmentation is None else segmentation(shapes, taxonomy)
         if self.detection is None and self.segmentation is not None and not self.segmentation.reads_neck:
-            # Weights without a gradient would stop a run on several GPUs.
+            # Weights without a gradient would abort a run on several GPUs.
             self.neck = None
         self._own_weights: list[int] | None = None
         self.split = TaskSplit()
@@ -128,14 +130,14 @@ class OCRNet(nn.Module):
         """Map images to the decoders' raw output.
 
         Args:
-            images: uint8 or float [B, C, H, W], 0 to 255, of any size; padded here to a whole number of cells with
-                what the encoder sees as its mean.
+            images: uint8 or float [B, C, H, W], 0 to 255, of any size. They are padded here to a whole number of cells,
+                with the value that the encoder sees as its mean.
 
         Returns:
             Boxes in the pixels of ``images``; logits over the padded images.
 
         Raises:
-            DataError: The images have another number of channels than the encoder takes.
+            DataError: The images do not have the number of channels that the encoder takes.
         """
         if images.shape[1] != self.in_channels:
             raise DataError(
@@ -164,9 +166,9 @@ class OCRNet(nn.Module):
     def _tied(self, maps: list[Tensor]) -> list[Tensor]:
         """Keep each map's own weights in the graph in training, whichever maps the neck and the decoder read.
 
-        The coarsest map, which always has its place in the graph, takes those along that the first step shows to need
-        it: a tie of every map would cost the usual encoders, whose maps are made one from the other, some percent of
-        a step.
+        The coarsest map is always in the graph. Those maps that the first step shows to need it are tied to it. Tying
+        every map would cost the usual encoders, in which each map is computed from the previous one, some percent of a
+        step.
         """
         if not (self.training and torch.is_grad_enabled()):
             return maps
@@ -175,13 +177,14 @@ class OCRNet(nn.Module):
         return [*maps[:-1], tied(maps[-1], [maps[index] for index in self._own_weights or ()])]
 
     def compile_parts(self, backend: str | Callable[..., Any] = "inductor", sizes: int = 16) -> None:
-        """Compile encoder, neck and decoders in place, each for every size of input that it meets.
+        """Compile encoder, neck and decoders in place, once for each input size.
 
-        Names of weights stay as they are. What parts the tasks stays as it is, as it changes while training.
+        The names of the weights do not change. The split between the tasks is not compiled, because it changes while
+        training.
 
         Args:
-            backend: A backend of :func:`torch.compile`.
-            sizes: The most input shapes (size and batch) there will be; each has its own graphs.
+            backend: Name of a backend of :func:`torch.compile`, or a function that is one.
+            sizes: Largest number of input shapes (size and batch) that will occur; each has its own graphs.
 
         Raises:
             ValueError: There is no such backend, or it lacks the compiler that it needs.
@@ -189,7 +192,7 @@ class OCRNet(nn.Module):
         if isinstance(backend, str):
             check_backend(backend)
         parts = [p for p in (self.encoder, self.neck, self.detection, self.segmentation) if p is not None]
-        # Modules compiled in place share one code object, to which the limit applies; training and evaluation differ.
+        # Modules compiled in place share one code object, which the limit counts; training and evaluation are separate.
         limit = 2 * len(parts) * sizes
         config: Any = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, limit)
@@ -212,19 +215,19 @@ class OCRNet(nn.Module):
         """Return the predictions for images of any size, each at its original size.
 
         Args:
-            images: One or several; each a path or a uint8 tensor [C, H, W] with values from 0 to 255.
-            tile: How to predict images larger than the input, such as
-                :class:`~ocrnet_pl.inference.tiled_inference.Tiling`; by default they are scaled down to fit.
-            multiscale: How to predict in several passes, such as
-                :class:`~ocrnet_pl.inference.multiscale.MultiScale`; by default there is one.
+            images: One image or several; each is a path or a uint8 tensor [C, H, W] with values from 0 to 255.
+            tile: How to predict images that are larger than the input, such as
+                :class:`~ocrnet_pl.inference.tiled_inference.Tiling`; None scales them down to fit.
+            multiscale: How to predict in several passes, such as :class:`~ocrnet_pl.inference.multiscale.MultiScale`;
+                None for one pass.
 
         Returns:
             One prediction per image, fused where the network has both tasks. The ``image_id`` of a file is its path
-            below the folder that holds all files of the call, as the predict command writes it; that of a tensor is
+            below the folder that holds all files of the call, as the predict command writes it; the one of a tensor is
             its position among the images.
 
         Raises:
-            DataError: A file cannot be read as an image, or what is given is neither a path nor such a tensor.
+            DataError: A file cannot be read as an image, or an argument is neither a path nor such a tensor.
             ValueError: Both ``tile`` and ``multiscale`` are given.
         """
         if tile is not None and multiscale is not None:
@@ -232,7 +235,7 @@ class OCRNet(nn.Module):
         from ocrnet_pl.imaging.geometry import letterbox_image
         from ocrnet_pl.imaging.images import read_image
 
-        # Arrays can be iterated over as well, but what they hold is rows.
+        # Arrays are iterable as well, but yield rows.
         single = isinstance(images, Tensor | str | PathLike) or hasattr(images, "__array__")
         items: list[Any] = [images] if single or not isinstance(images, Iterable) else list(images)
         given = {at: os.fspath(item) for at, item in enumerate(items) if isinstance(item, str | PathLike)}
@@ -266,12 +269,12 @@ class OCRNet(nn.Module):
     ) -> OCRNet:
         """Rebuild a trained network from a checkpoint, ready to predict; needs no data set and no config.
 
-        Only the package's own classes are built. A checkpoint that names others is refused before anything of them is
-        imported, unless their package is trusted, which then may run any code.
+        Only the package's own classes are built. A checkpoint that names other classes is refused before anything of
+        them is imported, unless their package is trusted; a trusted package may run any code.
 
         Args:
             path: A checkpoint that training wrote.
-            map_location: Where to put the weights.
+            map_location: Device for the weights.
             trust: Packages of your own whose classes the checkpoint may name, such as ``["my_package"]``.
 
         Returns:
@@ -279,8 +282,8 @@ class OCRNet(nn.Module):
 
         Raises:
             FileNotFoundError: There is no such file.
-            CheckpointError: The file is damaged, or not a checkpoint of this project, or of a version that differs, or
-                names a class that is not trusted or does not fit.
+            CheckpointError: The file is damaged, is not a checkpoint of this project, comes from a version that
+                differs, or names a class that is not trusted or does not fit.
             ValueError: ``trust`` names no package.
         """
         trusted_packages(trust)
@@ -301,18 +304,18 @@ class OCRNet(nn.Module):
 
 
 def load_fusion_settings(network: OCRNet, settings: Any, where: str) -> None:
-    """Let a network's fusion take over the calibrated settings of a checkpoint.
+    """Apply the calibrated fusion settings of a checkpoint to a network.
 
     Args:
-        network: Of the checkpoint.
-        settings: As the checkpoint has them.
-        where: Names the file, for an error.
+        network: The network that was built from the checkpoint.
+        settings: The settings as stored in the checkpoint.
+        where: Name of the file for error messages.
 
     Raises:
-        CheckpointError: They are no settings of this fusion.
+        CheckpointError: They are not settings of this fusion.
     """
     given = plain_values(settings, f"{where}: {FUSION_KEY}")
     try:
         network.postprocess.load_settings(given, network.taxonomy)
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{where}: {FUSION_KEY}: these are no settings: {one_line(error)}") from error
+        raise CheckpointError(f"{where}: {FUSION_KEY}: these are not valid settings: {one_line(error)}") from error

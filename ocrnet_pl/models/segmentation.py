@@ -18,8 +18,8 @@ class PyramidSum(nn.Module):
     As in Panoptic FPN's semantic branch (Kirillov et al., CVPR 2019).
 
     Args:
-        channels: Of the maps, finest first.
-        width: Channels of the sum.
+        channels: Number of channels of each map, finest first.
+        width: Number of channels of the sum.
     """
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
@@ -46,14 +46,14 @@ class SubPixelHead(nn.Sequential):
     """Classifies at a multiple of the map's resolution by sub-pixel convolution.
 
     Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", CVPR 2016: it
-    gives edges finer than the map for the price of a pointwise convolution.
+    gives edges finer than the map at the cost of a pointwise convolution.
 
     Args:
-        width: Channels of the map.
-        classes: Channels of the logits.
-        upscale: Side of the sub-pixel block.
-        detail: Channels at the higher resolution.
-        dropout: Share of channels zeroed before the logits.
+        width: Number of channels of the map.
+        classes: Number of channels of the logits.
+        upscale: Factor by which the logits are finer than the map.
+        detail: Number of channels at the resolution of the logits.
+        dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
     """
 
     def __init__(self, width: int, classes: int, upscale: int, detail: int, dropout: float) -> None:
@@ -71,7 +71,7 @@ def semantic_count(taxonomy: Taxonomy) -> int:
     """Return the number of segmentation classes.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There are none.
     """
     if taxonomy.num_semantic == 0:
         raise ValueError("segmentation: the taxonomy has no segmentation class; set the decoder to null")
@@ -79,15 +79,15 @@ def semantic_count(taxonomy: Taxonomy) -> int:
 
 
 class SubPixelDecoder(SegmentationDecoder):
-    """Sums the neck's maps at the finest stride and classifies below it.
+    """Sums the neck's maps at the finest stride and classifies at a finer resolution.
 
     Args:
-        shapes: Of the maps; it reads the neck's.
-        taxonomy: Gives the class count.
-        width: Channels at the finest stride.
-        upscale: Logits stand at the finest stride divided by it.
-        detail: Channels below the finest stride.
-        dropout: Share of channels zeroed before the logits.
+        shapes: Channels and strides of the maps, of which the neck's are read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
+        width: Number of channels at the finest stride.
+        upscale: Factor by which the logits are finer than the neck's finest map.
+        detail: Number of channels at the resolution of the logits.
+        dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
 
     Raises:
         ValueError: The taxonomy has no segmentation class.

@@ -13,12 +13,13 @@ from ocrnet_pl.structures import Taxonomy
 
 
 class Pyramid(NamedTuple):
-    """The encoder's maps as the package wants them: one for each halving of the input, the input first.
+    """The encoder's maps as the package needs them: one for each halving of the input, the input first.
 
     Attributes:
-        indices: Which of the encoder's maps; None for the input itself, and for stride 2 where the encoder has none.
-        channels: Of each, 0 where the index is None.
-        strides: Of each: 1, 2, 4, and so on; an encoder's dilated last map repeats the one before.
+        indices: Index of each map among the encoder's; None for the input itself, and for stride 2 where the encoder
+            has no such map.
+        channels: Number of channels of each map, 0 where the index is None.
+        strides: Stride of each map: 1, 2, 4, and so on; an encoder's dilated last map repeats the stride before it.
     """
 
     indices: list[int | None]
@@ -32,10 +33,11 @@ class Pyramid(NamedTuple):
 
     @classmethod
     def of(cls, shapes: Shapes, coarsest: int) -> Pyramid:
-        """Choose the maps up to the stride ``coarsest``; of several maps of one stride the last.
+        """Choose the maps up to the stride ``coarsest``, and the last one where several have the same stride.
 
         Raises:
-            ValueError: ``coarsest`` is no power of two from 8, or the encoder lacks one of the strides from 4 to it.
+            ValueError: ``coarsest`` is not a power of two from 8, or the encoder lacks one of the strides from 4 up to
+                it.
         """
         if coarsest < 8 or coarsest & (coarsest - 1):
             raise ValueError(f"segmentation: coarsest is {coarsest}; give 8, 16 or 32")
@@ -53,19 +55,19 @@ class Pyramid(NamedTuple):
 
 
 class SmpDecoder(SegmentationDecoder):
-    """A decoder of the package and the convolution to the classes after it.
+    """A decoder of segmentation-models-pytorch, followed by the convolution to the classes.
 
-    :mod:`ocrnet_pl.models.smp_models` has a class for each decoder of the package.
+    :mod:`ocrnet_pl.models.smp_models` has a class for each decoder of that package.
 
     Args:
-        taxonomy: Gives the class count.
+        taxonomy: The categories, which give the number of classes.
         pyramid: The maps that the decoder reads.
-        decoder: Of the package: maps, the input first, to one map.
-        width: Channels of the decoder's map.
-        stride: Of the decoder's map.
-        kernel_size: Of the convolution to the classes.
-        pools: Whether the decoder normalises what it has pooled to one value an image, which takes at least two
-            images in training.
+        decoder: A decoder of the package: from maps, the input first, to one map.
+        width: Number of channels of the decoder's map.
+        stride: Stride of the decoder's map in input pixels.
+        kernel_size: Side of the kernel of the convolution to the classes.
+        pools: Whether the decoder normalises what it has pooled to one value per image, which needs at least two images
+            per batch in training.
 
     Raises:
         ValueError: The taxonomy has no segmentation class.
@@ -105,10 +107,10 @@ class SmpDecoder(SegmentationDecoder):
         maps = features.encoder_maps
         if self.training and self._pools and maps[-1].shape[0] == 1:
             raise ValueError(
-                "segmentation: this decoder normalises one value an image and cannot train on one image a batch; "
+                "segmentation: this decoder normalises one value per image and cannot train with one image per batch; "
                 "set data.batch_size to at least 2"
             )
-        # The decoders ask the input for no more than its size.
+        # The decoders use nothing of the input but its size.
         deepest = self._pyramid.indices[-1] or 0
         height, width = (side * self._pyramid.strides[-1] for side in maps[deepest].shape[-2:])
         read = [

@@ -1,7 +1,7 @@
 """The decoders of segmentation-models-pytorch, on the encoder's maps.
 
-A class for each, named after the package's model, with the options that the package's model has. They read the
-encoder, not the neck. The package is MIT licensed: https://github.com/qubvel-org/segmentation_models.pytorch
+There is one class for each model of the package, with the same options. They read the encoder, not the neck. The
+package is MIT licensed: https://github.com/qubvel-org/segmentation_models.pytorch
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ocrnet_pl.models.smp_decoder import Pyramid, SmpDecoder
 from ocrnet_pl.structures import Taxonomy
 
 CHANNELS = (256, 128, 64, 32, 16)
-"""Of a U-Net's blocks, coarsest first, one for each halving between stride 32 and the input."""
+"""Channels of a U-Net's blocks, coarsest first, one for each halving between stride 32 and the input."""
 
 RATES = (12, 24, 36)
-"""Dilation of the three convolutions of DeepLab's atrous pyramid."""
+"""Dilations of the three convolutions of DeepLab's atrous pyramid."""
 
 
 def _check_blocks(pyramid: Pyramid, channels: Sequence[int]) -> None:
-    """Refuse channels that are not one for each halving."""
+    """Raise an error unless there is one number of channels for each halving."""
     if len(channels) != pyramid.depth:
         raise ValueError(
             f"segmentation: channels has {len(channels)} values {list(channels)}; there are {pyramid.depth} halvings "
@@ -32,7 +32,7 @@ def _check_blocks(pyramid: Pyramid, channels: Sequence[int]) -> None:
 
 
 def _check_attention(decoder: nn.Module) -> None:
-    """Refuse attention over so few channels that nothing is left of them after its reduction."""
+    """Raise an error for attention over so few channels that none is left after its reduction."""
     if any(isinstance(module, nn.Conv2d) and module.out_channels == 0 for module in decoder.modules()):
         raise ValueError(
             "segmentation: attention 'scse' works on a sixteenth of a block's channels and one has fewer than 16; "
@@ -44,11 +44,11 @@ class SmpUnet(SmpDecoder):
     """U-Net (Ronneberger et al., MICCAI 2015): upsamples step by step to full resolution, each step with a skip.
 
     Args:
-        shapes: Of the maps; it reads the encoder's.
-        taxonomy: Gives the class count.
+        shapes: Channels and strides of the maps, of which the encoder's are read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
         coarsest: Largest stride to read: 8, 16 or 32.
-        channels: Of the blocks, coarsest first, one for each halving from the input to ``coarsest``.
-        attention: ``scse`` weighs channels and pixels (Roy et al., MICCAI 2018) in each block.
+        channels: Number of channels of each block, coarsest first, one for each halving from the input to ``coarsest``.
+        attention: ``scse`` weights channels and pixels (Roy et al., MICCAI 2018) in each block; null for no attention.
 
     Raises:
         ValueError: The encoder lacks a stride, ``channels`` has another length, or attention has too few of them.
@@ -75,11 +75,11 @@ class SmpUnetPlusPlus(SmpDecoder):
     """U-Net++ (Zhou et al., DLMIA 2018): a U-Net whose skips are densely nested; the most costly decoder here.
 
     Args:
-        shapes: Of the maps; it reads the encoder's.
-        taxonomy: Gives the class count.
+        shapes: Channels and strides of the maps, of which the encoder's are read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
         coarsest: Largest stride to read: 8, 16 or 32.
-        channels: Of the blocks, coarsest first, one for each halving from the input to ``coarsest``.
-        attention: ``scse`` weighs channels and pixels (Roy et al., MICCAI 2018) in each block.
+        channels: Number of channels of each block, coarsest first, one for each halving from the input to ``coarsest``.
+        attention: ``scse`` weights channels and pixels (Roy et al., MICCAI 2018) in each block; null for no attention.
 
     Raises:
         ValueError: The encoder lacks a stride, ``channels`` has another length, or attention has too few of them.
@@ -106,11 +106,11 @@ class SmpMAnet(SmpDecoder):
     """MA-Net (Fan et al., IEEE Access 2020): a U-Net with attention over positions and over skips.
 
     Args:
-        shapes: Of the maps; it reads the encoder's.
-        taxonomy: Gives the class count.
-        coarsest: Largest stride to read: 8, 16 or 32. Attention costs the square of that map's pixels.
-        channels: Of the blocks, coarsest first, one for each halving from the input to ``coarsest``.
-        attention_channels: Of the attention's keys.
+        shapes: Channels and strides of the maps, of which the encoder's are read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
+        coarsest: Largest stride to read: 8, 16 or 32. The cost of attention grows with the square of that map's pixels.
+        channels: Number of channels of each block, coarsest first, one for each halving from the input to ``coarsest``.
+        attention_channels: Number of channels of the attention's keys.
 
     Raises:
         ValueError: The encoder lacks a stride, or ``channels`` has another length.
@@ -135,13 +135,13 @@ class SmpMAnet(SmpDecoder):
 
 
 class SmpLinknet(SmpDecoder):
-    """LinkNet (Chaurasia and Culurciello, VCIP 2017): a light U-Net that adds its skips instead of joining them.
+    """LinkNet (Chaurasia and Culurciello, VCIP 2017): a light U-Net that adds its skips instead of concatenating them.
 
     Args:
-        shapes: Of the maps; it reads the encoder's.
-        taxonomy: Gives the class count.
+        shapes: Channels and strides of the maps, of which the encoder's are read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
         coarsest: Largest stride to read: 8, 16 or 32.
-        width: Channels before the logits.
+        width: Number of channels before the logits.
 
     Raises:
         ValueError: The encoder lacks a stride.
@@ -156,15 +156,16 @@ class SmpLinknet(SmpDecoder):
 
 
 class SmpFPN(SmpDecoder):
-    """A feature pyramid whose levels are brought to stride 4 and joined (Kirillov et al., CVPR 2019).
+    """A feature pyramid whose levels are scaled to stride 4 and merged (Kirillov et al., CVPR 2019).
 
     Args:
-        shapes: Of the maps; it reads the encoder's, strides 4 to 32.
-        taxonomy: Gives the class count.
-        pyramid_channels: Of the pyramid.
-        width: Channels of each level before they are joined; a multiple of 32.
-        merge: Whether the levels are added or concatenated.
-        dropout: Share of channels zeroed before the logits.
+        shapes: Channels and strides of the maps, of which the encoder's at strides 4 to 32 are read; set by the
+            network.
+        taxonomy: The categories, which give the number of classes; set from the data.
+        pyramid_channels: Number of channels of the pyramid's maps.
+        width: Number of channels of each level before they are merged; a multiple of 32.
+        merge: ``add`` adds the levels, ``cat`` concatenates them.
+        dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
 
     Raises:
         ValueError: The encoder lacks a stride.
@@ -187,14 +188,14 @@ class SmpFPN(SmpDecoder):
 
 
 class SmpPSPNet(SmpDecoder):
-    """PSPNet (Zhao et al., CVPR 2017): one map and its averages over 1, 2, 3 and 6 parts a side.
+    """PSPNet (Zhao et al., CVPR 2017): one map and its averages over 1, 2, 3 and 6 parts per side.
 
     Args:
-        shapes: Of the maps; it reads one of the encoder's.
-        taxonomy: Gives the class count.
-        coarsest: Stride of the map that it reads: 8, 16 or 32.
-        width: Channels before the logits.
-        dropout: Share of channels zeroed before the logits.
+        shapes: Channels and strides of the maps, of which one of the encoder's is read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
+        coarsest: Stride of the map that is read: 8, 16 or 32.
+        width: Number of channels before the logits.
+        dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
 
     Raises:
         ValueError: The encoder lacks a stride.
@@ -214,11 +215,11 @@ class SmpPAN(SmpDecoder):
     """Pyramid attention network (Li et al., BMVC 2018): attention at the deepest map guides the finer ones.
 
     Args:
-        shapes: Of the maps; it reads the encoder's, from stride 4.
-        taxonomy: Gives the class count.
-        coarsest: Largest stride to read: 8, 16 or 32. It is halved three times more, so the input needs at least
-            8 * ``coarsest`` pixels a side.
-        width: Channels before the logits.
+        shapes: Channels and strides of the maps, of which the encoder's from stride 4 on are read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
+        coarsest: Largest stride to read: 8, 16 or 32. It is halved three more times, so the input needs at least 8 *
+            ``coarsest`` pixels per side.
+        width: Number of channels before the logits.
 
     Raises:
         ValueError: The encoder lacks a stride.
@@ -235,17 +236,17 @@ class SmpPAN(SmpDecoder):
 class SmpDeepLabV3(SmpDecoder):
     """DeepLabV3 (Chen et al., 2017): dilated convolutions of several rates on one map.
 
-    It was made for encoders with dilated last stages: set ``output_stride`` of the encoder to 8 or 16 and
-    ``coarsest`` here to the same.
+    It was designed for encoders with dilated last stages: set ``output_stride`` of the encoder to 8 or 16 and
+    ``coarsest`` here to the same value.
 
     Args:
-        shapes: Of the maps; it reads one of the encoder's.
-        taxonomy: Gives the class count.
-        coarsest: Stride of the map that it reads: 8, 16 or 32.
-        width: Channels before the logits.
+        shapes: Channels and strides of the maps, of which one of the encoder's is read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
+        coarsest: Stride of the map that is read: 8, 16 or 32.
+        width: Number of channels before the logits.
         rates: Dilations of the three convolutions.
-        separable: Whether they are depthwise separable.
-        dropout: Share zeroed after the pyramid.
+        separable: Whether the dilated convolutions are depthwise separable.
+        dropout: Share of values, 0 to 1, that is zeroed after the pyramid in training; 0 for none.
 
     Raises:
         ValueError: The encoder lacks a stride.
@@ -269,16 +270,18 @@ class SmpDeepLabV3(SmpDecoder):
 
 
 class SmpDeepLabV3Plus(SmpDecoder):
-    """DeepLabV3+ (Chen et al., ECCV 2018): DeepLabV3's map, refined at stride 4 by the encoder's own.
+    """DeepLabV3+ (Chen et al., ECCV 2018): DeepLabV3's map, refined at stride 4 by the encoder's own map.
 
     Args:
-        shapes: Of the maps; it reads the encoder's at stride 4 and at ``coarsest``.
-        taxonomy: Gives the class count.
-        coarsest: Stride of the deep map: 8, 16 or 32. With ``output_stride`` of the encoder at 8 or 16, the same.
-        width: Channels before the logits.
+        shapes: Channels and strides of the maps, of which the encoder's at stride 4 and at ``coarsest`` are read; set
+            by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
+        coarsest: Stride of the deep map: 8, 16 or 32. Where the encoder's ``output_stride`` is 8 or 16, use the same
+            value.
+        width: Number of channels before the logits.
         rates: Dilations of the three convolutions.
-        separable: Whether they are depthwise separable.
-        dropout: Share zeroed after the pyramid.
+        separable: Whether the dilated convolutions are depthwise separable.
+        dropout: Share of values, 0 to 1, that is zeroed after the pyramid in training; 0 for none.
 
     Raises:
         ValueError: The encoder lacks a stride.
@@ -298,7 +301,7 @@ class SmpDeepLabV3Plus(SmpDecoder):
 
         pyramid = Pyramid.of(shapes, coarsest)
         decoder = DeepLabV3PlusDecoder(pyramid.channels, 5, width, rates, 16, separable, dropout)
-        # The package knows dilated encoders only: its factor is that from 8 or 16.
+        # The package knows dilated encoders only: its factor is the one from stride 8 or 16.
         decoder.up = nn.Upsample(mode="bilinear", scale_factor=coarsest // 4, align_corners=True)
         super().__init__(taxonomy, pyramid, decoder, width, stride=4, kernel_size=1, pools=True)
 
@@ -307,10 +310,10 @@ class SmpUPerNet(SmpDecoder):
     """UPerNet (Xiao et al., ECCV 2018): pooled context on the deepest map, then a feature pyramid.
 
     Args:
-        shapes: Of the maps; it reads the encoder's, from stride 4.
-        taxonomy: Gives the class count.
+        shapes: Channels and strides of the maps, of which the encoder's from stride 4 on are read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
         coarsest: Largest stride to read: 8, 16 or 32.
-        width: Channels before the logits.
+        width: Number of channels before the logits.
 
     Raises:
         ValueError: The encoder lacks a stride.
@@ -325,13 +328,13 @@ class SmpUPerNet(SmpDecoder):
 
 
 class SmpSegformer(SmpDecoder):
-    """SegFormer's decoder (Xie et al., NeurIPS 2021): each map through one linear layer, joined at stride 4.
+    """SegFormer's decoder (Xie et al., NeurIPS 2021): one linear layer per map, all merged at stride 4.
 
     Args:
-        shapes: Of the maps; it reads the encoder's.
-        taxonomy: Gives the class count.
+        shapes: Channels and strides of the maps, of which the encoder's are read; set by the network.
+        taxonomy: The categories, which give the number of classes; set from the data.
         coarsest: Largest stride to read: 8, 16 or 32.
-        width: Channels before the logits.
+        width: Number of channels before the logits.
 
     Raises:
         ValueError: The encoder lacks a stride.

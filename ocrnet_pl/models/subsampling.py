@@ -1,4 +1,4 @@
-"""Strided convolutions of a single pixel, as stems of reparameterised networks have them, made safe on the CPU."""
+"""Strided 1x1 convolutions, as in the stems of reparameterised networks, made safe on the CPU."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _FEW = 16
 
 
 def subsample_first(network: nn.Module) -> None:
-    """Let convolutions that skip pixels be given only the pixels that they read.
+    """Give convolutions that skip pixels only the pixels that they read.
 
     The backward pass of a strided 1x1 convolution with fewer than 16 input channels in channels-last writes past the
-    end of its buffer in oneDNN (its issue 6035): the process dies, or other values are overwritten. Given every
-    ``stride``-th pixel, the same convolution without a stride computes the same values and gradients. More channels,
-    groups and other kernels are not affected, and stay as they are. The few channels are those of images, so that it
-    costs nothing that could be measured on any device.
+    end of its buffer in oneDNN (its issue 6035): the process dies, or other values are overwritten. With every
+    ``stride``-th pixel as its input, the same convolution without a stride computes the same values and gradients.
+    Convolutions with more channels, groups or other kernels are not affected and not changed. Only convolutions on the
+    image itself have so few channels, so that the cost was too small to measure on any device.
 
     Args:
-        network: Changed in place; weights, their names and the modules stay the same ones.
+        network: Changed in place; its weights, their names and its modules stay the same.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and _is_affected(module):

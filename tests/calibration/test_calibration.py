@@ -214,7 +214,7 @@ def test_classes_left_alone_keep_exactly_what_they_had() -> None:
 def test_settings_survive_being_written_and_are_checked() -> None:
     settings = FusionSettings(claim=0.5, min_stuff_area=7, raw_boxes=("disc",), raw_pixels=("sky", "star"))
     assert FusionSettings.from_dict(settings.to_dict(), TAXONOMY) == settings
-    with pytest.raises(ValueError, match="'cat', which is no category"):
+    with pytest.raises(ValueError, match="'cat', which is not a category"):
         FusionSettings.from_dict({"raw_boxes": ["cat"]}, TAXONOMY)
     with pytest.raises(ValueError, match="'novel' is unknown"):
         FusionSettings.from_dict({"novel": 1}, TAXONOMY)
