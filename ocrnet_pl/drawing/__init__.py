@@ -1,1 +1,1 @@
-"""What a run shows."""
+"""Drawings, plots, pages, tables and progress of a run."""

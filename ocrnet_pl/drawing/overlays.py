@@ -25,9 +25,9 @@ RGB = tuple[int, int, int]
 _STUFF_ALPHA = 0.35
 _THING_ALPHA = 0.45
 _CROWDED = 30
-"""With more boxes than this an image carries no label texts."""
+"""Number of boxes above which an image has no label texts."""
 _SMALL = 28
-"""Boxes whose typical side is under this many drawn pixels carry no label texts."""
+"""Boxes whose typical side is shorter than this many drawn pixels have no label texts."""
 _MARGIN = 12
 _INK: RGB = (32, 33, 36)
 _PAPER: RGB = (255, 255, 255)
@@ -37,7 +37,7 @@ _MAX_SHOWN_CLASSES = 40
 
 @dataclass
 class _Layers:
-    """What lies over an image; all of one size."""
+    """What is drawn over an image; all layers have the same size."""
 
     image: Tensor
     semantic: Tensor | None
@@ -57,7 +57,7 @@ def semantic_to_rgb(semantic: Tensor, taxonomy: Taxonomy) -> Tensor:
 
 
 def panoptic_to_rgb(prediction: Prediction, taxonomy: Taxonomy) -> Tensor:
-    """Return a panoptic map in the taxonomy's colors, each instance in a shade of its own, uint8 [3, H, W].
+    """Return a panoptic map in the taxonomy's colors, with a different shade for each instance, uint8 [3, H, W].
 
     Raises:
         ValueError: The prediction has no panoptic map.
@@ -79,10 +79,11 @@ def draw_prediction(
 
     Args:
         image: uint8 [C, H, W].
-        prediction: In the frame of the image.
-        taxonomy: Gives names and colors.
-        threshold: Boxes scored lower are left out.
-        min_side: A smaller image is enlarged by a whole factor until its longer side reaches this; 0 keeps the size.
+        prediction: The prediction, in the frame of the image.
+        taxonomy: The categories with their names and colors.
+        threshold: Score below which boxes are left out, 0 to 1.
+        min_side: Length in pixels of the longer side up to which a smaller image is enlarged, by a whole factor; 0
+            keeps the size.
 
     Returns:
         uint8 [3, H', W'].
@@ -111,9 +112,10 @@ def draw_truth(sample: Sample, taxonomy: Taxonomy, *, min_side: int = 512) -> Te
     """Draw a sample's labels over its image, as :func:`draw_prediction` does; crowds are grey.
 
     Args:
-        sample: Any labels may be missing.
-        taxonomy: Gives names and colors.
-        min_side: As for :func:`draw_prediction`.
+        sample: The sample; any of its labels may be missing.
+        taxonomy: The categories with their names and colors.
+        min_side: Length in pixels of the longer side up to which a smaller image is enlarged, by a whole factor; 0
+            keeps the size.
 
     Returns:
         uint8 [3, H', W'].
@@ -130,11 +132,11 @@ def draw_truth(sample: Sample, taxonomy: Taxonomy, *, min_side: int = 512) -> Te
 
 
 def panel(images: Sequence[Tensor], titles: Sequence[str]) -> Tensor:
-    """Set images side by side on white, each under its title.
+    """Place images next to each other on white, each under its title.
 
     Args:
-        images: uint8 [3, H, W] each.
-        titles: One an image.
+        images: One uint8 tensor [3, H, W] per image.
+        titles: One title per image.
 
     Returns:
         uint8 [3, H', W'].
@@ -166,7 +168,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _rgb(image: Tensor) -> Tensor:
-    """Show any number of channels as three."""
+    """Convert any number of channels to three."""
     image = _plain(image)
     channels = image.shape[0]
     if channels == 3:
@@ -177,8 +179,8 @@ def _rgb(image: Tensor) -> Tensor:
 
 
 def _shade(color: RGB, number: int) -> RGB:
-    """Return a lighter or darker color, so that instances that touch can be told apart."""
-    # Multiples of the golden ratio spread evenly, however many there are.
+    """Return a lighter or darker color, so that touching instances can be told apart."""
+    # Multiples of the golden ratio are spread evenly, however many there are.
     shift = ((number * 0.618033988749895) % 1.0 - 0.5) * 0.7
     if shift >= 0:
         red, green, blue = (round(c + (255 - c) * shift) for c in color)
@@ -236,11 +238,11 @@ def _tint(layers: _Layers, taxonomy: Taxonomy) -> Tensor:
     if layers.semantic is not None:
         color = semantic_to_rgb(layers.semantic, taxonomy).permute(1, 2, 0).float()
         strength = torch.zeros(IGNORE_INDEX + 1)
-        # A thing's pixels that belong to no drawn instance are tinted like stuff.
+        # Pixels of a thing that belong to no drawn instance are tinted like stuff.
         strength[: taxonomy.num_semantic] = _STUFF_ALPHA
         stuff = [index for index, category in enumerate(taxonomy.semantic_categories) if not category.is_thing]
         if len(stuff) == 1:
-            # A lone stuff class is the background: a tint would only dull the image.
+            # A single stuff class is the background: a tint would only dull the image.
             strength[stuff] = 0
         alpha = strength[layers.semantic][..., None]
     if layers.instances is not None and layers.labels:
@@ -280,7 +282,7 @@ def _draw_boxes(canvas: Image.Image, layers: _Layers, categories: Sequence[Categ
     crowded = len(layers.labels) > _CROWDED or float(sides.median()) < _SMALL
     width = 1 if crowded else max(1, round(longest / 350))
     rows = list(zip(layers.boxes.tolist(), layers.labels, layers.texts, layers.crowd, strict=True))
-    # The best come first; drawn last, they lie on top.
+    # The best boxes come first; they are drawn last, on top.
     for box, label, _, is_crowd in reversed(rows):
         color = _CROWD_COLOR if is_crowd else categories[label].color
         # Pixel j covers [j, j + 1): the last pixel inside ends at the box's edge.
@@ -308,7 +310,7 @@ def _label_place(
     size: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float] | None:
-    """Return a free rectangle for a label above, in or under its box; None if there is none."""
+    """Return a free rectangle for a label above, in or below its box; None if there is none."""
     left, _, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 6, bottom + 3
     x = min(max(0.0, box[0]), max(0.0, size[0] - width))

@@ -54,11 +54,11 @@ nav { margin-top: 14px; } nav a { color: inherit; margin-right: 16px; white-spac
 
 
 def write_document(path: Path, title: str, body: Iterable[str]) -> None:
-    """Write a page with the project's style; it takes its name only when it is whole.
+    """Write a page in the project's style; the file appears under its name only when it is complete.
 
     Args:
-        path: Of the page.
-        title: Plain text.
+        path: Path of the page.
+        title: Title as plain text.
         body: Parts of the page, as HTML.
     """
     html = (
@@ -72,7 +72,7 @@ def write_document(path: Path, title: str, body: Iterable[str]) -> None:
 
 
 def as_data_url(image: Image.Image) -> str:
-    """Return a picture as text that a page can hold."""
+    """Return a picture as text that can be embedded in a page."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Plots of a run: loss and metric curves, confusion matrices; each one PNG file."""
+"""Plots of a run: loss and metric curves, confusion matrices, each as one PNG file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _METRICS = {
     "Panoptic quality": ("pq", "sq", "rq"),
 }
 _NUMBERED_CLASSES = 12
-"""A confusion matrix of at most this many classes shows its numbers."""
+"""Largest number of classes for which a confusion matrix shows its numbers."""
 _NAMED_CLASSES = 60
 
 
@@ -33,10 +33,10 @@ def read_series(path: str | os.PathLike[str]) -> dict[str, Series]:
     """Read a run's ``metrics.csv``.
 
     Args:
-        path: The file; a missing one has no series.
+        path: Path of the file; a missing one has no series.
 
     Returns:
-        For each logged key its steps and values, finite ones only.
+        The steps and values of each logged key, only finite ones.
     """
     series: dict[str, Series] = {}
     try:
@@ -60,8 +60,8 @@ def plot_curves(metrics_csv: str | os.PathLike[str], png: str | os.PathLike[str]
     """Plot losses, metrics (raw dashed, fused solid), learning rates and speed over the steps.
 
     Args:
-        metrics_csv: A run's ``metrics.csv``.
-        png: The file to write.
+        metrics_csv: Path of a run's ``metrics.csv``.
+        png: Path of the file to write.
 
     Returns:
         Whether there was anything to plot.
@@ -100,8 +100,8 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], png: str | os.PathLi
 
     Args:
         confusion: Counts [S, S], rows true, columns predicted.
-        names: Of the S classes.
-        png: The file to write.
+        names: Names of the S classes.
+        png: Path of the file to write.
     """
     counts = confusion.double().cpu()
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
@@ -128,7 +128,7 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], png: str | os.PathLi
 def _draw_curves(axes: Axes, title: str, curves: dict[str, tuple[Series, str]]) -> None:
     colors: dict[str, Any] = {}
     for label, ((steps, values), style) in curves.items():
-        # The same figure before and after fusion has one color.
+        # The same figure before and after fusion has the same color.
         name = label.removeprefix("fused ")
         (line,) = axes.plot(
             steps, values, style, label=label, color=colors.get(name), marker="o" if len(steps) < 20 else None, ms=3
@@ -140,7 +140,7 @@ def _draw_curves(axes: Axes, title: str, curves: dict[str, tuple[Series, str]]) 
 
 
 def style_axes(axes: Axes, title: str, x_label: str) -> None:
-    """Give axes the look of all plots: a title on the left, a light grid, no frame."""
+    """Give axes the style of all plots: a title on the left, a light grid, no frame."""
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel(x_label, fontsize=9)
     axes.tick_params(labelsize=8)
@@ -149,8 +149,8 @@ def style_axes(axes: Axes, title: str, x_label: str) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches."""
-    # Not pyplot: that would keep figures alive and look for a display.
+    """Return an empty figure of the given size in inches."""
+    # Not pyplot: it would keep figures alive and look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""How far long work is: a bar in a terminal, and now and then a line where there is none."""
+"""Progress of long work: a bar in a terminal, and a line from time to time where there is none."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 _SECONDS = 60.0
-"""From one line to the next at most, if anything gets done."""
+"""Longest time between two lines in seconds, if there is any progress."""
 _LEAST_SECONDS = 10.0
 _SHARE = 0.1
 
 
 def is_terminal() -> bool:
-    """Return whether somebody watches who sees a bar move."""
+    """Return whether the output is a terminal, where a bar can move."""
     from rich import get_console
 
     console = get_console()
@@ -30,12 +30,12 @@ def duration(seconds: float) -> str:
 
 
 class Pace:
-    """Says when a line is due: a minute after the last, or when a tenth more is done, but not every moment.
+    """Decides when a line is due: a minute after the last, or when another tenth is done, but not too often.
 
     Args:
-        total: Of what there is to do; None if nobody knows.
-        seconds: After which a line is due; None leaves that to the tenths.
-        least: Seconds from one line to the next at least.
+        total: Total amount of work; None if it is unknown.
+        seconds: Seconds after which a line is due; None for a line at every tenth only.
+        least: Smallest number of seconds between two lines.
     """
 
     def __init__(self, total: float | None, seconds: float | None = _SECONDS, least: float = _LEAST_SECONDS) -> None:
@@ -45,15 +45,15 @@ class Pace:
         self._before = self._told = 0.0
 
     def start_at(self, done: float) -> None:
-        """Count from what was done before, which tells nothing of the time that the rest takes."""
+        """Count from the work that was done before, which says nothing about the time that the rest takes."""
         self._before = self._told = done
         self._start = self._told_at = time.monotonic()
 
     def due(self, done: float) -> bool:
-        """Return whether a line is due, and if so, take it for said.
+        """Return whether a line is due, and if so, count it as printed.
 
         Args:
-            done: Of the total.
+            done: Amount of the total that is done.
         """
         now = time.monotonic()
         waited = now - self._told_at
@@ -76,9 +76,9 @@ class Work:
     """One piece of work of a :class:`Progress`.
 
     Args:
-        what: It is.
-        total: Of its steps; None if nobody knows.
-        bars: Those of a terminal.
+        what: Name of the work.
+        total: Number of its steps; None if it is unknown.
+        bars: The bars of a terminal; None without a terminal.
     """
 
     def __init__(self, what: str, total: int | None, bars: Bars | None) -> None:
@@ -87,7 +87,7 @@ class Work:
         self._task = bars.add_task(what, total=total) if bars is not None else None
 
     def reach(self, done: int) -> None:
-        """Say how many steps are done; the first time, what was done before if it is more than one."""
+        """Set the number of finished steps; if the first call gives more than one, they were done before."""
         if not self._done and done > 1:
             self._pace.start_at(done)
         self._done = done
@@ -98,11 +98,11 @@ class Work:
             sys.stderr.flush()
 
     def advance(self) -> None:
-        """Say that one more step is done."""
+        """Count one more finished step."""
         self.reach(self._done + 1)
 
     def finish(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
 
@@ -110,7 +110,7 @@ class Work:
 class Progress:
     """Shows on the error stream how far work is: bars in a terminal, which vanish at the end, and lines elsewhere.
 
-    The other stream is left to what is printed, so that it can be piped on.
+    Printed results go to the other stream, so that they can be piped.
     """
 
     def __init__(self) -> None:
@@ -122,10 +122,10 @@ class Progress:
         from rich.progress import Progress as Bars
 
         console = Console(stderr=True)
-        # Bars that find no terminal draw themselves once, at the end.
+        # Without a terminal, bars draw themselves once, at the end.
         if console.is_interactive and sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            # What is printed meanwhile must not follow the bars to the error stream if it goes to a file.
+            # Output must not follow the bars to the error stream if it goes to a file.
             redirect = sys.stdout.isatty()
             self._bars = Bars(*columns, console=console, transient=True, redirect_stdout=redirect)
             self._bars.start()
@@ -136,10 +136,10 @@ class Progress:
             self._bars.stop()
 
     def add(self, what: str, total: int | None = None) -> Work:
-        """Begin a piece of work.
+        """Start a piece of work.
 
         Args:
-            what: It is.
-            total: Of its steps; None if nobody knows.
+            what: Name of the work.
+            total: Number of its steps; None if it is unknown.
         """
         return Work(what, total, self._bars)

@@ -26,20 +26,20 @@ _ROWS = {
     "rq": "recognition quality",
 }
 _SAME_AS = {"map_100": "map", "mask_map_100": "mask_map"}
-"""Rows that are left out where they say the same as another: no image has more than a hundred predictions."""
+"""Rows that are left out if they equal another row: no image has more than a hundred predictions."""
 _PER_CLASS = {"map_per_class": "AP", "iou_per_class": "IoU", "pq_per_class": "PQ"}
 _MOST_CLASSES = 40
 
 
 def results_tables(figures: Mapping[str, float], stage: str) -> list[Table]:
-    """Build the tables of a stage's figures, before and after fusion side by side.
+    """Build the tables of a stage's figures, with those before and after fusion next to each other.
 
     Args:
-        figures: By logged key.
-        stage: "val" or "test".
+        figures: Figures by logged key.
+        stage: The stage, "val" or "test".
 
     Returns:
-        One table of the whole set and, for up to 40 classes, one per class; none without figures.
+        One table for the whole set and, for up to 40 classes, one per class; none without figures.
     """
     from rich.table import Table
 

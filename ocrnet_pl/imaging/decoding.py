@@ -1,4 +1,4 @@
-"""PNG and JPEG through OpenCV, which is faster than Pillow and, handed nothing but checked data, gives up on damage."""
+"""PNG and JPEG through OpenCV, which is faster than Pillow and, given only checked data, fails on damaged files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocrnet_pl.imaging.image_files import check_size
 from ocrnet_pl.imaging.orientation import orientation_of
 
 _LARGE = 1 << 26
-"""Bytes that a file may have beside its pixels: previews, profiles, a film that a telephone appends."""
+"""Bytes that a file may have in addition to its pixels: previews, profiles, a film that a telephone appends."""
 
 _MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 
@@ -23,10 +23,10 @@ class Decoded(NamedTuple):
     """An image as it is stored.
 
     Attributes:
-        pixels: uint8 or uint16, [H, W] of grey or of a palette's indices, else [H, W, C].
-        mode: Pillow's name: ``1``, ``L``, ``LA``, ``P``, ``RGB`` or ``RGBA``, whatever the depth.
-        palette: uint8 [256, 3], black where it has fewer colors; None without a palette.
-        orientation: How to turn it, 1 to 8.
+        pixels: uint8 or uint16, [H, W] for grey or a palette's indices, else [H, W, C].
+        mode: Pillow's name of the mode: ``1``, ``L``, ``LA``, ``P``, ``RGB`` or ``RGBA``, whatever the depth.
+        palette: uint8 [256, 3], black for colors that the palette does not define; None without a palette.
+        orientation: EXIF orientation, 1 to 8.
     """
 
     pixels: NDArray[Any]
@@ -36,12 +36,12 @@ class Decoded(NamedTuple):
 
 
 class ImageHeader(NamedTuple):
-    """What an image file says about itself.
+    """The properties that an image file declares.
 
     Attributes:
         size: (height, width) as stored.
         mode: Pillow's name for the kind of pixels.
-        orientation: How to turn it, 1 to 8.
+        orientation: EXIF orientation, 1 to 8.
     """
 
     size: tuple[int, int]
@@ -53,11 +53,11 @@ def read_checked_header(file: BinaryIO, *, exif: bool = True) -> ImageHeader | N
     """Read the header of a PNG or JPEG.
 
     Args:
-        file: Any image.
-        exif: Whether to look for the orientation, which may stand behind the pixels of a PNG.
+        file: An open image file of any format.
+        exif: Whether to look for the orientation, which may follow the pixels of a PNG.
 
     Returns:
-        None for another format.
+        The header; None for another format.
 
     Raises:
         ValueError: The header is cut short or damaged.
@@ -81,16 +81,16 @@ def decode(file: BinaryIO, path: str | PathLike[str], *, max_pixels: int, rgb: b
     """Decode a PNG, or a JPEG of the usual kinds.
 
     Args:
-        file: Any image.
-        path: Its name, for messages.
-        max_pixels: Larger images are refused.
-        rgb: Whether grey may come as RGB, which is faster than to repeat it later.
+        file: An open image file of any format.
+        path: Name of the file for messages.
+        max_pixels: Number of pixels above which images are refused.
+        rgb: Whether grey may be returned as RGB, which is faster than repeating it later.
 
     Returns:
-        None for another format, or a JPEG of a rare kind, whose header is sound.
+        The image; None for another format, or for a JPEG of a rare kind with a sound header.
 
     Raises:
-        DataError: The image is larger than that.
+        DataError: The image has more than ``max_pixels`` pixels.
         ValueError: The file is cut short or damaged.
     """
     start = file.read(len(png.SIGNATURE))

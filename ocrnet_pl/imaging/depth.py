@@ -12,11 +12,11 @@ from ocrnet_pl.errors import DataError
 
 
 def to_8_bits(values: NDArray[Any], path: str | PathLike[str]) -> NDArray[np.uint8]:
-    """Scale 16 bits to 8; 65535 becomes 255.
+    """Scale 16 bits to 8, so that 65535 becomes 255.
 
     Args:
-        values: Whole numbers; those of 8 bits stay as they are.
-        path: Of the image, for messages.
+        values: Integers; values of 8 bits are not changed.
+        path: Path of the image, for messages.
 
     Raises:
         DataError: A value is outside 0 to 65535, or has a fraction, for which no range is known.
@@ -32,5 +32,5 @@ def to_8_bits(values: NDArray[Any], path: str | PathLike[str]) -> NDArray[np.uin
 
 
 def no_range(path: str | PathLike[str]) -> DataError:
-    """Return the error for an image of floating-point pixels, which may mean 0 to 1, or 0 to 255, or anything."""
+    """Return the error for an image of floating-point pixels, whose range may be 0 to 1, 0 to 255 or anything else."""
     return DataError.at(path, "floating-point pixels have no known range", advice="convert it to 8 or 16 bits")

@@ -1,4 +1,4 @@
-"""Walking through folders: links to folders are followed, and each folder is come to once."""
+"""Walking through folders: links to folders are followed, and each folder is visited once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ocrnet_pl.errors import DataError
 def walk_folders(root: str | PathLike[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield a folder and all folders below it, except those that begin with a dot, with the names in them.
 
-    A folder that several paths lead to, by links, is given under one of them: its own, where that is below the root.
-    So links in a circle do no harm.
+    If links lead to a folder by several paths, the folder is yielded only once, under its own path where that is below
+    the root. So circular links do no harm.
 
     Args:
-        root: The folder to begin at.
+        root: The folder to start at.
 
     Yields:
-        A folder's path, beginning with the root, and the names in it that are no folders.
+        A folder's path, starting with the root, and the names in it that are not folders.
 
     Raises:
         DataError: A folder cannot be listed.

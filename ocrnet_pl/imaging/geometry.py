@@ -20,12 +20,12 @@ Size = tuple[int, int]
 """(height, width)."""
 
 FILL = 114
-"""The grey of pixels outside the image."""
+"""The grey value of pixels outside the image."""
 
 TIGHT = 2.0
-"""A box whose edges lie further than this from its object's pixels was drawn around hidden parts as well.
+"""If the edges of a box are farther than this from its object's pixels, the box includes hidden parts.
 
-Whole pixels that are scaled up once or twice end up to so many pixels from where their box does.
+After whole pixels are scaled up once or twice, they may be this many pixels away from their box.
 """
 
 _NEAR = int(TIGHT)
@@ -37,28 +37,28 @@ def wrap_boxes(boxes: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes
 
 
 def letterbox_placement(original: Size, size: Size) -> Placement:
-    """Return where an image lies after scaling it to fit, its aspect ratio kept, at the top left.
+    """Return the placement of an image that is scaled to fit, with its aspect ratio kept, at the top left.
 
     Args:
         original: The image's (height, width).
-        size: To fit into.
+        size: The (height, width) to fit into.
     """
     factor = min(size[0] / original[0], size[1] / original[1])
     height = min(size[0], max(1, round(original[0] * factor)))
     width = min(size[1], max(1, round(original[1] * factor)))
-    # The sides are whole pixels, so the scales of the axes differ a little; the placement holds the true ones.
+    # The sides are whole pixels, so the scales of the axes differ a little; the placement contains the exact ones.
     return Placement(original, size, (height / original[0], width / original[1]))
 
 
 def letterbox_image(image: Tensor, size: Size) -> tuple[Tensor, Placement]:
-    """Scale an image to fit, its aspect ratio kept, and pad it at the bottom and right with grey.
+    """Scale an image to fit, with its aspect ratio kept, and pad it at the bottom and right with grey.
 
     Args:
         image: uint8 [C, H, W].
         size: (height, width) of the result.
 
     Returns:
-        The image and where the original lies in it.
+        The image and the placement of the original in it.
     """
     original = (int(image.shape[-2]), int(image.shape[-1]))
     placement = letterbox_placement(original, size)
@@ -101,17 +101,17 @@ def place(
 ) -> Sample:
     """Cut a window out of a sample, scale it, and put it on a canvas.
 
-    Cutting comes first, so nothing is scaled that is thrown away. Objects that the window does not meet are dropped;
-    those that it cuts get the box of what is left of them; those of which too little is left become crowd rows, since
+    Cutting comes first, so that nothing is scaled only to be thrown away. Objects outside the window are dropped.
+    Objects that it cuts get the box of the remaining part. Objects of which too little remains become crowd rows, since
     their pixels are neither background nor a fair target.
 
     Args:
-        sample: In its own frame.
+        sample: The sample, in its own frame.
         window: Top, left, height and width in whole pixels, inside the image.
         resized: The (height, width) that the window is scaled to.
-        size: Of the canvas.
-        offset: (top, left) of the scaled window on the canvas; it must fit.
-        min_visible: The share of an object's area that has to stay for it to remain a target.
+        size: (height, width) of the canvas.
+        offset: (top, left) of the scaled window on the canvas, into which it must fit.
+        min_visible: Share of an object's area, 0 to 1, that has to remain for it to stay a target.
 
     Returns:
         The new sample, without a placement.
@@ -122,7 +122,7 @@ def place(
     scale = np.array([resized[1] / width, resized[0] / height] * 2)
     shift = np.array([offset[1], offset[0]] * 2)
     moved = (boxes - np.array([left, top] * 2)) * scale + shift
-    # Rounding to 32 bits may carry a box over the canvas by an ulp.
+    # Rounding to 32 bits may move a box beyond the canvas by an ulp.
     moved = np.clip(moved, 0, np.array([size[1], size[0]] * 2)).astype(np.float32)
 
     if instances is not None:
@@ -143,12 +143,12 @@ def with_rows(
     demote: NDArray[np.bool_],
     instances: Tensor | None,
 ) -> Sample:
-    """Give a sample new boxes, leave out some of its rows, and make crowds of others.
+    """Give a sample new boxes, leave out some of its rows, and turn others into crowds.
 
     Args:
-        sample: With its new image and semantic map, and its old rows.
-        boxes: [N, 4], one an old row, in the frame of the new image.
-        keep: [N], the rows that stay.
+        sample: The sample with its new image and semantic map, and its old rows.
+        boxes: [N, 4], one per old row, in the frame of the new image.
+        keep: [N], the rows to keep.
         demote: [N], the rows that become crowds.
         instances: int32 [H, W], numbered by the old rows.
 
@@ -174,16 +174,17 @@ def with_rows(
 def cut_boxes(
     sample: Sample, instances: Tensor | None, window: tuple[int, int, int, int], min_visible: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Find what a window leaves of a sample's objects.
+    """Find what remains of a sample's objects in a window.
 
     Args:
-        sample: In its own frame.
+        sample: The sample, in its own frame.
         instances: Its instance map as a plain tensor.
         window: Top, left, height and width in whole pixels, inside the image.
-        min_visible: The share of an object's area that has to stay for it to remain a target.
+        min_visible: Share of an object's area, 0 to 1, that has to remain for it to stay a target.
 
     Returns:
-        The boxes inside the window, still in the image's frame, which to keep, and which of these to make crowds.
+        The boxes inside the window, still in the image's frame, a mask of those to keep, and a mask of those that
+        become crowds.
     """
     boxes = sample.boxes.as_subclass(Tensor).numpy().astype(np.float64)
     top, left, height, width = window
@@ -191,7 +192,7 @@ def cut_boxes(
     keep = ((clipped[:, 2:] - clipped[:, :2]) > 0).all(1)
     demote = np.zeros(len(boxes), dtype=np.bool_)
     crowd = sample.crowd.numpy()
-    # A box may stand a little over the image's own edge; that is no cut.
+    # A box may extend a little beyond the image's own edge; that is not a cut.
     inside = np.clip(boxes, 0, [sample.size[1], sample.size[0]] * 2)
     pixels = None if instances is None else instances.numpy()
     for i in np.flatnonzero(keep & ~crowd & (inside != clipped).any(1)):
@@ -215,8 +216,8 @@ def _cut_instance(
 ) -> tuple[NDArray[np.float64], float | None]:
     """Return the box of an object's pixels in the window, and the share of them; None if it has no pixels.
 
-    The part of a slanted or hollow object inside the window is smaller than the part of its box. Where the box was
-    not tight before (an object behind others, whose box was drawn around all of it), the clipped box stays.
+    The part of a slanted or hollow object inside the window is smaller than the part of its box. Where the box was not
+    tight before (an object behind others, whose box was drawn around all of it), the clipped box is kept.
     """
     y0, x0 = max(0, int(box[1]) - _NEAR), max(0, int(box[0]) - _NEAR)
     own = pixels[y0 : int(np.ceil(box[3])) + _NEAR, x0 : int(np.ceil(box[2])) + _NEAR] == number
@@ -250,11 +251,11 @@ def object_bounds(pixels: NDArray[np.int32], number: int, box: NDArray[np.floati
 
     Args:
         pixels: [H, W], an instance map.
-        number: The object's in the map.
-        box: Where to look: pixels further than ``TIGHT`` outside of it are not found.
+        number: Number of the object in the map.
+        box: The box to search: pixels farther than ``TIGHT`` outside of it are not found.
 
     Returns:
-        None if no pixel is found.
+        The box; None if no pixel is found.
     """
     left, top = (max(0, int(np.floor(edge)) - _NEAR) for edge in box[:2])
     right, bottom = (max(0, int(np.ceil(edge)) + _NEAR) for edge in box[2:])
@@ -266,10 +267,10 @@ def _place_image(image: Tensor, window: tuple[int, int, int, int], resized: Size
     top, left, height, width = window
     part = image[:, top : top + height, left : left + width]
     if resized == (1, 1):
-        # torch's 8-bit kernel breaks off at a single pixel.
+        # torch's 8-bit kernel fails on a single pixel.
         part = part.float().mean((1, 2), keepdim=True).round().to(torch.uint8)
     elif resized != (height, width) and resized[0] >= height and resized[1] >= width and len(part) <= 4:
-        # Quicker than torchvision, and the same where nothing is shrunk and so nothing averaged.
+        # Faster than torchvision, and the same where the image is not shrunk, so that nothing is averaged.
         cv = opencv()
         scaled = cv.resize(part.permute(1, 2, 0).numpy(), resized[::-1], interpolation=cv.INTER_LINEAR)
         part = torch.from_numpy(scaled.reshape(*resized, -1)).permute(2, 0, 1)
@@ -285,7 +286,7 @@ def _place_mask(
     pixels = mask.numpy()[top : top + height, left : left + width]
     if resized != (height, width):
         cv = opencv()
-        # OpenCV has no kernel for 32-bit integers, but nothing is computed here, only copied.
+        # OpenCV has no kernel for 32-bit integers, but the pixels are only copied here.
         kind = pixels.dtype
         bits = pixels.view(np.float32) if kind == np.int32 else pixels
         pixels = cv.resize(bits, resized[::-1], interpolation=cv.INTER_NEAREST_EXACT).view(kind)

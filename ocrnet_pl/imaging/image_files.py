@@ -1,4 +1,4 @@
-"""Opening image files, none of which is trusted: a regular file of a known format, or one clear line."""
+"""Opening image files, which are never trusted: a regular file of a known format, or an error in one clear line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from PIL import Image, UnidentifiedImageError
 
 from ocrnet_pl.errors import DataError
 
-# What is wrong with a file is said in one line, with its name.
+# Errors of a file are reported in one line with its name; these loggers would add more.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What is read. Pillow knows more, among them EPS, for which it starts Ghostscript on the file's program."""
+"""The formats that are read. Pillow knows more, among them EPS, for which it starts Ghostscript on the file's program.
+"""
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -40,11 +41,11 @@ _pillow_lock = Lock()
 
 
 class Encoded(PathLike[str]):
-    """An encoded image that is in memory already; every reader of images takes it in a file's place.
+    """An encoded image that is already in memory; every reader of images accepts it in place of a file.
 
     Args:
-        data: The file's content.
-        name: Stands for the path in messages.
+        data: Content of the file.
+        name: Name used in messages in place of the path.
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -59,11 +60,11 @@ class Encoded(PathLike[str]):
 
 
 def require_regular_file(path: str | PathLike[str], what: str = "image") -> None:
-    """Refuse what would not end, or not even begin, when it is read.
+    """Raise an error for paths that could not be read, or whose reading might never end.
 
     Args:
-        path: Of an image or a mask.
-        what: Which of them, for messages.
+        path: Path of an image or a mask.
+        what: What the file is, "image" or "mask", for messages.
 
     Raises:
         DataError: There is no such file, or it is a folder, a named pipe, a socket or a device.
@@ -75,24 +76,24 @@ def require_regular_file(path: str | PathLike[str], what: str = "image") -> None
     if stat.S_ISREG(mode):
         return
     if stat.S_ISDIR(mode):
-        raise DataError.at(path, f"this is a folder, and no {what}")
-    kind = next((words for holds, words in _KINDS if holds(mode)), "no regular file")
-    raise DataError.at(path, f"this is {kind}, and no {what}", advice="remove it")
+        raise DataError.at(path, f"this is a folder, not a regular {what} file")
+    kind = next((words for holds, words in _KINDS if holds(mode)), "a special file")
+    raise DataError.at(path, f"this is {kind}, not a regular {what} file", advice="remove it")
 
 
 @contextmanager
 def opened(path: str | PathLike[str], what: str = "image") -> Iterator[BinaryIO]:
-    """Open an image file, so that whatever goes wrong with it until it is closed ends as one line that names it.
+    """Open an image file; any error until it is closed becomes one line that names the file.
 
     Args:
-        path: The file, or an image in memory.
-        what: Whether it is an image or a mask, for messages.
+        path: Path of the file, or an image in memory.
+        what: What the file is, "image" or "mask", for messages.
 
     Yields:
         The open file.
 
     Raises:
-        DataError: There is no such file, or it is none that ends, or what was done with it raised.
+        DataError: There is no such file, it is not a regular file, or the code that used it raised an error.
     """
     try:
         if isinstance(path, Encoded):
@@ -108,18 +109,18 @@ def opened(path: str | PathLike[str], what: str = "image") -> Iterator[BinaryIO]
 
 
 def open_with_pillow(file: BinaryIO) -> Image.Image:
-    """Open with Pillow, for the known formats only; its own limit of pixels is none of ours.
+    """Open with Pillow, for the known formats only, and without Pillow's own limit of pixels.
 
-    That limit is a warning at 89 million, and no option of a call.
+    That limit is a warning at 89 million, and cannot be set per call.
 
     Args:
-        file: See :func:`opened`.
+        file: Open file, see :func:`opened`.
 
     Returns:
-        Pillow's image, of which only the header is read.
+        Pillow's image, of which only the header has been read.
 
     Raises:
-        ValueError: The header goes on for ever, as those of GIF and of the plain formats can.
+        ValueError: The header does not end, as is possible in GIF and in the plain formats.
     """
     start = file.read(_PLAIN_MOST)
     file.seek(0)
@@ -136,7 +137,7 @@ def open_with_pillow(file: BinaryIO) -> Image.Image:
 
 
 def _check_gif(file: BinaryIO) -> None:
-    """Refuse endless comments and the like before the first image, which Pillow joins piece by piece."""
+    """Raise an error for endless comments and the like before the first image, which Pillow joins piece by piece."""
     start = file.read(13)
     if len(start) == 13 and start[10] & 0x80:
         file.seek(3 << ((start[10] & 7) + 1), os.SEEK_CUR)
@@ -153,12 +154,12 @@ def _check_gif(file: BinaryIO) -> None:
 
 
 def check_size(path: str | PathLike[str], size: tuple[int, int], max_pixels: int) -> None:
-    """Refuse an image that is too large, or that has no pixel at all.
+    """Raise an error for an image that is too large, or that has no pixels.
 
     Args:
-        path: Of the image.
+        path: Path of the image.
         size: (height, width) that its header gives.
-        max_pixels: The limit.
+        max_pixels: Largest number of pixels.
 
     Raises:
         DataError: The image has more pixels, or none.
@@ -171,16 +172,16 @@ def check_size(path: str | PathLike[str], size: tuple[int, int], max_pixels: int
             advice="cut it into tiles",
         )
     if height < 1 or width < 1:
-        raise DataError.at(path, f"the image is {width} x {height}, so it has no pixel", advice="replace or remove it")
+        raise DataError.at(path, f"the image is {width} x {height}, so it has no pixels", advice="replace or remove it")
 
 
 def unreadable(path: str | PathLike[str], error: BaseException, what: str = "image") -> DataError:
-    """Return the line for whatever a decoder raised.
+    """Return the one-line error for any exception that a decoder raised.
 
     Args:
-        path: Of the image.
-        error: What was raised.
-        what: Whether it is an image or a mask.
+        path: Path of the image.
+        error: The exception.
+        what: What the file is, "image" or "mask".
     """
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return DataError.at(path, f"there is no such {what}")

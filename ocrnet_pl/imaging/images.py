@@ -19,15 +19,16 @@ from ocrnet_pl.imaging.orientation import upright
 from ocrnet_pl.imaging.tiff import read_tiff, tiff_size
 
 MAX_PIXELS = 200_000_000
-"""Images with more pixels than this are refused: a broken or malicious header must not take the machine's memory."""
+"""Number of pixels above which images are refused: a broken or malicious header must not exhaust the machine's memory.
+"""
 
 
 def check_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Read an image's header only.
+    """Read only the header of an image.
 
     Args:
-        path: The image file.
-        max_pixels: Larger images are refused.
+        path: Path of the image file.
+        max_pixels: Number of pixels above which images are refused.
 
     Returns:
         Its stored (height, width), before any EXIF rotation.
@@ -39,15 +40,15 @@ def check_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> t
 
 
 def read_header(path: str | PathLike[str], *, exif: bool = True, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Read what an image file says about itself.
+    """Read the properties that an image file declares.
 
     Args:
-        path: The image file.
-        exif: Whether to look for the orientation, which may stand behind the pixels.
-        max_pixels: Larger images are refused.
+        path: Path of the image file.
+        exif: Whether to look for the orientation, which may follow the pixels.
+        max_pixels: Number of pixels above which images are refused.
 
     Returns:
-        The stored size, the mode, and how to turn it.
+        The stored size, the mode and the orientation.
 
     Raises:
         DataError: There is no such file, or it is not an image, or it is too large.
@@ -76,24 +77,24 @@ def read_image(
     at_least: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
-    """Read an image, whatever it is stored as.
+    """Read an image of any storage format.
 
-    With three channels every image becomes RGB: greyscale is repeated, palettes and CMYK are converted, transparency
-    is dropped. Otherwise the channels stay as they are stored (a palette counts as RGB). 16 bits are scaled to 8, and
-    of several frames the first is taken, except that a TIFF without channels of its own has its pages for channels
-    where a number of channels other than three is asked for.
+    With three channels every image becomes RGB: greyscale is repeated, palettes and CMYK are converted, transparency is
+    dropped. Otherwise the channels are returned as stored (a palette counts as RGB). 16 bits are scaled to 8. Of
+    several frames the first is used, except that the pages of a TIFF without channels of its own become its channels if
+    a number of channels other than three is requested.
 
     Args:
-        path: The image file.
-        exif: Whether to turn the image the way its EXIF tag says.
-        channels: The number of channels; None takes as many as the file has.
+        path: Path of the image file.
+        exif: Whether to turn the image as its EXIF tag says.
+        channels: Number of channels; None for as many as the file has.
         at_least: A (height, width) that is enough, as for a thumbnail: a JPEG is then decoded at a half, a quarter or
-            an eighth of its size, the smallest that is not below. The result has other coordinates than the file, and
-            the rounding of its sides is the decoder's, so nothing that has boxes or masks may use it.
-        max_pixels: Larger images are refused before they are decoded.
+            an eighth of its size, whichever is the smallest that is not below. The result has other coordinates than
+            the file, and the rounding of its sides is the decoder's, so it must not be used with boxes or masks.
+        max_pixels: Number of pixels above which images are refused before they are decoded.
 
     Returns:
-        uint8 [C, H, W]; the channels lie last in memory, as decoders write them and as scaling is fastest.
+        uint8 [C, H, W]; the channels are last in memory, as decoders write them and as scaling is fastest.
 
     Raises:
         DataError: There is no such file, or it is not an image, or it is damaged, truncated, too large, or has another
@@ -140,13 +141,13 @@ def _with_pillow(
     at_least: tuple[int, int] | None,
     max_pixels: int,
 ) -> tuple[NDArray[np.uint8], bool]:
-    """Return [H, W, C], and whether these are all channels that there are."""
+    """Return [H, W, C], and whether these are all channels of the image."""
     with open_with_pillow(file) as image:
         check_size(path, (image.height, image.width), max_pixels)
         if at_least is not None:
             image.draft(None, (at_least[1], at_least[0]))
         turned = ImageOps.exif_transpose(image) if exif else image
-        # Pillow shows only the first page of a TIFF, or three of its bands.
+        # Pillow returns only the first page of a TIFF, or three of its bands.
         whole = image.format != "TIFF" or image.mode in ("P", "PA", "1")
         return (np.array(_to_rgb(turned, path)) if channels == 3 else _as_stored(turned, path)), whole
 
@@ -171,10 +172,10 @@ def _as_stored(image: Image.Image, path: str | PathLike[str]) -> NDArray[np.uint
 
 
 def upright_size(path: str | PathLike[str]) -> tuple[int, int]:
-    """Return an image's (height, width) after the turn that its EXIF tag asks for, from the header alone.
+    """Return an image's (height, width) after the turn that its EXIF tag asks for, from the header only.
 
     Args:
-        path: The image file.
+        path: Path of the image file.
 
     Raises:
         DataError: There is no such file, or it is not an image.

@@ -1,4 +1,4 @@
-"""Images as Python code hands them over: paths and tensors, and one line for all else."""
+"""Images passed by Python code: paths and tensors, and a one-line error for anything else."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ocrnet_pl.errors import DataError
 
 
 def require_image(image: object, channels: int, name: str = "the image") -> Tensor:
-    """Check that a tensor is an image as it is meant.
+    """Check that a tensor is a valid image.
 
     Args:
-        image: uint8 [C, H, W].
-        channels: The C that is wanted.
-        name: Of the image, for messages.
+        image: The tensor, which must be uint8 [C, H, W].
+        channels: Required number of channels C.
+        name: Name of the image for messages.
 
     Returns:
         The image itself.
 
     Raises:
-        DataError: It is anything else. Floating-point values are refused because nobody can tell 0 to 1 from 0 to 255
-            for sure.
+        DataError: It is anything else. Floating-point values are refused because 0 to 1 cannot be told apart from 0 to
+            255 with certainty.
     """
     if not isinstance(image, Tensor):
         kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
-        advice = "of an array [H, W, C] make one with torch.from_numpy(np.asarray(image)).permute(2, 0, 1)"
+        advice = "convert an array [H, W, C] with torch.from_numpy(np.asarray(image)).permute(2, 0, 1)"
         raise DataError(f"{name}: expected a path or a uint8 tensor [C, H, W], found {kind}; {advice}")
     shape = list(image.shape)
     if image.dtype != torch.uint8:
@@ -44,10 +44,10 @@ def require_image(image: object, channels: int, name: str = "the image") -> Tens
         more = f"; {ways[image.ndim]}" if image.ndim in ways else ""
         raise DataError(f"{name}: expected a tensor [C, H, W], found the shape {shape}{more}")
     if not image.numel():
-        raise DataError(f"{name}: the shape {shape} has no pixel")
+        raise DataError(f"{name}: the shape {shape} has no pixels")
     if len(image) != channels:
         last = shape[2] == channels
-        advice = "put the channels first with image.permute(2, 0, 1)" if last else "the network takes no other number"
+        advice = "put the channels first with image.permute(2, 0, 1)" if last else "the network takes only that number"
         raise DataError(f"{name}: expected {channels} channels, found the shape {shape}; {advice}")
     return image
 
@@ -56,10 +56,11 @@ def ids_of(paths: Sequence[str | PathLike[str]]) -> list[str]:
     """Return an id for each of several image files: its path below the folder that holds them all.
 
     Args:
-        paths: Of image files.
+        paths: Paths of image files.
 
     Returns:
-        As the predict command gives them: of one file its name; parts are joined by slashes.
+        The ids, as the predict command gives them: for a single file its name; the parts of a path are joined by
+        slashes.
     """
     whole = [os.path.abspath(path) for path in paths]
     try:

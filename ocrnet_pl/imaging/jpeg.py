@@ -1,4 +1,4 @@
-"""JPEG: decoders fill what is missing with grey and say nothing, so where the data ends is found before."""
+"""JPEG: decoders silently fill what is missing with grey, so the end of the data is found before decoding."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _MARKER = re.compile(rb"\xff[\x01-\xfe]")
 _MAX_SEGMENTS = 4096
 _MAX_SCANS = 100
 _MAX_SCANNED = 4_000_000_000
-"""Pixels times scans: a decoder goes over all pixels for each scan, however little it holds."""
+"""Limit of pixels times scans: a decoder goes over all pixels for each scan, however little it contains."""
 
 _PADDING = bytes(16)
 
 
 class Header(NamedTuple):
-    """What stands before the pixels.
+    """What comes before the pixels.
 
     Attributes:
-        height: In pixels, as stored.
-        width: In pixels, as stored.
-        components: 1 is grey, 3 colors, 4 those of print.
-        process: The code of the way it is coded.
-        depth: Bits of each value.
+        height: Height in pixels, as stored.
+        width: Width in pixels, as stored.
+        components: Number of components: 1 for grey, 3 for colors, 4 for those of print.
+        process: Code of the coding process.
+        depth: Number of bits of each value.
         exif: The block of EXIF tags.
-        restarts: Whether the pixels are cut in parts by restart markers.
-        scan: Where the data of the first scan begins.
-        whole: Whether the first scan holds all components.
+        restarts: Whether restart markers divide the pixels into parts.
+        scan: Position where the data of the first scan begins.
+        whole: Whether the first scan contains all components.
     """
 
     height: int
@@ -53,7 +53,7 @@ class Header(NamedTuple):
 
     @property
     def usual(self) -> bool:
-        """Whether :func:`decode` reads it."""
+        """Whether :func:`decode` can read it."""
         return self.process in (0xC0, 0xC1, _PROGRESSIVE) and self.depth == 8 and self.components in (1, 3)
 
 
@@ -61,7 +61,7 @@ def read_header(file: BinaryIO) -> Header:
     """Read the segments up to the pixels.
 
     Args:
-        file: The JPEG, at its beginning.
+        file: The JPEG, opened at its beginning.
 
     Raises:
         ValueError: It is cut short or damaged.
@@ -104,11 +104,11 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def check_amount(coded: int, header: Header) -> None:
-    """Refuse a size that the data cannot fill: every block of 8x8 pixels takes a bit at least.
+    """Raise an error for a size that the data cannot fill: every block of 8x8 pixels takes at least one bit.
 
     Args:
-        coded: Bytes of pixels.
-        header: Of the file.
+        coded: Number of bytes of coded pixels.
+        header: Header of the file.
 
     Raises:
         ValueError: There are too few.
@@ -118,22 +118,22 @@ def check_amount(coded: int, header: Header) -> None:
 
 
 def decode(data: bytes, header: Header, *, rgb: bool) -> NDArray[np.uint8]:
-    """Decode the pixels, as they lie in the file.
+    """Decode the pixels, in the orientation of the file.
 
     Args:
         data: The whole file.
-        header: Of the file.
-        rgb: Whether grey is to come as RGB.
+        header: Header of the file.
+        rgb: Whether grey is returned as RGB.
 
     Returns:
-        uint8 [H, W] of grey, else [H, W, 3].
+        uint8 [H, W] for grey, else [H, W, 3].
 
     Raises:
-        ValueError: The file ends, or its data does, before all pixels are there.
+        ValueError: The file or its data ends before all pixels are there.
     """
     end, stopped = _end(data, header)
     if stopped:
-        # A decoder that meets a marker too early makes the rest grey; one that runs out of data gives up.
+        # A decoder that meets a marker too early makes the rest grey; one that runs out of data fails.
         data = b"".join((memoryview(data)[:end], _PADDING))
     cv2 = opencv()
     color = rgb or header.components == 3
@@ -143,10 +143,10 @@ def decode(data: bytes, header: Header, *, rgb: bool) -> NDArray[np.uint8]:
 
 
 def _end(data: bytes, header: Header) -> tuple[int, bool]:
-    """Return where the pixels end, and whether a decoder may be kept from seeing that they do."""
+    """Return where the pixels end, and whether a decoder can be prevented from seeing that they do."""
     first = _MARKER.search(data, header.scan)
     if first is not None and data[first.start() + 1] == _EOI:
-        # As of most: there is nothing else.
+        # The most common case: nothing follows.
         check_amount(first.start() - header.scan, header)
         return first.start(), header.whole and header.process != _PROGRESSIVE
     values = np.frombuffer(data, np.uint8)[header.scan :]
@@ -166,7 +166,7 @@ def _end(data: bytes, header: Header) -> tuple[int, bool]:
             raise ValueError("the file is cut short")
         place, kind = int(places[stop]), int(kinds[stop])
         coded += place - begin
-        # Between scans stand segments.
+        # Segments between two scans.
         while kind in _BETWEEN_SCANS:
             length = int.from_bytes(data[header.scan + place + 2 : header.scan + place + 4], "big")
             begin = place + 2 + length

@@ -1,4 +1,4 @@
-"""Masks: images whose pixels, or colors, are numbers, and must come exactly as they are stored."""
+"""Masks: images whose pixels or colors are numbers, which must be read exactly as stored."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ocrnet_pl.imaging.decoding import Decoded, decode
 from ocrnet_pl.imaging.image_files import check_size, open_with_pillow, opened
 
 MAX_MAP_PIXELS = 200_000_000
-"""Maps with more pixels than this are refused: a broken header must not take the machine's memory."""
+"""Number of pixels above which maps are refused: a broken header must not exhaust the machine's memory."""
 
 
 def read_map(path: str | PathLike[str]) -> Decoded:
-    """Read a mask as it is stored: of a palette the indices, never turned.
+    """Read a mask as it is stored: palettes as indices, and never turned.
 
     Args:
-        path: The mask.
+        path: Path of the mask.
 
     Returns:
-        Its pixels: bool where it has one bit, and int32 or uint16 where it has more than eight in one channel. Colors
-        of 16 bits come with 8. The mode is Pillow's.
+        The pixels: bool for one bit, and int32 or uint16 for more than eight bits in one channel. Colors of 16 bits are
+        reduced to 8. The mode is Pillow's.
 
     Raises:
         DataError: The mask is missing, broken, too large, or has floating-point pixels.

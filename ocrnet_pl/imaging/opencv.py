@@ -1,4 +1,4 @@
-"""OpenCV for data that processes load side by side."""
+"""OpenCV for data that processes load in parallel."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from numpy.typing import NDArray
 
 @functools.cache
 def opencv() -> ModuleType:
-    """Import OpenCV and keep it to one thread.
+    """Import OpenCV and restrict it to one thread.
 
-    The loading processes are what runs in parallel here. Threads of OpenCV's own would compete with them, and a process
-    that is forked after they were started waits for them for ever.
+    The parallelism here is that of the loading processes. OpenCV's own threads would compete with them, and a process
+    that is forked after they were started would wait for them forever.
     """
     import cv2
 
     cv2.setNumThreads(0)
-    # What is wrong with an image is said once, with the file's name. Version 5 has moved the function.
+    # Errors of an image are reported once, with the file's name. Version 5 has moved the function.
     (getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
     return cv2
 
 
 def decode_exactly(data: bytes, flags: int, size: tuple[int, int]) -> NDArray[Any]:
-    """Decode an image in memory of which the size is known.
+    """Decode an image in memory whose size is known.
 
     Args:
         data: The encoded image.
-        flags: OpenCV's, for ``imdecode``.
-        size: (height, width) that its header gives.
+        flags: OpenCV's flags for ``imdecode``.
+        size: (height, width) from its header.
 
     Returns:
-        [H, W] or [H, W, C], as OpenCV gives it.
+        [H, W] or [H, W, C], as OpenCV returns it.
 
     Raises:
         ValueError: It cannot be decoded, or has another size.

@@ -14,10 +14,10 @@ def orientation_of(exif: bytes) -> int:
     """Return the orientation that a block of EXIF tags gives.
 
     Args:
-        exif: The block, with or without the six bytes that a JPEG puts before it; may be empty or broken.
+        exif: The block, with or without the six bytes that precede it in a JPEG; may be empty or broken.
 
     Returns:
-        1 to 8; 1, which is upright, where there is none.
+        The orientation, 1 to 8; 1, which is upright, if there is none.
     """
     if not exif:
         return 1
@@ -25,17 +25,17 @@ def orientation_of(exif: bytes) -> int:
     try:
         tags.load(exif)
         orientation = tags.get(_TAG, 1)
-    except Exception:  # broken tags raise almost anything, and say nothing about how the picture lies
+    except Exception:  # broken tags raise almost anything, and say nothing about the orientation
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn and mirror an image so that it stands as its orientation says.
+    """Turn and mirror an image to undo its orientation.
 
     Args:
         pixels: [H, W] or [H, W, C].
-        orientation: 1 to 8.
+        orientation: EXIF orientation, 1 to 8.
 
     Returns:
         A view, with height and width exchanged from orientation 5 on.

@@ -1,4 +1,4 @@
-"""PNG: what is damaged is found before anything is decoded, and what lies costs no time."""
+"""PNG: damage is found before anything is decoded, and false headers cost no time."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Header(NamedTuple):
     """The first chunk.
 
     Attributes:
-        height: In pixels.
-        width: In pixels.
-        depth: Bits of each value.
+        height: Height in pixels.
+        width: Width in pixels.
+        depth: Number of bits of each value.
         kind: PNG's color type: 0 grey, 2 RGB, 3 palette, 4 grey and transparency, 6 RGB and transparency.
-        interlaced: Whether the rows come in Adam7's order.
+        interlaced: Whether the rows are in Adam7's order.
     """
 
     height: int
@@ -41,20 +41,20 @@ class Header(NamedTuple):
 
     @property
     def raw_bytes(self) -> int:
-        """The most bytes that the pixels take before they are compressed."""
+        """The largest number of bytes that the pixels take before compression."""
         row = 1 + (self.width * _CHANNELS[self.kind] * self.depth + 7) // 8
         return self.height * row * (2 if self.interlaced else 1)
 
 
 class Chunks(NamedTuple):
-    """Where the parts of a PNG stand.
+    """The positions of the parts of a PNG.
 
     Attributes:
-        first: Begin of the first chunk of pixels.
+        first: Start of the first chunk of pixels.
         last: End of the last chunk of pixels.
-        pixels: (begin, end) of the compressed bytes, chunk by chunk.
-        bare: Whether there is nothing but pixels.
-        palette: RGB, three bytes for each color.
+        pixels: (start, end) of the compressed bytes of each chunk.
+        bare: Whether the file contains only pixels.
+        palette: The RGB colors, three bytes each.
         exif: The block of EXIF tags.
     """
 
@@ -70,10 +70,10 @@ def read_header(data: bytes) -> Header:
     """Read the first chunk.
 
     Args:
-        data: Its bytes and any more.
+        data: Bytes of the chunk, which more may follow.
 
     Raises:
-        ValueError: It is cut short, damaged, or describes no PNG.
+        ValueError: It is cut short, damaged, or does not describe a PNG.
     """
     if len(data) < _HEADER:
         raise ValueError("the file is cut short")
@@ -81,22 +81,22 @@ def read_header(data: bytes) -> Header:
         ">I4sIIBBBBBI", data, len(SIGNATURE)
     )
     if name != b"IHDR" or length != 13:
-        raise ValueError("its first chunk is no header")
+        raise ValueError("its first chunk is not a header")
     if zlib.crc32(data[12 : _HEADER - 4]) != checksum:
         raise ValueError("the checksum of its header is wrong")
     if depth not in _DEPTHS.get(kind, ()) or compression or filters or interlace > 1:
-        raise ValueError("its header describes no PNG")
+        raise ValueError("its header does not describe a PNG")
     return Header(height, width, depth, kind, bool(interlace))
 
 
 def read_exif(file: BinaryIO) -> bytes:
-    """Return the block of EXIF tags, wherever it stands, without reading the pixels.
+    """Return the block of EXIF tags, wherever it is, without reading the pixels.
 
     Args:
-        file: Of the whole PNG.
+        file: The whole PNG, opened.
 
     Returns:
-        Empty where there is none, or where the file breaks off.
+        The block; empty if there is none, or if the file is cut short.
     """
     position = len(SIGNATURE)
     for _ in range(_MAX_CHUNKS):
@@ -118,10 +118,10 @@ def read_chunks(data: bytes, header: Header) -> Chunks:
 
     Args:
         data: The whole file.
-        header: Of the file.
+        header: Header of the file.
 
     Raises:
-        ValueError: The file is cut short or damaged, or holds far more than its size takes.
+        ValueError: The file is cut short or damaged, or contains far more than its size requires.
     """
     view = memoryview(data)
     position, first, last, bare, closed = _HEADER, 0, 0, True, False
@@ -166,15 +166,15 @@ def read_chunks(data: bytes, header: Header) -> Chunks:
 
 
 def _check_length(view: memoryview, pixels: list[tuple[int, int]], header: Header) -> None:
-    """Refuse what unpacks to far more than the image's size, which a decoder would unpack to its end."""
+    """Raise an error for data that unpacks to far more than the image's size, which a decoder would unpack in full."""
     raw = header.raw_bytes
     packed = sum(end - begin for begin, end in pixels)
-    # Room for the longest way of writing data that cannot be packed, with a flush after each row.
+    # Allows for the longest way of writing data that cannot be compressed, with a flush after each row.
     most = raw + raw // 8 + 16 * header.height + 4096
     if packed <= most and packed > _SMALL:
         begin, end = pixels[-1]
         sample = view[max(begin, end - _SAMPLE) : end]
-        # What can be packed again stands for long runs: unpack it, which is fast, to no more than it may be.
+        # Data that can be compressed once more stands for long runs: it is unpacked, which is fast, up to the limit.
         if len(zlib.compress(sample, 1)) < len(sample) // 2 and _unpacks_to_more(view, pixels, raw):
             packed = most + 1
     if packed > most:
@@ -195,17 +195,17 @@ def _unpacks_to_more(view: memoryview, pixels: list[tuple[int, int]], limit: int
 
 
 def decode(data: bytes, header: Header, chunks: Chunks, *, rgb: bool) -> NDArray[Any]:
-    """Decode the pixels, from a file that has nothing else.
+    """Decode the pixels, from a file that contains nothing else.
 
     Args:
         data: The whole file.
-        header: Of the file.
-        chunks: Of the file.
-        rgb: Whether grey of 8 bits or fewer is to come as RGB.
+        header: Header of the file.
+        chunks: Positions of the parts of the file.
+        rgb: Whether grey of 8 bits or fewer is returned as RGB.
 
     Returns:
-        uint8 or uint16, as it is stored: [H, W] of grey or of a palette's indices; else [H, W, C], with 3 channels,
-        with 2, which are grey and transparency, or with 4.
+        uint8 or uint16, as stored: [H, W] for grey or a palette's indices; else [H, W, C] with 2 (grey and
+        transparency), 3 or 4 channels.
 
     Raises:
         ValueError: The pixels are broken, or there are too few.
@@ -222,12 +222,12 @@ def decode(data: bytes, header: Header, chunks: Chunks, *, rgb: bool) -> NDArray
         return pixels[..., [0, 3]]
     if flags == cv2.IMREAD_UNCHANGED and pixels.ndim == 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    # OpenCV spreads few bits over 0 to 255, which is right for grey and wrong for indices.
+    # OpenCV scales values of few bits to 0 to 255, which is right for grey and wrong for indices.
     return pixels // (255 // ((1 << header.depth) - 1)) if palette and header.depth < 8 else pixels
 
 
 def _as_grey(data: bytes) -> bytes:
-    """Return a palette's header as one of grey, so that the indices are decoded and not their colors."""
+    """Return a palette image's header as that of a grey one, so that indices are decoded instead of colors."""
     chunk = bytearray(data[12 : _HEADER - 4])
     chunk[13] = 0
     return data[:12] + chunk + struct.pack(">I", zlib.crc32(chunk))

@@ -19,7 +19,7 @@ from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.depth import to_8_bits
 from ocrnet_pl.imaging.image_files import check_size, opened
 
-# What is wrong with a file is said in one line, with its name; the library tells each tag.
+# Errors of a file are reported in one line with its name; the library would log each tag.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _MAX_PAGES = 10_000
@@ -41,11 +41,11 @@ def tiff_size(file: BinaryIO, path: str | PathLike[str]) -> tuple[int, int] | No
     """Return the (height, width) of a TIFF that Pillow cannot read.
 
     Args:
-        file: Any file.
-        path: Its name, for messages.
+        file: An open file of any format.
+        path: Name of the file for messages.
 
     Returns:
-        None where it is no TIFF.
+        The size; None if it is not a TIFF.
 
     Raises:
         DataError: It has other axes than rows, columns and channels.
@@ -64,8 +64,8 @@ def read_tiff(path: str | PathLike[str], max_pixels: int) -> NDArray[np.uint8]:
     """Read all channels of a TIFF.
 
     Args:
-        path: The file.
-        max_pixels: Larger images are refused before they are decoded.
+        path: Path of the file.
+        max_pixels: Number of pixels above which images are refused before they are decoded.
 
     Returns:
         [H, W, C].
@@ -98,7 +98,7 @@ def _layout(series: Any, path: str | PathLike[str]) -> _Layout:
 
 
 def _check_pages(file: BinaryIO) -> None:
-    """Refuse a chain of pages that comes back to itself, or is longer than any image's."""
+    """Raise an error for a chain of pages that returns to itself, or is longer than any image's."""
     file.seek(0)
     start = file.read(16)
     order = "<" if start[:2] == b"II" else ">"
@@ -118,7 +118,7 @@ def _check_pages(file: BinaryIO) -> None:
 
 
 def _check_data(series: Any, file: BinaryIO, file_bytes: int) -> None:
-    """Refuse pages that take more memory than their image does, or hold data that the file has not."""
+    """Raise an error for pages that take more memory than their image, or claim data that the file does not have."""
     if math.prod(series.shape) > _MAX_VALUES:
         raise ValueError(f"its pixels are {math.prod(series.shape):,} values, more than {_MAX_VALUES:,}")
     for page in series.pages:
@@ -130,7 +130,7 @@ def _check_data(series: Any, file: BinaryIO, file_bytes: int) -> None:
         if len(ends) != math.prod(page.keyframe.chunked):
             raise ValueError("parts of it are missing")
         held = sum(page.databytecounts)
-        # A tile may reach over the image's edge, but not far.
+        # A tile may extend over the image's edge, but not far.
         tile, shape, most = math.prod(page.keyframe.chunks), math.prod(page.keyframe.shape), page.keyframe.nbytes
         if held > min(file_bytes, 2 * most + (1 << 16)) or tile > 16 * max(shape, 1 << 16):
             raise ValueError("its parts are far larger than its pixels")

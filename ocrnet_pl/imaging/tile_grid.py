@@ -1,4 +1,4 @@
-"""Cutting large images into overlapping tiles: where the tiles lie."""
+"""Cutting large images into overlapping tiles: the positions of the tiles."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def overlap_pixels(side: int, overlap: float) -> int:
-    """Return the pixels that neighbouring tiles share at least.
+    """Return the smallest number of pixels that neighbouring tiles share.
 
     Args:
-        side: Of a tile, in pixels.
-        overlap: Share of the side, from 0 to under 1.
+        side: Side of a tile in pixels.
+        overlap: Share of the side, from 0 to below 1.
 
     Raises:
         ValueError: The overlap is out of range, or the side is not positive.
@@ -27,23 +27,23 @@ def tile_counts(lengths: ArrayLike, side: int, shared: int) -> NDArray[np.int64]
     """Return how many tiles cover each length.
 
     Args:
-        lengths: In pixels.
-        side: Of a tile, in pixels.
-        shared: Pixels that neighbours share at least.
+        lengths: Lengths in pixels.
+        side: Side of a tile in pixels.
+        shared: Smallest number of pixels that neighbours share.
     """
     rest = np.maximum(np.asarray(lengths, dtype=np.int64) - side, 0)
     return np.asarray(1 + -(-rest // (side - shared)), dtype=np.int64)
 
 
 def tile_starts(length: int, side: int, shared: int) -> NDArray[np.int64]:
-    """Return the first pixels of the tiles that cover a length exactly; the last one ends at its end.
+    """Return the first pixels of the tiles that cover a length exactly; the last tile ends at its end.
 
-    A length shorter than a tile has one tile, which is as long as it.
+    A length shorter than a tile is covered by one tile of that length.
 
     Args:
-        length: In pixels.
-        side: Of a tile, in pixels.
-        shared: Pixels that neighbours share at least.
+        length: Length in pixels.
+        side: Side of a tile in pixels.
+        shared: Smallest number of pixels that neighbours share.
     """
     starts = np.arange(int(tile_counts(length, side, shared)), dtype=np.int64) * (side - shared)
     return np.minimum(starts, max(0, length - side))

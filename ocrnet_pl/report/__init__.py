@@ -1,1 +1,1 @@
-"""The joint report: what sharing one network costs and earns."""
+"""The joint report: what sharing one network costs and gains."""

@@ -20,11 +20,11 @@ class _Curve(NamedTuple):
 
 
 def draw_curves(folders: Mapping[str, Sequence[Path]], png: Path) -> bool:
-    """Draw figures and losses over the steps: the mean over the seeds, and each seed in a thin line.
+    """Draw figures and losses over the steps: the mean over the seeds, and each seed as a thin line.
 
     Args:
-        folders: Run folders with a ``metrics.csv``, one a seed, of ``joint``, ``detection`` and ``segmentation``.
-        png: The file to write.
+        folders: Run folders with a ``metrics.csv``, one per seed, of ``joint``, ``detection`` and ``segmentation``.
+        png: Path of the file to write.
 
     Returns:
         Whether there was anything to draw.
@@ -75,7 +75,7 @@ def draw_curves(folders: Mapping[str, Sequence[Path]], png: Path) -> bool:
 
 
 def _moves(series: Series) -> bool:
-    """Return whether a loss is one that the run trained: those of an absent decoder are zero throughout."""
+    """Return whether the run trained a loss: losses of an absent decoder are zero throughout."""
     return any(series[1])
 
 

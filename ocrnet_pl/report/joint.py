@@ -1,4 +1,4 @@
-"""Trains the joint network and its single-task twins and writes what came out."""
+"""Trains the joint network and its single-task twins and writes the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WITHOUT = {
     SEGMENTATION: ("--model.detection", "null"),
 }
 _SETTINGS = (
-    # One that stopped early would have trained for fewer steps than the others.
+    # A network that stopped early would have trained for fewer steps than the others.
     ("--early_stopping.patience", "1000000"),
     ("--checkpoint.save_last", "true"),
     ("--pictures.enabled", "true"),
@@ -37,26 +37,26 @@ _LAST = Path("checkpoints", "last.ckpt")
 def run_joint_report(config: str, seeds: Sequence[int], output: Path, title: str) -> Path:
     """Train all networks over the seeds, one after the other, and write ``joint-report.html`` and ``.json``.
 
-    Finished runs in the folder are taken as they are.
+    Finished runs in the folder are used as they are.
 
     Args:
-        config: The experiment's whole configuration, as YAML.
-        seeds: One pair of joint network and twins each.
+        config: The whole configuration of the experiment, as YAML.
+        seeds: Seeds, each for one joint network and its twins.
         output: Folder of the report and of the runs.
-        title: Of the page.
+        title: Title of the page.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        ValueError: A seed stands twice, or the folder holds runs of another configuration.
+        ValueError: A seed occurs twice, or the folder contains runs of another configuration.
         RunError: A run failed, or the runs differ in their steps.
     """
     if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds: expected different ones, at least one, got {list(seeds)}")
+        raise ValueError(f"seeds: expected at least one seed, each once, got {list(seeds)}")
     path = output / "config.yaml"
     if path.is_file() and path.read_text(encoding="utf-8") != config:
-        raise ValueError(f"output {str(output)!r}: it holds runs of another configuration; give another --output")
+        raise ValueError(f"output {str(output)!r}: it contains runs of another configuration; give another --output")
     with complete_file(path) as unfinished:
         unfinished.write_text(config, encoding="utf-8")
     names = (JOINT, DETECTION, SEGMENTATION, COMPARE)

@@ -24,18 +24,18 @@ def write_page(
     """Write the page.
 
     Args:
-        path: Of the page.
-        title: Of the experiment.
-        seeds: The results of each.
-        rows: Of the table.
+        path: Path of the page.
+        title: Title of the experiment.
+        seeds: The results of each seed.
+        rows: Rows of the table.
         folders: Run folders by seed and name: ``joint``, ``detection``, ``segmentation``, ``twins``.
     """
     first = seeds[0]
     numbers = ", ".join(str(seed.seed) for seed in seeds)
     body = [
         f"<h1>Joint report: {escape(title)}</h1>",
-        f'<p class="soft">One network for both tasks against one network a task, {first.joint["steps"]:,} steps each, '
-        f"seed{'s' if len(seeds) > 1 else ''} {numbers}; passes timed on {escape(first.compare['device'])}, one image "
+        f'<p class="soft">One network for both tasks against one network per task, {first.joint["steps"]:,} steps each,'
+        f" seed{'s' if len(seeds) > 1 else ''} {numbers}; passes timed on {escape(first.compare['device'])}, one image "
         "of the config's input size.</p>",
         f'<div class="tiles">{"".join(_tile(row) for row in rows if row.title in _TILES)}</div>',
         "<h2>What sharing earned and cost</h2>",
@@ -98,8 +98,8 @@ def _note(count: int) -> str:
     text = (
         "There is one seed, so there is no interval: how much of a difference is chance is unknown."
         if count < 2
-        else f"Intervals are Student's, of the {count} paired differences. A difference whose interval holds zero is "
-        "called no clear one."
+        else f"Intervals are Student's, of the {count} paired differences. A difference whose interval contains zero "
+        "is not called clear."
     )
     merged = (
         "The twins' panoptic and fused figures are those of both networks' outputs, merged by the rules that merge the "

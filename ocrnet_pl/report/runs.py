@@ -1,4 +1,4 @@
-"""Runs in processes of their own: started, shown, recorded, and not repeated once they are finished."""
+"""Runs in separate processes: started, shown, recorded, and not repeated once they are finished."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from ocrnet_pl.errors import RunError
 
-INTERRUPTED = "the same command takes the finished runs as they are and starts this one anew"
+INTERRUPTED = "the same command keeps the finished runs and starts this one again"
 
 _LAST_BYTES = 20_000
 _SECONDS_TO_NOTICE = 2.0
@@ -25,10 +25,11 @@ class Run:
     """One process of the report.
 
     Attributes:
-        title: For the reader.
-        folder: Of what it writes.
+        title: Title for the reader.
+        folder: Folder for everything that it writes.
         words: Its command line, after the interpreter.
-        result: The JSON file in the folder that it writes at its end; a training's must say that it is finished.
+        result: Name of the JSON file in the folder that it writes at its end; the file of a training must say that it
+            is finished.
     """
 
     title: str
@@ -38,7 +39,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """Where all that the process prints is kept."""
+        """The file that keeps everything the process prints."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def content(self) -> dict[str, Any] | None:
@@ -50,16 +51,16 @@ class Run:
         return content if content.get("status", "finished") == "finished" else None
 
     def execute(self) -> dict[str, Any]:
-        """Run it, or take what it wrote earlier.
+        """Run it, or return what it wrote earlier.
 
-        What an interrupted run left in the folder is removed.
+        Whatever an interrupted run left in the folder is removed.
 
         Returns:
             The content of its result.
 
         Raises:
-            RunError: It failed; the line names its log.
-            KeyboardInterrupt: It was interrupted, by itself or with this process.
+            RunError: It failed; the message names its log.
+            KeyboardInterrupt: It was interrupted, alone or together with this process.
         """
         content = self.content()
         if content is not None:
@@ -80,14 +81,14 @@ class Run:
 
 
 def _run_and_show(command: list[str], log: Path) -> int:
-    """Run a command, copy all that it prints to the terminal and to a file, and return its status."""
+    """Run a command, copy everything it prints to the terminal and to a file, and return its status."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     # The order and the transforms follow the run's own seed, which a caller's must not override.
     environment.pop("PL_GLOBAL_SEED", None)
-    # The process finds what this one has found, wherever it was started.
+    # The process imports from the same folders as this one, wherever it was started.
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     if sys.stdout.isatty():
-        # A progress bar that finds no terminal draws itself once, at the end.
+        # Without a terminal, a progress bar draws itself once, at the end.
         import pty
 
         source, sink = pty.openpty()
@@ -101,11 +102,11 @@ def _run_and_show(command: list[str], log: Path) -> int:
                 _show(output.fileno(), file)
             except KeyboardInterrupt:
                 try:
-                    # A terminal tells the process as well; `kill` does not.
+                    # A terminal interrupts the process as well; `kill` does not.
                     process.wait(_SECONDS_TO_NOTICE)
                 except subprocess.TimeoutExpired:
                     process.send_signal(signal.SIGINT)
-                # It saves what it has, and may have something to say.
+                # It saves what it has, and may print something.
                 _show(output.fileno(), file)
                 raise KeyboardInterrupt(f"; {INTERRUPTED}") from None
         return process.returncode

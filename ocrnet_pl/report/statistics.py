@@ -14,9 +14,9 @@ class Difference(NamedTuple):
     """The mean of paired differences.
 
     Attributes:
-        mean: First minus second, over the pairs.
+        mean: Mean of first minus second, over the pairs.
         half: Half of the interval's width; None with one pair, which says nothing about the spread.
-        pairs: How many.
+        pairs: Number of pairs.
     """
 
     mean: float
@@ -25,7 +25,7 @@ class Difference(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether zero lies outside the interval."""
+        """Whether zero is outside the interval."""
         return self.half is not None and abs(self.mean) > self.half
 
 
@@ -33,16 +33,16 @@ def paired_difference(first: Sequence[float], second: Sequence[float], confidenc
     """Return the mean difference of pairs with Student's interval.
 
     Args:
-        first: One value a pair.
-        second: Likewise.
-        confidence: Of the interval, 0 to below 1.
+        first: One value per pair.
+        second: One value per pair, in the same order.
+        confidence: Confidence of the interval, from 0 to below 1.
 
     Raises:
-        ValueError: There is no pair, or the counts differ.
+        ValueError: There are no pairs, or the counts differ.
     """
     differences = [a - b for a, b in zip(first, second, strict=True)]
     if not differences:
-        raise ValueError("there is no pair to compare")
+        raise ValueError("there are no pairs to compare")
     mean, count = statistics.fmean(differences), len(differences)
     if count < 2:
         return Difference(mean, None, count)
@@ -51,14 +51,14 @@ def paired_difference(first: Sequence[float], second: Sequence[float], confidenc
 
 
 def student_quantile(freedom: int, confidence: float = 0.95) -> float:
-    """Return t such that Student's variable lies within -t and t with the given probability.
+    """Return t such that Student's variable is between -t and t with the given probability.
 
     With ``t = sqrt(freedom) tan(a)`` the density becomes ``cos(a) ** (freedom - 1)`` on a finite range, which is summed
     and inverted here: SciPy would be needed for this one number only.
 
     Args:
         freedom: Degrees of freedom, at least 1.
-        confidence: 0 to below 1.
+        confidence: The probability, from 0 to below 1.
 
     Raises:
         ValueError: An argument is out of range.

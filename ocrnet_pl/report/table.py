@@ -1,4 +1,4 @@
-"""The figures of the report: joint against twins, a row a figure."""
+"""The figures of the report: joint network against twins, one row per figure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Seed(NamedTuple):
     Attributes:
         seed: The seed.
         joint: ``summary.json`` of the joint network.
-        detection: ``summary.json`` of the twin that detects.
-        segmentation: ``summary.json`` of the twin that segments.
-        compare: ``compare.json``.
+        detection: ``summary.json`` of the twin for detection.
+        segmentation: ``summary.json`` of the twin for segmentation.
+        compare: ``compare.json`` of the twins side by side.
     """
 
     seed: int
@@ -34,12 +34,12 @@ class Row:
     """One figure of the joint network and of its twins.
 
     Attributes:
-        title: What it is.
-        twins: What of the twins stands against it.
-        unit: Empty for scores, which run from 0 to 1.
-        more_is_better: Whether sharing earns where the joint network has more.
-        joint: One a seed.
-        alone: One a seed.
+        title: Name of the figure.
+        twins: Which figure of the twins it is compared with.
+        unit: Unit of the values; empty for scores, which range from 0 to 1.
+        more_is_better: Whether a larger value of the joint network is a gain.
+        joint: The joint network's values, one per seed.
+        alone: The twins' values, one per seed.
     """
 
     title: str
@@ -56,13 +56,13 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Joint over twins, of the means; None where the twins have nothing."""
+        """Joint divided by twins, of the means; None if the twins' mean is zero."""
         alone = statistics.fmean(self.alone)
         return statistics.fmean(self.joint) / alone if alone else None
 
     @property
     def verdict(self) -> str:
-        """What sharing did: ``earned``, ``cost``, ``no clear difference``, or with one seed ``one seed``."""
+        """The effect of sharing: ``earned``, ``cost``, ``no clear difference``, or with one seed ``one seed``."""
         difference = self.difference
         if difference.half is None:
             return "one seed"
@@ -71,7 +71,7 @@ class Row:
         return "earned" if (difference.mean > 0) == self.more_is_better else "cost"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it for JSON; the interval is ``[low, high]``, null with one seed."""
+        """Return everything for JSON; the interval is ``[low, high]``, null with one seed."""
         mean, half, _ = self.difference
         return {
             "figure": self.title,

@@ -26,7 +26,7 @@ _ENTRIES: dict[str, Any] = {
     "optimizer_states": list,
     "lr_schedulers": list,
 }
-"""The kinds of entries that Lightning restores."""
+"""The types of the entries that Lightning restores."""
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
 
@@ -38,62 +38,66 @@ def versions() -> dict[str, str]:
 
 
 def verify_checkpoint(path: str | Path) -> None:
-    """Compare all of a checkpoint's content with the check sums that stand in it.
+    """Compare the whole content of a checkpoint with the checksums stored in it.
 
     Args:
-        path: To read, once, from beginning to end.
+        path: Path of the checkpoint, which is read once from beginning to end.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: It is no checkpoint, was cut off, or has changed since it was written.
+        CheckpointError: It is not a checkpoint, was cut off, or has changed since it was written.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
     try:
         with zipfile.ZipFile(path) as archive:
-            # Nothing that torch writes is compressed; a small file cannot fill the memory.
+            # torch does not compress its files; without this check a small file could fill the memory.
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise zipfile.BadZipFile("compressed")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {str(path)!r}: unreadable; it is no checkpoint, or not whole") from error
+        raise CheckpointError(
+            f"checkpoint {str(path)!r}: unreadable; it is not a checkpoint, or not complete"
+        ) from error
     if damaged is not None:
-        raise CheckpointError(f"checkpoint {str(path)!r}: damaged, the check sum of its entry {damaged!r} is wrong")
+        raise CheckpointError(f"checkpoint {str(path)!r}: damaged, the checksum of its entry {damaged!r} is wrong")
 
 
 def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu", mmap: bool = False) -> dict[str, Any]:
     """Verify and load a checkpoint; nothing in it is executed.
 
     Args:
-        path: A checkpoint that training wrote.
-        map_location: Where to put the weights.
-        mmap: Leave the weights in the file until they are used.
+        path: Path of a checkpoint that training wrote.
+        map_location: Device for the weights.
+        mmap: Whether the weights stay in the file until they are used.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: It is damaged, or no checkpoint.
+        CheckpointError: It is damaged, or not a checkpoint.
     """
     verify_checkpoint(path)
     try:
         content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except Exception as error:  # What a file that somebody made up leads to has no end.
-        raise CheckpointError(f"checkpoint {str(path)!r}: unreadable; it is no checkpoint, or not whole") from error
+    except Exception as error:  # A forged file can raise anything.
+        raise CheckpointError(
+            f"checkpoint {str(path)!r}: unreadable; it is not a checkpoint, or not complete"
+        ) from error
     check_entries(content, path)
     return content  # type: ignore[no-any-return]
 
 
 def check_entries(content: Any, path: str | Path) -> None:
-    """Check that a checkpoint's entries are of the kinds that training writes.
+    """Check that a checkpoint's entries have the types that training writes.
 
     Args:
-        content: Of the checkpoint.
-        path: To name in an error.
+        content: Content of the checkpoint.
+        path: Path for error messages.
 
     Raises:
-        CheckpointError: They are not.
+        CheckpointError: They have other types.
     """
     if not isinstance(content, dict):
-        raise CheckpointError(f"checkpoint {str(path)!r}: it holds no training run")
+        raise CheckpointError(f"checkpoint {str(path)!r}: it does not contain a training run")
     for name, kind in _ENTRIES.items():
         if name in content and not isinstance(content[name], kind):
             raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
@@ -103,17 +107,17 @@ def check_entries(content: Any, path: str | Path) -> None:
 
 
 def usable_checkpoint(path: str | Path) -> tuple[Path, str | None]:
-    """Return the checkpoint itself or, if it is damaged or gone, the newest whole one in its folder.
+    """Return the checkpoint itself or, if it is damaged or missing, the newest whole one in its folder.
 
     Args:
-        path: The checkpoint asked for.
+        path: The requested checkpoint.
 
     Returns:
-        What to load, and why it is not the one asked for, in one line; None if it is.
+        What to load, and in one line why it is not the requested one; None if it is.
 
     Raises:
-        FileNotFoundError: There is no such file, and no other beside it.
-        CheckpointError: It is damaged, and no other beside it is whole.
+        FileNotFoundError: There is no such file, and no other one next to it.
+        CheckpointError: It is damaged, and no other one next to it is whole.
     """
     asked = Path(path)
     try:
@@ -125,24 +129,24 @@ def usable_checkpoint(path: str | Path) -> tuple[Path, str | None]:
                 verify_checkpoint(other)
             except CheckpointError:
                 continue
-            return other, f"{error}; going on from {str(other)!r} instead"
+            return other, f"{error}; continuing from {str(other)!r} instead"
         raise
     return asked, None
 
 
 def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> list[str]:
-    """Return what differs between the run that wrote a checkpoint and this one, an entry each.
+    """Return what differs between the run that wrote a checkpoint and this one, one entry per difference.
 
     Args:
-        checkpoint: Its content.
-        config: Of this run; None compares the versions alone.
+        checkpoint: Content of the checkpoint.
+        config: Config of this run; None compares only the versions.
     """
     found = []
     was = checkpoint.get(VERSIONS_KEY)
     if was is None:
-        found.append(f"written by a version of ocrnet_pl before {__version__} that left no versions")
+        found.append(f"written by a version of ocrnet_pl before {__version__} that did not record versions")
     elif not isinstance(was, Mapping) or not all(_is_word(version) for version in was.values()):
-        found.append("its versions are none")
+        found.append("its versions are not valid")
     else:
         now = versions()
         found += [f"{name} {was.get(name, 'absent')} -> {now[name]}" for name in now if was.get(name) != now[name]]
@@ -162,10 +166,10 @@ def misfit(
     """Return in one line why a checkpoint's weights do not fit a network.
 
     Args:
-        name: Of the checkpoint.
+        name: Name of the checkpoint.
         fits: The shapes of the network's weights.
-        given: Those of the checkpoint's.
-        checkpoint: Its content.
+        given: The shapes of the checkpoint's weights.
+        checkpoint: Content of the checkpoint.
     """
     absent = [key for key in fits if key not in given]
     foreign = [key for key in given if key not in fits]
@@ -177,7 +181,7 @@ def misfit(
         for keys, what in ((absent, "absent"), (foreign, "unknown"), (shapes, "of another shape"))
         if keys
     ]
-    return f"{name} holds weights of another network: {'; '.join([*parts, *differences(checkpoint)])}"
+    return f"{name} contains weights of another network: {'; '.join([*parts, *differences(checkpoint)])}"
 
 
 def _is_word(value: Any) -> bool:

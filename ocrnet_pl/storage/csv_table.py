@@ -13,14 +13,14 @@ from ocrnet_pl.storage.files import complete_file
 
 
 def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append rows to a table, whole or not at all; columns that it lacks are added to it.
+    """Append rows to a table, all or none; columns that it lacks are added to it.
 
     Args:
-        path: The table; made if need be.
-        rows: The values by column; a row need not have all columns.
+        path: Path of the table, which is created if necessary.
+        rows: The values by column; a row may lack columns.
 
     Raises:
-        OSError: The rows could not be written; the table is as it was before.
+        OSError: The rows could not be written; the table has not changed.
     """
     known: list[str] = []
     if path.is_file():
@@ -47,7 +47,7 @@ def _text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _append(path: Path, text: str) -> None:
-    # Unbuffered: a full disk is an error where it is written, not where the file is closed.
+    # Unbuffered: the error of a full disk is raised where the rows are written, not where the file is closed.
     with path.open("ab", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         rest = memoryview(text.encode())

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Files that are complete or do not exist."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _seen: set[Path] = set()
 
 @contextmanager
 def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
-    """Give a path to write to, which takes its final name at the end, unless something was raised.
+    """Yield a path to write to, which is renamed to its final name at the end, unless an error was raised.
 
-    What a process that was killed left unfinished in the folder is removed first.
+    Unfinished files that a killed process left in the folder are removed first.
 
     Args:
-        path: The final name; its folder is made.
-        durable: Have both the content and the name on the disk, not only in its cache, before this ends.
+        path: The final path; its folder is created if necessary.
+        durable: Whether to wait until both content and name are on the disk, not only in its cache.
 
     Yields:
         The path to write to, in the same folder.
@@ -58,7 +58,7 @@ def _flush(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON that every parser reads: what is no finite number becomes null."""
+    """Write JSON that every parser reads: numbers that are not finite become null."""
     with complete_file(path) as temporary:
         temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -78,10 +78,10 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
 
 @contextmanager
 def records(what: str) -> Iterator[None]:
-    """Let a run continue whose disk refuses what is written here, with one line each time that it does.
+    """Let a run continue if the disk refuses what is written here, with one line each time.
 
     Args:
-        what: Is written.
+        what: What is written, for the message.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Flat storage of large indices: sequences without a Python object per item, and files of arrays that are mapped.
 
-A list of a million strings is copied into every worker process little by little, because reading a Python object
-writes its reference count. Arrays are shared for good, and so are mapped files, even between unrelated processes.
+A list of a million strings is gradually copied into every worker process, because reading a Python object writes its
+reference count. Arrays remain shared, and so do mapped files, even between unrelated processes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Texts(Sequence[str]):
     """Strings in one array of bytes.
 
     Args:
-        data: uint8, the UTF-8 of all strings one after the other.
-        ends: int64 [N + 1], where each string ends; the first is 0.
+        data: uint8, the UTF-8 of all strings, one after the other.
+        ends: int64 [N + 1], the end of each string; the first entry is 0.
     """
 
     def __init__(self, data: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
@@ -50,13 +50,13 @@ class Texts(Sequence[str]):
         return [data[start:end].decode() for start, end in pairwise(ends)]
 
     def check(self, count: int) -> None:
-        """Check strings out of a file.
+        """Check strings that were read from a file.
 
         Args:
-            count: How many there should be.
+            count: Expected number of strings.
 
         Raises:
-            ValueError: They are not that many, or something else than strings.
+            ValueError: The number differs, or the data are not strings.
         """
         if self.data.dtype != np.uint8 or self.ends.dtype != np.int64 or self.ends.shape != (count + 1,):
             raise ValueError("the texts are damaged")
@@ -83,10 +83,10 @@ class Texts(Sequence[str]):
 
 
 class Numbers(Sequence[int]):
-    """Whole numbers in one array, given out as Python's.
+    """Integers in one array, returned as Python's.
 
     Args:
-        values: int64 [N].
+        values: int64 [N], the integers.
     """
 
     def __init__(self, values: NDArray[np.int64]) -> None:
@@ -104,15 +104,15 @@ class Numbers(Sequence[int]):
 
 
 def save_arrays(path: str | PathLike[str], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Write a file of arrays in the safetensors format, whole or not at all.
+    """Write a file of arrays in the safetensors format, completely or not at all.
 
     Args:
-        path: The file.
-        arrays: Of booleans, uint8, int32, int64, float32 or float64.
-        metadata: Kept beside them.
+        path: Path of the file.
+        arrays: Arrays of booleans, uint8, int32, int64, float32 or float64, by name.
+        metadata: Texts that are stored with them, by name.
     """
     names = {np.dtype(kind): name for name, kind in _DTYPES.items()}
-    # Wide ones first, so that each lies at a multiple of its own item size.
+    # Wide types first, so that each array starts at a multiple of its own item size.
     ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     position = 0
@@ -127,25 +127,25 @@ def save_arrays(path: str | PathLike[str], arrays: Mapping[str, NDArray[Any]], m
         for _, own in ordered:
             file.write(np.ascontiguousarray(own).reshape(-1).view(np.uint8).data if own.size else b"")
         file.flush()
-        os.fsync(file.fileno())  # a name must never outlive its content in a power cut
+        os.fsync(file.fileno())  # after a power cut the name must not exist without its content
 
 
 def map_arrays(path: str | PathLike[str]) -> tuple[Arrays, dict[str, str]]:
     """Map a file of :func:`save_arrays` into memory; nothing is read before it is used.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
         The arrays, read-only, and the metadata.
 
     Raises:
         DataError: There is no such file, or it cannot be read.
-        ValueError: It is not such a file, or not whole.
+        ValueError: It is not such a file, or not complete.
     """
     with open_file(path) as file:
         content = np.memmap(file, dtype=np.uint8, mode="r")
-    broken = ValueError(f"{path}: this is not a whole file of arrays")
+    broken = ValueError(f"{path}: this is not a complete file of arrays")
     start = 8 + int(content[:8].view("<u8")[0]) if len(content) > 8 else 0
     if not 8 < start <= len(content):
         raise broken
@@ -153,7 +153,7 @@ def map_arrays(path: str | PathLike[str]) -> tuple[Arrays, dict[str, str]]:
         header = json.loads(content[8:start].tobytes())
         metadata = header.pop("__metadata__", {})
         arrays = {name: _array(content[start:], entry) for name, entry in header.items()}
-    # What stands there may be anything.
+    # The header may contain anything.
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         raise broken from error
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -166,6 +166,6 @@ def _array(content: NDArray[np.uint8], entry: Mapping[str, Any]) -> NDArray[Any]
     low, high = entry["data_offsets"]
     shape = tuple(entry["shape"])
     if not 0 <= low <= high <= len(content) or any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError("the array lies outside of the file")
+        raise ValueError("the array is outside of the file")
     own: NDArray[Any] = np.asarray(content[low:high]).view(_DTYPES[entry["dtype"]])
     return own.reshape(shape)

@@ -1,7 +1,7 @@
 """References to environment variables in a config, as OmegaConf has them: ``${oc.env:NAME}``, ``${oc.env:NAME,other}``.
 
-They are resolved when a run is built, and never before: the config itself keeps them as they were written, so that what
-a run saves holds no credential, and runs elsewhere with what is set there.
+They are resolved when a run is built, and never before. The config itself keeps them as they were written, so that what
+a run saves contains no credentials, and works elsewhere with the values that are set there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class InterpolationError(ValueError):
     """A reference that cannot be resolved.
 
     Attributes:
-        path: Dotted place in the config.
-        text: What stands there.
+        path: Dotted key in the config.
+        text: The text that contains the reference.
     """
 
     def __init__(self, problem: str, path: str, text: str) -> None:
@@ -35,9 +35,9 @@ def each_text(value: Any, change: Callable[[str, str], Any], path: str = "") -> 
     """Return a copy of a config, or of a part of one, in which every text and path is replaced.
 
     Args:
-        value: The config.
-        change: Given the dotted place of a text and the text, returns what is to stand there.
-        path: Where the part stands in the config.
+        value: The config, or the part.
+        change: Called with the dotted key of a text and the text; returns the replacement.
+        path: Dotted key of the part.
     """
     if isinstance(value, Namespace):
         copy = Namespace()
@@ -55,14 +55,14 @@ def each_text(value: Any, change: Callable[[str, str], Any], path: str = "") -> 
 
 
 def resolved(value: Any, path: str = "") -> Any:
-    """Return a copy of a config, or of a part of one, with the variables' values in the place of the references.
+    """Return a copy of a config, or of a part of one, in which references are replaced by the variables' values.
 
     Args:
-        value: The config.
-        path: Where the part stands in the config.
+        value: The config, or the part.
+        path: Dotted key of the part.
 
     Raises:
-        InterpolationError: A variable is not set and the reference has no default, or it is not written right.
+        InterpolationError: A variable is not set and the reference has no default, or the reference is malformed.
     """
     return each_text(value, _resolved_text, path)
 

@@ -1,4 +1,4 @@
-"""The checkpoints of the newest run of a name."""
+"""The checkpoints of the newest run with a given name."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _MOST_NAMES = 8
 
 
 def latest_checkpoint(which: Which, root: Path, name: str) -> Path:
-    """Return the last or the best checkpoint of the newest run of a name.
+    """Return the last or the best checkpoint of the newest run with a given name.
 
-    The newest run is the one that wrote a checkpoint most recently. Its best one is what its ``summary.json`` says, or,
-    while there is none, what its last checkpoint says; it may stand in the folder of the run that it went on from.
+    The newest run is the one that wrote a checkpoint most recently. Its best one is named by its ``summary.json`` or,
+    while there is none, by its last checkpoint; it may be in the folder of the run from which it continued.
 
     Args:
-        which: Of the run.
+        which: Which checkpoint of the run, "last" or "best".
         root: Folder of all runs, ``trainer.default_root_dir``.
-        name: Of the run.
+        name: Name of the run.
 
     Raises:
-        FileNotFoundError: There is no such run, or it has no such checkpoint; it says what was looked for.
-        CheckpointError: What should say which is the best is damaged.
+        FileNotFoundError: There is no such run, or it has no such checkpoint; the message says where it was looked for.
+        CheckpointError: The file that names the best one is damaged.
     """
     found = {
         folder: max(file.stat().st_mtime for file in files)
@@ -41,7 +41,7 @@ def latest_checkpoint(which: Which, root: Path, name: str) -> Path:
             f"ckpt_path {which!r}: there is no checkpoint in {str(root / name / '*' / 'checkpoints')!r}{hint}; give "
             "the run's --name (and --trainer.default_root_dir), or the file"
         )
-    # Of two that are as old, the one whose version is the greater.
+    # Of two runs of the same age, the one with the higher version.
     newest = max(found, key=lambda folder: (found[folder], len(folder.parent.name), folder.parent.name))
     last = newest / "last.ckpt"
     if which == "last":
@@ -58,7 +58,7 @@ def latest_checkpoint(which: Which, root: Path, name: str) -> Path:
     for path in (Path(said), newest / Path(said).name):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"ckpt_path 'best': {said!r}, the best of {str(newest.parent)!r}, is not there any more")
+    raise FileNotFoundError(f"ckpt_path 'best': {said!r}, the best of {str(newest.parent)!r}, no longer exists")
 
 
 def _best(run: Path, last: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""One file under two names, which costs no room where the file system has hard links."""
+"""One file under two names, which takes no extra space where the file system has hard links."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ocrnet_pl.storage.files import complete_file
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file that is never changed a further name; where that cannot be, copy it.
+    """Give a file that is never changed a second name; copy it where links are not possible.
 
     Args:
         source: The file.
-        target: The other name. It appears when the file under it is whole.
+        target: The other name. It appears only when the file is complete.
 
     Raises:
         OSError: The source cannot be read, or the target cannot be written.

@@ -1,4 +1,4 @@
-"""Opening annotation files: ordinary files alone, of the size that such files have, and text in UTF-8."""
+"""Opening annotation files: only ordinary files, of a plausible size, and text in UTF-8."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import BinaryIO
 from ocrnet_pl.errors import DataError
 
 PER_IMAGE = 16 << 20
-"""A file with the labels of one image has at most so many bytes: no image has so many objects."""
+"""Largest number of bytes of a file with the labels of one image: no image has more objects than fit."""
 
 
 def open_file(path: str | PathLike[str], what: str = "file") -> BinaryIO:
     """Open an ordinary file to read its bytes.
 
-    Anything else that has a name (a pipe, a socket, a device) may keep a reader waiting for ever or never end, so it is
-    refused.
+    Anything else that has a name (a pipe, a socket, a device) may block its reader or never end, so it is refused.
 
     Args:
-        path: The file.
-        what: What it holds, for messages, such as ``list``.
+        path: Path of the file.
+        what: What the file contains, for messages, such as ``list``.
 
     Raises:
         DataError: There is no such file, it cannot be read, or it is not an ordinary one.
@@ -29,7 +28,7 @@ def open_file(path: str | PathLike[str], what: str = "file") -> BinaryIO:
     try:
         # First without opening it, since opening some devices has effects.
         ordinary = stat.S_ISREG(os.stat(path).st_mode)
-        # Should a pipe take its place in between, opening it does not wait.
+        # If a pipe takes its place in between, opening it does not block.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) if ordinary else -1
     except OSError as error:
         raise DataError.at(path, f"the {what} cannot be read ({error.strerror})", advice="check the path") from error
@@ -48,12 +47,12 @@ def read_bytes(path: str | PathLike[str], what: str = "file", most: int | None =
     """Read an ordinary file.
 
     Args:
-        path: The file.
-        what: What it holds, for messages.
-        most: The bytes that it may have; None for any number.
+        path: Path of the file.
+        what: What the file contains, for messages.
+        most: Largest number of bytes; None for no limit.
 
     Raises:
-        DataError: As of :func:`open_file`, or it has more bytes.
+        DataError: :func:`open_file` raises it, or the file is larger.
     """
     with open_file(path, what) as file:
         try:
@@ -69,12 +68,12 @@ def read_text(path: str | PathLike[str], what: str = "file", most: int | None = 
     """Read an ordinary file of text in UTF-8; a byte order mark at its beginning is dropped.
 
     Args:
-        path: The file.
-        what: What it holds, for messages.
-        most: The bytes that it may have; None for any number.
+        path: Path of the file.
+        what: What the file contains, for messages.
+        most: Largest number of bytes; None for no limit.
 
     Raises:
-        DataError: As of :func:`read_bytes`, or it is not such text.
+        DataError: :func:`read_bytes` raises it, or the file is not text in UTF-8.
     """
     data = read_bytes(path, what, most)
     problem = "it has a NUL character"

@@ -1,4 +1,4 @@
-"""What a foreign file says, as plain values of a bounded size: no objects, no cycles, no depth without end."""
+"""The content of a foreign file as plain values of bounded size: no objects, no cycles, limited depth."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def plain_values(value: Any, where: str) -> Any:
     """Return a copy of numbers, texts, lists and dictionaries.
 
     Args:
-        value: As a checkpoint has it. Tuples become lists.
-        where: Names the file and the entry, for an error.
+        value: The value from a checkpoint. Tuples become lists.
+        where: Name of the file and the entry for error messages.
 
     Raises:
-        CheckpointError: It holds anything else, or is nested too deeply or too large.
+        CheckpointError: It contains anything else, or is nested too deeply or too large.
     """
     left = _MOST_VALUES
 
@@ -51,7 +51,7 @@ def plain_values(value: Any, where: str) -> Any:
         if isinstance(value, Mapping):
             for name in value:
                 if not isinstance(name, str | int) or len(str(name)) > _LONGEST_TEXT:
-                    raise CheckpointError(f"{where}{key}: {shown(name)} is no key")
+                    raise CheckpointError(f"{where}{key}: {shown(name)} is not a key")
             return {name: copy(item, f"{key}.{shown(name).strip(chr(39))}", depth + 1) for name, item in value.items()}
         raise CheckpointError(f"{where}{key}: expected numbers, texts, lists and dictionaries, got {shown(value)}")
 

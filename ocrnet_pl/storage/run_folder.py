@@ -1,4 +1,4 @@
-"""Run folders that belong to one run each, also if several start at the same moment."""
+"""Run folders that belong to one run each, even if several runs start at the same moment."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 
 def refuse_taken(folder: Path) -> None:
-    """Refuse a run folder that exists.
+    """Raise an error for a run folder that exists.
 
     Raises:
         FileExistsError: It exists.
     """
     if os.path.lexists(folder):
-        what = "holds a run already" if (folder / "config.yaml").exists() else "exists already"
+        what = "already contains a run" if (folder / "config.yaml").exists() else "already exists"
         raise FileExistsError(f"run folder {str(folder)!r}: it {what}; give another --version")
 
 
 def claim_folder(parent: Path, version: str | None = None) -> Path:
-    """Make a new folder, which of several processes that ask at the same time only one gets.
+    """Make a new folder; if several processes ask for it at the same time, only one gets it.
 
     Args:
-        parent: The folder of all runs of one name; made if need be.
-        version: The folder's name; by default the next of ``version_0``, ``version_1``, ... that nobody has.
+        parent: Folder of all runs with one name; created if necessary.
+        version: Name of the folder; None for the next free one of ``version_0``, ``version_1``, ...
 
     Returns:
-        The folder, which is empty.
+        Path of the folder, which is empty.
 
     Raises:
         FileExistsError: The version is taken.

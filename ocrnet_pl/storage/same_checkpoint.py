@@ -16,7 +16,7 @@ from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import verify_checkpoint
 
 _NAMED = 8
-"""So many processes are named one by one."""
+"""Number of processes that are named one by one in a message."""
 
 
 class Start(NamedTuple):
@@ -24,7 +24,7 @@ class Start(NamedTuple):
 
     Attributes:
         text: The checkpoint, its step and epoch, or why there is none.
-        identity: Of the content; None where there is nothing to read.
+        identity: Identity of the content; None if there is nothing to read.
         usable: Whether the process can continue.
     """
 
@@ -37,21 +37,21 @@ def expects_others(nodes: int = 1) -> bool:
     """Return whether this process was started as one of several, which will wait for it.
 
     Args:
-        nodes: Of the run; on each of several, somebody started a process by hand.
+        nodes: Number of nodes of the run; with several, a process was started by hand on each.
     """
     count = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
     return nodes > 1 or (count.isdecimal() and int(count) > 1)
 
 
 def read_start(path: str | Path | None) -> Start:
-    """Return what a process continues from that was given a checkpoint, or none.
+    """Return what a process continues from, given a checkpoint or none.
 
-    The content is identified by the check sums that stand in the file, which are compared with the content whenever it
-    is loaded; nothing but its table of contents, its step and its epoch is read. Files in an object store are the same
-    if their addresses are.
+    The content is identified by the checksums stored in the file, which are compared with the content whenever it is
+    loaded; only its table of contents, its step and its epoch are read. Files in an object store are the same if their
+    addresses are.
 
     Args:
-        path: Of the checkpoint.
+        path: Path of the checkpoint; None for a new start.
     """
     if path is None:
         return Start("no checkpoint", None, True)
@@ -59,34 +59,34 @@ def read_start(path: str | Path | None) -> Start:
         return Start(f"{str(path)!r}", str(path), True)
     try:
         if not zipfile.is_zipfile(path):
-            # Says which of the many reasons it is.
+            # The message says which of the many reasons applies.
             verify_checkpoint(path)
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         step, epoch = int(content["global_step"]), int(content["epoch"])
         with zipfile.ZipFile(path) as archive:
-            # Entries stand in a folder of the name that the file had when it was written.
+            # Entries are in a folder that has the file's name when it was written.
             sums = sorted((e.filename.partition("/")[2], e.file_size, e.CRC) for e in archive.infolist())
     except FileNotFoundError as error:
         return Start(str(error), None, False)
     except CheckpointError as error:
         return Start(str(error), None, False)
     except Exception as error:
-        # Whatever is wrong with it, the others have to hear of it.
+        # Whatever is wrong with it, the other processes have to learn of it.
         return Start(f"checkpoint {str(path)!r}: unreadable ({type(error).__name__})", None, False)
     identity = hashlib.sha256(repr(sums).encode()).hexdigest()
     return Start(f"{str(path)!r} of step {step}, epoch {epoch}, content {identity[:8]}", identity, True)
 
 
 def check_same_checkpoint(path: str | Path | None) -> None:
-    """Refuse on all processes, if they do not continue from the same checkpoint; one alone may continue from any.
+    """Raise an error on all processes if they do not continue from the same checkpoint; one alone may use any.
 
-    All processes have to call this, those without a checkpoint as well.
+    All processes have to call this, also those without a checkpoint.
 
     Args:
-        path: What this process is to continue from, if anything.
+        path: Path of the checkpoint from which this process continues; None for a new start.
 
     Raises:
-        CheckpointError: A process has no checkpoint, or none that can be read, or another one than the others.
+        CheckpointError: A process has no checkpoint, an unreadable one, or another one than the others.
     """
     if not is_distributed():
         return

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network besides the parts to build, checked."""
+"""A checkpoint's entries on its network, apart from the parts to build, checked."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST_CATEGORIES = 10_000
 
 
 class SavedNetwork(NamedTuple):
-    """What a checkpoint holds of a network.
+    """The entries of a checkpoint that describe a network.
 
     Attributes:
-        parts: Its hyper-parameters, not checked yet.
+        parts: Hyper-parameters of the network, not checked yet.
         taxonomy: The categories.
-        input_size: (height, width).
-        weights: By name, as the task has them.
+        input_size: (height, width) in pixels.
+        weights: Weights by name, as the task names them.
     """
 
     parts: Mapping[str, Any]
@@ -32,11 +32,11 @@ class SavedNetwork(NamedTuple):
 
 
 def saved_network(content: Mapping[str, Any], where: str) -> SavedNetwork:
-    """Return what a checkpoint holds of a network.
+    """Return the entries of a checkpoint that describe its network.
 
     Args:
-        content: Of the checkpoint, as :func:`~ocrnet_pl.storage.checkpoints.read_checkpoint` returns it.
-        where: Names the file, for an error.
+        content: Content of the checkpoint, as :func:`~ocrnet_pl.storage.checkpoints.read_checkpoint` returns it.
+        where: Name of the file for error messages.
 
     Raises:
         CheckpointError: An entry is missing, or is not what training writes.
@@ -54,8 +54,8 @@ def saved_taxonomy(content: Mapping[str, Any], where: str) -> Taxonomy:
     """Return a checkpoint's categories.
 
     Args:
-        content: Of the checkpoint.
-        where: Names the file, for an error.
+        content: Content of the checkpoint.
+        where: Name of the file for error messages.
 
     Raises:
         CheckpointError: There are none, or they are not what training writes.
@@ -70,13 +70,13 @@ def saved_taxonomy(content: Mapping[str, Any], where: str) -> Taxonomy:
         for category in taxonomy.categories:
             indices = [index for index in (category.detection, category.semantic) if index is not None]
             if not isinstance(category.name, str) or any(type(index) is not int for index in indices):
-                raise TypeError("a name is no text, or an index no number")
+                raise TypeError("a name is not a text, or an index is not a number")
             if [type(value) for value in category.color] != [int] * 3 or not all(0 <= c <= 255 for c in category.color):
                 raise TypeError("a colour is not red, green and blue, 0 to 255")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
-            f"{where}: taxonomy: these are no categories: {' '.join(reason.split())[:200]}"
+            f"{where}: taxonomy: these are not valid categories: {' '.join(reason.split())[:200]}"
         ) from error
     return taxonomy
 

@@ -1,8 +1,8 @@
-"""Credentials in a config: found by their place, kept out of all that a run writes and says.
+"""Credentials in a config: found by their keys, and kept out of everything that a run writes and prints.
 
-What is a credential: every text below ``storage_options``; texts below keys that say so, such as ``token``, ``api_key``
-or ``headers``; and in addresses the password, as well as what a signed one carries after its question mark. A reference
-to an environment variable, ``${oc.env:NAME}``, gives nothing away and stays as it is.
+These are credentials: every text below ``storage_options``; texts below keys that say so, such as ``token``,
+``api_key`` or ``headers``; in addresses, the password, and what a signed one has after its question mark. A reference
+to an environment variable, ``${oc.env:NAME}``, reveals nothing and is kept.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from jsonargparse import Namespace
 from ocrnet_pl.storage.interpolation import REFERENCE, resolved
 
 MARKER = "<redacted>"
-"""Stands in the place of a credential."""
+"""Shown in place of a credential."""
 
 Replace = Callable[[str, str], Any]
-"""Given the dotted place of a credential and the credential, returns what is to stand there."""
+"""Called with the dotted key of a credential and the credential; returns the replacement."""
 
 _OPTIONS = "storage_options"
 _NAMED_BY_USERS = frozenset({"rename", "shares", "sources"})
@@ -40,11 +40,11 @@ _QUERY = re.compile(
     r"(?<=[?&])([\w.-]*(?:sig|signature|token|key|keyid|secret|password|credential)=)([^&\s#'\"]+)", re.IGNORECASE
 )
 _SHORTEST = 4
-"""Anything shorter is not looked for in texts: it would be found in every word."""
+"""Shorter credentials are not searched for in texts: they would be found in every word."""
 
 
 class _Place(IntEnum):
-    """What may stand at a place of a config."""
+    """What a place of a config may contain."""
 
     PLAIN = 0
     OPTIONS = 1
@@ -64,7 +64,7 @@ def _below(place: _Place, parent: str, key: str) -> _Place:
 
 
 def _is_reference(text: str) -> bool:
-    """Return whether a text consists of references, whose defaults say nothing, perhaps after a word for the scheme."""
+    """Return whether a text consists of references with harmless defaults, perhaps after a word for the scheme."""
     rest = REFERENCE.sub(lambda match: "" if match["default"] in (None, "", "null") else match[0], text)
     return rest != text and not _SCHEME.sub("", rest + " ").strip()
 
@@ -85,11 +85,11 @@ def replace_secrets(
     """Return a copy of a config, or of a part of one, in which every credential is replaced.
 
     Args:
-        value: The config.
-        replace: Gives what is to stand in the place of each.
-        path: Where the part stands in the config.
-        parent: The last key of its path.
-        place: What the part is known to be.
+        value: The config, or the part.
+        replace: Returns the replacement of each credential.
+        path: Dotted key of the part.
+        parent: Last key of the path.
+        place: What is known about the part.
     """
     if isinstance(value, Namespace | dict):
         items = vars(value) if isinstance(value, Namespace) else value
@@ -114,12 +114,12 @@ def replace_secrets(
 
 
 def redacted(value: Any) -> Any:
-    """Return a copy of a config, or of a part of one, with :data:`MARKER` in the place of every credential."""
+    """Return a copy of a config, or of a part of one, with :data:`MARKER` in place of every credential."""
     return replace_secrets(value, lambda path, secret: MARKER)
 
 
 def in_environment(value: Any) -> tuple[Any, dict[str, str]]:
-    """Return a copy of a config that refers to environment variables in the place of its credentials, and those.
+    """Return a copy of a config that refers to environment variables in place of its credentials, and those variables.
 
     Args:
         value: The config.
@@ -139,16 +139,16 @@ def in_environment(value: Any) -> tuple[Any, dict[str, str]]:
 
 
 def secrets_in(value: Any, path: str = "") -> set[str]:
-    """Return the credentials of a config, or of a part of one, that are long enough to be looked for in a text.
+    """Return the credentials of a config, or of a part of one, that are long enough to be searched for in a text.
 
     Args:
-        value: The config; its references may have been replaced by what they refer to.
-        path: Where the part stands in the config.
+        value: The config, or the part. Its references may have been replaced by their values.
+        path: Dotted key of the part.
     """
     found: set[str] = set()
 
     def collect(path: str, secret: str) -> str:
-        # An address among the options tells what cannot be reached; it is no credential of itself.
+        # An address among the options says which server cannot be reached; it is not a credential in itself.
         if not re.match(r"https?://", secret) or _in_address(secret, path, lambda *_: MARKER) != secret:
             found.update((secret, _SCHEME.sub("", secret)))
         return secret
@@ -167,12 +167,12 @@ def secrets_of_setting(path: str, text: str) -> set[str]:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    # The text as a whole as well: what it was meant to be may not be what it is.
+    # The text as a whole as well, since it may be malformed.
     return secrets_in(value, path) | secrets_in(text, path)
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield how a text may show a credential."""
+    """Yield the forms in which a text may show a credential."""
     yield from (secret, " ".join(secret.split()), repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""))
 
 
@@ -180,8 +180,8 @@ def hidden(text: str, secrets: Collection[str] = ()) -> str:
     """Return a text in which no credential can be read.
 
     Args:
-        text: Of a message.
-        secrets: The credentials to look for; those in addresses are found without.
+        text: Text of a message.
+        secrets: Credentials to search for; those in addresses are found in any case.
     """
     for form in sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True):
         text = text.replace(form, MARKER)
@@ -193,7 +193,7 @@ def hidden_words(words: list[str], secrets: Collection[str] = ()) -> list[str]:
 
     Args:
         words: The command line.
-        secrets: As :func:`hidden` takes them.
+        secrets: Credentials to search for; those in addresses are found in any case.
     """
     shown = []
     key = ""

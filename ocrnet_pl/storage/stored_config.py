@@ -1,4 +1,4 @@
-"""The config that a checkpoint holds, as far as evaluating it needs one, and checked: it may be from anywhere."""
+"""The part of the config in a checkpoint that evaluation needs, checked: the file may be from anywhere."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _OF_TRAINING = {
 """Options of training, and of the machine that it ran on."""
 
 _NOT_TAKEN = ("cache", "storage_options")
-"""Options of sources that decide where files are written, and with whose rights they are read."""
+"""Options of sources that decide where files are written, and with which credentials they are read."""
 
 _SOURCES = {"validate": ("val",), "calibrate": ("val",), "test": ("test", "val"), "predict": ()}
-"""What a subcommand reads: the first of them that there is."""
+"""The sources that a subcommand reads: the first of them that exists."""
 
 
 def stored_config(
@@ -34,25 +34,25 @@ def stored_config(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return what a subcommand takes from the config in a checkpoint.
 
-    What belongs to training or to the machine is left out: optimiser, augmentation, callbacks, loggers, devices,
+    Everything about training or the machine is left out: optimiser, augmentation, callbacks, loggers, devices,
     strategy, folders, caches.
 
     Args:
-        content: Of the checkpoint.
+        content: Content of the checkpoint.
         subcommand: ``validate``, ``test``, ``predict`` or ``calibrate``.
         kinds: The types of the options of ``model``, ``data`` and other sections, by name.
         given: Dotted keys of the parts that the command line replaces as a whole.
         trust: Packages whose classes may be named besides the project's own.
-        where: Names the file, for an error.
+        where: Name of the file for error messages.
 
     Returns:
-        The config, and the dotted keys of what somebody may miss.
+        The config, and the dotted keys of what was left out and may be missed.
 
     Raises:
         CheckpointError: There is no config, or something in it is not trusted, or not of this version.
     """
     if content.get(CONFIG_KEY) is None:
-        raise CheckpointError(f"{where}: it holds no config; give the one that it was trained with: --config FILE")
+        raise CheckpointError(f"{where}: it contains no config; give the one that it was trained with: --config FILE")
     where = f"{where}: config"
     config = plain_values(content[CONFIG_KEY], where)
     for name in ("model", "data"):
@@ -88,15 +88,15 @@ def stored_config(
 
 
 def _name(name: Any, where: str) -> str:
-    """Return a run's name, which becomes a folder's."""
+    """Return a run's name, which becomes the name of a folder."""
     text = name if isinstance(name, str) else ""
     if not text.isprintable() or {"\\", "$"} & set(text) or {"", ".", ".."} & set(text.split("/")):
-        raise CheckpointError(f"{where}.name: {shown(name)} is no name of a run; give --name NAME")
+        raise CheckpointError(f"{where}.name: {shown(name)} is not a valid name of a run; give --name NAME")
     return text
 
 
 def _choose_sources(data: dict[str, Any], subcommand: str, given: Sequence[str]) -> None:
-    """Leave the source that the subcommand reads: the others need not be here."""
+    """Keep only the source that the subcommand reads: the others need not exist here."""
     names = [name for name in _SOURCES[subcommand] if data.get(name) is not None or f"data.{name}" in given]
     for name in ("train", "val", "test"):
         if name not in names[:1]:
@@ -106,7 +106,7 @@ def _choose_sources(data: dict[str, Any], subcommand: str, given: Sequence[str])
 
 
 def _make_harmless(value: Any, key: str, missed: list[str], where: str) -> None:
-    """Take out what decides where a source writes, and with whose rights it reads."""
+    """Remove what decides where a source writes, and with which credentials it reads."""
     if isinstance(value, list):
         for position, item in enumerate(value):
             _make_harmless(item, f"{key}[{position}]", missed, where)
@@ -121,7 +121,7 @@ def _make_harmless(value: Any, key: str, missed: list[str], where: str) -> None:
 
 
 def _refuse_leaks(data: dict[str, Any], where: str) -> None:
-    """Refuse addresses beside references to environment variables, which would go there."""
+    """Raise an error for addresses next to references to environment variables, whose values would be sent there."""
     texts: list[tuple[str, str, str]] = []
 
     def note(path: str, text: str) -> str:
@@ -142,7 +142,7 @@ def _refuse_leaks(data: dict[str, Any], where: str) -> None:
 
 
 def _let_paths_start_anew(data: dict[str, Any], root: Any) -> None:
-    """Undo what the command line made of ``data.root``, so that another can be given."""
+    """Undo the effect of ``data.root`` of the command line, so that another one can be given."""
 
     def undo(value: Any) -> None:
         for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():

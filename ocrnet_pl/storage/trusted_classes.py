@@ -26,51 +26,51 @@ T = TypeVar("T")
 PACKAGE = "ocrnet_pl"
 
 _OPTIMIZERS = "torch.optim"
-"""Where a class may be defined as well if it stands for an optimiser."""
+"""Packages in which a class may be defined as well if it is an optimiser."""
 
 _SPEC_KEYS = {"class_path", "init_args", "dict_kwargs"}
 _LONGEST_PATH = 300
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _STRUCTURE = re.compile(r"[{\[&*!|>:\"'#%@`\n]")
-"""What could make a parser of YAML see more than a text."""
+"""Characters with which a YAML parser could see more than a text."""
 
 
 def trusted_packages(trust: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the packages whose classes may be built: the project's own, and those named.
+    """Return the packages whose classes may be built: the project's own, and the given ones.
 
     Args:
         trust: Import paths of packages or modules, such as ``my_package``.
 
     Raises:
-        ValueError: A name is no import path.
+        ValueError: A name is not an import path.
     """
     names = [trust] if isinstance(trust, str) else list(trust)
     for name in names:
         if not isinstance(name, str) or not _IMPORT_PATH.fullmatch(name):
-            raise ValueError(f"trust: {shown(name)} is no package; give its import path, such as my_package")
+            raise ValueError(f"trust: {shown(name)} is not a package; give its import path, such as my_package")
     return (PACKAGE, *names)
 
 
 def trusted_parts(
     parts: Mapping[str, Any], kinds: Mapping[str, Any], trust: str | Sequence[str], where: str
 ) -> dict[str, Any]:
-    """Check what a checkpoint says of parts to build, before anything that it names is imported.
+    """Check what a checkpoint says about parts to build, before any named class is imported.
 
-    A part is a ``class_path`` with its ``init_args``, or a plain value; parts may hold parts. Every class has to be
-    defined in a trusted package, wherever it is named, and to be of the kind that is asked for where it stands.
+    A part is a ``class_path`` with its ``init_args``, or a plain value; parts may contain parts. Every class has to be
+    defined in a trusted package, wherever it is named, and to be of the type that is expected in its place.
 
     Args:
-        parts: By name.
+        parts: The parts by name.
         kinds: The type of each part, by name; parts of other names are left out.
         trust: Packages that are trusted besides the project's own.
-        where: Names the file and the entry, for an error.
+        where: Name of the file and the entry for error messages.
 
     Returns:
-        The parts as plain values; classes by full import path, each part of them a dictionary.
+        The parts as plain values; each class is a dictionary with its full import path.
 
     Raises:
-        CheckpointError: A class is not trusted or of another kind, or a value is nothing that a config could hold.
-        ValueError: ``trust`` names no package.
+        CheckpointError: A class is not trusted or of another type, or a value could not occur in a config.
+        ValueError: ``trust`` names something that is not a package.
     """
     check = _Check(trusted_packages(trust), where)
     chosen = plain_values({name: parts[name] for name in kinds if name in parts}, f"{where}")
@@ -79,7 +79,7 @@ def trusted_parts(
 
 
 def named_packages(config: Any) -> list[str]:
-    """Return the packages of all classes that a config names which its user wrote, and which has been built before."""
+    """Return the packages of all classes in a config that its user wrote and that has been built before."""
     if isinstance(config, dict):
         own = config.get("class_path")
         below = {name for item in config.values() for name in named_packages(item)}
@@ -92,22 +92,22 @@ def named_packages(config: Any) -> list[str]:
 def build_parts(
     parts: Mapping[str, Any], kinds: Mapping[str, Any], trust: str | Sequence[str], where: str
 ) -> dict[str, Any]:
-    """Build parts as a checkpoint has them, after :func:`trusted_parts` has checked them.
+    """Build a checkpoint's parts, after :func:`trusted_parts` has checked them.
 
-    An encoder's ``weights`` are not loaded: the checkpoint brings them, and the file need not exist here.
+    An encoder's ``weights`` are not loaded: the checkpoint contains them, and the file need not exist here.
 
     Args:
-        parts: By name.
-        kinds: The type of each part, by name; all of them have to be there.
+        parts: The parts by name.
+        kinds: The type of each part, by name; all of them must be there.
         trust: Packages that are trusted besides the project's own.
-        where: Names the file and the entry, for an error.
+        where: Name of the file and the entry for error messages.
 
     Returns:
         The parts by name.
 
     Raises:
         CheckpointError: A part is missing, is not trusted, or cannot be built.
-        ValueError: ``trust`` names no package.
+        ValueError: ``trust`` names something that is not a package.
     """
     from jsonargparse import ArgumentParser
 
@@ -127,11 +127,11 @@ def build_parts(
 
 
 def rebuilt(build: Callable[[], T], where: str) -> T:
-    """Return what a function builds from a checkpoint's entries, which may lead to any error.
+    """Return what a function builds from a checkpoint's entries, which may raise any error.
 
     Args:
-        build: Builds it.
-        where: Names the file and the entry, for an error.
+        build: The function.
+        where: Name of the file and the entry for error messages.
 
     Raises:
         CheckpointError: It cannot be built.
@@ -145,7 +145,7 @@ def rebuilt(build: Callable[[], T], where: str) -> T:
 
 
 class _Check:
-    """Walks along values and the types that stand for them."""
+    """Walks through values together with the types that are expected for them."""
 
     def __init__(self, packages: tuple[str, ...], where: str) -> None:
         self.packages = packages
@@ -155,7 +155,7 @@ class _Check:
         return CheckpointError(f"{self.where}{key}: {reason}")
 
     def names(self, value: Any, key: str) -> None:
-        """Refuse classes of packages that nobody trusts, wherever they are named; nothing is imported."""
+        """Raise an error for classes of packages that are not trusted, wherever they are named; nothing is imported."""
         if isinstance(value, list):
             for position, item in enumerate(value):
                 self.names(item, f"{key}[{position}]")
@@ -166,19 +166,19 @@ class _Check:
                 self.names(item, f"{key}.{name}")
 
     def name(self, path: Any, key: str, packages: Sequence[str] | None = None) -> None:
-        """Refuse an import path that is none, or of a package that nobody trusts."""
+        """Raise an error for a text that is not an import path, or whose package is not trusted."""
         if not isinstance(path, str) or len(path) > _LONGEST_PATH or not _IMPORT_PATH.fullmatch(path):
-            raise self.refuse(key, f"{shown(path)} is no import path of a class")
+            raise self.refuse(key, f"{shown(path)} is not the import path of a class")
         allowed = (*self.packages, _OPTIMIZERS) if packages is None else packages
         if "." in path and not _inside(path, allowed):
             raise self.refuse(
                 key,
-                f"{shown(path)} is no class of {PACKAGE}, and to build it could run any code; if you know where the "
+                f"{shown(path)} is not a class of {PACKAGE}, and building it could run any code; if you know where the "
                 f"checkpoint is from, trust its package: --trust {path.partition('.')[0]}, in Python trust=[...]",
             )
 
     def resolve(self, path: str, bases: Sequence[type], key: str) -> type:
-        """Return the class that a path names."""
+        """Return the class at an import path."""
         packages = self.packages
         if any(issubclass(base, Optimizer) for base in bases):
             packages = (*packages, _OPTIMIZERS)
@@ -195,11 +195,11 @@ class _Check:
             except Exception as error:
                 raise self.refuse(key, f"{shown(path)} cannot be imported: {one_line(error)}") from error
         if not inspect.isclass(found):
-            raise self.refuse(key, f"{shown(path)} is no class")
+            raise self.refuse(key, f"{shown(path)} is not a class")
         if not _inside(found.__module__, packages):
             raise self.refuse(key, f"{shown(path)} is defined in {found.__module__}, which is not trusted")
         if bases and not issubclass(found, tuple(bases)):
-            raise self.refuse(key, f"{shown(path)} is no {' or '.join(base.__name__ for base in bases)}")
+            raise self.refuse(key, f"{shown(path)} is not of type {' or '.join(base.__name__ for base in bases)}")
         return found
 
     def value(self, value: Any, kind: Any, key: str) -> Any:
@@ -227,28 +227,28 @@ class _Check:
             return value
         if (kinds.built or kinds.called) and _IMPORT_PATH.fullmatch(value) and not kinds.takes(value):
             return self.spec({"class_path": value}, kinds, key)
-        # A parser might see more in a text, where more would be accepted.
+        # A parser might see more than a text in it, where more would be accepted.
         if (kinds.takes(value) or kinds.unknown) and not _STRUCTURE.search(value) and not _importable(value):
             return value
-        raise self.refuse(key, f"{shown(value)} cannot stand here")
+        raise self.refuse(key, f"{shown(value)} is not valid here")
 
     def spec(self, spec: dict[Any, Any], kinds: _Kinds, key: str) -> dict[str, Any]:
         """Check a class and its arguments."""
         foreign = [name for name in spec if name not in _SPEC_KEYS]
         if foreign:
-            raise self.refuse(key, f"beside class_path and init_args there is {shown(foreign[0])}")
+            raise self.refuse(key, f"next to class_path and init_args there is {shown(foreign[0])}")
         bases = [*kinds.built, *kinds.called]
         if not bases and not kinds.unknown:
-            raise self.refuse(key, "no class can stand here")
+            raise self.refuse(key, "a class is not valid here")
         found = self.resolve(spec["class_path"], bases, key)
         if inspect.isabstract(found):
-            raise self.refuse(key, f"{shown(spec['class_path'])} is only the base of classes")
+            raise self.refuse(key, f"{shown(spec['class_path'])} is only a base class")
         checked: dict[str, Any] = {"class_path": f"{found.__module__}.{found.__qualname__}"}
         for name in ("init_args", "dict_kwargs"):
             given = spec.get(name)
             if given is not None:
                 if not isinstance(given, dict):
-                    raise self.refuse(key, f"{name} is {shown(given)}, no dictionary")
+                    raise self.refuse(key, f"{name} is {shown(given)}, not a dictionary")
                 checked[name] = self.arguments(found, given, key)
         return checked
 
@@ -265,15 +265,15 @@ class _Check:
 
 @dataclasses.dataclass
 class _Kinds:
-    """What may stand somewhere, by its type.
+    """The values that a type allows.
 
     Attributes:
-        built: Classes whose objects may.
-        called: Classes whose objects come from a callable that may, so that a class of these may.
+        built: Classes whose objects are allowed.
+        called: Classes whose objects come from an allowed callable, so that these classes are allowed.
         items: Types of a list's items.
         mapped: Types of a dictionary's values.
         texts: Types of texts.
-        unknown: Whether anything may, as far as is known.
+        unknown: Whether any value is allowed, as far as is known.
     """
 
     built: list[type] = dataclasses.field(default_factory=list)
@@ -321,7 +321,7 @@ class _Kinds:
         return tuple(self.items) or Any
 
     def takes(self, text: str) -> bool:
-        """Return whether a text may stand here as it is."""
+        """Return whether a text is allowed as it is."""
         return any(
             text in get_args(kind)
             if get_origin(kind) is Literal
@@ -333,7 +333,7 @@ class _Kinds:
 
     @property
     def structured(self) -> bool:
-        """Whether something may stand here that holds or builds classes."""
+        """Whether something is allowed that contains or builds classes."""
         if self.built or self.called or self.unknown:
             return True
         return any(inner.structured for inner in map(_Kinds.of, [*self.items, *self.mapped]))
@@ -356,7 +356,7 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _argument_kinds(owner: type) -> tuple[dict[str, Any], bool]:
-    """Return the types of a class's arguments, and whether it takes others as well."""
+    """Return the types of a class's arguments, and whether it accepts others as well."""
     if hasattr(owner, "_fields"):
         return get_type_hints(owner), False
     found: dict[str, Any] = {}
@@ -380,13 +380,13 @@ def _argument_kinds(owner: type) -> tuple[dict[str, Any], bool]:
             elif parameter.kind is not parameter.VAR_POSITIONAL:
                 found.setdefault(name, kinds.get(name, Any))
         if not more:
-            # What it does not take itself, nothing passes on to the classes that it extends.
+            # Arguments that it does not accept itself are not passed on to its base classes.
             break
     return found, more
 
 
 def _own_classes(name: str) -> list[type]:
-    """Return the package's own classes of a name, as far as they have been imported."""
+    """Return the package's own classes with a given name that have been imported."""
     return [
         value
         for module_name, module in list(sys.modules.items())
@@ -412,5 +412,5 @@ def _inside(path: str, packages: Sequence[str]) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, on one line, and short."""
+    """Return the message of an error, on one line and short."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,7 +1,7 @@
-"""Names of files that are being written, by which the next process knows what a dead one has left behind.
+"""Names of files that are being written, by which the next process recognises what a dead one has left behind.
 
-Several machines may share a folder, and several containers of one machine have processes of equal numbers. So the name
-tells the machine, its boot, the name space of its processes, and the process.
+Several machines may share a folder, and several containers of one machine may have processes of equal number. So the
+name contains the machine, its boot, the name space of its processes, and the process.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 _PATTERN = re.compile(r"\..+\.([0-9a-f]{6})-([0-9a-f]{6})-([0-9a-f]{6})-(\d+)\.part")
 _LONGEST = 255
-"""Bytes of a file's name."""
+"""Largest number of bytes of a file's name."""
 
 
 def unfinished_path(final: Path) -> Path:
-    """Return where to write a file of this process until it is whole.
+    """Return the path to which this process writes a file until it is complete.
 
     Args:
-        final: The file's final path; the other one is in the same folder.
+        final: Final path of the file; the other one is in the same folder.
     """
     end = f".{'-'.join(_place())}-{os.getpid()}.part"
     name = os.fsencode(final.name)[: _LONGEST - len(end) - 1]
@@ -34,17 +34,17 @@ def unfinished_path(final: Path) -> Path:
 def remove_abandoned(folder: Path) -> None:
     """Remove what processes of this machine were writing into a folder when they died.
 
-    What belongs to another machine, to another container of this one, or to a process that lives, stays.
+    Files of another machine, of another container of this machine, or of a process that is alive are kept.
 
     Args:
-        folder: To look into, but not into the folders inside it; it need not exist.
+        folder: Folder to search, without the folders inside it; it need not exist.
     """
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder) as entries:
         for entry in entries:
             match = _PATTERN.fullmatch(entry.name)
             if match is None or not _is_dead(match[1], match[2], match[3], int(match[4])):
                 continue
-            # Another process may remove it at the same time, and somebody else's cannot be removed.
+            # Another process may remove it at the same time, and other users' files cannot be removed.
             with suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path)
@@ -81,7 +81,7 @@ def _place() -> tuple[str, str, str]:
 
 
 def _read(path: str) -> str:
-    """Return a file's content, or nothing where the system has no such file."""
+    """Return a file's content, or an empty text where the system has no such file."""
     try:
         return Path(path).read_text(encoding="ascii", errors="replace").strip()
     except OSError:

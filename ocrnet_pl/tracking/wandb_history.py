@@ -1,4 +1,4 @@
-"""What a run in Weights & Biases has stored, read back so that a continued run adds what is missing and no more."""
+"""The points that a run has stored in Weights & Biases, read back so that a continued run adds only what is missing."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def last_point(rows: Iterable[Mapping[str, Any]]) -> tuple[int, set[str]] | None
 
 
 def sent_rows(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the last rows that the server has of a run.
+    """Yield the last rows of a run that the server has.
 
     Args:
-        path: entity/project/id.
+        path: Address of the run, ``entity/project/id``.
     """
     import wandb
 
@@ -42,11 +42,11 @@ def sent_rows(path: str) -> Iterator[dict[str, Any]]:
 
 
 def kept_rows(folder: Path, run_id: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a run that were logged offline, of all its starts.
+    """Yield the rows of a run that were logged offline, over all its starts.
 
     Args:
-        folder: Of one start; those of the others stand beside it.
-        run_id: Of the run.
+        folder: Folder of one start; the folders of the others are next to it.
+        run_id: Id of the run.
     """
     from wandb.proto import wandb_internal_pb2 as messages
 
@@ -59,10 +59,10 @@ def kept_rows(folder: Path, run_id: str) -> Iterator[dict[str, Any]]:
 
 
 def _records(data: bytes) -> Iterator[bytes]:
-    """Yield the records of a file in LevelDB's log format behind a header; what was cut off at its end is left out.
+    """Yield the records of a file in LevelDB's log format after a header; an incomplete record at its end is left out.
 
-    A record lies in one or more fragments, each with its check sum, length and kind, and none across the border of
-    two blocks; what is left of a block that has no room for another fragment's head is empty.
+    A record consists of one or more fragments, each with its checksum, length and kind, and none across the border of
+    two blocks. The rest of a block that has no room for another fragment's head is empty.
     """
     place, record = _HEADER, b""
     while place + _RECORD <= len(data):

@@ -1,6 +1,7 @@
-"""The one place where samples and predictions become overlays of Weights & Biases.
+"""The only place where samples and predictions become overlays of Weights & Biases.
 
-Its own checks miss much, so this module hands over nothing but plain Python numbers and 2-D masks of the image's size.
+The checks of Weights & Biases miss much, so this module passes only plain Python numbers and 2-D masks of the image's
+size.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ Overlays = dict[str, dict[str, Any]]
 def overlay_data(
     size: tuple[int, int], truth: Sample, raw: Prediction, fused: Prediction | None, taxonomy: Taxonomy
 ) -> tuple[Overlays, Overlays]:
-    """Return what ``wandb.Image`` takes as ``boxes`` and ``masks``, each under the keys truth, raw and fused.
+    """Return what ``wandb.Image`` accepts as ``boxes`` and ``masks``, each under the keys truth, raw and fused.
 
-    A class has one id in boxes and masks, its segmentation index, because the dashboard keeps one table of names for
-    an image; classes that have boxes only come after 255, the id of pixels without a label.
+    A class has the same id in boxes and masks, its segmentation index, because the dashboard keeps one table of names
+    per image. Classes that have only boxes come after 255, the id of pixels without a label.
 
     Args:
         size: (height, width) of the image.
         truth: The labels, in the image's frame.
         raw: The prediction before fusion.
-        fused: The prediction after it, if there is one.
-        taxonomy: Gives the names.
+        fused: The prediction after fusion; None if there is none.
+        taxonomy: The categories with their names.
 
     Returns:
-        Boxes and masks of plain Python types and numpy masks; a map that is missing has no key.
+        Boxes and masks, as plain Python types and numpy masks; a map that is missing has no key.
 
     Raises:
         ValueError: A map's size is not the image's.
@@ -70,8 +71,8 @@ def to_wandb_image(
         sample_image: uint8 [C, H, W].
         truth: The labels, in the image's frame.
         raw: The prediction before fusion.
-        fused: The prediction after it, if there is one.
-        taxonomy: Gives the names.
+        fused: The prediction after fusion; None if there is none.
+        taxonomy: The categories with their names.
 
     Raises:
         ValueError: A map's size is not the image's.

@@ -1,4 +1,4 @@
-"""Weights & Biases, that never stops a run."""
+"""A Weights & Biases logger that never stops a run."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ DEFAULT_SERVER = "https://api.wandb.ai"
 
 
 def offline_reason(timeout: float = 3.0) -> str | None:
-    """Return why nothing can be sent to Weights & Biases now, or None if it can.
+    """Return why nothing can be sent to Weights & Biases now, or None if sending is possible.
 
     Args:
-        timeout: Seconds to wait for the server.
+        timeout: Time to wait for the server, in seconds.
     """
     if os.environ.get("WANDB_MODE") == "offline":
         return "WANDB_MODE is offline"
@@ -52,19 +52,19 @@ def _has_login(host: str) -> bool:
 
 
 class MetricsTable(CSVLogger):
-    """Lightning's CSV logger, which keeps what a full disk refuses until there is room again.
+    """Lightning's CSV logger, which keeps what a full disk refuses until there is space again.
 
     Its folder is the run's.
     """
 
     def claim(self) -> Path:
-        """Make the run's folder, which no other run has or gets; on the first process, before the first use.
+        """Make the run's folder, which belongs to this run only; called on the first process, before the first use.
 
         Raises:
-            FileExistsError: The version that was asked for is taken.
+            FileExistsError: The requested version is taken.
             OSError: The folder cannot be made.
         """
-        # A number is only what would be next when somebody looked.
+        # The number of the next version may be taken by another run in the meantime.
         asked = self._version if isinstance(self._version, str) else None
         folder = claim_folder(Path(self.root_dir), asked)
         self._version = str(folder.relative_to(self.root_dir))
@@ -72,7 +72,7 @@ class MetricsTable(CSVLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what was logged since the last time that worked."""
+        """Write what was logged since the last successful write."""
         writer: Any = self.experiment
         if "://" in writer.metrics_file_path:
             super().save()
@@ -83,18 +83,18 @@ class MetricsTable(CSVLogger):
 
 
 class WandbTracker(WandbLogger):
-    """Lightning's Weights & Biases logger, which goes offline by itself where it cannot send.
+    """Lightning's Weights & Biases logger, which goes offline by itself if it cannot send.
 
-    Without an account or a network the run is logged to its own folder, to be sent later by ``wandb sync``; one line
-    says so. It never asks a question.
+    Without an account or a network, the run is logged to its own folder, to be sent later by ``wandb sync``, and one
+    line says so. It never asks a question.
 
     Args:
-        project: Of Weights & Biases.
-        entity: User or team; None for the account's default.
-        group: Groups runs, for instance those of one experiment.
-        tags: Of the run.
-        notes: Of the run.
-        log_model: Also send checkpoints.
+        project: Name of the project in Weights & Biases.
+        entity: Name of the user or team; null for the account's default.
+        group: Name of a group of runs, for instance those of one experiment; null for none.
+        tags: Tags of the run; null for none.
+        notes: Notes on the run; null for none.
+        log_model: Whether checkpoints are sent as well.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class WandbTracker(WandbLogger):
         if reason is not None:
             # Sending checkpoints and working offline exclude each other.
             log_model = False
-            rank_zero_info(f"Weights & Biases: logging offline, since {reason}.")
+            rank_zero_info(f"Weights & Biases: logging offline because {reason}.")
         super().__init__(
             project=project,
             offline=reason is not None,
@@ -123,7 +123,7 @@ class WandbTracker(WandbLogger):
         self._continues: Path | None = None
         self._secrets: Collection[str] = ()
         self._stored: tuple[int, set[str]] | None = None
-        # Without effect today, and soon an error; Lightning still passes it on.
+        # This option has no effect today and will soon be an error; Lightning still passes it on.
         self._wandb_init.pop("anonymous", None)
 
     def use_folder(self, folder: Path, name: str) -> None:
@@ -133,18 +133,18 @@ class WandbTracker(WandbLogger):
         self._wandb_init["name"] = name
 
     def hide(self, secrets: Collection[str]) -> None:
-        """Keep credentials that stand in the configs or the command line out of the record; before the first use."""
+        """Keep credentials of the configs and the command line out of the record; call it before the first use."""
         self._secrets = secrets
         if secrets:
             import wandb
 
-            # Its difference from the last commit may contain the config.
+            # The difference from the last commit may contain the config.
             self._wandb_init["settings"] = wandb.Settings(disable_git=True)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run, which is started by the first use."""
+        """The run; the first use starts it."""
         if self._experiment is not None:
             return self._experiment
         # Weights & Biases records the command line.
@@ -156,14 +156,14 @@ class WandbTracker(WandbLogger):
             sys.argv = words
 
     def continue_run(self, run_id: str, folder: Path) -> None:
-        """Go on with a run, and leave out the points that it has already; before the first use.
+        """Continue a run, and leave out the points that it already has; call it before the first use.
 
-        A run that was killed may have logged points after the checkpoint that it goes on from. They come again, and
-        are the same.
+        A run that was killed may have logged points after the checkpoint from which it continues. They are computed
+        again, with the same values.
 
         Args:
-            run_id: Of the run.
-            folder: Of the start that wrote the checkpoint, for what was logged offline.
+            run_id: Id of the run.
+            folder: Folder of the start that wrote the checkpoint, with what was logged offline.
         """
         self._id = run_id
         self._wandb_init |= {"id": run_id, "resume": "allow"}
@@ -181,7 +181,7 @@ class WandbTracker(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log a point, unless the run has it."""
+        """Log a point, unless the run has it already."""
         if self._continues is not None:
             folder, self._continues = self._continues, None
             self._stored = self._last_stored(folder)
@@ -194,7 +194,7 @@ class WandbTracker(WandbLogger):
         super().log_metrics(metrics, step)
 
     def _last_stored(self, folder: Path) -> tuple[int, set[str]] | None:
-        """Return the last point that the run has, and what was logged at it; None if that cannot be known."""
+        """Return the last point that the run has, and what was logged at it; None if that is unknown."""
         run = self.experiment
         try:
             if self._offline:
@@ -203,14 +203,14 @@ class WandbTracker(WandbLogger):
                 return None
             return last_point(sent_rows(f"{run.entity}/{run.project}/{run.id}"))
         except Exception as error:  # Tracking must not stop a run.
-            rank_zero_warn(f"W&B could not tell what the run has; points may come twice: {error}")
+            rank_zero_warn(f"Weights & Biases did not say which points the run has; some may be logged twice: {error}")
             return None
 
     def finish(self, status: int) -> None:
-        """End the run, so that a further one in this process is another run.
+        """End the run, so that the next one in this process is another run.
 
         Args:
-            status: The exit status of the process; what is not 0 counts as failed.
+            status: Exit status of the process; any value but 0 counts as failed.
         """
         if self._experiment is not None:
             self._experiment.finish(exit_code=status)

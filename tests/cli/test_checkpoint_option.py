@@ -140,7 +140,7 @@ def test_the_best_is_what_the_run_says(root: Path, last: Path, tmp_path: Path) -
     assert latest_checkpoint("best", tmp_path / "runs", "tiny") == Path(said)
     (moved / "summary.json").write_text(text)
     best.unlink()
-    with pytest.raises(FileNotFoundError, match=r"'/absent/.*is not there any more"):
+    with pytest.raises(FileNotFoundError, match=r"'/absent/.*no longer exists"):
         latest_checkpoint("best", tmp_path / "runs", "tiny")
     for damage in ("{", "[]", '"x"'):
         (moved / "summary.json").write_text(damage)
@@ -217,24 +217,24 @@ def change(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 SYSTEM = {"class_path": "os.system", "init_args": {"command": "touch was_here"}}
 HOSTILE: dict[str, tuple[str, Any, str]] = {
-    "a neck": ("model.neck", SYSTEM, "is no class of ocrnet_pl"),
-    "a loss": ("model.detection_loss.init_args.box_loss", SYSTEM, "is no class of ocrnet_pl"),
-    "balancing": ("model.balancing", SYSTEM, "is no class of ocrnet_pl"),
-    "tiles": ("model.tile", SYSTEM, "is no class of ocrnet_pl"),
-    "a source": ("data.val", SYSTEM, "is no class of ocrnet_pl"),
+    "a neck": ("model.neck", SYSTEM, "is not a class of ocrnet_pl"),
+    "a loss": ("model.detection_loss.init_args.box_loss", SYSTEM, "is not a class of ocrnet_pl"),
+    "balancing": ("model.balancing", SYSTEM, "is not a class of ocrnet_pl"),
+    "tiles": ("model.tile", SYSTEM, "is not a class of ocrnet_pl"),
+    "a source": ("data.val", SYSTEM, "is not a class of ocrnet_pl"),
     "a source in a source": (
         "data.val",
         {"class_path": "Partial", "init_args": {"source": {"class_path": "evil.Source"}, "tasks": ["detection"]}},
-        "is no class of ocrnet_pl",
+        "is not a class of ocrnet_pl",
     ),
-    "no source": ("data.val", {"class_path": "ocrnet_pl.models.necks.PathAggregationNeck"}, "is no Source"),
-    "disagreements": ("disagreements.finder", SYSTEM, "is no class of ocrnet_pl"),
-    "pictures": ("pictures.count", SYSTEM, "is no class of ocrnet_pl"),
-    "text": ("model.neck", "os.system", "is no class of ocrnet_pl"),
-    "YAML": ("data.val", "{class_path: os.system}", "cannot stand here"),
-    "a folder": ("name", "../../elsewhere", "is no name of a run"),
-    "an absolute folder": ("name", "/tmp/elsewhere", "is no name of a run"),
-    "no name": ("name", ["x"], "is no name of a run"),
+    "no source": ("data.val", {"class_path": "ocrnet_pl.models.necks.PathAggregationNeck"}, "is not of type Source"),
+    "disagreements": ("disagreements.finder", SYSTEM, "is not a class of ocrnet_pl"),
+    "pictures": ("pictures.count", SYSTEM, "is not a class of ocrnet_pl"),
+    "text": ("model.neck", "os.system", "is not a class of ocrnet_pl"),
+    "YAML": ("data.val", "{class_path: os.system}", "is not valid here"),
+    "a folder": ("name", "../../elsewhere", "is not a valid name of a run"),
+    "an absolute folder": ("name", "/tmp/elsewhere", "is not a valid name of a run"),
+    "no name": ("name", ["x"], "is not a valid name of a run"),
     "a secret": (
         "data.val.init_args.root",
         "https://evil/${oc.env:HOME}",
@@ -247,7 +247,7 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
         "data.val.init_args.path: '\\${oc.env:HOME}' is not taken",
     ),
     "a variable that is not set": ("data.val.init_args.root", "${oc.env:NONE}", "'NONE' is not set"),
-    "a name of a variable": ("name", "${oc.env:NONE,../x}", "is no name of a run"),
+    "a name of a variable": ("name", "${oc.env:NONE,../x}", "is not a valid name of a run"),
     "chained addresses": ("data.val.init_args.path", "filecache::https://evil/x", "is not taken from a checkpoint"),
     "an unknown option": ("model.evil", 1, "this version has no option 'evil'"),
     "an unknown option of a source": ("data.val.init_args.evil", 1, "has no option 'evil'"),
@@ -305,7 +305,7 @@ def test_what_belongs_to_training_is_left_out(content: dict[str, Any]) -> None:
     # What the command line replaces is not looked at either.
     hostile = change(content, "model.encoder", SYSTEM)
     assert "encoder" not in stored_config(hostile, "validate", STORED, ["model.encoder"], [], "here")[0]["model"]
-    with pytest.raises(CheckpointError, match="it holds no config; give the one"):
+    with pytest.raises(CheckpointError, match="it contains no config; give the one"):
         stored_config({}, "validate", STORED, (), (), "here")
 
 
@@ -361,7 +361,7 @@ def test_trust_may_be_given_again_or_as_a_list(words: list[str], root: Path) -> 
 
 @pytest.mark.parametrize("name", ["*", "", "a b", "os;"])
 def test_only_packages_are_trusted(name: str) -> None:
-    with pytest.raises(UsageError, match="is no package"):
+    with pytest.raises(UsageError, match="is not a package"):
         settled("validate", "--ckpt_path", "x.ckpt", "--trust", name)
 
 

@@ -353,7 +353,7 @@ def test_wandb_goes_offline_by_itself(
     # The run is over, and a further one in this process is another.
     assert wandb.run is None
     (said,) = [record.message for record in caplog.records if "Weights & Biases" in record.message]
-    assert "logging offline, since there is no account" in said
+    assert "logging offline because there is no account" in said
     run = tmp_path / "tiny" / "version_0"
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
     assert (run / "config.yaml").is_file()

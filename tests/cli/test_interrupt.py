@@ -230,5 +230,5 @@ def wait_for(path: Path, text: str) -> None:
 
 
 def test_a_run_that_was_interrupted_by_itself_interrupts_the_report(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt, match="the same command takes the finished runs"):
+    with pytest.raises(KeyboardInterrupt, match="the same command keeps the finished runs"):
         Run("a run", tmp_path / "run", ("-c", "raise SystemExit(130)")).execute()

@@ -82,7 +82,7 @@ def test_a_damaged_last_one_falls_back_to_the_one_before(
     capsys.readouterr()
     main(words(tmp_path, "--version=second", "--ckpt_path", str(folder / "last.ckpt")))
     line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: checkpoint"))
-    assert re.search(r"last\.ckpt.*damaged.*going on from .*previous\.ckpt", line)
+    assert re.search(r"last\.ckpt.*damaged.*continuing from .*previous\.ckpt", line)
     assert read_checkpoint(tmp_path / "tiny" / "second" / "checkpoints" / "last.ckpt")["global_step"] == 4
     (folder / "previous.ckpt").unlink()
     status, message = fails(capsys, *words(tmp_path, "--version=third", "--ckpt_path", str(folder / "last.ckpt")))
@@ -178,7 +178,7 @@ def test_weights_of_another_network_are_refused_in_one_line(
     status, message = fails(capsys, *words(tmp_path, "--model.neck.init_args.width=12", "--ckpt_path", last))
     assert status == 1
     assert "of another shape, such as network.neck" in message
-    assert message.splitlines()[-1].startswith("error: the checkpoint holds weights of another network")
+    assert message.splitlines()[-1].startswith("error: the checkpoint contains weights of another network")
     status, message = fails(capsys, *words(tmp_path, "--model.neck=null", "--ckpt_path", last))
     assert status != 0
 

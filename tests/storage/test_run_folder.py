@@ -64,7 +64,7 @@ def test_of_two_that_ask_for_one_version_one_gets_it(tmp_path: Path, race: Calla
     for answers in race(tmp_path, "one"):
         won, lost = sorted(answers, key=len)
         assert won == "one"
-        assert "exists already; give another --version" in lost
+        assert "already exists; give another --version" in lost
 
 
 def test_the_next_version_is_beyond_all_others(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_next_version_is_beyond_all_others(tmp_path: Path) -> None:
     (tmp_path / "version_11").touch()
     assert claim_folder(tmp_path).name == "version_12"
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(FileExistsError, match="exists already; give another --version"):
+    with pytest.raises(FileExistsError, match="already exists; give another --version"):
         claim_folder(tmp_path, "gone")
 
 

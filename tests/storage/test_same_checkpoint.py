@@ -90,7 +90,7 @@ def test_different_checkpoints_are_refused_on_all_processes_in_the_same_line(tmp
     assert f"process 1: {absent}" in first[4]
     assert first[5].startswith(f"{start}no checkpoint; process 1: {str(cases[5] / '1' / NAME)!r} of step 3")
     assert first[6].count("no such file") == 2
-    assert f"process 1: checkpoint {str(damaged)!r}: unreadable; it is no checkpoint, or not whole" in first[7]
+    assert f"process 1: checkpoint {str(damaged)!r}: unreadable; it is not a checkpoint, or not complete" in first[7]
     assert "process 1: checkpoint" in first[8] and "unreadable (TypeError)" in first[8]
     assert first[9] == f"{start}'s3://bucket/last.ckpt'; process 1: 's3://other/last.ckpt'){ADVICE}"
 

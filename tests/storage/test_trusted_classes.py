@@ -326,7 +326,7 @@ def test_a_trusted_package_is_built_and_no_other(save: Callable[[dict[str, Any]]
                 save(content(hyper_parameters=parts() | {"neck": spec(f"my_package.{name}")})),
                 trust=["tests", "my_package"],
             )
-    with pytest.raises(CheckpointError, match="is no Encoder"):
+    with pytest.raises(CheckpointError, match="is not of type Encoder"):
         OCRNet.from_checkpoint(
             save(content(hyper_parameters=parts() | {"encoder": spec("my_package.MyNeck")})), trust=["my_package"]
         )
@@ -334,7 +334,7 @@ def test_a_trusted_package_is_built_and_no_other(save: Callable[[dict[str, Any]]
 
 @pytest.mark.parametrize("trust", ["", "*", ".", "a b", "os;sys", "../x", "my_package."])
 def test_what_is_trusted_is_named(trust: str) -> None:
-    with pytest.raises(ValueError, match=r"trust: .* is no package"):
+    with pytest.raises(ValueError, match=r"trust: .* is not a package"):
         trusted_packages([trust])
 
 
@@ -355,7 +355,10 @@ def test_weights_of_the_encoder_are_not_read(save: Callable[[dict[str, Any]], Pa
 
 
 def test_the_optimiser_of_a_task_is_one(save: Callable[[dict[str, Any]], Path], mark: Path) -> None:
-    for path, line in (("os.system", "is no class of"), ("torch.optim.lr_scheduler.StepLR", "is no Optimizer")):
+    for path, line in (
+        ("os.system", "is not a class of"),
+        ("torch.optim.lr_scheduler.StepLR", "is not of type Optimizer"),
+    ):
         entries = content(hyper_parameters=parts() | {"optimizer": spec(path, **SHELL)})
         with pytest.raises(CheckpointError, match=line):
             OCRNetTask.load_from_checkpoint(save(entries), trust=["tests"])

@@ -40,7 +40,7 @@ def test_a_continued_run_whose_history_cannot_be_read_goes_on(tmp_path: Path, mo
 
     monkeypatch.setattr(tracking, "kept_rows", fail)
     tracker = continued(tmp_path)
-    with pytest.warns(UserWarning, match="points may come twice: unreadable"):
+    with pytest.warns(UserWarning, match="may be logged twice: unreadable"):
         tracker.log_metrics({"train/loss": 1.0}, 3)
     tracker.log_metrics({"train/loss": 1.0}, 4)
     tracker.finish(0)
