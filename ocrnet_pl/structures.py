@@ -74,7 +74,7 @@ class Taxonomy:
         names = [category.name for category in self.categories]
         for name, count in Counter(names).items():
             if count > 1:
-                raise ValueError(f"taxonomy: the category name {name!r} stands more than once")
+                raise ValueError(f"taxonomy: the category name {name!r} occurs more than once")
         for kind in ("detection", "semantic"):
             indices = [getattr(c, kind) for c in self.categories if getattr(c, kind) is not None]
             if sorted(indices) != list(range(len(indices))):

@@ -32,7 +32,7 @@ def test_plain_form_survives_a_checkpoint(tmp_path) -> None:
 
 
 def test_bad_taxonomies_are_refused() -> None:
-    with pytest.raises(ValueError, match="'car' stands more than once"):
+    with pytest.raises(ValueError, match="'car' occurs more than once"):
         Taxonomy.build(things=["car", "car"])
     with pytest.raises(ValueError, match="detection indices"):
         Taxonomy((Category("a", True, (0, 0, 0), 1, None),))

@@ -1,1 +1,1 @@
-"""The data room: sources of labelled images, transforms, and batches."""
+"""Sources of labelled images, transforms, and batches."""

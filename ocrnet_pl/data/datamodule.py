@@ -1,4 +1,4 @@
-"""The LightningDataModule: sources in, batches out."""
+"""The LightningDataModule: from sources to batches."""
 
 from __future__ import annotations
 
@@ -27,36 +27,42 @@ from ocrnet_pl.structures import Taxonomy
 
 
 class JointDataModule(LightningDataModule):
-    """Feeds one network from labelled sources.
+    """Provides batches for one network from labelled sources.
 
-    Training batches have one size each, drawn from a fixed set; evaluation images are letterboxed to the base size.
-    Everything random depends on the seed, the epoch and the image alone, never on the number of workers.
+    All images of a training batch have one size, drawn from a fixed set; evaluation images are scaled and padded to the
+    base size. All randomness depends only on the seed, the epoch and the image, never on the number of workers.
 
     Args:
-        train: Training set.
-        val: Validation set.
-        test: Test set; by default the validation set.
-        predict_path: Folder of images, or one image, to predict on.
-        predict_channels: Channels of the images to predict on, where the network takes other than three.
-        root: Folder that the sources' paths start from. The command line hands it to every source that has a root.
-        size: Base input size, (height, width) or one side for both.
+        train: Source of the training set; null for none.
+        val: Source of the validation set; null for none.
+        test: Source of the test set; null for the validation set.
+        predict_path: Path of a folder of images, or of one image, to predict on; null for none.
+        predict_channels: Number of channels of the images to predict on, if the network takes another number than
+            three.
+        root: Folder that the sources' paths start from; null leaves it to each source's own ``root``. The command line
+            passes it to every source that has a ``root``.
+        size: Base input size in pixels, (height, width) or one side for both.
         scales: Factors of the base size for training batches; the sides are rounded to multiples of 32.
-        batch_size: Training images a step and process.
-        eval_batch_size: Evaluation images a step and process; by default as in training.
-        train_transforms: In order; by default scale jitter, left-right flip and colors.
-        num_workers: Loading processes per training process.
-        worker_timeout: Seconds to wait for a batch before the loading processes are taken for lost and replaced.
-        seed: Of the order, the sizes and the transforms; by default the run's (``seed_everything``), or 0.
-        evaluate_at: Where metrics are computed: at the images' "original" size, or at the network's "input" size
-            in the letterboxed frame.
-        cache: Whether the decoded samples are kept, in memory that all processes of the machine share, or where and
-            how many of them to keep.
-        aspect_ratios: Width / height of the groups that training batches are made of, each image in the nearest; each
-            group has sizes of about the area of ``size``. None brings all images to one shape. Sources that do not
-            know their images' sizes count as of the base ratio.
-        plain_epochs: How many epochs at the end go without ``train_transforms``, images letterboxed as in evaluation.
-        on_error: What to do about a file that cannot be read: "raise" ends the run; "skip" replaces it in training by
-            another of the same source, leaves it out in evaluation, and lists it in the end.
+        batch_size: Number of training images per step and process, at least 1.
+        eval_batch_size: Number of evaluation images per step and process, at least 1; null for ``batch_size``.
+        train_transforms: Augmentations of the training images, applied in this order; null for scale jitter, left-right
+            flip and colors.
+        num_workers: Number of loading processes per training process; 0 loads in the training process itself.
+        worker_timeout: Longest time to wait for a batch, in seconds, before the loading processes are considered lost
+            and replaced.
+        seed: Seed of the order, the sizes and the transforms; null for the run's seed (``seed_everything``), or 0
+            without one.
+        evaluate_at: Size at which metrics are computed: "original" for the images' own size, "input" for the network's
+            input size in the letterboxed frame.
+        cache: Whether the decoded samples are kept in memory that all processes of the machine share: true or false, or
+            ``CacheOptions`` that say where and how many.
+        aspect_ratios: Ratios of width to height of the groups from which training batches are made, with each image in
+            the nearest group; the sizes of each group have about the area of ``size``. Null brings all images to one
+            shape. Images of sources that do not know their sizes count as the base ratio.
+        plain_epochs: Number of epochs at the end of training without ``train_transforms``, in which images are only
+            scaled and padded as in evaluation; 0 for none.
+        on_error: What happens to a file that cannot be read: "raise" ends the run; "skip" replaces it in training by
+            another one of the same source, leaves it out in evaluation, and lists it at the end.
 
     Attributes:
         skipped: Path and reason of each file that was left out, on this process.
@@ -89,7 +95,7 @@ class JointDataModule(LightningDataModule):
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__()
-        # A process without a share of the images to predict on waits for the others.
+        # A process without images to predict on waits for the others.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         sides = (size, size) if isinstance(size, int) else tuple(size)
         if len(sides) != 2 or min(sides) < 1:
@@ -114,7 +120,7 @@ class JointDataModule(LightningDataModule):
         self.scales = list(scales)
         self.aspect_ratios = None if aspect_ratios is None else list(aspect_ratios)
         if self.aspect_ratios is not None:
-            # Asked for once here, so that a wrong ratio is named at once.
+            # Computed once here, so that a wrong ratio is reported at once.
             aspect_sizes(self.size, self.scales, self.aspect_ratios)
         self.plain_epochs = plain_epochs
         self.tolerant = on_error == "skip"
@@ -146,19 +152,19 @@ class JointDataModule(LightningDataModule):
 
     @classmethod
     def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> JointDataModule:  # type: ignore[override]
-        """Refuse: a checkpoint has nothing to build the data from, and Lightning would build whatever it names.
+        """Raise an error: a checkpoint has nothing to build the data from, and Lightning would build whatever it names.
 
         Raises:
             NotImplementedError: Always.
         """
-        raise NotImplementedError("a checkpoint holds no data module; build it from the config")
+        raise NotImplementedError("a checkpoint does not contain a data module; build it from the config")
 
     @property
     def taxonomy(self) -> Taxonomy:
         """The categories of the sources.
 
         Raises:
-            DataError: There is no source.
+            DataError: There are no sources.
         """
         for source in (self.train, self.val, self.test):
             if source is not None:
@@ -178,7 +184,7 @@ class JointDataModule(LightningDataModule):
         replicas, rank = self._share()
         sizes, aspects = self.sizes, None
         if self.aspect_ratios is not None and self._image_sizes is not None:
-            # One size a scale: where two scales round to the same, it is drawn the more often.
+            # One size per scale: where two scales round to the same size, it is drawn more often.
             sizes = [scaled_sizes(self.size, [scale])[0] for scale in self.scales]
             aspects = group_by_aspect(self._image_sizes, self.size, self.scales, self.aspect_ratios)
         sampler = MultiScaleSampler(
@@ -213,31 +219,31 @@ class JointDataModule(LightningDataModule):
         return loader
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to another process without the loader, which has processes of its own."""
+        """Pickle without the loader, which has its own processes."""
         return self.__dict__ | {"_train_loader": None}
 
     @property
     def shift(self) -> int:
-        """How many batches more of the epoch are done than the run before counted, whose batches had another size."""
+        """How many more batches of the epoch are done than the run before counted, whose batches had another size."""
         return 0 if self._train_loader is None else self._train_loader.shift
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far the training epoch is, for a checkpoint in the middle of one."""
+        """Return the position in the training epoch, for a checkpoint in the middle of one."""
         if self.trainer is None or self._train_loader is None or self.trainer.state.fn != TrainerFn.FITTING:
             return {}
         return self._train_loader.state_dict() | {"epoch": self.trainer.current_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there: of the same epoch the batches that follow.
+        """Continue from there: the epoch goes on with the batches that follow.
 
-        Lightning hands a loader its state too late: the length of the schedule is asked for before, and with it the
+        Lightning gives a loader its state too late: the length of the schedule is requested before, and with it the
         loader is set up.
         """
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._resume = dict(state_dict) or None
 
     def _completed(self) -> int:
-        """Return how many batches of the epoch were trained on, as Lightning counts them when it goes on."""
+        """Return how many batches of the epoch were trained on, as Lightning counts them when it continues."""
         assert self.trainer is not None
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return int(progress.processed)
@@ -246,7 +252,7 @@ class JointDataModule(LightningDataModule):
         """Return the epoch from which there is no augmentation; None if there always is.
 
         Args:
-            steps: Batches an epoch.
+            steps: Number of batches per epoch.
         """
         if not self.plain_epochs or self.trainer is None:
             return None
@@ -282,7 +288,7 @@ class JointDataModule(LightningDataModule):
         return self._loader(dataset, sampler)
 
     def validation_sample(self, images: int) -> BatchLoader:
-        """Return a loader of at most so many validation images, spread evenly over the set, for one process."""
+        """Return a loader of at most ``images`` validation images, spread evenly over the set, for one process."""
         source = _given(self.val, "val")
         return self._evaluation_loader(source, (-(-len(source) // images), 0))
 
@@ -329,7 +335,7 @@ class JointDataModule(LightningDataModule):
 
 
 def _roots(*sources: Source | None) -> Iterator[str]:
-    """Yield the folders that sources, and the sources inside them, start their paths from."""
+    """Yield the folders from which sources, and the sources inside them, start their paths."""
     for source in sources:
         root, inner = getattr(source, "root", None), getattr(source, "source", None)
         if root is not None:

@@ -1,4 +1,4 @@
-"""Seeds and random streams that depend on the run's seed, the epoch and the image, and on nothing else."""
+"""Seeds and random streams that depend only on the run's seed, the epoch and the image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def stream(*keys: int) -> np.random.Generator:
-    """Return a random stream that depends on the keys and on nothing else."""
+    """Return a random stream that depends only on the keys."""
     return np.random.default_rng(np.random.SeedSequence([key % 2**63 for key in keys]))
 
 
@@ -14,9 +14,9 @@ def item_seed(seed: int, epoch: int, index: int) -> int:
     """Return the seed of one sample in one epoch.
 
     Args:
-        seed: Of the run.
-        epoch: From 0.
-        index: Of the sample.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+        index: Index of the sample.
     """
     # The finaliser of splitmix64: neighbouring keys give unrelated seeds.
     value = 0

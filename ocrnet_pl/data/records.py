@@ -1,4 +1,4 @@
-"""What the sources read of one image before it becomes a sample, and which part of a source an image comes from."""
+"""What the sources read for one image before it becomes a sample, and the part of a source that it comes from."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class RawBoxes:
     """The boxes of one image as they are stored, before a reader clips or drops any.
 
     Attributes:
-        image: The image file.
-        file: The annotation file.
-        field: Where in the file a box stands, with ``{}`` for its number, such as ``annotations[{}].bbox``.
-        numbers: int64 [N], the boxes' places in the file.
-        boxes: float64 [N, 4], xyxy in pixels as the reader understands them; anything may stand in them.
+        image: Path of the image file.
+        file: Path of the annotation file.
+        field: Position of a box in the file, with ``{}`` for its number, such as ``annotations[{}].bbox``.
+        numbers: int64 [N], the boxes' positions in the file.
+        boxes: float64 [N, 4], xyxy in pixels as the reader understands them; the values may be anything.
         labels: int64 [N], detection classes.
         crowd: bool [N].
         rows: int64 [N], the row in the sample's boxes; -1 for a box that the reader drops.
-        masks: One COCO run-length encoding a box, whole also where another object hides it; None for a box without
-            a mask; empty if the format has no mask of its own for each box.
+        masks: One COCO run-length encoding per box, which includes parts hidden by other objects; None for a box
+            without a mask; empty if the format has no separate mask for each box.
     """
 
     image: str
@@ -43,11 +43,11 @@ class RawBoxes:
     masks: tuple[dict[str, Any] | None, ...] = ()
 
     def keep(self, kept: NDArray[np.bool_], labels: NDArray[np.int64]) -> RawBoxes:
-        """Return some of the boxes under new labels, as of a sample that lost the rows of the others.
+        """Return some of the boxes under new labels, as for a sample that lost the rows of the others.
 
         Args:
-            kept: bool [N].
-            labels: int64 [N], the new detection classes; only those of the kept are used.
+            kept: bool [N], the boxes to keep.
+            labels: int64 [N], the new detection classes; only those of the kept boxes are used.
         """
         present = np.zeros(int(self.rows.max(initial=-1)) + 2, dtype=np.bool_)
         present[self.rows[kept & (self.rows >= 0)]] = True
@@ -68,8 +68,8 @@ class Blocks:
     """Runs of samples that are stored together, and cheap to read only together.
 
     Attributes:
-        bounds: int64 [blocks + 1]; a block's samples are those from its bound up to the next. Starts with 0.
-        window: From how many blocks training draws at a time.
+        bounds: int64 [blocks + 1]; a block's samples go from its bound to the next one. Starts with 0.
+        window: Number of blocks from which training draws at a time.
     """
 
     bounds: NDArray[np.int64]
@@ -81,11 +81,11 @@ class Part:
     """A run of samples that belong together and have a fixed share of every training batch.
 
     Attributes:
-        name: For messages.
+        name: Name for messages.
         start: Index of its first sample.
-        stop: Index past its last.
-        share: Its weight beside the other parts'; positive.
-        blocks: How its samples are stored, counted from its first; None if any order of reading is as good.
+        stop: Index after its last sample.
+        share: Its weight relative to the other parts'; positive.
+        blocks: How its samples are stored, counted from its first one; None if any order of reading is as good.
     """
 
     name: str
@@ -112,13 +112,13 @@ def make_sample(
     Args:
         image: uint8 [C, H, W].
         boxes: [N, 4], xyxy in pixels.
-        labels: [N].
-        crowd: [N].
+        labels: [N], the detection classes.
+        crowd: [N], whether each box is a crowd.
         supervision: What the image was labelled for.
-        semantic: [H, W].
-        instances: [H, W], the index of a box plus one.
-        image_id: The data set's own id.
-        path: The image file.
+        semantic: [H, W], the segmentation classes; None for none.
+        instances: [H, W], the index of a box plus one; None for none.
+        image_id: Id of the image in the data set.
+        path: Path of the image file.
     """
     size = (int(image.shape[-2]), int(image.shape[-1]))
     return Sample(

@@ -88,7 +88,7 @@ class _Inspection:
                     Kind.ANNOTATION_BROKEN, f"{where}.id", f"expected an integer or text, found {shown(image_id)}"
                 )
             elif image_id in self._sizes:
-                self._add(Kind.ANNOTATION_BROKEN, f"{where}.id", f"{shown(image_id)} stands more than once")
+                self._add(Kind.ANNOTATION_BROKEN, f"{where}.id", f"{shown(image_id)} occurs more than once")
             elif (problem := self._file_problem(name)) is not None:
                 self._lost.add(image_id)
                 self._add(problem[0], f"{where}.file_name", problem[1], str(self._folder / str(name)))

@@ -1,4 +1,4 @@
-"""A name for all that a source holds."""
+"""A hash of everything that a source contains."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ocrnet_pl.data.sources.base import Source
 
 
 def source_digest(source: Source, *options: Any) -> str:
-    """Return a name of all that a source holds, paths, options and annotations, the same in every process.
+    """Return a hash of everything a source contains, paths, options and annotations, the same in every process.
 
-    Functions and classes count by their names. What is of a class whose ``in_digest`` is False does not count.
+    Functions and classes count by their names. Objects of a class whose ``in_digest`` is False do not count.
 
     Args:
         source: The source.
-        options: What else tells apart.
+        options: Further values that distinguish the source.
     """
     identity = blake2b(repr(options).encode(), digest_size=12)
     _digest(source, identity, set())
@@ -30,7 +30,7 @@ def source_digest(source: Source, *options: Any) -> str:
 
 
 def _digest(value: Any, into: blake2b, seen: set[int]) -> None:
-    """Feed whatever a source holds into a hash, the same in every process."""
+    """Feed everything that a source contains into a hash, the same in every process."""
     into.update(type(value).__qualname__.encode() + b"\0")
     if isinstance(value, np.ndarray):
         into.update(f"{value.dtype.str}{value.shape}".encode())
@@ -61,7 +61,7 @@ def _digest(value: Any, into: blake2b, seen: set[int]) -> None:
         for held in (value.func, value.args, value.keywords):
             _digest(held, into, seen)
     elif hasattr(value, "__dict__") and not hasattr(value, "__qualname__") and not isinstance(value, ModuleType):
-        # Objects that can be called are among these: they may decide what a sample becomes.
+        # Callable objects are among these: they may decide what a sample becomes.
         if getattr(type(value), "in_digest", True):
             seen.add(id(value))
             _digest(vars(value), into, seen)

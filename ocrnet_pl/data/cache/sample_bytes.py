@@ -16,21 +16,21 @@ from ocrnet_pl.imaging.geometry import wrap_boxes
 from ocrnet_pl.structures import Placement, Sample, Supervision
 
 _ALIGN = 64
-"""Arrays begin at multiples of it, counted from the content's beginning."""
+"""Arrays begin at multiples of this, counted from the start of the content."""
 
 
 def encode_sample(sample: Sample, files: list[str], stamps: list[list[int]]) -> bytes:
     """Turn a sample into bytes: the length of the description, the description, the arrays.
 
     Args:
-        sample: With all its tensors in memory.
-        files: That it was made from.
-        stamps: Time and size of each of them.
+        sample: The sample, with all its tensors in memory.
+        files: Files that it was made from.
+        stamps: Time and size of each of these files.
     """
     supervision = sample.supervision
     instances = None if sample.instances is None else sample.instances.as_subclass(Tensor).numpy()
     if instances is not None and len(sample.labels) < 256:
-        instances = instances.astype(np.uint8)  # a quarter of the room, and quickly widened
+        instances = instances.astype(np.uint8)  # a quarter of the space, and quickly widened
     arrays: dict[str, NDArray[Any] | None] = {
         "image": sample.image.as_subclass(Tensor).permute(1, 2, 0).numpy(),
         "boxes": sample.boxes.as_subclass(Tensor).numpy(),

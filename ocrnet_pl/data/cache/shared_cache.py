@@ -1,10 +1,10 @@
 """Decoded samples kept in shared memory or on a disk, for all workers and processes of the machine together.
 
-A cache is a folder of two files. ``data`` holds the samples one after the other; ``index`` holds a row for each, which
-is written only when its sample is complete, and carries a check sum of itself. So whoever is killed, at whatever
-moment, leaves at worst some bytes that no row points to, and the next one to open the cache alone takes them back. All
-writing is by plain system calls, never through the mapping: a full disk is then an error that can be handled, and ends
-the filling, where it would otherwise kill the process.
+A cache is a folder of two files. ``data`` contains the samples, one after the other; ``index`` contains one row per
+sample, which is written only when the sample is complete, and which has its own checksum. So a process that is killed,
+at any moment, leaves at worst some bytes that no row points to, and the next process that opens the cache alone
+reclaims them. All writing is done by plain system calls, never through the mapping: a full disk is then an error that
+can be handled and that ends the filling, instead of killing the process.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ class CacheOptions:
     """Where decoded samples are kept, and how many.
 
     Attributes:
-        folder: On a local disk, where the samples stay for later runs; None keeps them in shared memory while the run
-            lasts.
-        max_gb: Most gigabytes for each source. A full cache stays as it is: every image is read once an epoch, so
-            any fixed part serves as well as any other, and exchanging entries would only cost time. At most half of
-            what is free is taken.
-        max_side: Larger training images are kept scaled down to this longer side; None keeps them as they are.
-            Evaluation images are always kept as they are, since the figures are computed at their own size.
+        folder: Folder on a local disk where the samples are kept for later runs; null keeps them in shared memory as
+            long as the run lasts.
+        max_gb: Largest size for each source in gigabytes, above 0. A full cache does not change: every image is read
+            once per epoch, so any fixed part serves as well as any other, and replacing entries would only cost time.
+            At most half of the free space is used.
+        max_side: Longer side in pixels to which larger training images are scaled down before they are kept; null keeps
+            them at their size. Evaluation images always keep their size, since the figures are computed at their own
+            size.
 
     Raises:
         ValueError: An option is out of range.
@@ -71,12 +72,12 @@ class CacheOptions:
 class Cached(Wrapped):
     """Keeps the decoded samples of another source, for every process of this machine that reads the same one.
 
-    Two sources are the same if all that they hold is: paths, options, annotations. A sample is read anew when the
+    Two sources are the same if everything they contain is: paths, options, annotations. A sample is read again when the
     size or the time of one of its files has changed.
 
     Args:
-        source: Where the samples come from.
-        options: Where to keep them, and how many.
+        source: Source of the samples.
+        options: Where to keep the samples, and how many; None for the defaults.
     """
 
     def __init__(self, source: Source, options: CacheOptions | None = None) -> None:
@@ -94,31 +95,31 @@ class Cached(Wrapped):
         return self._store
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to another process without the open files; it opens the same ones."""
+        """Pickle without the open files; the other process opens the same ones."""
         return self.__dict__ | {"_store": None}
 
     def image_boxes(self, index: int) -> NDArray[np.float32]:
-        """Return the source's."""
+        """Return the boxes of the source."""
         return self.source.image_boxes(index)
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the source's."""
+        """Return the stored boxes of the source."""
         return self.source.raw_boxes(index)
 
     def expect(self, index: int) -> None:
-        """Pass it on, unless the sample is kept."""
+        """Forward it to the source, unless the sample is kept."""
         if not self._open().has(index):
             self.source.expect(index)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return one sample; the tensors of a kept one lie in the cache, uncopied."""
+        """Return one sample; the tensors of a kept one are in the cache, not copied."""
         store = self._open()
         entry = store.read(index)
         if entry is not None:
             sample, files, stamps = entry
             if stamps == _stamps(files):
                 return sample
-        # The stamps are taken first: what changes while it is read counts as changed.
+        # The stamps are taken first: a file that changes while it is read counts as changed.
         files = list(self.source.files(index))
         before = _stamps(files)
         sample = self.source[index]
@@ -155,12 +156,12 @@ class _Store:
     """The two files of a cache.
 
     Every process that uses them holds a shared lock on the folder's ``lock`` file, through the open file that forked
-    workers inherit. Whoever can get it exclusively is alone: it may tidy up, or remove the folder.
+    workers inherit. A process that gets the lock exclusively is alone: it may tidy up, or remove the folder.
 
     Args:
-        folder: Of the files; made if need be.
+        folder: Folder of the files; created if necessary.
         count: Number of samples.
-        limit: Most bytes.
+        limit: Largest number of bytes.
         temporary: Whether the last process to leave removes the folder.
     """
 
@@ -176,11 +177,11 @@ class _Store:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            fcntl.flock(self._lock, fcntl.LOCK_SH)  # the first one has tidied up before it let us in
+            fcntl.flock(self._lock, fcntl.LOCK_SH)  # the first process has tidied up before this returns
         else:
             self._tidy(size)
             fcntl.flock(self._lock, fcntl.LOCK_SH)
-        if os.fstat(self._index_file).st_size < size:  # two came at the same time, so neither was alone
+        if os.fstat(self._index_file).st_size < size:  # two processes came at the same time, so neither was alone
             os.ftruncate(self._index_file, size)
         free = shutil.disk_usage(folder).free
         self.limit = int(min(limit, self._tail() + free / 2))
@@ -194,7 +195,7 @@ class _Store:
         )
 
     def _tidy(self, size: int) -> None:
-        """Alone: bring the index to its size and take back what no row points to."""
+        """Set the index to its size and reclaim what no row points to; called only by a process that is alone."""
         os.ftruncate(self._index_file, size)
         rows = np.frombuffer(os.pread(self._index_file, size, 0), dtype=np.uint8)[_HEADER:].reshape(-1, _ROW)
         kept = os.fstat(self._data_file).st_size
@@ -212,7 +213,7 @@ class _Store:
         return _parse(self._rows[start : start + _ROW]) is not None
 
     def read(self, index: int) -> tuple[Sample, list[str], list[list[int]]] | None:
-        """Return a sample and the files it was made from with their stamps; None if there is no whole one."""
+        """Return a sample and the files it was made from with their stamps; None if there is no complete one."""
         start = _HEADER + index * _ROW
         row = _parse(self._rows[start : start + _ROW])
         if row is None:
@@ -222,13 +223,13 @@ class _Store:
             return None
         content = self._data[offset : offset + length]
         if not (self._temporary and boot == self._boot) and index not in self._verified:
-            # A power cut may have left the row without its data, and a disk may give back something else.
+            # A power cut may have left the row without its data, and a disk may return something else.
             if zlib.crc32(content.data) != check:
                 return None
             self._verified.add(index)
         try:
             return decode_sample(content)
-        # Damaged on the disk since it was written: whatever stands there now, the sample is read anew.
+        # Damaged on the disk since it was written: whatever is there now, the sample is read again.
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError, RuntimeError):
             return None
 
@@ -242,7 +243,7 @@ class _Store:
         return True
 
     def write(self, index: int, sample: Sample, files: list[str], stamps: list[list[int]]) -> None:
-        """Keep a sample if there is room."""
+        """Keep a sample if there is space."""
         if self._full:
             return
         content = encode_sample(sample, files, stamps)
@@ -262,7 +263,7 @@ class _Store:
         os.pwrite(self._index_file, row + zlib.crc32(row).to_bytes(8, "little"), _HEADER + index * _ROW)
 
     def _reserve(self, size: int) -> int | None:
-        """Return where to write; None if the cache is full. The lock is the process's own, also after a fork."""
+        """Return the position to write to; None if the cache is full. The lock is per process, also after a fork."""
         room = -(-size // _ALIGN) * _ALIGN
         fcntl.lockf(self._index_file, fcntl.LOCK_EX, 8)
         try:
@@ -276,7 +277,7 @@ class _Store:
 
 
 def _parse(row: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
-    """Return offset, length, check sum and boot of a row; None if it is empty or being written."""
+    """Return offset, length, checksum and boot of a row; None if it is empty or being written."""
     raw = row.tobytes()
     values = np.frombuffer(raw, dtype="<u8")
     if not values[4] or zlib.crc32(raw[:40]) != values[5]:
@@ -292,7 +293,7 @@ def _pwrite(file: int, content: bytes, offset: int) -> None:
 
 
 def _join(folder: Path) -> int:
-    """Take a shared place at the folder; another process may be removing it at this moment."""
+    """Take a shared lock on the folder; another process may be removing it at this moment."""
     while True:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -309,7 +310,7 @@ def _join(folder: Path) -> int:
 
 
 def _leave(folder: Path, files: tuple[int, int, int], temporary: bool, owner: int) -> None:
-    """Close the files; the last one to leave a temporary folder removes it."""
+    """Close the files; the last process that leaves a temporary folder removes it."""
     if temporary and os.getpid() == owner:
         _remove_unused(folder, files[0])
     for file in files:
@@ -320,10 +321,10 @@ def _remove_unused(folder: Path, lock: int) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.stat(folder / "lock").st_ino != os.fstat(lock).st_ino:
-            return  # another folder of the same name by now, and others are in it
+            return  # by now another folder of the same name, which others use
     except OSError:
         return
-    # The lock file goes last, so that nobody joins a folder that is half gone.
+    # The lock file is removed last, so that no process joins a folder that is half gone.
     for name in ("index", "data", "lock"):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):

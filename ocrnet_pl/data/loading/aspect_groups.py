@@ -13,11 +13,11 @@ from ocrnet_pl.imaging.geometry import Size
 
 
 class Aspects(NamedTuple):
-    """Which images go together, and the sizes that they are brought to.
+    """The group of each image, and the sizes of each group.
 
     Attributes:
-        groups: int64 [N], each image's group.
-        sizes: For each group the (height, width) at each scale.
+        groups: int64 [N], the group of each image.
+        sizes: The (height, width) of each group at each scale.
     """
 
     groups: NDArray[np.int64]
@@ -31,13 +31,13 @@ def aspect_sizes(size: Size, scales: Sequence[float], ratios: Sequence[float], m
         size: Base (height, width).
         scales: Factors of the base size.
         ratios: Width / height of each group.
-        multiple: Of the sides.
+        multiple: Number of pixels of which each side is a multiple.
 
     Returns:
-        For each ratio the (height, width) at each scale.
+        The (height, width) at each scale, for each ratio.
 
     Raises:
-        ValueError: There is no ratio, or one is not positive.
+        ValueError: There are no ratios, or one is not positive.
     """
     if not ratios or not all(math.isfinite(ratio) and ratio > 0 for ratio in ratios):
         raise ValueError(f"data.aspect_ratios: expected positive numbers, width / height, got {list(ratios)}")
@@ -58,7 +58,7 @@ def group_by_aspect(
     """Put each image into the group of the nearest ratio.
 
     Args:
-        image_sizes: (height, width) of each image, [N, 2]; one that is not known, (0, 0), counts as of the base ratio.
+        image_sizes: (height, width) of each image, [N, 2]; an unknown one, (0, 0), counts as the base ratio.
         size: Base (height, width).
         scales: Factors of the base size.
         ratios: Width / height of each group.

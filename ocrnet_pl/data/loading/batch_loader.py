@@ -1,4 +1,4 @@
-"""From a source to batches: what crosses the process boundary, and what becomes of processes that are lost."""
+"""From a source to batches: what crosses the process boundary, and how lost processes are replaced."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from ocrnet_pl.structures import Batch, Sample, Supervision
 _log = logging.getLogger(__name__)
 
 _LOOK = 5.0
-"""Seconds from one look at whether loading processes are alive to the next."""
+"""Seconds between two checks whether loading processes are alive."""
 
 _MOMENT = 0.2
 
 _RESTARTS = 3
-"""How often in an epoch loading processes are replaced."""
+"""Number of times in an epoch that loading processes are replaced."""
 
 
 class Delivery(NamedTuple):
-    """What a worker hands over: a batch, its truths as plain arrays, and the files it had to leave out."""
+    """What a worker sends: a batch, its truths as plain arrays, and the files it had to leave out."""
 
     batch: Batch | None
     truths: list[dict[str, Any]]
@@ -45,7 +45,7 @@ class Delivery(NamedTuple):
 
 
 def deliver(items: Sequence[Prepared | Skipped]) -> Delivery:
-    """Collate what could be read."""
+    """Collate the samples that could be read."""
     prepared = [item for item in items if isinstance(item, Prepared)]
     skipped = [item for item in items if isinstance(item, Skipped)]
     skipped += [entry for item in prepared for entry in item.skipped]
@@ -62,8 +62,8 @@ def deliver(items: Sequence[Prepared | Skipped]) -> Delivery:
 def _pack(sample: Sample) -> dict[str, Any]:
     """Turn a sample's tensors into arrays.
 
-    Each tensor that crosses the process boundary holds a file descriptor open until it is freed; with some eight
-    tensors a truth, a few batches in flight would reach the usual limit of 1024. Arrays are copied instead.
+    Each tensor that crosses the process boundary holds a file descriptor open until it is freed. With about eight
+    tensors per truth, a few batches in flight would reach the usual limit of 1024. Arrays are copied instead.
     """
     fields = {name: getattr(sample, name) for name in Sample.__dataclass_fields__}
     supervision = fields.pop("supervision")
@@ -88,17 +88,17 @@ def _unpack(fields: dict[str, Any]) -> Sample:
 
 
 class BatchLoader(DataLoader[Any]):
-    """A DataLoader of batches that keeps account of the files it left out, and outlives its loading processes.
+    """A DataLoader of batches that records the files it left out, and survives the loss of its loading processes.
 
-    Batches that lose all their files are left out, so there may be fewer than ``len`` says. Where a loading process
-    dies, or nothing comes for ``patience`` seconds, new ones go on with the batch that is due, which is the same
-    whoever loads it.
+    Batches that lose all their files are left out, so there may be fewer than ``len`` says. If a loading process dies,
+    or no batch arrives for ``patience`` seconds, new processes continue with the next batch, which is the same
+    whichever process loads it.
 
     Args:
-        dataset: To load from.
-        skipped: Where to note the files that could not be read, each once.
-        patience: Seconds to wait for a batch.
-        kwargs: As of ``DataLoader``.
+        dataset: The data set to load from.
+        skipped: List to which files that could not be read are added, each once.
+        patience: Longest time to wait for a batch, in seconds.
+        kwargs: Options of ``DataLoader``.
 
     Raises:
         DataError: When iterating: loading processes have died too often.
@@ -113,7 +113,7 @@ class BatchLoader(DataLoader[Any]):
     ) -> None:
         self.skipped = [] if skipped is None else skipped
         self.patience = patience
-        # Each time that nothing came, DataLoader looks whether its processes are alive.
+        # Each time that nothing has arrived, DataLoader checks whether its processes are alive.
         kwargs.setdefault("timeout", min(_LOOK, patience) if kwargs.get("num_workers") else 0)
         kwargs.setdefault("collate_fn", deliver)
         self._taken_up = dataset.taken_up = TakenUp(kwargs.get("num_workers", 0))
@@ -157,12 +157,12 @@ class BatchLoader(DataLoader[Any]):
                         f"data.num_workers: loading processes failed {restarts} times in one epoch, the last time at "
                         f"batch {done} ({text}); {advice}"
                     ) from error
-                _log.warning("data: a loading process failed (%s); new ones go on with batch %d", text, done)
+                _log.warning("data: a loading process failed (%s); new ones continue with batch %d", text, done)
                 # DataLoader keeps its processes here.
                 self._iterator = None
 
     def _next(self, deliveries: Iterator[Delivery]) -> Delivery | None:
-        """Return what comes next, None at the end; wait as long as there is patience."""
+        """Return the next delivery, None at the end; wait until ``patience`` has passed."""
         waited = 0.0
         while True:
             try:
@@ -173,7 +173,7 @@ class BatchLoader(DataLoader[Any]):
                 if not str(error).startswith(SILENT) or waited >= self.patience:
                     raise
             except (OSError, EOFError):
-                # What is left of a message whose sender was killed; the news of it may come a moment later.
+                # The rest of a message whose sender was killed; the news of its death may arrive a moment later.
                 time.sleep(_MOMENT)
                 _error_if_any_worker_fails()
                 raise
@@ -181,9 +181,10 @@ class BatchLoader(DataLoader[Any]):
 
 @contextmanager
 def _deaths_watched() -> Iterator[None]:
-    """Let the death of a loading process interrupt whoever waits for a batch.
+    """Let the death of a loading process interrupt the code that waits for a batch.
 
-    torch's own handler raises its error wherever the main process is at that moment, such as in the middle of a step.
+    torch's own handler raises its error wherever the main process is at that moment, for example in the middle of a
+    step.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -196,7 +197,7 @@ def _deaths_watched() -> Iterator[None]:
 
     before = signal.signal(signal.SIGCHLD, handle)
     try:
-        # One may have died while nobody was waiting.
+        # A process may have died while nothing was waiting.
         _error_if_any_worker_fails()
         yield
     finally:
@@ -217,16 +218,17 @@ def _signals_kept() -> Iterator[None]:
 
 
 class TrainingLoader(BatchLoader):
-    """A loader that goes on where a run was interrupted, in the middle of an epoch.
+    """A loader that continues where a run was interrupted, also in the middle of an epoch.
 
     Args:
-        dataset: To load from.
-        completed: Gives the number of batches of the epoch that were trained on; by default all that were handed out.
-        replicas: Processes that train together, each with a loader of its own.
-        kwargs: As of :class:`BatchLoader`; the sampler is a ``MultiScaleSampler``.
+        dataset: The data set to load from.
+        completed: Returns the number of batches of the epoch that were trained on; None counts all that were handed
+            out.
+        replicas: Number of processes that train together, each with its own loader.
+        kwargs: Options of :class:`BatchLoader`; the sampler is a ``MultiScaleSampler``.
 
     Attributes:
-        shift: How many batches more are done, in those of this loader, than in those of the state that was loaded.
+        shift: How many more batches are done, counted in this loader's batches, than in those of the loaded state.
     """
 
     def __init__(
@@ -247,7 +249,7 @@ class TrainingLoader(BatchLoader):
         sampler = self.sampler
         start = 0
         if self._resume is not None and self._resume["epoch"] == getattr(sampler, "epoch", None):
-            # Whoever asks for an epoch that was trained on to its end wants it anew.
+            # A request for an epoch that was trained on to its end starts it again.
             start = self._resume["batches"] % len(self)
         self._resume = None
         self._handed_out = start
@@ -265,9 +267,9 @@ class TrainingLoader(BatchLoader):
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out, when that epoch is asked for next, the batches that are done.
+        """Leave out the batches that are done, when that epoch is requested next.
 
-        Where batches have another size now, or other processes share them, it goes on after as many images.
+        If the batch size or the number of processes has changed, it continues after the same number of images.
         """
         batches = state["batches"]
         before = state.get("images_per_batch", self._images_per_batch)
@@ -280,5 +282,5 @@ class TrainingLoader(BatchLoader):
 
     @property
     def _images_per_batch(self) -> int:
-        """The images that all processes together take at a step."""
+        """Number of images per step of all processes together."""
         return (self.batch_size or 1) * self.replicas

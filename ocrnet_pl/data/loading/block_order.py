@@ -9,11 +9,11 @@ from ocrnet_pl.data.records import Blocks
 
 
 def shuffled_blocks(blocks: Blocks, random: np.random.Generator) -> NDArray[np.int64]:
-    """Return all samples, the blocks in a random order, each as it is stored.
+    """Return all samples, with the blocks in random order and each block in the order in which it is stored.
 
     Args:
         blocks: How the samples are stored.
-        random: Draws the order.
+        random: Random generator for the order.
     """
     starts, stops = blocks.bounds[:-1], blocks.bounds[1:]
     order = random.permutation(len(starts))
@@ -21,16 +21,16 @@ def shuffled_blocks(blocks: Blocks, random: np.random.Generator) -> NDArray[np.i
 
 
 def slide(samples: NDArray[np.int64], blocks: Blocks, random: np.random.Generator) -> NDArray[np.int64]:
-    """Mix samples that come block by block, so that at any time few blocks are in use, and each for a while only.
+    """Mix samples that come block by block, so that at any time few blocks are in use, and each only for a while.
 
-    A block's samples spread at random over a stretch as long as ``window`` blocks, around where the block stood. So
-    blocks come into use one by one and the next ones can be fetched in time; half of the window is in use from the
-    beginning. Where all blocks fit the window, this is a plain random order.
+    A block's samples are spread at random over a stretch as long as ``window`` blocks, around the position of the
+    block. So blocks come into use one by one and the next ones can be fetched in time; half of the window is in use
+    from the beginning. If all blocks fit the window, this is a plain random order.
 
     Args:
-        samples: int64 [N], blocks one after the other.
+        samples: int64 [N], the samples block after block.
         blocks: How the samples are stored.
-        random: Draws the order.
+        random: Random generator for the order.
 
     Returns:
         int64 [N], the same samples.
@@ -57,17 +57,17 @@ def windowed(blocks: Blocks, random: np.random.Generator) -> NDArray[np.int64]:
 
     Args:
         blocks: How the samples are stored.
-        random: Draws the order.
+        random: Random generator for the order.
     """
     return slide(shuffled_blocks(blocks, random), blocks, random)
 
 
 def by_rank(starts: NDArray[np.int64], widths: NDArray[np.int64], replicas: int) -> NDArray[np.int64]:
-    """Return the places of an epoch process by process, each process's in the order of its steps.
+    """Return the places of an epoch process by process, those of each process in the order of its steps.
 
     Args:
         starts: int64 [steps + 1], the first place of each step of all processes.
-        widths: int64 [steps], the samples of a step of one process.
+        widths: int64 [steps], the number of samples of a step of one process.
         replicas: Number of processes.
     """
     step = np.repeat(np.arange(len(widths)), widths * replicas)

@@ -15,13 +15,14 @@ _ROWS = 8
 def collate(samples: Sequence[Sample], truths: Sequence[Sample] = ()) -> Batch:
     """Stack samples into a batch.
 
-    A box to find has sides of at least one pixel; smaller ones cannot be told from noise, so they become crowd rows,
-    which are neither a target nor a false alarm. Boxes of classes that an image was not labelled for are left out, and
-    of crowds in one place, one for each class that they stand for, the first is taken: losses tell no crowd's class.
+    A target box has sides of at least one pixel. Smaller ones cannot be told from noise, so they become crowd rows,
+    which are neither a target nor a false alarm. Boxes of classes that an image was not labelled for are left out. Of
+    several crowds in one place, one for each class that they stand for, only the first is used, because losses do not
+    distinguish the classes of crowds.
 
     Args:
-        samples: Of one size; at least one.
-        truths: What to evaluate the batch against, in the same order; none in training.
+        samples: At least one sample, all of one size.
+        truths: The samples to evaluate the batch against, in the same order; none in training.
 
     Raises:
         ValueError: There are no samples, or their sizes differ.
@@ -40,7 +41,7 @@ def collate(samples: Sequence[Sample], truths: Sequence[Sample] = ()) -> Batch:
     valid = torch.zeros(count, rows, dtype=torch.bool)
     crowd = torch.zeros(count, rows, dtype=torch.bool)
     semantic = torch.empty((count, *size), dtype=torch.uint8)
-    # Channels last in memory, as decoders write them and as the network wants them.
+    # Channels last in memory, as decoders write them and as the network needs them.
     images = torch.empty((count, *samples[0].image.shape), dtype=torch.uint8, memory_format=torch.channels_last)
     for i, sample in enumerate(samples):
         n = len(chosen[i])

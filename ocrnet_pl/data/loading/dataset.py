@@ -1,4 +1,4 @@
-"""Single samples, read and transformed as the sampler's items ask."""
+"""Single samples, read and transformed as the sampler's items request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ocrnet_pl.structures import Placement, Sample, Supervision
 Frame = Literal["original", "input"]
 
 _TRIES = 20
-"""How many samples are tried in the place of one that cannot be read, and as partner of one for mixing."""
+"""Number of samples that are tried in place of one that cannot be read, or as partner for mixing."""
 
 
 class Skipped(NamedTuple):
@@ -34,7 +34,7 @@ class Skipped(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A sample for the network and, in evaluation, the truth to measure against; and what it had to do without."""
+    """A sample for the network and, in evaluation, the truth; and the files that could not be read."""
 
     sample: Sample
     truth: Sample | None = None
@@ -42,23 +42,23 @@ class Prepared(NamedTuple):
 
 
 class PreparedDataset(Dataset[Prepared | Skipped]):
-    """Reads and transforms single samples, as the sampler's items ask.
+    """Reads and transforms single samples, as the sampler's items request.
 
-    In training, a file that cannot be read is replaced by another sample of its part, the same on every run, so that
+    In training, a file that cannot be read is replaced by another sample of its part, the same in every run, so that
     batches stay full; in evaluation it is left out.
 
     Args:
-        source: Where the samples come from.
-        size: (height, width) for bare indices, as foreign samplers yield.
-        transforms: For training; None letterboxes.
-        frame: In which frame the truth is given; None gives no truth.
-        tolerant: Whether to do without files that cannot be read instead of raising; faults of a store that holds
-            many of them raise all the same.
-        parts: Of the source: replacements and partners for mixing are of the sample's own, and partners of its own
-            block where samples are stored in blocks.
+        source: Source of the samples.
+        size: (height, width) for bare indices, which other samplers yield.
+        transforms: Transforms of training samples; None scales and pads only.
+        frame: The frame in which the truth is given; None for no truth.
+        tolerant: Whether files that cannot be read are left out instead of raising an error; faults of a store that
+            contains many files raise an error in any case.
+        parts: Parts of the source. Replacements and partners for mixing come from the sample's own part, and partners
+            from its own block if samples are stored in blocks.
 
     Attributes:
-        taken_up: Where loading processes note what they read; None without them.
+        taken_up: Where loading processes record what they read; None without such processes.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
             return Skipped(path, reason)
 
     def _readable(self, item: Item, skipped: list[Skipped]) -> tuple[Sample, int]:
-        """Return the sample asked for, or another one of its part that can be read, and its index."""
+        """Return the requested sample, or another readable one of its part, and its index."""
         index = item.index
         for attempt in range(_TRIES):
             sample = self._read(index)
@@ -144,12 +144,12 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
         )
 
     def partner(self, index: int, draw: int) -> int:
-        """Return the index of a sample to mix with one, which a draw from 0 to 2 ** 63 decides."""
+        """Return the index of a sample to mix with the given one, decided by a draw from 0 to 2 ** 63."""
         return _another(self._near, index, draw)
 
 
 def _another(bounds: NDArray[np.int64], index: int, draw: int) -> int:
-    """Return an index between the same bounds, which a draw from 0 to 2 ** 63 decides."""
+    """Return an index between the same bounds, decided by a draw from 0 to 2 ** 63."""
     place = int(np.searchsorted(bounds, index, side="right")) - 1
     start, stop = (int(bound) for bound in bounds[place : place + 2])
     return start + draw % (stop - start)
@@ -165,17 +165,17 @@ def _block_bounds(source: Source, parts: Sequence[Part]) -> NDArray[np.int64]:
 
 
 class Partners(Sequence[Sample]):
-    """Other samples to mix with one, each read when it is asked for.
+    """Other samples for mixing, each read when it is requested.
 
-    A partner is of the same part, or block, of the data set and labelled for the same classes; where some tries find
-    none, the sample is its own partner.
+    A partner comes from the same part, or block, of the data set and is labelled for the same classes. If some tries
+    find none, the sample is its own partner.
 
     Args:
-        dataset: To read from.
-        sample: To find partners for.
-        index: The sample's.
-        seeds: One a partner.
-        skipped: Where to note the files that could not be read.
+        dataset: The data set to read from.
+        sample: The sample that needs partners.
+        index: Index of the sample.
+        seeds: One seed per partner.
+        skipped: List to which files that could not be read are added.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What loading processes have taken up, so that the loss of one can be told with the file it was at."""
+"""The samples that loading processes have started, so that the loss of a process can be reported with its file."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SHOWN = 4
 
 
 class TakenUp:
-    """Which sample each loading process has begun last; all processes see the same.
+    """The sample that each loading process has started last; all processes see the same table.
 
     Args:
-        workers: The number of loading processes.
+        workers: Number of loading processes.
     """
 
     def __init__(self, workers: int) -> None:
@@ -34,34 +34,34 @@ class TakenUp:
         self._rows = torch.full((max(workers, 1), 2), -1, dtype=torch.int64).share_memory_()
 
     def note(self, index: int) -> None:
-        """Take down, in a loading process, the sample that it begins with; elsewhere nothing happens."""
+        """Record the sample that a loading process starts; outside of one, nothing happens."""
         info = get_worker_info()
         if info is not None and info.id < len(self._rows):
             self._rows[info.id, 0] = os.getpid()
             self._rows[info.id, 1] = index
 
     def of(self, processes: list[int]) -> list[int]:
-        """Return the samples that these processes have begun last, or of all if none is named."""
+        """Return the samples that these processes have started last, or those of all if none is given."""
         rows = self._rows.tolist()
         return [index for process, index in rows if index >= 0 and (process in processes or not processes)]
 
 
 def is_of_processes(error: RuntimeError) -> bool:
-    """Return whether an error says that loading processes are dead or silent, which torch has no class for."""
+    """Return whether an error says that loading processes are dead or silent; torch has no class for such errors."""
     return str(error).startswith(SILENT) or _LOST.match(str(error)) is not None
 
 
 def lost(error: RuntimeError, taken_up: TakenUp, source: Source, deliveries: Iterator[Any]) -> tuple[str, str]:
-    """Tell what is known of loading processes that are dead or silent.
+    """Describe the loss of loading processes that are dead or silent.
 
     Args:
-        error: Of which :func:`is_of_processes` holds.
-        taken_up: What they were at.
-        source: What they read from.
-        deliveries: The DataLoader's iterator.
+        error: An error for which :func:`is_of_processes` is true.
+        taken_up: The samples that they have started.
+        source: The source that they read from.
+        deliveries: Iterator of the DataLoader.
 
     Returns:
-        What became of them and which file they were at, and what to do about it.
+        What happened to them and at which file, and what to do about it.
     """
     match = _LOST.match(str(error))
     processes = [] if match is None else [int(process) for process in match[1].split(",")]
@@ -73,14 +73,14 @@ def lost(error: RuntimeError, taken_up: TakenUp, source: Source, deliveries: Ite
     who = f"process {match[1]}"
     number = _SIGNALS.get(match[2])
     if number is None:
-        # Where it is noticed by looking and not by its signal, the message does not say of what it died.
+        # If the death is noticed by checking and not by its signal, the message does not give the cause.
         gone = [worker.exitcode for worker in getattr(deliveries, "_workers", ()) if worker.pid in processes]
         number = next((-code for code in gone if code is not None and code < 0), None)
     if number is None:
-        return f"{who} ended without a word{at}", "look for its last words above, and at that file"
+        return f"{who} ended without a message{at}", "look at its last output above, and at that file"
     text = f"{who} was killed by signal {number} ({signal.Signals(number).name}){at}"
     if number == signal.SIGKILL:
-        memory = "where nobody did that, the machine ran out of memory: set fewer processes, or smaller batches"
+        memory = "if nobody ended it, the machine ran out of memory: set fewer processes, or smaller batches"
         return text, memory
     if number == signal.SIGBUS:
         return text, "shared memory is full: give the machine or container more of it, or set fewer processes"
@@ -91,12 +91,12 @@ def lost(error: RuntimeError, taken_up: TakenUp, source: Source, deliveries: Ite
 
 @contextmanager
 def losses_told(taken_up: TakenUp, source: Source, deliveries: Iterator[Any]) -> Iterator[None]:
-    """Let the loss of loading processes end in one line.
+    """Report the loss of loading processes in one line.
 
     Args:
-        taken_up: What they are at.
-        source: What they read from.
-        deliveries: The DataLoader's iterator.
+        taken_up: The samples that they have started.
+        source: The source that they read from.
+        deliveries: Iterator of the DataLoader.
 
     Raises:
         DataError: Loading processes are lost.

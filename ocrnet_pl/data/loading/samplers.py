@@ -1,8 +1,8 @@
-"""Samplers: which image a process reads next, at which size, from which random stream.
+"""Samplers: which image a process reads next, at which size, and with which random seed.
 
-They yield :class:`Item`, not bare indices, so that the workers resize once and the whole run depends on nothing but
-the seed. They extend ``DistributedSampler``, so that Lightning leaves them in place and tells them the epoch, on one
-process as on many.
+They yield :class:`Item`, not bare indices, so that the workers resize once and the whole run depends only on the seed.
+They extend ``DistributedSampler``, so that Lightning does not replace them and sets their epoch, on one process and on
+many.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from ocrnet_pl.imaging.geometry import Size
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a sampler asks the data set for.
+    """A sampler's request to the data set.
 
     Attributes:
-        index: Of the sample.
-        size: (height, width) to bring it to.
-        seed: Of the sample's random stream.
+        index: Index of the sample.
+        size: (height, width) to which it is brought.
+        seed: Seed of the sample's random stream.
         counted: False for an image that only keeps a process busy that would otherwise have nothing to evaluate.
         plain: Whether to leave out the augmentation.
-        ahead: Index of a sample that will be asked for some time later, so that its fetching may begin; -1 for none.
+        ahead: Index of a sample that will be requested some time later, so that fetching it can begin; -1 for none.
     """
 
     index: int
@@ -46,15 +46,15 @@ class Item:
 
 
 def scaled_sizes(size: Size, scales: Sequence[float], multiple: int = 32) -> list[Size]:
-    """Return the sizes of multi-scale training: the base size as it is, others rounded to a multiple.
+    """Return the sizes of multi-scale training: the base size unchanged, others rounded to a multiple.
 
     Args:
         size: Base (height, width).
-        scales: Factors.
-        multiple: Of the sides; at least one.
+        scales: Factors of the base size.
+        multiple: Number of pixels of which each side is a multiple, at least one multiple.
 
     Raises:
-        ValueError: There is no scale, or one is not positive.
+        ValueError: There are no scales, or one is not positive.
     """
     if not scales or any(scale <= 0 for scale in scales):
         raise ValueError(f"scales must be positive numbers, at least one, got {list(scales)}")
@@ -66,39 +66,42 @@ def scaled_sizes(size: Size, scales: Sequence[float], multiple: int = 32) -> lis
 
 
 class MultiScaleSampler(DistributedSampler[Any]):
-    """Training order: shuffled anew each epoch, all images of a batch at one size.
+    """Training order: shuffled in each epoch, with all images of a batch at one size.
 
-    The size of a batch is drawn from (seed, epoch, step), so the processes agree on it without talking. Each process
-    gets the same number of batches; where the images do not divide evenly, some are left out (``drop_last``) or
-    taken twice.
+    The size of a batch is drawn from (seed, epoch, step), so the processes agree on it without communication. Each
+    process gets the same number of batches. If the images do not divide evenly, some are left out (``drop_last``) or
+    used twice.
 
-    Where the data set has parts, each has its share of every batch of every process: exactly, if that is a whole
-    number of images, else within one image over any run of batches. A part's samples all come once before any comes
-    again, whatever the epochs.
+    If the data set has parts, each has its share of every batch of every process: exactly if that is a whole number of
+    images, else within one image over any run of batches. A part's samples all come once before any of them is
+    repeated, whatever the epochs.
 
-    Where images are grouped by their aspect ratio, a step of all processes takes them from one group and has its
-    size; the few steps that are filled from two groups have the size of the larger number.
+    If images are grouped by their aspect ratio, a step of all processes takes them from one group and has its size. The
+    few steps that are filled from two groups have the size of the larger number.
 
-    Where samples are stored in blocks, the order uses few blocks at a time, and each process has blocks of its own;
-    with parts or groups of aspect ratios, the processes share them.
+    If samples are stored in blocks, the order uses few blocks at a time, and each process has its own blocks; with
+    parts or groups of aspect ratios, the processes share them.
 
     Args:
-        dataset: Of which only the length is read.
-        batch_size: Of one process; the loader must use the same.
-        sizes: To choose from.
+        dataset: The data set, of which only the length is read.
+        batch_size: Number of images per batch of one process; the loader must use the same.
+        sizes: The sizes to choose from.
         num_replicas: Number of processes.
-        rank: Of this process.
+        rank: Number of this process.
         shuffle: Whether to shuffle.
-        seed: Of the run.
-        drop_last: Whether to leave out what does not fill a batch on each process. If there is not one full batch,
-            nothing is left out. With parts, every batch is full.
-        parts: What the batches are shared between; none if the data set is of one piece.
-        aspects: Groups of images and their sizes, as many for each as in ``sizes``; None for one size for all.
+        seed: Seed of the run.
+        drop_last: Whether images that do not fill a batch on each process are left out. If there is not one full batch,
+            none are left out. With parts, every batch is full.
+        parts: Parts between which the batches are shared; empty if the data set is undivided.
+        aspects: Groups of images and their sizes, with as many sizes as in ``sizes`` for each; None for one size for
+            all.
         plain_from: The epoch from which there is no augmentation; None if there always is.
-        blocks: How the samples are stored; None if any order is as good. Of parts, their own count instead.
+        blocks: How the samples are stored; None if any order is as good. With parts, the blocks of the parts are used
+            instead.
 
     Attributes:
-        start: How many samples to leave out at the epoch's beginning, for a run that goes on in the middle of it.
+        start: Number of samples to leave out at the beginning of the epoch, for a run that continues in the middle of
+            it.
 
     Raises:
         ValueError: There are no sizes, or the batch size is not positive.
@@ -155,9 +158,9 @@ class MultiScaleSampler(DistributedSampler[Any]):
             yield Item(index, sizes[position // self.batch_size], seed, plain=plain, ahead=ahead)
 
     def _epoch(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Size]]:
-        """Return this process's samples of the epoch, in which pass through the data each comes, and the steps' sizes.
+        """Return this process's samples of the epoch, the pass through the data of each sample, and the steps' sizes.
 
-        The epoch of all processes is one row of places: step by step, in a step process by process.
+        The epoch of all processes is one row of places: step by step, and process by process within a step.
         """
         widths = np.minimum(self.batch_size, self.num_samples - np.arange(0, self.num_samples, self.batch_size))
         starts = np.concatenate([[0], np.cumsum(widths)]) * self.num_replicas
@@ -165,12 +168,12 @@ class MultiScaleSampler(DistributedSampler[Any]):
         choices = stream(self.seed, self.epoch, 1).integers(len(self.sizes), size=steps).tolist()
         indices, passes = np.zeros(self.total_size, dtype=np.int64), np.zeros(self.total_size, dtype=np.int64)
         order = np.arange(self.total_size)
-        # How many steps' samples may change places to be grouped: as many as there are, or as a window of blocks has.
+        # Number of steps whose samples may change places to be grouped: all steps, or those of a window of blocks.
         stretch = steps
         if self._window is not None:
             stretch = max(1, round(self._window / (self.batch_size * self.num_replicas)))
         if self._aspects is not None and self.shuffle:
-            # The groups are dealt out one after the other, but to steps in a random order.
+            # The groups are dealt out one after the other, but to steps in random order.
             shuffled = stream(self.seed, self.epoch, 2).permutation(steps)
             shuffled = shuffled[np.argsort(shuffled // stretch, kind="stable")]
             order = np.concatenate([order[starts[step] : starts[step + 1]] for step in shuffled])
@@ -198,14 +201,14 @@ class MultiScaleSampler(DistributedSampler[Any]):
         Args:
             order: int64 [places], all places in the order in which samples are dealt out to them.
             starts: int64 [steps + 1], the first place of each step of all processes.
-            widths: int64 [steps], the samples of a step of one process.
+            widths: int64 [steps], the number of samples of a step of one process.
         """
         if self._draws is None and self._blocks is not None and self.shuffle:
             random = stream(self.seed, self.epoch, 0)
             samples = np.resize(shuffled_blocks(self._blocks, random), self.total_size)
             pieces = [samples]
             if self._aspects is None:
-                # Each process keeps to blocks of its own; groups of all processes have to come at the same step.
+                # Each process uses its own blocks; groups of all processes have to come at the same step.
                 pieces, order = np.split(samples, self.num_replicas), by_rank(starts, widths, self.num_replicas)
             own = np.concatenate([slide(piece, self._blocks, random) for piece in pieces])
             yield order, own, np.full(self.total_size, self.epoch)
@@ -225,19 +228,19 @@ class MultiScaleSampler(DistributedSampler[Any]):
 class EvaluationSampler(DistributedSampler[Any]):
     """Evaluation order: each image once, on one process.
 
-    The processes' shares may differ by one. A process without a share gets one image that does not count, so that
-    every process comes to the end of the epoch, where the metrics are gathered.
+    The processes' numbers of images may differ by one. A process without images gets one that does not count, so that
+    every process reaches the end of the epoch, where the metrics are gathered.
 
     Args:
-        dataset: Of which only the length is read.
-        size: (height, width) to bring the images to.
+        dataset: The data set, of which only the length is read.
+        size: (height, width) to which the images are brought.
         num_replicas: Number of processes.
-        rank: Of this process.
-        fill: Whether a process without a share gets an image that does not count.
-        blocks: How the samples are stored.
+        rank: Number of this process.
+        fill: Whether a process without images gets one that does not count.
+        blocks: How the samples are stored; None if any order is as good.
 
     Attributes:
-        start: How many samples to leave out at the beginning.
+        start: Number of samples to leave out at the beginning.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Who comes next: an order of turns in which every part has its share at any time, and each part's own order."""
+"""An order of turns in which every part has its share at any time, and the order within each part."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _LONGEST = 100_000
 
 
 def turns(shares: Sequence[float]) -> NDArray[np.int64]:
-    """Return one period of turns: after any number of them, each part has had its share but for less than one turn.
+    """Return one period of turns: after any number of them, each part's count is within one turn of its share.
 
-    Wherever the shares of a number of turns are whole, they are met exactly. Tijdeman, "The chairman assignment
-    problem", Discrete Mathematics 32, 1980: of those whose turn may come already, it comes to the one that would be
-    late first.
+    If the shares of a number of turns are whole, they are met exactly. Tijdeman, "The chairman assignment problem",
+    Discrete Mathematics 32, 1980: among the parts whose turn may already come, it goes to the one that would be late
+    first.
 
     Args:
-        shares: Positive, in any unit.
+        shares: Weights of the parts, positive, in any unit.
 
     Returns:
         The number of the part of each turn.
     """
-    # A third is written with so many digits as fit, and meant as a third.
+    # A third is written with as many digits as fit, and meant as a third.
     exact = [Fraction(share).limit_denominator(_LONGEST) or Fraction(share) for share in shares]
     whole = sum(exact)
     common = math.lcm(*((share / whole).denominator for share in exact))
@@ -54,12 +54,12 @@ def turns(shares: Sequence[float]) -> NDArray[np.int64]:
 
 
 class Draws:
-    """The order in which the parts' samples come, over the whole run and without memory of what came before.
+    """The order in which the parts' samples come, over the whole run and without any record of earlier samples.
 
     Args:
-        parts: At least one.
-        seed: Of the run.
-        shuffle: Whether each pass through a part has an order of its own.
+        parts: The parts, at least one.
+        seed: Seed of the run.
+        shuffle: Whether each pass through a part has its own random order.
     """
 
     def __init__(self, parts: Sequence[Part], seed: int, shuffle: bool) -> None:
@@ -80,10 +80,10 @@ class Draws:
         Args:
             place: Number of the part.
             start: First turn, counted from the beginning of the run.
-            stop: Past the last turn.
+            stop: Turn after the last one.
 
         Returns:
-            The samples' indices and, of each, in which pass through the part it comes.
+            The indices of the samples, and for each the pass through the part in which it comes.
         """
         part = self.parts[place]
         length = part.stop - part.start

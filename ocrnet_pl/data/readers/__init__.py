@@ -1,1 +1,1 @@
-"""What the sources read their annotation files with."""
+"""Readers of the sources' annotation files."""

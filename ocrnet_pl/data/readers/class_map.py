@@ -1,4 +1,4 @@
-"""What the pixels of a mask stand for: values or colors to class names, and from there to segmentation classes."""
+"""The meaning of a mask's pixels: from values or colors to class names, and from there to segmentation classes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from ocrnet_pl.structures import IGNORE_INDEX, Taxonomy
 SemanticNames = list[str | None] | dict[int | str, str | None] | str
 """Names by value: a list from 0, a mapping from values or from colors such as "#ff0000", or a JSON of categories.
 
-None instead of a name ignores the pixels. Value 255 is ignored unless a mapping names it.
+Null instead of a name ignores the pixels. Value 255 is ignored unless a mapping names it.
 """
 
 _VALUES = 1 << 16
 
 
 class Legend:
-    """Reads masks by what their values or colors are named.
+    """Reads masks by the names of their values or colors.
 
     Args:
-        names: See :data:`SemanticNames`.
+        names: The names, see :data:`SemanticNames`.
         option: Name of the option that they come from, for messages.
         root: Folder that the path of a JSON starts from.
-        offset: What is added to a pixel's value to get the id that is named.
+        offset: Number added to a pixel's value to get the id that is named.
 
     Attributes:
         names: The class names, in the order given, each once.
-        things: Those that a JSON of categories marks with ``isthing``.
-        colors: RGB by name, where they are given.
+        things: The names that a JSON of categories marks with ``isthing``.
+        colors: RGB colors by name, where they are given.
 
     Raises:
-        DataError: There is no name, a value or color is malformed, or the JSON is.
+        DataError: There are no names, a value or color is malformed, or the JSON is.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Legend:
             if not self.by_color and not 0 <= value < _VALUES:
                 raise DataError.at(place, f"no pixel can have the value {value}", field=str(key))
             if value in self._of:
-                raise DataError.at(place, "it stands more than once", field=str(key))
+                raise DataError.at(place, "it occurs more than once", field=str(key))
             self._of[value] = name
             if self.by_color and name is not None:
                 self.colors.setdefault(name, (value & 255, value >> 8 & 255, value >> 16))
@@ -85,8 +85,8 @@ class Legend:
         """Read a mask as segmentation classes.
 
         Args:
-            path: The mask.
-            taxonomy: That has the names among its segmentation classes.
+            path: Path of the mask.
+            taxonomy: The categories, which have the names among their segmentation classes.
 
         Returns:
             uint8 [H, W], 255 = ignore.
@@ -102,7 +102,7 @@ class Legend:
         Args:
             values: int32 [H, W].
             path: Where they come from, for messages.
-            taxonomy: That has the names among its segmentation classes.
+            taxonomy: The categories, which have the names among their segmentation classes.
 
         Returns:
             uint8 [H, W], 255 = ignore.
@@ -113,7 +113,7 @@ class Legend:
         index = {category.name: place for place, category in enumerate(taxonomy.semantic_categories)}
         given = {value: IGNORE_INDEX if name is None else index[name] for value, name in self._of.items()}
         if self.by_color:
-            # Few colors: looking each up in order is faster than a table of all.
+            # Few colors: looking each one up in order is faster than a table of all.
             keys = np.array(sorted(given), dtype=np.int32)
             places = np.searchsorted(keys, values).clip(max=len(keys) - 1)
             unknown = keys[places] != values
@@ -149,7 +149,7 @@ class Legend:
         return red | green << 8 | blue << 16
 
     def _read_json(self, path: str) -> dict[int, str | None]:
-        """Read categories: a list of objects with id and name, or an object that holds one as ``categories``."""
+        """Read categories: a list of objects with id and name, or an object that contains one as ``categories``."""
         content = read_json_value(path)
         if isinstance(content, dict):
             content = content.get("categories")
@@ -162,7 +162,7 @@ class Legend:
                 raise DataError.at(path, f"expected an object, found {shown(category)}", field=where)
             number, name = category.get("id"), category.get("name")
             if not is_whole(number) or number in entries:
-                raise DataError.at(path, f"expected an integer of its own, found {shown(number)}", field=f"{where}.id")
+                raise DataError.at(path, f"expected a unique integer, found {shown(number)}", field=f"{where}.id")
             if not is_text(name):
                 raise DataError.at(path, f"expected text, found {shown(name)}", field=f"{where}.name")
             entries[number] = name
@@ -175,10 +175,10 @@ class Legend:
 
 
 def read_values(path: str | PathLike[str]) -> NDArray[np.int32]:
-    """Read a mask of values: of a palette the indices, of colors that are all grey the level.
+    """Read a mask of values: palettes as indices, and colors that are all grey as levels.
 
     Args:
-        path: The mask.
+        path: Path of the mask.
 
     Returns:
         int32 [H, W], 0 to 65535.
@@ -203,7 +203,7 @@ def read_colors(path: str | PathLike[str]) -> NDArray[np.int32]:
     """Read a mask of colors; transparency is dropped.
 
     Args:
-        path: The mask.
+        path: Path of the mask.
 
     Returns:
         int32 [H, W], red + 256 green + 65536 blue.
@@ -223,7 +223,7 @@ def read_ids(path: str | PathLike[str]) -> NDArray[np.int32]:
     """Read a map of ids, 0 = nothing: values of 8, 16 or 32 bits, or red + 256 green + 65536 blue.
 
     Args:
-        path: The map.
+        path: Path of the map.
 
     Returns:
         int32 [H, W].
@@ -243,7 +243,7 @@ def read_ids(path: str | PathLike[str]) -> NDArray[np.int32]:
 def _read(path: str | PathLike[str], *, palette: bool = False) -> NDArray[Any]:
     found = read_map(path)
     if found.mode in ("F", "CMYK", "YCbCr", "LAB", "HSV"):
-        raise DataError.at(path, f"mode {found.mode} holds no labels", advice="save it as a PNG of 8 or 16 bits")
+        raise DataError.at(path, f"mode {found.mode} contains no labels", advice="save it as a PNG of 8 or 16 bits")
     pixels = found.pixels
     if palette and found.palette is not None:
         colors: NDArray[Any] = found.palette[pixels if pixels.ndim == 2 else pixels[..., 0]]

@@ -14,8 +14,9 @@ from ocrnet_pl.data.readers.json_fields import Fields
 from ocrnet_pl.data.readers.values import is_whole, shown
 
 NO_MASK, POLYGONS, RLE = 0, 1, 2
-"""The kinds of a mask: none; polygons, as their count, their lengths and their coordinates in float64; the counts of
-a compressed run-length encoding."""
+"""The kinds of a mask: none; polygons, as their number, their lengths and their coordinates in float64; or the counts
+of a compressed run-length encoding.
+"""
 
 
 @dataclass
@@ -23,10 +24,10 @@ class CocoIndex:
     """The content of a COCO instances file.
 
     Attributes:
-        category_ids: In the order of the file.
-        category_names: Likewise.
-        ids: The images' ids.
-        names: The images' file names, normalised.
+        category_ids: Ids of the categories, in the order of the file.
+        category_names: Names of the categories, in the order of the file.
+        ids: Ids of the images.
+        names: File names of the images, normalised.
         sizes: int32 [images, 2], height and width.
         labels: int64 [N], the position of each annotation's category; annotations in the order of the file.
         boxes: float32 [N, 4], xyxy in pixels.
@@ -34,11 +35,11 @@ class CocoIndex:
         kinds: uint8 [N], the kind of mask.
         ends: int64 [N + 1], where each mask ends in ``masks``.
         masks: uint8, the masks one after the other.
-        order: int64, the annotations whose box has an area, by image.
-        starts: int64 [images + 1], where each image's begin in ``order``.
-        empty: int64, the annotations whose box has none, by image.
-        empty_starts: int64 [images + 1], where each image's begin in ``empty``.
-        file: Where the arrays are mapped from; None if they are in memory.
+        order: int64, the annotations whose box has an area, ordered by image.
+        starts: int64 [images + 1], the start of each image's annotations in ``order``.
+        empty: int64, the annotations whose box has no area, ordered by image.
+        empty_starts: int64 [images + 1], the start of each image's annotations in ``empty``.
+        file: File that the arrays are mapped from; None if they are in memory.
     """
 
     category_ids: list[int]
@@ -60,7 +61,7 @@ class CocoIndex:
 
 
 class Masks:
-    """Masks one after the other."""
+    """Masks, one after the other."""
 
     def __init__(self) -> None:
         self._kinds: list[NDArray[np.uint8]] = []
@@ -75,7 +76,7 @@ class Masks:
         self._data += packed
 
     def add_none(self, count: int) -> None:
-        """Add that many annotations without a mask."""
+        """Add ``count`` annotations without a mask."""
         self._flush()
         self._kinds.append(np.full(count, NO_MASK, dtype=np.uint8))
         self._lengths.append(np.zeros(count, dtype=np.int64))
@@ -118,7 +119,7 @@ def pack_mask(segmentation: Any, size: tuple[int, int], where: str, fields: Fiel
         for polygon in polygons:
             if polygon.ndim != 1 or len(polygon) % 2 or not np.isfinite(polygon).all():
                 raise fields.error(where, "a polygon is not a flat list of finite x, y pairs")
-        # Two points enclose nothing, and the mask library would take four numbers for a box.
+        # Two points enclose nothing, and the mask library would read four numbers as a box.
         return pack_polygons([polygon.tolist() for polygon in polygons if len(polygon) >= 6])
     height, width = size
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
@@ -146,13 +147,13 @@ def check_runs(counts: bytes, pixels: int) -> None:
     """Check a compressed run-length encoding before the mask library sees it.
 
     Args:
-        counts: Each run's length in characters of six bits from "0" on, five of them of the number, the lowest first,
-            and one that says that another follows. The first three runs stand for themselves, each further one for the
-            difference to the last but one before it.
-        pixels: Of the image.
+        counts: The length of each run, in characters of six bits from "0" on: five bits of the number, lowest first,
+            and one bit that says whether another character follows. The first three runs are given as they are, each
+            further one as its difference to the run two before it.
+        pixels: Number of pixels of the image.
 
     Raises:
-        ValueError: They are something else, or do not add up to the image.
+        ValueError: The counts are not such runs, or do not add up to the image.
     """
     signs = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     last = signs & 0x20 == 0
@@ -160,7 +161,7 @@ def check_runs(counts: bytes, pixels: int) -> None:
     if not len(signs) or not last[-1] or signs.min() < 0 or signs.max() > 0x3F:
         raise ValueError("the text of the run-length encoding is damaged")
     lengths = np.diff(ends, prepend=-1)
-    # Seven characters hold any run of an image that can be read.
+    # Seven characters are enough for any run of an image that can be read.
     if lengths.max() > 7:
         raise ValueError("a run of the run-length encoding is longer than any image")
     place = np.arange(len(signs)) - np.repeat(ends - lengths + 1, lengths)
@@ -193,5 +194,5 @@ def by_image(
 
 
 def join(parts: list[Any], dtype: Any) -> NDArray[Any]:
-    """Join arrays; of none, return an empty one."""
+    """Join arrays; return an empty one if there are none."""
     return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)

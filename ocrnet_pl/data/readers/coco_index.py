@@ -1,4 +1,4 @@
-"""What a COCO instances file says, as a few flat arrays: read fast, kept between runs, shared by all processes."""
+"""The content of a COCO instances file as a few flat arrays: read fast, kept between runs, shared by all processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ocrnet_pl.storage.flat_arrays import Arrays, Numbers, Texts, map_arrays, sa
 
 _VERSION = "2"
 _KEEP_FROM = 32 << 20
-"""JSON files of fewer bytes are read anew each time: that takes about a second."""
+"""JSON files with fewer bytes are read again each time, which takes about a second."""
 
 FLAT_ARRAYS = (
     "sizes",
@@ -40,16 +40,16 @@ def open_index(
 ) -> CocoIndex:
     """Read a COCO instances file, or what was kept of it.
 
-    What was read of a large file is kept as a file of arrays, and mapped from there by later runs, by the other
-    processes of this run, and by workers. It is found by the JSON's path and used while its size and time are the
+    The content of a large file is kept as a file of arrays, and mapped from there by later runs, by the other processes
+    of this run, and by workers. It is found by the JSON's path and used as long as the JSON's size and time are the
     same.
 
     Args:
-        path: The JSON file.
-        folder: Of the images; every image of the file must be in it.
-        fields: Of the JSON file, for messages.
-        cache: Folder of the kept files; by default ``$OCRNET_PL_CACHE``, else ``ocrnet_pl`` in the user's cache
-            folder. Where it cannot be written to, nothing is kept.
+        path: Path of the JSON file.
+        folder: Folder of the images; every image of the file must be in it.
+        fields: Access to the JSON file, for messages.
+        cache: Folder of the kept files; None for ``$OCRNET_PL_CACHE`` or else ``ocrnet_pl`` in the user's cache folder.
+            If it cannot be written to, nothing is kept.
 
     Raises:
         DataError: A file is missing, or a field is missing or wrong, or an id is unknown.
@@ -60,7 +60,7 @@ def open_index(
     if index is None:
         index = read_fast(path, folder) or read_plain(path, folder, fields)
         if kept is not None and key is not None and _keep(index, kept, key):
-            index = load_index(str(kept))  # so that the memory of this one is given back
+            index = load_index(str(kept))  # so that the memory of this one is freed
     else:
         _check_files(index.names, folder, fields)
     return index
@@ -77,7 +77,7 @@ def _key(path: str | PathLike[str]) -> str | None:
     try:
         stat = os.stat(path)
     except OSError:
-        return None  # reading it says what is wrong
+        return None  # reading it raises the proper error
     return f"{_VERSION} {stat.st_size} {stat.st_mtime_ns}" if stat.st_size >= _KEEP_FROM else None
 
 
@@ -115,15 +115,15 @@ def _kept(file: Path, key: str) -> CocoIndex | None:
         index = load_index(str(file))
         _check_index(index)
         return index
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):  # it is damaged, and read anew
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):  # it is damaged, so the JSON is read again
         return None
 
 
 def _check_index(index: CocoIndex) -> None:
-    """Check that a kept index fits together; only the masks are left to when they are drawn.
+    """Check that a kept index is consistent; only the masks are checked later, when they are drawn.
 
     Raises:
-        ValueError: It does not.
+        ValueError: It is not.
     """
     images, count = len(index.names), len(index.labels)
     for texts in (index.names, index.ids):
@@ -158,7 +158,7 @@ def load_index(file: str) -> CocoIndex:
     """Map a kept index.
 
     Args:
-        file: Of which :attr:`CocoIndex.file` tells.
+        file: Path of the kept index, as in :attr:`CocoIndex.file`.
     """
     arrays, _ = map_arrays(file)
     texts = {

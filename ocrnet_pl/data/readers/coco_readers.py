@@ -1,4 +1,4 @@
-"""Two readers of COCO instances files that give the same: one that explains every fault, and one that is fast."""
+"""Two readers of COCO instances files with the same result: one that explains every fault, and one that is fast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ocrnet_pl.storage.flat_arrays import Numbers, Texts
 from ocrnet_pl.storage.ordinary_files import open_file
 
 MAX_SIDE = (1 << 31) - 1
-"""Of an image, in pixels."""
+"""Largest side of an image, in pixels."""
 
 _BLOCK = 4 << 20
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
@@ -30,12 +30,12 @@ def read_plain(path: str | PathLike[str], folder: Folder, fields: Fields) -> Coc
     """Read the JSON with the standard library and check every field; the errors name the first that is wrong.
 
     Args:
-        path: The JSON file.
-        folder: Of the images.
-        fields: Of the JSON file, for messages.
+        path: Path of the JSON file.
+        folder: Folder of the images.
+        fields: Access to the JSON file, for messages.
 
     Raises:
-        DataError: As of :func:`open_index`.
+        DataError: A file is missing, or a field is missing or wrong, or an id is unknown.
     """
     content = read_json(path)
     categories = fields.objects(content, "categories")
@@ -102,20 +102,20 @@ def read_plain(path: str | PathLike[str], folder: Folder, fields: Fields) -> Coc
 
 
 def read_fast(path: str | PathLike[str], folder: Folder) -> CocoIndex | None:
-    """Read the JSON in blocks with a typed parser, so that neither time nor memory go into Python objects.
+    """Read the JSON in blocks with a typed parser, so that Python objects cost neither time nor memory.
 
     Args:
-        path: The JSON file.
-        folder: Of the images.
+        path: Path of the JSON file.
+        folder: Folder of the images.
 
     Returns:
-        The same as :func:`read_plain`; None if anything about the file is wrong or unusual, which the plain reader
-        then names or copes with.
+        The result of :func:`read_plain`; None if anything about the file is wrong or unusual, which the plain reader
+        then reports or handles.
     """
     import msgspec
 
     types = _Types()
-    # Millions of short-lived lists would set off the collector of cycles again and again, and there are no cycles.
+    # Millions of short-lived lists would start the cycle collector again and again, and there are no cycles.
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -127,7 +127,7 @@ def read_fast(path: str | PathLike[str], folder: Folder) -> CocoIndex | None:
             finally:
                 # The parts are views of the mapping, which could not be closed otherwise.
                 parts = None
-    # The last for a file that is nested too deeply.
+    # The last one for a file that is nested too deeply.
     except (OSError, ValueError, msgspec.MsgspecError, BufferError, OverflowError, _Unusual, RecursionError):
         return None
     finally:
@@ -232,8 +232,8 @@ def _read_parts(parts: Any, types: _Types, folder: Folder, text: mmap.mmap) -> C
 def _blocks(part: Any, decoder: Any, text: mmap.mmap) -> Iterator[list[Any]]:
     """Decode a list of objects a few megabytes at a time.
 
-    A block ends where an object does, as far as one can tell without parsing: after ``}`` and before ``, {``. Where
-    that turns out to be inside a string or a nested list, the block is no valid JSON, and the plain reader takes over.
+    A block ends at the end of an object, as far as that can be told without parsing: after ``}`` and before ``, {``. If
+    that turns out to be inside a string or a nested list, the block is not valid JSON, and the plain reader takes over.
     """
     with memoryview(part) as view:
         if bytes(view[:1]) != b"[":
@@ -318,7 +318,7 @@ def _join_texts(parts: list[Texts]) -> Texts:
 
 
 def _checked_names(names: list[str], folder: Folder) -> Texts:
-    """Pack file names that are in the folder; any other, and any that is not in its normal form, is unusual."""
+    """Pack file names that are in the folder; any other name, and one that is not in its normal form, is unusual."""
     joined = "\n".join(names)
     if joined.count("\n") != len(names) - 1 or _ODD_PART.search(joined.encode()) or not folder.has(names):
         raise _Unusual

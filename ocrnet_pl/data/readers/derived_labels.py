@@ -1,6 +1,6 @@
 """Deriving what an annotation leaves out: boxes from an instance map, semantic maps from instances.
 
-All functions go over the map once, by its horizontal runs of equal values, of which there are far fewer than pixels.
+All functions go over the map once, by its horizontal runs of equal values, which are far fewer than its pixels.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Runs(NamedTuple):
     """A map as horizontal runs of equal values, row by row.
 
     Attributes:
-        values: [R].
-        rows: int64 [R].
-        starts: int64 [R], the first column.
-        lengths: int64 [R], pixels.
+        values: [R], the value of each run.
+        rows: int64 [R], the row of each run.
+        starts: int64 [R], the first column of each run.
+        lengths: int64 [R], the length of each run in pixels.
     """
 
     values: NDArray[Any]
@@ -55,7 +55,7 @@ def renumber(ids: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """
     of = runs(ids)
     values, numbers = np.unique(of.values, return_inverse=True)
-    # Number 0 is for the value 0, whether there is any such pixel or not.
+    # Number 0 is for the value 0, whether or not there is any such pixel.
     numbers = numbers.reshape(-1) + 1
     zero = np.searchsorted(values, 0)
     if zero < len(values) and values[zero] == 0:
@@ -88,7 +88,7 @@ def boxes_from_instances(instances: NDArray[np.int32], count: int) -> NDArray[np
 
 
 def classes_from_semantic(instances: NDArray[np.int32], count: int, semantic: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the segmentation class that most pixels of each instance have; the lower one of a tie.
+    """Return the segmentation class that most pixels of each instance have; on a tie, the lower one.
 
     Args:
         instances: int32 [H, W], 1 to ``count``; 0 = none.
@@ -114,8 +114,8 @@ def semantic_from_instances(
         instances: int32 [H, W], 1 to N; 0 = none.
         classes: [N], the segmentation class of each instance; 255 or below 0 = ignore.
         fill: Class of the pixels without an instance, or 255.
-        boxes: [N, 4], xyxy; where an instance has a box but no pixels, its box's pixels without an instance are
-            ignored, because the object lies somewhere among them.
+        boxes: [N, 4], xyxy. If an instance has a box but no pixels, the pixels of its box without an instance are
+            ignored, because the object is somewhere among them.
 
     Returns:
         uint8 [H, W].

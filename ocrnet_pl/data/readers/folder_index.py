@@ -11,24 +11,24 @@ from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.folders import walk_folders
 
 MASKS = (".png", ".bmp", ".tif", ".tiff")
-"""Endings of masks: formats without loss."""
+"""Endings of masks: lossless formats."""
 
 IMAGES = (*MASKS, ".jpg", ".jpeg", ".webp")
 """Endings of images."""
 
 _LONGEST = 4096
-"""No path of a file is longer."""
+"""Largest number of characters of a path."""
 
 Fail = Callable[[str, str], DataError]
-"""Makes an error of a problem and an advice, for the place where a name stands."""
+"""Makes an error of a problem and an advice, for the place where a name is given."""
 
 
 class Listing:
-    """Finds files below a folder; a look-up a file would take minutes on network disks.
+    """Finds files below a folder; one look-up per file would take minutes on network disks.
 
     Args:
-        root: The folder.
-        purpose: What it holds, for messages.
+        root: Path of the folder.
+        purpose: What the folder contains, for messages.
 
     Raises:
         DataError: There is no such folder.
@@ -42,8 +42,8 @@ class Listing:
         """Return a name in normal form, relative to the folder.
 
         Args:
-            name: Relative to the folder, or absolute and below it.
-            fail: Makes the error.
+            name: Name relative to the folder, or absolute and below it.
+            fail: Function that makes the error.
 
         Raises:
             DataError: The name leads out of the folder.
@@ -61,8 +61,8 @@ class Listing:
         """Return a file's name in normal form.
 
         Args:
-            name: Relative to the folder, or absolute and below it.
-            fail: Makes the error.
+            name: Name relative to the folder, or absolute and below it.
+            fail: Function that makes the error.
 
         Raises:
             DataError: The name leads out of the folder, or there is no such file.
@@ -87,11 +87,11 @@ class Listing:
     def walk(self, endings: tuple[str, ...], folder: str = "") -> list[str]:
         """Return the files below a folder by name, without those that begin with a dot.
 
-        Linked folders are followed; one that several paths lead to is walked once.
+        Linked folders are followed; a folder that several paths lead to is walked once.
 
         Args:
-            endings: In lower case; others are left out.
-            folder: Relative to the root, in normal form.
+            endings: Endings to include, in lower case.
+            folder: Folder to walk, relative to the root and in normal form.
         """
         found: list[str] = []
         for place, names in walk_folders(self.root / folder):
@@ -105,10 +105,10 @@ class Listing:
         """Return the files below the folder by their name without its ending, in order.
 
         Args:
-            endings: In lower case; others are left out.
+            endings: Endings to include, in lower case.
 
         Raises:
-            DataError: Two files differ in their endings alone.
+            DataError: Two files differ only in their endings.
         """
         found: dict[str, str] = {}
         for name in self.walk(endings):

@@ -14,11 +14,11 @@ from ocrnet_pl.errors import DataError
 
 
 def existing_folder(path: str | PathLike[str], purpose: str) -> Path:
-    """Return the folder, or say that it is missing.
+    """Return the folder, or raise an error if it is missing.
 
     Args:
-        path: The folder.
-        purpose: What it should hold, for the message.
+        path: Path of the folder.
+        purpose: What the folder should contain, for the message.
 
     Raises:
         DataError: It does not exist or is not a folder.
@@ -31,10 +31,10 @@ def existing_folder(path: str | PathLike[str], purpose: str) -> Path:
 
 
 def read_json(path: str | PathLike[str]) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+    """Read a JSON file that contains an object.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Raises:
         DataError: It is missing, not JSON, or not an object.
@@ -49,7 +49,7 @@ class Fields:
     """Typed access to the fields of parsed JSON; a missing or wrong field is an error that names it.
 
     Args:
-        path: The JSON file, for messages.
+        path: Path of the JSON file, for messages.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -96,7 +96,7 @@ class Fields:
         """Return a string that is not empty.
 
         Raises:
-            DataError: It is missing, not a string, empty, or holds what no text of a file can.
+            DataError: It is missing, not a string, empty, or contains what no text of a file can.
         """
         value = item.get(key)
         if not is_text(value):
@@ -104,7 +104,7 @@ class Fields:
         return value
 
     def numbers(self, item: dict[str, Any], where: str, key: str, count: int) -> list[float]:
-        """Return ``count`` finite numbers of at most :data:`~ocrnet_pl.data.readers.values.MOST` either way.
+        """Return ``count`` finite numbers of an absolute value of at most :data:`~ocrnet_pl.data.readers.values.MOST`.
 
         Raises:
             DataError: There are not that many, or one of them is something else.
@@ -119,21 +119,21 @@ class Folder:
     """Finds the files that an annotation file names, and refuses names that lead out of the folder.
 
     Args:
-        root: The folder.
-        purpose: What it holds, for messages.
+        root: Path of the folder.
+        purpose: What the folder contains, for messages.
     """
 
     def __init__(self, root: str | PathLike[str], purpose: str) -> None:
         self.root = existing_folder(root, purpose)
-        # One listing instead of one look-up a file: on network disks that is minutes.
+        # One listing instead of one look-up per file, which takes minutes on network disks.
         with os.scandir(self.root) as entries:
             self._names = {entry.name for entry in entries}
 
     def has(self, names: Iterable[str]) -> bool:
-        """Return whether all these files are there; every folder that they lie in is listed once.
+        """Return whether all these files exist; every folder that they are in is listed once.
 
         Args:
-            names: Relative to the folder, normalised.
+            names: Names relative to the folder, normalised.
         """
         listings: dict[str, set[str]] = {"": self._names}
         for name in names:
@@ -151,9 +151,9 @@ class Folder:
         """Check that the file is there.
 
         Args:
-            name: Relative to the folder.
-            fields: Of the annotation file, for the message.
-            field: Where the name stands.
+            name: Name relative to the folder.
+            fields: Access to the annotation file, for the message.
+            field: Position of the name, for the message.
 
         Returns:
             The normalised name.
@@ -171,19 +171,19 @@ class Folder:
 
 
 def unique(values: Iterable[Any], fields: Fields, key: str, what: str) -> None:
-    """Check that no value stands twice.
+    """Check that no value occurs twice.
 
     Args:
-        values: In the order of the list ``key``.
-        fields: Of the annotation file, for the message.
-        key: The list's name.
-        what: The field's name.
+        values: Values in the order of the list ``key``.
+        fields: Access to the annotation file, for the message.
+        key: Name of the list.
+        what: Name of the field.
 
     Raises:
-        DataError: A value stands twice.
+        DataError: A value occurs twice.
     """
     seen: set[Any] = set()
     for position, value in enumerate(values):
         if value in seen:
-            raise fields.error(f"{key}[{position}].{what}", f"{value!r} stands more than once")
+            raise fields.error(f"{key}[{position}].{what}", f"{value!r} occurs more than once")
         seen.add(value)

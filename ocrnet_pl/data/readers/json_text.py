@@ -1,4 +1,4 @@
-"""Parsing JSON, whatever is in it."""
+"""Parsing JSON of any content safely."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def parse_json(text: str | bytes, fail: Callable[[str], DataError]) -> Any:
 
     Args:
         text: The JSON.
-        fail: Makes the error of a problem.
+        fail: Function that makes the error of a problem.
 
     Raises:
         DataError: It is not JSON, nested too deeply, or has an integer of thousands of digits.
@@ -27,15 +27,17 @@ def parse_json(text: str | bytes, fail: Callable[[str], DataError]) -> Any:
         raise fail("this is not usable JSON (it is nested too deeply)") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise fail(f"this is not valid JSON ({error})") from error
-    except ValueError as error:  # Python refuses such integers, as the time for them grows with their square
+    except (
+        ValueError
+    ) as error:  # Python refuses such integers, because the time for them grows with the square of their length
         raise fail("this is not usable JSON (an integer has thousands of digits)") from error
 
 
 def read_json_value(path: str | PathLike[str]) -> Any:
-    """Read a JSON file that holds anything.
+    """Read a JSON file that contains any value.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Raises:
         DataError: It is missing or not JSON.

@@ -1,4 +1,4 @@
-"""Reading PNGs whose pixels are ids, and what follows from a map of ids: tight boxes, overlaps, the image that fits."""
+"""PNGs whose pixels are ids, and what follows from a map of ids: tight boxes, overlaps, the image that fits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.imaging.maps import read_map
 
 MAX_INSTANCES = 65_535
-"""Maps with more instances than this are noise, or something else than a map."""
+"""Maps with more instances than this are noise, or not maps at all."""
 
 
 def read_id_map(path: str | PathLike[str], *, bits: int = 8) -> NDArray[np.int32]:
-    """Read a PNG of one channel as ids; of a palette the indices, never the colors.
+    """Read a PNG of one channel as ids; palettes are read as indices, never as colors.
 
     Args:
-        path: The PNG.
-        bits: 8, or 16 where larger ids may stand; a file of 8 bits is fine for both.
+        path: Path of the PNG.
+        bits: Number of bits of an id: 8, or 16 where larger ids are possible; a file of 8 bits is accepted for both.
 
     Returns:
         int32 [H, W], 0 to 255 or 65535.
@@ -41,7 +41,7 @@ def read_rgba_map(path: str | PathLike[str]) -> NDArray[np.uint8]:
     """Read a PNG of four channels of 8 bits.
 
     Args:
-        path: The PNG.
+        path: Path of the PNG.
 
     Returns:
         uint8 [H, W, 4].
@@ -65,10 +65,10 @@ def read_image_like(path: str, size: tuple[int, int], annotation: str | PathLike
     """Read the image that was annotated at a size, turned by its EXIF tag or not, whichever fits.
 
     Args:
-        path: The image.
+        path: Path of the image.
         size: (height, width) of the annotation.
-        annotation: Its file, for the message.
-        channels: Of the image; three makes it RGB.
+        annotation: Path of the annotation file, for the message.
+        channels: Number of channels; three makes the image RGB.
 
     Returns:
         uint8 [C, H, W].
@@ -125,7 +125,7 @@ def match_boxes(
         labels: [N]; -1 fits any class.
         others: [M, 4].
         other_labels: [M].
-        least: The smallest intersection over union of a pair.
+        least: Smallest intersection over union of a pair.
 
     Returns:
         [N], the row of the other box, or -1.
@@ -139,7 +139,7 @@ def match_boxes(
     iou = overlap / np.maximum(areas - overlap, 1e-9)
     iou[(labels[:, None] != other_labels[None]) & (labels[:, None] >= 0)] = 0
     used = np.zeros(len(others), dtype=np.bool_)
-    # Stable, so that of equal pairs the first in the file wins.
+    # Stable, so that the first of equal pairs in the file wins.
     for flat in np.argsort(-iou, axis=None, kind="stable"):
         row, other = divmod(int(flat), len(others))
         if iou[row, other] < least or iou[row, other] <= 0:

@@ -1,4 +1,4 @@
-"""From the parts of an annotation to a sample: what one file says of the others is checked, what misses is derived."""
+"""From the parts of an annotation to a sample: files are checked against each other, and missing parts are derived."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 _LEAST_OVERLAP = 0.5
-"""An instance belongs to a box from this intersection over union on."""
+"""Smallest intersection over union of an instance and the box that it belongs to."""
 
 
 class Boxes(NamedTuple):
@@ -35,7 +35,7 @@ class Boxes(NamedTuple):
         boxes: float32 [N, 4], xyxy in pixels.
         labels: int64 [N], detection classes.
         crowd: bool [N].
-        where: Names the place of a row, for messages; None if the boxes were derived.
+        where: Returns the position of a row for messages; None if the boxes were derived.
     """
 
     boxes: NDArray[np.float32]
@@ -48,10 +48,10 @@ class Instances(NamedTuple):
     """An instance map as it is stored.
 
     Attributes:
-        path: Its file, for messages.
+        path: Path of its file, for messages.
         ids: int32 [H, W] of any ids, 0 = none.
-        labels: Detection class by id, -1 for what is no thing; None if the file does not tell classes.
-        crowd: Ids of crowds.
+        labels: Detection class by id, -1 for ids that are not things; None if the file does not give classes.
+        crowd: Ids of the crowds.
     """
 
     path: str
@@ -61,15 +61,15 @@ class Instances(NamedTuple):
 
 
 class Assembler:
-    """Makes samples of one data set.
+    """Makes the samples of one data set.
 
     Args:
-        taxonomy: Of the data set.
-        background: Segmentation class of the pixels without an instance, where the semantic map is derived; they are
-            ignored if there is no such class.
-        semantic_from_instances: Whether to derive the semantic map from instances where there is none.
-        boxes_from_instances: Whether to derive boxes from the instance map where there are none.
-        channels: Of the images; three makes all RGB, any other number takes them as they are stored.
+        taxonomy: Categories of the data set.
+        background: Segmentation class of the pixels without an instance, where the semantic map is derived; None, or a
+            class that does not exist, ignores them.
+        semantic_from_instances: Whether the semantic map is derived from instances where there is none.
+        boxes_from_instances: Whether boxes are derived from the instance map where there are none.
+        channels: Number of channels of the images; three makes all RGB, any other number reads them as stored.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Assembler:
 
     @property
     def names_instances(self) -> bool:
-        """Whether the class of an instance is known without a semantic map: there is only one."""
+        """Whether the class of an instance is known without a semantic map, because there is only one."""
         return self.taxonomy.num_detection == 1 and self._semantic_of[0] < 0
 
     def image(self, path: str, maps: Sequence[tuple[str, tuple[int, ...]]] = ()) -> Tensor:
         """Read an image that fits its maps.
 
         Args:
-            path: The image.
+            path: Path of the image.
             maps: File and (height, width) of each map.
 
         Returns:
@@ -139,14 +139,14 @@ class Assembler:
         """Join the parts of a sample.
 
         Args:
-            path: The image.
-            image_id: The data set's own id.
-            boxes: None if the image was not labelled for boxes.
-            semantic: File and uint8 [H, W] of segmentation classes; None for none.
-            instances: None for none.
+            path: Path of the image.
+            image_id: Id of the image in the data set.
+            boxes: The boxes; None if the image was not labelled for boxes.
+            semantic: Path of the mask, and uint8 [H, W] of segmentation classes; None for none.
+            instances: The instance map; None for none.
 
         Raises:
-            DataError: A file cannot be read, the sizes differ, or a box lies outside the image.
+            DataError: A file cannot be read, the sizes differ, or a box is outside the image.
         """
         maps: list[tuple[str, tuple[int, ...]]] = [] if semantic is None else [(semantic[0], semantic[1].shape)]
         if instances is not None:
@@ -184,12 +184,12 @@ class Assembler:
 
         Args:
             image: uint8 [3, H, W].
-            path: The image.
-            image_id: The data set's own id.
-            boxes: Inside the image; None if it was not labelled for boxes.
-            semantic: uint8 [H, W] of segmentation classes.
-            instances: int32 [H, W], the row of a box plus one, crowds included.
-            unknown: bool [H, W]; pixels whose class cannot be derived.
+            path: Path of the image.
+            image_id: Id of the image in the data set.
+            boxes: Boxes inside the image; None if it was not labelled for boxes.
+            semantic: uint8 [H, W] of segmentation classes; None for none.
+            instances: int32 [H, W], the row of a box plus one, crowds included; None for none.
+            unknown: bool [H, W]; pixels whose class cannot be derived; None for none.
         """
         given = semantic is not None
         if not given and self.semantic_from_instances and instances is not None and boxes is not None:
@@ -244,12 +244,12 @@ def clip(boxes: Boxes, size: tuple[int, int], path: str) -> Boxes:
     """Cut boxes at the borders of their image.
 
     Args:
-        boxes: To cut.
+        boxes: The boxes to cut.
         size: (height, width) of the image.
-        path: The image, for messages.
+        path: Path of the image, for messages.
 
     Raises:
-        DataError: A box lies outside the image.
+        DataError: A box is outside the image.
     """
     height, width = size
     cut = boxes.boxes.clip(0, np.array([width, height] * 2, dtype=np.float32))
@@ -257,7 +257,7 @@ def clip(boxes: Boxes, size: tuple[int, int], path: str) -> Boxes:
     if len(outside):
         row = int(outside[0])
         where = f"box {row}" if boxes.where is None else boxes.where(row)
-        raise DataError(f"{where}: it lies outside the image {path} of {width} x {height}; correct or remove it")
+        raise DataError(f"{where}: it is outside the image {path} of {width} x {height}; correct or remove it")
     return boxes._replace(boxes=cut)
 
 
@@ -272,13 +272,13 @@ def joint_taxonomy(
 
     Args:
         classes: Names of the detection classes, in order.
-        legend: Of the masks; names that are not among the classes are stuff. None for no masks.
+        legend: Names of the masks' values; names that are not among the classes are stuff. None for no masks.
         semantic_from_instances: Whether, without masks, the classes have pixels.
-        background: The segmentation class of the other pixels then.
-        place: Where the classes stand, for messages.
+        background: Segmentation class of all other pixels in that case; None ignores them.
+        place: Where the classes are given, for messages.
 
     Raises:
-        DataError: The background is one of the classes, or there are more classes than a map can hold.
+        DataError: The background is one of the classes, or there are more classes than a map can contain.
     """
     if background is not None and background in classes:
         raise DataError.at(
@@ -303,19 +303,19 @@ def joint_taxonomy(
 
 
 def make_taxonomy(place: str | PathLike[str], **names: Any) -> Taxonomy:
-    """Build a taxonomy of names that stand in a file.
+    """Build a taxonomy from names in a file.
 
     Args:
-        place: The file, for messages.
-        names: As of :meth:`~ocrnet_pl.structures.Taxonomy.build`.
+        place: Path of the file, for messages.
+        names: Arguments of :meth:`~ocrnet_pl.structures.Taxonomy.build`.
 
     Raises:
-        DataError: There are more segmentation classes than a map can hold.
+        DataError: There are more segmentation classes than a map can contain.
     """
     try:
         return Taxonomy.build(**names)
     except ValueError as error:
-        raise DataError.at(place, str(error), advice="leave classes out, or train on the boxes alone") from error
+        raise DataError.at(place, str(error), advice="leave classes out, or train on the boxes only") from error
 
 
 def check_options(
@@ -337,9 +337,9 @@ def check_options(
         names: Whether their values are named.
         boxes: Whether there are boxes.
         instances: Whether there are instance maps.
-        boxes_from_instances: The option.
-        semantic_from_instances: The option.
-        source: Its name, for messages.
+        boxes_from_instances: Value of the option of this name.
+        semantic_from_instances: Value of the option of this name.
+        source: Name of the source, for messages.
 
     Raises:
         DataError: They contradict each other.
@@ -352,7 +352,7 @@ def check_options(
     elif names and not masks:
         problem = ("semantic_names", "there are no masks to name the values of", "set `masks`, or leave the names out")
     elif len(set(classes)) < len(classes):
-        problem = ("classes", "a name stands more than once", "remove it")
+        problem = ("classes", "a name occurs more than once", "remove it")
     elif (boxes or instances) and not classes:
         problem = ("classes", "boxes and instances need classes", "list the names of the detection classes")
     elif instances and not (boxes or boxes_from_instances):

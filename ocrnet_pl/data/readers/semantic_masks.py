@@ -1,4 +1,4 @@
-"""A folder of semantic PNGs beside other annotations."""
+"""A folder of semantic PNGs in addition to other annotations."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SemanticMasks:
     """The masks of a list of images, by their names without ending.
 
     Args:
-        folder: Of the masks; those of other images are left alone.
-        legend: What their values stand for.
-        taxonomy: Of the data set.
+        folder: Folder of the masks; masks of other images are ignored.
+        legend: Meaning of the masks' values.
+        taxonomy: Categories of the data set.
         images: Names of the images, relative to their folder.
 
     Raises:
@@ -50,9 +50,9 @@ class SemanticMasks:
         """Return the segmentation classes of an image; None if it has no mask.
 
         Args:
-            index: Of the image.
+            index: Index of the image.
             size: (height, width) that the mask should have.
-            fill: uint8 [H, W]; what the pixels get that the mask ignores.
+            fill: uint8 [H, W]; the classes of pixels that the mask ignores; None leaves them ignored.
 
         Raises:
             DataError: The mask cannot be read, has another size, or a value without a name.

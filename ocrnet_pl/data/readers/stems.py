@@ -1,4 +1,4 @@
-"""Finding files by their name without its ending, as formats do that pair images with masks of the same name."""
+"""Finding files by their name without its ending, for formats that pair images with masks of the same name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ IMAGES = tuple(
 
 
 class Stems:
-    """The files of a folder by stem, from one listing.
+    """The files of a folder by their names without ending, from one listing.
 
     Args:
-        folder: The folder; its subfolders are not looked into.
-        purpose: What it holds, for messages.
-        endings: The endings that count.
+        folder: Path of the folder; its subfolders are not searched.
+        purpose: What the folder contains, for messages.
+        endings: Endings to include, in lower case.
 
     Raises:
-        DataError: There is no such folder, or two files share a stem.
+        DataError: There is no such folder, or two files have the same name without ending.
     """
 
     def __init__(self, folder: str | PathLike[str], purpose: str, endings: tuple[str, ...] = IMAGES) -> None:

@@ -1,4 +1,4 @@
-"""Tables out of CSV and Parquet files, and boxes that stand in them."""
+"""Tables from CSV and Parquet files, and the boxes in them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TableFile:
     Files that end in ``.parquet`` are read through pyarrow, all others as comma separated values with a header.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Attributes:
         columns: The cells of each column, text in a CSV.
@@ -68,11 +68,11 @@ class TableFile:
         return DataError.at(self.path, problem, field=", ".join([*places, column] if column else places), advice=advice)
 
     def place(self, row: int) -> str:
-        """Return what a row is called."""
+        """Return the name of a row for messages."""
         return f"row {row}" if self.lines is None else f"line {self.lines[row]}"
 
     def column(self, name: str, *, required: bool = True) -> list[Any] | None:
-        """Return a column under its name or one of its usual other names; None if it may be and is missing.
+        """Return a column under its name or one of its usual other names; None if it is missing and not required.
 
         Raises:
             DataError: It is missing.
@@ -89,10 +89,10 @@ class TableFile:
         return None
 
     def text(self, value: Any, row: int, column: str) -> str:
-        """Return a cell that holds text.
+        """Return a cell that contains text.
 
         Raises:
-            DataError: It is empty or no text.
+            DataError: It is empty or not text.
         """
         if not isinstance(value, str) or not value.strip() or not is_text(value):
             raise self.error(f"expected text, found {shown(value)}", "fill the cell or remove the row", row, column)
@@ -107,7 +107,7 @@ class TableFile:
                     raise self.error("the file is empty", "write a header and rows")
                 if len(set(header)) < len(header):
                     raise self.error(
-                        f"a column stands more than once in {', '.join(header):.200}", "rename one", column="line 1"
+                        f"a column occurs more than once in {', '.join(header):.200}", "rename one", column="line 1"
                     )
                 rows: list[list[str]] = []
                 lines: list[int] = []
@@ -119,7 +119,7 @@ class TableFile:
                             self.path,
                             f"{len(cells)} cells, but {len(header)} columns",
                             field=f"line {reader.line_num}",
-                            advice="quote cells that hold commas",
+                            advice="quote cells that contain commas",
                         )
                     rows.append(cells)
                     lines.append(reader.line_num)
@@ -150,16 +150,16 @@ class BoxTable:
     """Boxes of many images as flat arrays, ordered by image.
 
     Args:
-        rows: What was collected.
-        listed: bool [images].
+        rows: The collected rows.
+        listed: bool [images], whether the image is in the file.
 
     Attributes:
         starts: int64 [images + 1], the first row of each image.
-        boxes: float32 [N, 4], xyxy in pixels; those without area are left out of :meth:`of`.
+        boxes: float32 [N, 4], xyxy in pixels; :meth:`of` leaves out those without area.
         labels: int64 [N], detection classes.
         crowd: bool [N].
         places: int64 [N], the line or row in the file.
-        listed: bool [images]; the image stands in the file, with or without boxes.
+        listed: bool [images], whether the image is in the file, with or without boxes.
     """
 
     def __init__(self, rows: BoxRows, listed: NDArray[np.bool_]) -> None:
@@ -170,7 +170,7 @@ class BoxTable:
         self.labels = np.array(rows.labels, dtype=np.int64)[order]
         self.crowd = np.array(rows.crowd, dtype=np.bool_)[order]
         places = np.array(rows.places, dtype=np.int64)[order]
-        # Not the table itself, which every worker process would own a copy of.
+        # Not the table itself, of which every worker process would have a copy.
         self._file = rows.table.path
         self._word = "row" if rows.table.lines is None else "line"
         self.places = places if rows.table.lines is None else rows.table.lines[places]
@@ -191,11 +191,11 @@ class BoxTable:
         )
 
     def raw(self, image: int, path: str) -> RawBoxes | None:
-        """Return the boxes of an image as they stand in the file; None if it was not labelled for boxes.
+        """Return the boxes of an image as they are in the file; None if it was not labelled for boxes.
 
         Args:
-            image: Its index.
-            path: Its file.
+            image: Index of the image.
+            path: Path of the image file.
         """
         if not self.listed[image]:
             return None
@@ -221,7 +221,7 @@ class BoxRows:
     """Collects boxes row by row and checks them.
 
     Args:
-        table: The file, for messages.
+        table: The table, for messages.
         classes: Names of the detection classes.
     """
 
@@ -238,15 +238,15 @@ class BoxRows:
         """Add a box.
 
         Args:
-            image: Index of its image.
+            image: Index of the image.
             corners: x1, y1, x2, y2 in pixels.
-            label: Name of its class.
+            label: Name of the class.
             crowd: 0 or 1, or empty.
-            row: In the file, for messages.
-            column: Where in the row, for messages.
+            row: Row in the table, for messages.
+            column: Position in the row, for messages.
 
         Raises:
-            DataError: A coordinate is no finite number, negative or in the wrong order, or there is no such class.
+            DataError: A coordinate is not a finite number, negative or in the wrong order, or there is no such class.
         """
         numbers: list[float] = []
         for name, value in zip(_CORNERS, corners, strict=True):
@@ -265,7 +265,7 @@ class BoxRows:
         x1, y1, x2, y2 = numbers
         if x2 < x1 or y2 < y1:
             raise self.table.error(
-                f"({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) is no box", "write x1, y1, x2, y2", row, f"{column}x2"
+                f"({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) is not a box", "write x1, y1, x2, y2", row, f"{column}x2"
             )
         if not isinstance(label, str) or label.strip() not in self._label_of:
             raise self.table.error(
@@ -280,14 +280,14 @@ class BoxRows:
         self.places.append(row)
 
     def finish(self, listed: NDArray[np.bool_]) -> BoxTable:
-        """Return all boxes; ``listed`` says of each image whether it stands in the file."""
+        """Return all boxes; ``listed`` says for each image whether it is in the file."""
         return BoxTable(self, listed)
 
 
 def boxes_by_row(table: TableFile, classes: Sequence[str], count: int, find: Callable[[str, int], int]) -> BoxTable:
-    """Read a table of one box a row: image, x1, y1, x2, y2, label, and optionally crowd.
+    """Read a table of one box per row: image, x1, y1, x2, y2, label, and optionally crowd.
 
-    A row whose coordinates are all empty says that the image has been looked at.
+    A row whose coordinates are all empty says that the image was labelled and has no objects.
 
     Args:
         table: The file.
@@ -314,12 +314,12 @@ def boxes_by_row(table: TableFile, classes: Sequence[str], count: int, find: Cal
 
 
 def boxes_by_cell(table: TableFile, classes: Sequence[str]) -> BoxTable:
-    """Read the column ``boxes``, each cell the JSON of an image's: ``[{"box": [x1, y1, x2, y2], "label": "cat"}]``.
+    """Read the column ``boxes``, whose cells are JSON such as ``[{"box": [x1, y1, x2, y2], "label": "cat"}]``.
 
     An empty cell leaves the image unlabelled for boxes; ``[]`` says that there are none.
 
     Args:
-        table: The file, one image a row.
+        table: The table, one image per row.
         classes: Names of the detection classes.
 
     Raises:
@@ -341,7 +341,7 @@ def boxes_by_cell(table: TableFile, classes: Sequence[str]) -> BoxTable:
 
 
 def json_cell(table: TableFile, cell: Any, row: int, column: str) -> list[dict[str, Any]] | None:
-    """Return the list of objects that a cell holds as JSON, or in Parquet as such; None for an empty cell.
+    """Return the list of objects in a cell, as JSON or, in Parquet, as a list; None for an empty cell.
 
     Raises:
         DataError: The cell is not valid JSON, or not a list of objects.

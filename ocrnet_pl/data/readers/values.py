@@ -1,4 +1,4 @@
-"""Values out of annotation files: what counts as a number, and how any value is shown in a message."""
+"""Values from annotation files: what counts as a number, and how a value is shown in a message."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import reprlib
 from typing import Any, TypeGuard
 
 MOST = 1e9
-"""Coordinates beyond this, in pixels either way of the image's corner, are mistakes.
+"""Coordinates with a larger absolute value, in pixels, are mistakes.
 
-It is far from where a sum of two of them would leave float32.
+It is far below the point where a sum of two of them would exceed float32.
 """
 
 _WHOLE = 1 << 63
@@ -17,7 +17,7 @@ _repr.maxlevel, _repr.maxstring, _repr.maxother, _repr.maxlong = 3, 60, 60, 60
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Return whether a value is a finite number of at most :data:`MOST` either way; True and False count as 1 and 0."""
+    """Return whether a value is a finite number of absolute value up to :data:`MOST`; True counts as 1, False as 0."""
     return isinstance(value, int | float) and -MOST <= value <= MOST
 
 
@@ -27,12 +27,12 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 
 def is_text(value: Any) -> TypeGuard[str]:
-    """Return whether a value is text that files and messages can hold: not empty, no NUL, no half of a character."""
+    """Return whether a value is text that files and messages can contain: not empty, no NUL, no half of a character."""
     if not isinstance(value, str) or not value or "\0" in value:
         return False
     try:
         value.encode()
-    except UnicodeEncodeError:  # JSON can name one of the two halves that make up a character in UTF-16
+    except UnicodeEncodeError:  # JSON can contain one of the two halves that make up a character in UTF-16
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Reading XML annotations: nothing but elements and text, with errors that name the file and the field."""
+"""Reading XML annotations: only elements and text, with errors that name the file and the field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ocrnet_pl.storage.ordinary_files import PER_IMAGE, read_bytes
 
 _DEPTH = 100
 _ELEMENTS = 200_000
-"""No image has so many objects; every element takes far more memory than its text."""
+"""Largest number of elements: no image has that many objects, and an element takes far more memory than its text."""
 
 
 def read_xml(path: str | PathLike[str]) -> Element:
@@ -22,7 +22,7 @@ def read_xml(path: str | PathLike[str]) -> Element:
     A document type could define entities that expand to gigabytes or name other files, so it is refused.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
         The root element.
@@ -71,7 +71,7 @@ class XmlFields:
     """Typed access to an element's children; a missing or wrong one is an error that names it.
 
     Args:
-        path: The file, for messages.
+        path: Path of the file, for messages.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -119,7 +119,7 @@ class XmlFields:
         return value
 
     def flag(self, element: Element, where: str, name: str) -> bool:
-        """Return a child's text as 0 or 1; False where there is no such child.
+        """Return a child's text as 0 or 1; False if there is no such child.
 
         Raises:
             DataError: It is something else.

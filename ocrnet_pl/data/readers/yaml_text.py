@@ -1,4 +1,4 @@
-"""Parsing YAML that may have been written to do harm: aliases that unfold without end, deep nesting, huge numbers."""
+"""Parsing YAML that may be malicious: aliases that expand without end, deep nesting, huge numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 MOST_BYTES = 1 << 20
-"""No config and no description of a data set has more; and parsing it would take seconds."""
+"""Largest number of bytes: no config or description of a data set has more, and parsing it would take seconds."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPTH = 100
@@ -18,10 +18,10 @@ _PLAIN = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:binary")
 
 
 class YamlError(ValueError):
-    """Text that is not YAML, or YAML that would unfold to more than anybody writes.
+    """Text that is not YAML, or YAML that would expand to more than a person writes.
 
     Attributes:
-        line: Where, counted from 1; None if it is not known.
+        line: Line of the problem, counted from 1; None if it is not known.
     """
 
     def __init__(self, problem: str, line: int | None = None) -> None:
@@ -39,7 +39,7 @@ def compose(text: str) -> Any:
         The root node; None for an empty text.
 
     Raises:
-        YamlError: It is not YAML, too long, nested too deeply, its aliases unfold to too much or to themselves, or a
+        YamlError: It is not YAML, too long, nested too deeply, its aliases expand to too much or to themselves, or a
             number has too many digits.
     """
     if len(text) > MOST_BYTES:
@@ -61,17 +61,17 @@ def load(text: str, parse: Callable[[str], Any] | None = None) -> Any:
 
     Args:
         text: The YAML.
-        parse: What parses it once it is known to be harmless; by default PyYAML's safe loader.
+        parse: Function that parses it once it is known to be harmless; None for PyYAML's safe loader.
 
     Raises:
-        YamlError: As of :func:`compose`, or a value is not what its tag says.
+        YamlError: :func:`compose` raises it, or a value is not what its tag says.
     """
     compose(text)
     try:
         return yaml.load(text, Loader=_LOADER) if parse is None else parse(text)
     except yaml.YAMLError as error:
         raise YamlError(f"this is not valid YAML ({' '.join(str(error).split())})") from error
-    # The library turns values such as `!!int x` and `2024-99-99` into numbers and dates without looking at them first.
+    # The library converts values such as `!!int x` and `2024-99-99` to numbers and dates without checking them first.
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise YamlError(f"this is not valid YAML (a value is not of the type it is marked as: {error})") from error
 
@@ -91,7 +91,7 @@ def _check_depth(text: str) -> None:
 
 
 def _check_size(root: Any) -> None:
-    """Count the nodes that there are once every alias is replaced by what it stands for."""
+    """Count the nodes that there are after every alias is replaced by its value."""
     sizes: dict[int, tuple[int, int]] = {}
     open_nodes: set[int] = set()
     pending: list[tuple[Any, bool]] = [(root, False)]
@@ -102,12 +102,12 @@ def _check_size(root: Any) -> None:
             below = [sizes[id(child)] for child in _children(node)]
             size, depth = 1 + sum(own for own, _ in below), 1 + max((own for _, own in below), default=0)
             if size > _NODES or depth > _DEPTH:
-                text = f"its aliases unfold to more than {_NODES} values or {_DEPTH} levels"
+                text = f"its aliases expand to more than {_NODES} values or {_DEPTH} levels"
                 raise YamlError(f"this is not usable YAML ({text})", line)
             open_nodes.discard(id(node))
             sizes[id(node)] = size, depth
         elif id(node) in open_nodes:
-            raise YamlError("this is not usable YAML (an alias stands inside of what it stands for)", line)
+            raise YamlError("this is not usable YAML (an alias is inside the value that it refers to)", line)
         elif id(node) not in sizes:
             if isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN and len(node.value) > _SCALAR:
                 raise YamlError(f"this is not usable YAML (a number or date of {len(node.value)} characters)", line)

@@ -19,22 +19,22 @@ from ocrnet_pl.errors import DataError
 from ocrnet_pl.storage.ordinary_files import PER_IMAGE, read_text
 
 _MOST_CLASSES = 100_000
-"""A network with more would not fit anywhere; `nc` alone is quickly mistyped."""
+"""Largest number of classes: no network could have more, and `nc` alone is easily mistyped."""
 
 _SLACK = 0.01
-"""Tools round: coordinates are this far outside of 0 to 1 before they count as wrong."""
+"""Tolerance: tools round, so coordinates may be this far outside of 0 to 1 before they count as wrong."""
 
 
 class YoloData:
     """A ``data.yaml``.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Attributes:
         base: Folder that the entries start from.
         names: Class names, in ascending order of their ids.
-        label_of: Place among the names by id.
+        label_of: Index among the names, by id.
 
     Raises:
         DataError: The file is missing or malformed, or its ``path`` does not exist or climbs out of its folder.
@@ -65,10 +65,10 @@ class YoloData:
 
         Args:
             split: A key of the file: ``train``, ``val`` or ``test``.
-            listing: Of the base.
+            listing: The files below the base.
 
         Returns:
-            Of each image its name below the base, and below the folder that lists it.
+            For each image, its name below the base, and below the folder that lists it.
 
         Raises:
             DataError: The split is missing or empty, or an entry does not exist or leads out of the base.
@@ -108,13 +108,13 @@ class YoloData:
             raise self.error("path", f"{given!r} leads out of {folder}", "write `path: .`, or the whole path")
         if os.path.isdir(folder / normal):
             return folder / normal
-        # Usually written from where all data sets lie.
+        # Usually the path starts from the folder that contains all data sets.
         if os.path.basename(normal) == folder.resolve().name:
             return folder
         raise self.error("path", f"there is no folder {str(folder / normal)!r}", "write `path: .`")
 
     def _entry(self, entry: str, listing: Listing, fail: Fail) -> str:
-        """Return an entry in normal form; exports with `../train/images` mean a folder beside the data.yaml."""
+        """Return an entry in normal form; exports with `../train/images` mean a folder next to the data.yaml."""
         normal = os.path.normpath(entry)
         if normal.startswith(os.pardir + os.sep):
             inner = normal.removeprefix(os.pardir + os.sep)
@@ -142,7 +142,7 @@ class YoloData:
 
             images.append(listing.find(text, fail))
         if not images:
-            raise DataError.at(path, "the list is empty", advice="write one image a line")
+            raise DataError.at(path, "the list is empty", advice="write one image per line")
         return images
 
     def _read_names(self) -> dict[int, str]:
@@ -164,10 +164,10 @@ class YoloData:
             number = int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 10 else key
             if not is_whole(number) or not 0 <= number < 1 << 31 or number in by_id:
                 raise self.error("names", f"expected ids from 0, each once, found {shown(key)}", "write `0: cat`")
-            # YAML takes a bare `no` or `1` for something else than text.
+            # YAML reads a bare `no` or `1` as something other than text.
             text = "" if isinstance(name, dict | list | set) else str(name)
             if name is None or not is_text(text) or text in taken:
-                raise self.error(f"names.{key}", f"expected a name of its own, found {shown(text)}", "rename it")
+                raise self.error(f"names.{key}", f"expected a unique name, found {shown(text)}", "rename it")
             by_id[int(number)] = text
             taken.add(text)
         if count is not None and len(by_id) != count <= max(by_id):
@@ -176,7 +176,7 @@ class YoloData:
 
 
 def below_images(name: str) -> str:
-    """Return a name below its last folder ``images``, or all of it."""
+    """Return a name below its last folder ``images``, or the whole name."""
     parts = name.split(os.sep)
     folders = [place for place, part in enumerate(parts[:-1]) if part == "images"]
     return os.sep.join(parts[folders[-1] + 1 :]) if folders else name
@@ -198,10 +198,10 @@ class YoloRows:
     Attributes:
         starts: int64 [images + 1], the first row of each image.
         labels: int64 [N], detection classes.
-        boxes: float32 [N, 4], xyxy in parts of the image's sides, not yet cut at its borders.
-        kept: bool [N]; the row has an area inside the image.
-        lines: int32 [N], counted from 1.
-        ends: int64 [N + 1], where each row's polygon ends among the points; rows of a box have none.
+        boxes: float32 [N, 4], xyxy as fractions of the image's sides, not yet cut at its borders.
+        kept: bool [N], whether the row has an area inside the image.
+        lines: int32 [N], line numbers, counted from 1.
+        ends: int64 [N + 1], the end of each row's polygon among the points; rows of a box have none.
         points: float32 [P, 2], (x, y) from 0 to 1.
     """
 
@@ -209,13 +209,13 @@ class YoloRows:
         """Read the label files.
 
         Args:
-            files: One an image, empty for none.
+            files: One label file per image; an empty name for none.
             label_of: Detection class by id.
-            names_file: Where the classes stand, for messages.
-            strict: Whether coordinates outside the image, or that are no numbers, raise.
+            names_file: Where the classes are given, for messages.
+            strict: Whether coordinates that are outside the image, or are not numbers, raise an error.
 
         Raises:
-            DataError: A file is missing or is no text, or a row is wrong.
+            DataError: A file is missing or is not text, or a row is wrong.
         """
         images, lines, values, counts = array("q"), array("i"), array("d"), array("q")
         for image, file in enumerate(files):
@@ -244,10 +244,10 @@ class YoloRows:
         self._check(flat, first, length, label_of, names_file, strict)
         self.labels = np.array([label_of[int(number)] for number in flat[first]], dtype=np.int64)
         boxes, points, sizes = _boxes_and_points(flat, first, length)
-        with np.errstate(over="ignore"):  # cut at the borders all the same
+        with np.errstate(over="ignore"):  # cut at the borders in any case
             self.boxes: NDArray[np.float32] = boxes.astype(np.float32)
         cut = self.boxes.clip(0, 1)
-        # False for what is no number.
+        # False for values that are not numbers.
         self.kept: NDArray[np.bool_] = np.asarray((cut[:, 2:] > cut[:, :2]).all(1))
         self.points: NDArray[np.float32] = points[np.repeat(self.kept, sizes)].clip(0, 1).astype(np.float32)
         self.ends: NDArray[np.int64] = np.append(0, np.cumsum(np.where(self.kept, sizes, 0)))
@@ -263,7 +263,7 @@ class YoloRows:
         names_file: str,
         strict: bool,
     ) -> None:
-        """Check all rows at once; the first wrong one is named."""
+        """Check all rows at once; the error names the first wrong one."""
 
         def refuse(wrong: NDArray[np.bool_], say: Callable[[int], tuple[str, str]]) -> None:
             rows = np.flatnonzero(wrong)
@@ -308,7 +308,7 @@ def _boxes_and_points(
     x, y, width, height = (flat[centre + place] for place in range(1, 5))
     with np.errstate(invalid="ignore"):
         boxes[is_box] = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], 1)
-    # What is neither a class nor part of a box is a point of a polygon.
+    # Values that are neither a class nor part of a box are points of a polygon.
     is_point = np.repeat(~is_box, length)
     is_point[first] = False
     points = flat[is_point].reshape(-1, 2)

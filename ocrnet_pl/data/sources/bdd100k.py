@@ -261,7 +261,7 @@ class Bdd100k(Source):
             if os.path.basename(name) != name or name == os.pardir:
                 raise self._fields.error(f"{where}.name", f"{name!r} leads out of the folder {found.root}")
             if name in places:
-                raise self._fields.error(f"{where}.name", f"{name!r} stands more than once")
+                raise self._fields.error(f"{where}.name", f"{name!r} occurs more than once")
             if name in names:
                 places[name] = place
             elif not self.allow_extra:
@@ -317,7 +317,7 @@ class Bdd100k(Source):
         if outside.any():
             place, number = self._numbers[rows][outside][0]
             raise self._fields.error(
-                f"frames[{place}].labels[{number}].box2d", f"it lies outside the image of {size[1]} x {size[0]}"
+                f"frames[{place}].labels[{number}].box2d", f"it is outside the image of {size[1]} x {size[0]}"
             )
         return boxes, self._labels[rows], self._crowd[rows]
 
@@ -403,5 +403,5 @@ def _box(box: Any, where: str, fields: Fields) -> tuple[float, ...]:
     values = [box.get(key) for key in ("x1", "y1", "x2", "y2")]
     x1, y1, x2, y2 = fields.numbers({"box2d": values}, where, "box2d", 4)
     if min(x1, y1) < 0 or x2 < x1 or y2 < y1:
-        raise fields.error(f"{where}.box2d", f"({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) is no box inside an image")
+        raise fields.error(f"{where}.box2d", f"({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) is not a box inside an image")
     return x1, y1, x2 + 1, y2 + 1

@@ -191,7 +191,7 @@ class Table(Source):
             for row, name in enumerate(names):
                 if seen.setdefault(name, row) != row:
                     raise rows.error(
-                        f"{name!r:.200} stands in {rows.place(seen[name])} already", "remove one of them", row, column
+                        f"{name!r:.200} is already in {rows.place(seen[name])}", "remove one of them", row, column
                     )
         return np.array(pack_names(names))
 
@@ -221,7 +221,7 @@ class Table(Source):
                 where = f"segments[{number}]"
                 segment, label = item.get("id"), item.get("label")
                 if not isinstance(segment, int) or not 0 < segment < 1 << 24 or segment in own:
-                    raise rows.error(f"expected an id of its own, found {shown(segment)}", "", row, f"{where}.id")
+                    raise rows.error(f"expected a unique id, found {shown(segment)}", "", row, f"{where}.id")
                 if not isinstance(label, str) or label not in indices:
                     raise rows.error(
                         f"there is no class {shown(label)}", "add it to `semantic_names`", row, f"{where}.label"

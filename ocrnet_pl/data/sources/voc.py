@@ -179,7 +179,7 @@ class PascalVoc(Source):
         outside = (boxes[:, 2:] <= boxes[:, :2]).any(1)
         if outside.any():
             where = f"object[{int(self._numbers[rows][outside][0])}].bndbox"
-            raise DataError.at(self._xml_path(stem), f"it lies outside the image of {width} x {height}", field=where)
+            raise DataError.at(self._xml_path(stem), f"it is outside the image of {width} x {height}", field=where)
         return make_sample(
             image,
             boxes=boxes,
@@ -230,10 +230,10 @@ class PascalVoc(Source):
                     advice="write names without ending, or check the folder",
                 )
             if stem in seen:
-                raise DataError.at(path, f"{stem!r} stands in line {seen[stem]} already", field=f"line {number}")
+                raise DataError.at(path, f"{stem!r} is already in line {seen[stem]}", field=f"line {number}")
             seen[stem] = number
         if not seen:
-            raise DataError.at(path, "the list is empty", advice="write one image name a line")
+            raise DataError.at(path, "the list is empty", advice="write one image name per line")
         return list(seen)
 
     def _read_annotations(self, stems: list[str], xml: Stems | None, label_of: dict[str, int]) -> None:
@@ -260,7 +260,7 @@ class PascalVoc(Source):
                     box = _box(fields.child(item, where, "bndbox"), f"{where}.bndbox", fields)
                     if all(size) and (box[0] >= size[1] or box[1] >= size[0]):
                         raise fields.error(
-                            f"{where}.bndbox", f"it lies outside the image of {size[1]} x {size[0]}", "correct it"
+                            f"{where}.bndbox", f"it is outside the image of {size[1]} x {size[0]}", "correct it"
                         )
                     hard = fields.flag(item, where, "difficult")
                     if hard and self.difficult == "drop":
@@ -341,6 +341,8 @@ def _size(content: Element, fields: XmlFields) -> tuple[int, int]:
 def _box(item: Element, where: str, fields: XmlFields) -> tuple[float, float, float, float]:
     xmin, ymin, xmax, ymax = (fields.number(item, where, name) for name in ("xmin", "ymin", "xmax", "ymax"))
     if xmax < xmin or ymax < ymin:
-        raise fields.error(where, f"({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g}) is no box", "the minimum comes first")
+        raise fields.error(
+            where, f"({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g}) is not a box", "write the minimum first"
+        )
     # Tools that count from 0 write zeros.
     return max(0.0, xmin - 1), max(0.0, ymin - 1), xmax, ymax

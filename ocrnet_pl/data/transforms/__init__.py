@@ -1,7 +1,7 @@
 """Augmentations: each moves image, boxes and maps together, and draws only from the generator it is given.
 
-One file a kind: ``scaling``, ``cropping``, ``turning``, ``colors``, ``quality``, ``erasing``, and those that mix
-several images: ``mosaic``, ``mixup``, ``copy_paste``.
+There is one file per kind: ``scaling``, ``cropping``, ``turning``, ``colors``, ``quality``, ``erasing``, and those that
+mix several images: ``mosaic``, ``mixup``, ``copy_paste``.
 """
 
 from __future__ import annotations
@@ -46,5 +46,5 @@ __all__ = [
 
 
 def default_train_transforms() -> list[Transform]:
-    """Return what suits most photographs: scale jitter, left-right flip, colors."""
+    """Return transforms that suit most photographs: scale jitter, left-right flip, colors."""
     return [RandomScaleJitter(), RandomFlip(), ColorJitter()]

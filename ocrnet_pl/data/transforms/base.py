@@ -1,4 +1,4 @@
-"""What a transform is: of one sample, of several, and of others in a row."""
+"""The base classes of transforms: of one sample, of several, and of a sequence of transforms."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ocrnet_pl.structures import Sample
 
 
 class Transform(ABC):
-    """Makes one sample of another, without changing the tensors of the one it is given.
+    """Makes a sample from another, without changing the tensors of its input.
 
-    The generator is seeded from the run's seed, the epoch and the image, so a sample comes out the same whatever the
-    number of workers and processes; a transform must use no other randomness.
+    The generator is seeded from the run's seed, the epoch and the image, so the result is the same for any number of
+    workers and processes; a transform must use no other randomness.
     """
 
     @abstractmethod
@@ -25,18 +25,18 @@ class Transform(ABC):
         """Transform a sample.
 
         Args:
-            sample: Of any size.
-            size: (height, width) of the batch that the sample is for. Whatever size the last transform leaves is
-                letterboxed to it, so most transforms need not look at it.
-            generator: To draw from.
+            sample: A sample of any size.
+            size: (height, width) of the batch that the sample is for. Any other size that the last transform leaves is
+                letterboxed to it, so most transforms can ignore it.
+            generator: Random generator to draw from.
         """
 
 
 class MixingTransform(Transform):
-    """Makes one sample of several.
+    """Makes one sample from several.
 
     Attributes:
-        partners: How many other samples it can use.
+        partners: Number of other samples that it can use.
     """
 
     partners: int
@@ -48,23 +48,23 @@ class MixingTransform(Transform):
         """Mix a sample with others.
 
         Args:
-            sample: Of any size; the mixture keeps its id and path.
+            sample: A sample of any size; the mixture keeps its id and path.
             size: (height, width) of the batch that the sample is for.
-            generator: To draw from.
-            partners: Other samples as their source gives them, of any sizes. They are read one by one and only when
-                they are used, so that a sequence may load them when it is asked. Without any, the sample is returned
-                as it is.
+            generator: Random generator to draw from.
+            partners: Other samples as their source returns them, of any sizes. They are read one by one and only when
+                they are used, so that a sequence may load them on request. Without any, the sample is returned
+                unchanged.
         """
 
 
 class Compose(MixingTransform):
-    """Applies transforms one after the other; those that mix share out the partners in order.
+    """Applies transforms one after the other; those that mix use the partners in order.
 
     Args:
-        transforms: In order.
+        transforms: Transforms in the order in which they are applied.
 
     Attributes:
-        partners: How many other samples the transforms can use together.
+        partners: Number of other samples that the transforms can use together.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
@@ -74,7 +74,7 @@ class Compose(MixingTransform):
     def __call__(
         self, sample: Sample, size: Size, generator: torch.Generator, partners: Sequence[Sample] = ()
     ) -> Sample:
-        """Apply all."""
+        """Apply all transforms."""
         start = 0
         for transform in self.transforms:
             if isinstance(transform, MixingTransform):
@@ -87,7 +87,7 @@ class Compose(MixingTransform):
 
 
 class _Part(Sequence[Sample]):
-    """Some items in a row of another sequence, each read only when it is asked for, as a slice would not."""
+    """A range of items of another sequence, each read only when it is requested, unlike in a slice."""
 
     def __init__(self, whole: Sequence[Sample], start: int, stop: int) -> None:
         self._whole = whole
@@ -109,13 +109,13 @@ class _Part(Sequence[Sample]):
 
 
 def fit_partner(partner: Sample, size: Size, generator: torch.Generator, transforms: Sequence[Transform]) -> Sample:
-    """Bring a partner to a size by transforms of its own; what they leave at another size is letterboxed.
+    """Bring a partner to a size with its own transforms; if they leave another size, it is letterboxed.
 
     Args:
-        partner: Of any size.
+        partner: A sample of any size.
         size: (height, width) of the result.
-        generator: To draw from.
-        transforms: In order.
+        generator: Random generator to draw from.
+        transforms: Transforms in the order in which they are applied.
     """
     for transform in transforms:
         partner = transform(partner, size, generator)
@@ -136,12 +136,12 @@ def check_channels(samples: Sequence[Sample]) -> None:
 
 
 def check_share(owner: object, **options: float) -> None:
-    """Raise a ``ValueError`` that names the class and the option unless each value lies in 0 to 1."""
+    """Raise a ``ValueError`` that names the class and the option unless each value is from 0 to 1."""
     for name, value in options.items():
         if not 0 <= value <= 1:
-            raise ValueError(f"{type(owner).__name__}: {name} must lie in 0 to 1, got {value}")
+            raise ValueError(f"{type(owner).__name__}: {name} must be from 0 to 1, got {value}")
 
 
 def pick(draw: float, room: int) -> int:
-    """Return a whole number from 0 to ``room``, all equally likely, from a draw in [0, 1)."""
+    """Return an integer from 0 to ``room``, all equally likely, from a draw in [0, 1)."""
     return min(room, int(draw * (room + 1)))

@@ -1,4 +1,4 @@
-"""Changes of color that leave the geometry alone."""
+"""Changes of color that do not change the geometry."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from ocrnet_pl.structures import Sample
 class ColorJitter(Transform):
     """Changes brightness, contrast, saturation and hue of RGB images at random.
 
-    All four are linear in the colours, so they are joined to one matrix and applied in one pass; doing them one after
-    the other takes several times as long.
+    All four are linear in the colours, so they are combined to one matrix and applied in one pass; applying them one
+    after the other takes several times as long.
 
     Args:
-        brightness: Factors are drawn from 1 - brightness to 1 + brightness.
-        contrast: Likewise, about the image's mean grey.
-        saturation: Likewise, about each pixel's grey.
-        hue: Largest turn of the colour circle, 0.5 being half of it.
-        p: Probability of changing an image at all.
+        brightness: Largest change of brightness: factors are drawn from 1 - brightness to 1 + brightness; 0 for none.
+        contrast: Largest change of contrast about the image's mean grey: factors are drawn from 1 - contrast to 1 +
+            contrast; 0 for none.
+        saturation: Largest change of saturation about each pixel's grey: factors are drawn from 1 - saturation to 1 +
+            saturation; 0 for none.
+        hue: Largest turn of the colour circle, from 0 for none to 0.5 for half of it.
+        p: Probability that an image is changed, 0 to 1.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class ColorJitter(Transform):
     ) -> None:
         check_share(self, brightness=brightness, contrast=contrast, saturation=saturation, p=p)
         if not 0 <= hue <= 0.5:
-            raise ValueError(f"ColorJitter: hue must lie in 0 to 0.5, got {hue}")
+            raise ValueError(f"ColorJitter: hue must be from 0 to 0.5, got {hue}")
         self.brightness = brightness
         self.contrast = contrast
         self.saturation = saturation
@@ -98,11 +100,11 @@ def adjust_colors(image: Tensor, brightness: float, contrast: float, saturation:
 
 
 class RandomGamma(Transform):
-    """Brightens or darkens the middle tones by a power, as under- and overexposure do; black and white stay.
+    """Brightens or darkens the middle tones by a power, like under- and overexposure; black and white do not change.
 
     Args:
-        maximum: Largest exponent; its inverse is the smallest.
-        p: Probability of changing an image at all.
+        maximum: Largest exponent, at least 1; its inverse is the smallest.
+        p: Probability that an image is changed, 0 to 1.
     """
 
     def __init__(self, maximum: float = 1.5, p: float = 0.3) -> None:
@@ -124,10 +126,10 @@ class RandomGamma(Transform):
 
 
 class RandomGrayscale(Transform):
-    """Takes the color out of RGB images, so that shape has to be learnt; other channel counts stay as they are.
+    """Removes the color of RGB images, so that shape has to be learnt; other numbers of channels are not changed.
 
     Args:
-        p: Probability.
+        p: Probability that the color of an image is removed, 0 to 1.
     """
 
     def __init__(self, p: float = 0.1) -> None:
@@ -135,7 +137,7 @@ class RandomGrayscale(Transform):
         self.p = p
 
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
-        """Take the color out."""
+        """Remove the color."""
         if float(torch.rand(1, generator=generator)) >= self.p or len(sample.image) != 3:
             return sample
         gray = adjust_colors(sample.image.as_subclass(Tensor), 1.0, 1.0, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Objects of one image in another."""
+"""Objects of one image pasted into another."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from ocrnet_pl.structures import Sample
 
 
 class CopyPaste(MixingTransform):
-    """Cuts objects out of another image and puts them in front of this one's (Ghiasi et al., CVPR 2021).
+    """Cuts objects out of another image and pastes them in front of this one's (Ghiasi et al., CVPR 2021).
 
-    Both images need an instance map, or have to be without objects; else the sample stays as it is. Pasted objects
-    bring box, class and pixels along. The objects behind them get the box of what is left, and become crowds where
-    too little is left; those that are hidden whole are dropped. The result has the sample's own size: put it after
-    the scaling.
+    Both images need an instance map, or must have no objects; otherwise the sample does not change. Pasted objects
+    bring their box, class and pixels. Objects behind them get the box of the remaining part, and become crowds if too
+    little remains; objects that are hidden completely are dropped. The result has the sample's own size: put this
+    transform after the scaling.
 
-    The result is labelled for what both images are labelled for.
+    The result is labelled for the classes that both images are labelled for.
 
     Args:
-        share: Probability of pasting an object of the other image.
-        min_visible: The share of an object that has to stay in sight for it to remain a target.
-        min_area: Objects of fewer pixels are not pasted.
-        partner_transforms: Bring the partner to the sample's size; by default scale jitter and left-right flip.
-        p: Probability of pasting at all.
+        share: Probability that an object of the other image is pasted, 0 to 1.
+        min_visible: Share of an object, 0 to 1, that has to stay visible for it to remain a target.
+        min_area: Number of pixels below which objects are not pasted, at least 1.
+        partner_transforms: Transforms that bring the partner to the sample's size; null for scale jitter and left-right
+            flip.
+        p: Probability that anything is pasted, 0 to 1.
     """
 
     partners = 1
@@ -60,7 +61,7 @@ class CopyPaste(MixingTransform):
     def __call__(
         self, sample: Sample, size: Size, generator: torch.Generator, partners: Sequence[Sample] = ()
     ) -> Sample:
-        """Paste."""
+        """Paste the objects."""
         if not len(partners) or float(torch.rand(1, generator=generator)) >= self.p:
             return sample
         if partners[0].instances is None or (sample.instances is None and not sample.crowd.all()):
@@ -99,7 +100,7 @@ class CopyPaste(MixingTransform):
 def _only(partner: Sample, chosen: Tensor) -> Sample:
     """Return the sample with its chosen rows only; a box that is larger than the object's pixels shrinks to them.
 
-    What hid the rest of such an object stays behind, so no more than its pixels is left.
+    What hid the rest of such an object is not pasted, so only its pixels are left.
     """
     assert partner.instances is not None
     rows = chosen.nonzero()[:, 0]

@@ -11,18 +11,18 @@ from ocrnet_pl.structures import Sample
 
 
 class RandomCrop(Transform):
-    """Cuts out a random window in which at least one object stays, as in SSD (Liu et al., ECCV 2016).
+    """Cuts out a random window that keeps at least one object, as in SSD (Liu et al., ECCV 2016).
 
-    The window keeps its own size; put the scaling after it. An image without objects may be cut anywhere. If no window
-    of those tried keeps an object, the whole image stays.
+    The window keeps its own size; put the scaling after it. An image without objects may be cut anywhere. If none of
+    the windows tried keeps an object, the whole image is kept.
 
     Args:
-        minimum: Shortest side of the window, in parts of the image's side.
-        maximum: Longest side.
-        aspect: Largest factor by which the window's aspect ratio may differ from the image's; 1 keeps it.
-        min_visible: The share of an object that has to stay for it to remain a target; others become crowds.
-        tries: Windows to draw at most.
-        p: Probability of cutting at all.
+        minimum: Shortest side of the window, as a fraction of the image's side, above 0.
+        maximum: Longest side of the window, as a fraction of the image's side, at most 1.
+        aspect: Largest factor by which the window's aspect ratio may differ from the image's, at least 1; 1 keeps it.
+        min_visible: Share of an object, 0 to 1, that has to remain for it to stay a target; others become crowds.
+        tries: Largest number of windows to draw, at least 1.
+        p: Probability that the image is cut, 0 to 1.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RandomCrop(Transform):
         self.p = p
 
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
-        """Cut."""
+        """Cut out a window."""
         if float(torch.rand(1, generator=generator)) >= self.p:
             return sample
         for draws in torch.rand(self.tries, 4, generator=generator).tolist():

@@ -17,15 +17,16 @@ from ocrnet_pl.structures import IGNORE_INDEX, Sample
 class RandomErase(Transform):
     """Covers a random rectangle with one color (Zhong et al., AAAI 2020).
 
-    Nobody can tell what lies under it, so its pixels are ignored; objects lose what it covers, as they would behind
-    something else.
+    What is under it is unknown, so its pixels are ignored; objects lose what it covers, as they would behind another
+    object.
 
     Args:
-        minimum: Smallest area, in parts of the image's.
-        maximum: Largest area.
-        aspect: Largest ratio between the rectangle's sides.
-        min_visible: The share of a covered object that has to stay for it to remain a target; others become crowds.
-        p: Probability of erasing at all.
+        minimum: Smallest area of the rectangle, as a fraction of the image's, above 0.
+        maximum: Largest area of the rectangle, as a fraction of the image's, at most 1.
+        aspect: Largest ratio between the rectangle's sides, at least 1.
+        min_visible: Share of a covered object, 0 to 1, that has to remain for it to stay a target; others become
+            crowds.
+        p: Probability that anything is covered, 0 to 1.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class RandomErase(Transform):
         self.p = p
 
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
-        """Cover."""
+        """Cover the rectangle."""
         draws = torch.rand(5, generator=generator).tolist()
         color = torch.randint(0, 256, (len(sample.image), 1, 1), generator=generator, dtype=torch.uint8)
         if draws[0] >= self.p:

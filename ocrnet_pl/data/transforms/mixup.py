@@ -20,16 +20,18 @@ from ocrnet_pl.structures import IGNORE_INDEX, Sample
 class MixUp(MixingTransform):
     """Blends two images and keeps the boxes of both (Zhang et al., ICLR 2018; Zhang et al., 2019, for detection).
 
-    Both images show everywhere, so a pixel keeps its class only where both have the same one and is ignored
-    elsewhere; an object that shares pixels with one of the other image has no pixels in the instance map any more,
-    while its box stays. The result has the sample's own size: put it after the scaling.
+    Both images are visible everywhere, so a pixel keeps its class only where both have the same one and is ignored
+    elsewhere. An object that shares pixels with an object of the other image loses its pixels in the instance map,
+    while its box remains. The result has the sample's own size: put this transform after the scaling.
 
-    The result is labelled for what both images are labelled for.
+    The result is labelled for the classes that both images are labelled for.
 
     Args:
-        minimum: Smallest weight of an image; 0.5 blends half and half. The weight is drawn evenly up to 1 minus this.
-        partner_transforms: Bring the partner to the sample's size; by default scale jitter and left-right flip.
-        p: Probability of mixing at all.
+        minimum: Smallest weight of an image, above 0 and at most 0.5, which blends half and half. The weight is drawn
+            uniformly up to 1 minus this.
+        partner_transforms: Transforms that bring the partner to the sample's size; null for scale jitter and left-right
+            flip.
+        p: Probability that images are mixed, 0 to 1.
     """
 
     partners = 1
@@ -38,7 +40,7 @@ class MixUp(MixingTransform):
         self, minimum: float = 0.35, partner_transforms: list[Transform] | None = None, p: float = 0.15
     ) -> None:
         if not 0 < minimum <= 0.5:
-            raise ValueError(f"MixUp: minimum must lie above 0 and at most at 0.5, got {minimum}")
+            raise ValueError(f"MixUp: minimum must be above 0 and at most 0.5, got {minimum}")
         check_share(self, p=p)
         self.minimum = minimum
         self.partner_transforms = (
@@ -49,7 +51,7 @@ class MixUp(MixingTransform):
     def __call__(
         self, sample: Sample, size: Size, generator: torch.Generator, partners: Sequence[Sample] = ()
     ) -> Sample:
-        """Blend."""
+        """Blend the images."""
         draws = torch.rand(2, generator=generator).tolist()
         if not len(partners) or draws[0] >= self.p:
             return sample
@@ -71,7 +73,7 @@ class MixUp(MixingTransform):
 
 
 def _lay_over(first: Tensor, second: Tensor) -> Tensor:
-    """Join two instance maps with different numbers, without the objects that share pixels with others."""
+    """Join two instance maps with different numbers, without objects that share pixels with others."""
     one, two = first.numpy(), second.numpy()
     both = (one > 0) & (two > 0)
     joined = np.maximum(one, two)

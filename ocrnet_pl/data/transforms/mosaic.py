@@ -15,21 +15,21 @@ from ocrnet_pl.structures import Sample
 
 
 class Mosaic(MixingTransform):
-    """Sets parts of four images around a random point (Bochkovskiy et al., YOLOv4, 2020).
+    """Arranges parts of four images around a random point (Bochkovskiy et al., YOLOv4, 2020).
 
-    Each image is scaled and cut so that it fills its quarter: no grey, and no pixel is scaled that is not shown. The
-    result has the batch's size, so put it first; scale jitter after it zooms in and out of the whole. With fewer than
-    three partners the images are used again, each cut anew.
+    Each image is scaled and cut so that it fills its quarter: there is no grey, and only visible pixels are scaled. The
+    result has the batch's size, so put this transform first; scale jitter after it zooms in and out of the whole. With
+    fewer than three partners the images are used again, each cut differently.
 
-    The result is labelled for what all four images are labelled for.
+    The result is labelled for the classes that all four images are labelled for.
 
     Args:
-        minimum: Smallest factor of an image's scale; 1 is the scale at which it fits the batch's size alone. Where
-            an image would not fill its quarter, the factor is larger.
-        maximum: Largest factor.
-        spread: How far the point lies from the middle at most, in parts of the half sides.
-        min_visible: The share of a cut object that has to stay for it to remain a target; others become crowds.
-        p: Probability of mixing at all.
+        minimum: Smallest factor of an image's scale, above 0; 1 is the scale at which it fits the batch's size alone.
+            If an image would not fill its quarter, the factor is larger.
+        maximum: Largest factor of an image's scale, at least ``minimum``.
+        spread: Largest distance of the point from the middle, as a fraction of the half sides, from 0 to below 1.
+        min_visible: Share of a cut object, 0 to 1, that has to remain for it to stay a target; others become crowds.
+        p: Probability that images are mixed, 0 to 1.
     """
 
     partners = 3
@@ -56,7 +56,7 @@ class Mosaic(MixingTransform):
     def __call__(
         self, sample: Sample, size: Size, generator: torch.Generator, partners: Sequence[Sample] = ()
     ) -> Sample:
-        """Set the four images together."""
+        """Arrange the four images."""
         chance, *center = torch.rand(3, generator=generator).tolist()
         if not len(partners) or chance >= self.p or min(size) < 2:
             return sample
@@ -70,7 +70,7 @@ class Mosaic(MixingTransform):
         ]
         images = [sample, *(partners[i] for i in range(min(3, len(partners))))]
         check_channels(images)
-        # The image that the sample is named for may stand in any corner.
+        # The image that gives the sample its id may be in any corner.
         order = torch.randperm(4, generator=generator).tolist()
         parts = [
             self._fill(images[number % len(images)], cell, size, generator)

@@ -1,4 +1,4 @@
-"""Taking pixels away from the objects of a sample, as when something is put in front of them."""
+"""Removing pixels from the objects of a sample, as when something is put in front of them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from ocrnet_pl.structures import Sample
 
 
 def hide(sample: Sample, hidden: Tensor, min_visible: float) -> Sample:
-    """Take hidden pixels away from a sample's objects; the image and the semantic map stay as they are.
+    """Remove hidden pixels from a sample's objects; the image and the semantic map do not change.
 
-    Objects that are hidden whole are dropped; those hidden in part get the box of what is left, where their box was
-    tight before; those of which too little is left become crowd rows, since their pixels are neither background nor
-    a fair target. An object without pixels in the instance map keeps its box, and the share of that is what counts.
+    Objects that are hidden completely are dropped. Objects hidden in part get the box of the remaining part, if their
+    box was tight before. Objects of which too little remains become crowd rows, since their pixels are neither
+    background nor a fair target. An object without pixels in the instance map keeps its box, and the remaining share of
+    the box counts.
 
     Args:
-        sample: Of any size.
-        hidden: bool [H, W].
-        min_visible: The share of an object's area that has to stay for it to remain a target.
+        sample: A sample of any size.
+        hidden: bool [H, W], the hidden pixels.
+        min_visible: Share of an object's area, 0 to 1, that has to remain for it to stay a target.
 
     Returns:
         The new sample, without a placement.
@@ -50,7 +51,7 @@ def hide(sample: Sample, hidden: Tensor, min_visible: float) -> Sample:
 def _rest(
     box: NDArray[np.float64], number: int, cover: NDArray[np.bool_], pixels: NDArray[np.int32] | None
 ) -> tuple[NDArray[np.float64], float]:
-    """Return an object's box without its covered pixels, and the share of it that is left; number 0 is a crowd."""
+    """Return an object's box without its covered pixels, and the remaining share of it; number 0 is a crowd."""
     height, width = cover.shape
     x0, y0 = np.maximum(np.floor(box[:2]), 0).astype(int)
     x1, y1 = np.minimum(np.ceil(box[2:]), [width, height]).astype(int)

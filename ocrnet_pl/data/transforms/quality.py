@@ -18,9 +18,9 @@ class RandomBlur(Transform):
     """Blurs by a Gaussian of random width.
 
     Args:
-        minimum: Smallest standard deviation, in pixels.
-        maximum: Largest.
-        p: Probability of blurring at all.
+        minimum: Smallest standard deviation in pixels, above 0.
+        maximum: Largest standard deviation in pixels.
+        p: Probability that an image is blurred, 0 to 1.
     """
 
     def __init__(self, minimum: float = 0.3, maximum: float = 1.5, p: float = 0.1) -> None:
@@ -32,7 +32,7 @@ class RandomBlur(Transform):
         self.p = p
 
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
-        """Blur."""
+        """Blur the image."""
         draws = torch.rand(2, generator=generator).tolist()
         if draws[0] >= self.p:
             return sample
@@ -41,7 +41,7 @@ class RandomBlur(Transform):
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:
-    """Blur an image by a Gaussian that is cut off at three standard deviations; the edge pixels are repeated.
+    """Blur an image with a Gaussian that is cut off at three standard deviations; the edge pixels are repeated.
 
     Args:
         image: uint8 [C, H, W].
@@ -55,7 +55,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     weights = weights / weights.sum()
     height, width = image.shape[-2:]
     values = functional.pad(image[:, None].float(), [radius] * 4, mode="replicate")[:, 0]
-    # Sums of shifted images: for kernels this thin they take a tenth of the time of a convolution.
+    # Sums of shifted images: for kernels this small they take a tenth of the time of a convolution.
     rows = torch.zeros(len(image), height, width + 2 * radius)
     for k, weight in enumerate(weights.tolist()):
         rows.add_(values[:, k : k + height], alpha=weight)
@@ -66,16 +66,16 @@ def blur(image: Tensor, sigma: float) -> Tensor:
 
 
 class RandomNoise(Transform):
-    """Adds Gaussian noise of random strength, each value its own.
+    """Adds Gaussian noise of random strength, drawn separately for each value.
 
     Args:
-        maximum: Largest standard deviation, in grey levels of 0 to 255.
-        p: Probability of adding any.
+        maximum: Largest standard deviation in grey levels, above 0 and at most 255.
+        p: Probability that noise is added, 0 to 1.
     """
 
     def __init__(self, maximum: float = 10.0, p: float = 0.1) -> None:
         if not 0 < maximum <= 255:
-            raise ValueError(f"RandomNoise: maximum must lie above 0 and at most at 255, got {maximum}")
+            raise ValueError(f"RandomNoise: maximum must be above 0 and at most 255, got {maximum}")
         check_share(self, p=p)
         self.maximum = maximum
         self.p = p

@@ -24,9 +24,10 @@ def rotate(sample: Sample, degrees: float, min_visible: float) -> Sample:
     and boxes around turned boxes grow with every degree. A crowd gets the box around its turned box.
 
     Args:
-        sample: Of any size.
-        degrees: Counter-clockwise.
-        min_visible: The share of an object that has to stay inside for it to remain a target; others become crowds.
+        sample: A sample of any size.
+        degrees: Angle in degrees, counter-clockwise.
+        min_visible: Share of an object, 0 to 1, that has to remain inside for it to stay a target; others become
+            crowds.
 
     Returns:
         The new sample, without a placement.
@@ -34,7 +35,7 @@ def rotate(sample: Sample, degrees: float, min_visible: float) -> Sample:
     height, width = sample.size
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
-    # Where each new pixel was before, in halves of the image's sides from its middle.
+    # The position of each new pixel before, in halves of the image's sides from its middle.
     back = torch.tensor([[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]])
     grid = functional.affine_grid(back[None], [1, 1, height, width], align_corners=False)
     # The grey outside is the zero of the sampling.
@@ -56,12 +57,12 @@ def rotate(sample: Sample, degrees: float, min_visible: float) -> Sample:
 def _turn_boxes(
     sample: Sample, instances: Tensor | None, cos: float, sin: float, min_visible: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the turned boxes inside the image, which to keep, and which of these to make crowds."""
+    """Return the turned boxes inside the image, a mask of those to keep, and a mask of those that become crowds."""
     height, width = sample.size
     before = sample.boxes.as_subclass(Tensor).numpy().astype(np.float64)
     crowd = sample.crowd.numpy()
     middle, half = (before[:, :2] + before[:, 2:]) / 2 - [width / 2, height / 2], (before[:, 2:] - before[:, :2]) / 2
-    # Coordinates grow downwards, so a counter-clockwise turn carries x to x cos + y sin.
+    # Coordinates grow downwards, so a counter-clockwise turn maps x to x cos + y sin.
     turned = middle @ np.array([[cos, -sin], [sin, cos]]) + [width / 2, height / 2]
     matrix = np.array([[cos, sin], [sin, cos]])
     hull = half @ np.abs(matrix).T

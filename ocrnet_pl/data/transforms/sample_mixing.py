@@ -1,4 +1,4 @@
-"""What a mixture of several samples is labelled for, and how their rows and maps are joined."""
+"""The supervision of a mixture of several samples, and how their rows and maps are joined."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision
 def agree(samples: Sequence[Sample]) -> list[Sample]:
     """Give samples the supervision that holds for all of them together.
 
-    A mixture is labelled for a class only where each of its parts is: an object of that class may stand unmarked in
-    any other part. What a part says about the other classes is taken back: their boxes become crowd rows, their pixels
-    are ignored.
+    A mixture is labelled for a class only if each of its parts is: an object of that class may be unmarked in any other
+    part. The labels of the other classes are removed: their boxes become crowd rows, and their pixels are ignored.
 
     Args:
         samples: The parts.
 
     Returns:
-        The parts with one and the same supervision.
+        The parts, all with the same supervision.
     """
     detection = torch.stack([sample.supervision.detection for sample in samples]).all(0)
     semantic = torch.stack([sample.supervision.semantic for sample in samples]).all(0)
@@ -50,12 +49,12 @@ def join_rows(samples: Sequence[Sample], offsets: Sequence[Size], size: Size) ->
     """Put the rows of several samples below each other.
 
     Args:
-        samples: In order, with the same supervision.
-        offsets: (top, left) of each on the result.
+        samples: The samples in order, with the same supervision.
+        offsets: (top, left) of each sample on the result.
         size: (height, width) of the result.
 
     Returns:
-        The first sample with the boxes, labels and crowds of all; its image and maps are still its own.
+        The first sample with the boxes, labels and crowds of all; its image and maps do not change.
     """
     shifts = [torch.tensor([left, top] * 2, dtype=torch.float32) for top, left in offsets]
     boxes = [s.boxes.as_subclass(Tensor) + shift for s, shift in zip(samples, shifts, strict=True)]
@@ -68,7 +67,7 @@ def join_rows(samples: Sequence[Sample], offsets: Sequence[Size], size: Size) ->
 
 
 def semantic_maps(samples: Sequence[Sample]) -> list[Tensor] | None:
-    """Return the semantic maps, one of ignored pixels for a sample without; None if no sample has one."""
+    """Return the semantic maps, with one of ignored pixels for a sample without; None if no sample has one."""
     if all(sample.semantic is None for sample in samples):
         return None
     return [
@@ -78,10 +77,10 @@ def semantic_maps(samples: Sequence[Sample]) -> list[Tensor] | None:
 
 
 def instance_maps(samples: Sequence[Sample]) -> list[Tensor] | None:
-    """Return the instance maps, numbered on from sample to sample as :func:`join_rows` joins the rows.
+    """Return the instance maps, numbered from sample to sample in the way :func:`join_rows` joins the rows.
 
-    A sample without a map gets an empty one: its rows are then objects whose pixels are not known. None if no sample
-    has a map.
+    A sample without a map gets an empty one: its rows are then objects with unknown pixels. None if no sample has a
+    map.
     """
     if all(sample.instances is None for sample in samples):
         return None

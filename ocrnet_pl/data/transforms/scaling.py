@@ -10,31 +10,31 @@ from ocrnet_pl.structures import Sample
 
 
 class Letterbox(Transform):
-    """Scales to fit, the aspect ratio kept, and pads at the bottom and right: grey, no instance, ignored pixels.
+    """Scales to fit, with the aspect ratio kept, and pads at the bottom and right: grey, no instance, ignored pixels.
 
     Args:
-        size: (height, width); None takes the batch's.
+        size: (height, width) in pixels; null for the batch's.
     """
 
     def __init__(self, size: Size | None = None) -> None:
         self.size = size
 
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
-        """Letterbox the sample and note the placement."""
+        """Letterbox the sample and record the placement."""
         return letterbox_sample(sample, self.size or size)
 
 
 class RandomScaleJitter(Transform):
     """Scales by a random factor, then cuts out or pads to the batch's size at a random position.
 
-    The placement is given up: nothing maps training images back. With ``minimum: 0.1`` and ``maximum: 2.0`` this is
+    The placement is dropped: training images are never mapped back. With ``minimum: 0.1`` and ``maximum: 2.0`` this is
     large-scale jitter (Ghiasi et al., CVPR 2021).
 
     Args:
-        minimum: Smallest factor; 1 fits the image to the batch's size.
-        maximum: Largest factor.
-        min_visible: The share of a cut object that has to stay for it to remain a target; others become crowds.
-        aspect: Largest factor by which the aspect ratio may change; 1 keeps it.
+        minimum: Smallest factor, above 0; 1 fits the image to the batch's size.
+        maximum: Largest factor, at least ``minimum``.
+        min_visible: Share of a cut object, 0 to 1, that has to remain for it to stay a target; others become crowds.
+        aspect: Largest factor by which the aspect ratio may change, at least 1; 1 keeps it.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class RandomScaleJitter(Transform):
         self.aspect = aspect
 
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
-        """Scale and cut or pad."""
+        """Scale, then cut or pad."""
         draws = torch.rand(6, generator=generator).tolist()
         fit = min(size[0] / sample.size[0], size[1] / sample.size[1])
-        # Even in the logarithm: halving is as likely as doubling.
+        # Uniform in the logarithm: halving is as likely as doubling.
         factor = fit * self.minimum * (self.maximum / self.minimum) ** draws[0]
         stretch = self.aspect ** (draws[1] - 0.5)
         scales = (factor * stretch, factor / stretch)
@@ -65,7 +65,8 @@ class RandomScaleJitter(Transform):
             side, target, scale = sample.size[axis], size[axis], scales[axis]
             scaled = max(1, round(side * scale))
             if scaled > target:
-                # The window is cut in whole pixels of the source before scaling; the scale changes by under a pixel.
+                # The window is cut in whole pixels of the source before scaling; the scale changes by less than a
+                # pixel.
                 length = min(side, max(1, round(target / scale)))
                 window.append((pick(draws[2 + axis], side - length), length))
                 resized.append(target)

@@ -18,8 +18,9 @@ class RandomFlip(Transform):
     """Mirrors at random.
 
     Args:
-        horizontal: Probability of swapping left and right.
-        vertical: Probability of swapping top and bottom; for images without an up, such as microscopy or aerial.
+        horizontal: Probability of swapping left and right, 0 to 1.
+        vertical: Probability of swapping top and bottom, 0 to 1; for images without an up, such as microscopy or aerial
+            images.
     """
 
     def __init__(self, horizontal: float = 0.5, vertical: float = 0.0) -> None:
@@ -28,7 +29,7 @@ class RandomFlip(Transform):
         self.vertical = vertical
 
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
-        """Mirror."""
+        """Mirror the sample."""
         draws = torch.rand(2, generator=generator).tolist()
         for axis, share in ((1, self.horizontal), (0, self.vertical)):
             if draws[1 - axis] < share:
@@ -40,7 +41,7 @@ def mirror(sample: Sample, axis: int) -> Sample:
     """Swap left and right, or top and bottom.
 
     Args:
-        sample: Of any size.
+        sample: A sample of any size.
         axis: 1 for left and right, 0 for top and bottom.
     """
 
@@ -64,10 +65,10 @@ def mirror(sample: Sample, axis: int) -> Sample:
 
 
 class RandomRotate90(Transform):
-    """Turns by a random multiple of 90 degrees; for images without an up. Put it before the scaling.
+    """Turns by a random multiple of 90 degrees; for images without an up. Put this transform before the scaling.
 
     Args:
-        p: Probability of drawing a turn at all.
+        p: Probability that a turn is drawn, 0 to 1.
     """
 
     def __init__(self, p: float = 1.0) -> None:
@@ -75,7 +76,7 @@ class RandomRotate90(Transform):
         self.p = p
 
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
-        """Turn."""
+        """Turn the sample."""
         draws = torch.rand(2, generator=generator).tolist()
         turns = min(3, int(draws[1] * 4)) if draws[0] < self.p else 0
         return rotate90(sample, turns) if turns else sample
@@ -85,8 +86,8 @@ def rotate90(sample: Sample, turns: int) -> Sample:
     """Turn a sample counter-clockwise by whole quarters, exactly.
 
     Args:
-        sample: Of any size.
-        turns: Quarters.
+        sample: A sample of any size.
+        turns: Number of quarter turns.
     """
     height, width = sample.size
     boxes = sample.boxes.as_subclass(Tensor)
@@ -111,24 +112,25 @@ def rotate90(sample: Sample, turns: int) -> Sample:
 
 
 class RandomRotate(Transform):
-    """Turns by a small random angle about the middle; the corners fill with grey and are ignored.
+    """Turns by a small random angle about the middle; the corners are filled with grey and ignored.
 
     Args:
-        degrees: Largest angle to either side, below 90.
-        min_visible: The share of an object that has to stay inside for it to remain a target; others become crowds.
-        p: Probability of turning at all.
+        degrees: Largest angle to either side in degrees, between 0 and 90.
+        min_visible: Share of an object, 0 to 1, that has to remain inside for it to stay a target; others become
+            crowds.
+        p: Probability that the sample is turned, 0 to 1.
     """
 
     def __init__(self, degrees: float = 10.0, min_visible: float = 0.2, p: float = 0.5) -> None:
         if not 0 < degrees < 90:
-            raise ValueError(f"RandomRotate: degrees must lie between 0 and 90, got {degrees}")
+            raise ValueError(f"RandomRotate: degrees must be between 0 and 90, got {degrees}")
         check_share(self, min_visible=min_visible, p=p)
         self.degrees = degrees
         self.min_visible = min_visible
         self.p = p
 
     def __call__(self, sample: Sample, size: Size, generator: torch.Generator) -> Sample:
-        """Turn."""
+        """Turn the sample."""
         draws = torch.rand(2, generator=generator).tolist()
         if draws[0] >= self.p:
             return sample

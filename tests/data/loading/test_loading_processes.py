@@ -85,7 +85,7 @@ def test_new_processes_load_what_the_lost_ones_owed(how: str, tmp_path: Path, ca
         assert all(torch.equal(a, b) for a, b in zip(got, reference, strict=True))
         lines = [entry.getMessage() for entry in caplog.records if "loading process" in entry.getMessage()]
         assert len(lines) == 1
-        assert "new ones go on with batch" in lines[0]
+        assert "new ones continue with batch" in lines[0]
         assert ("was killed by signal 9 (SIGKILL), at /data/13.png" if how == "die" else "/data/13.png") in lines[0]
         # The next epoch is not disturbed, and begins at its beginning.
         assert len(images(loader)) == len(reference)

@@ -180,7 +180,7 @@ def test_runs_are_checked_as_the_mask_library_reads_them() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (BOMB, "its aliases unfold to more than"),
+        (BOMB, "its aliases expand to more than"),
         ("a: &a [*a]", "stands inside of what it stands for"),
         ("[" * 99_999, "nest"),
         ("{a: " * 5000, "nest"),
@@ -213,7 +213,7 @@ def test_yaml_with_ordinary_aliases_is_what_it_was() -> None:
     [
         ("nc: 300000000", "data.yaml: nc: expected the number of classes, at most 100000"),
         ("names: {0: cat, 99999999999: dog}", "data.yaml: names: expected ids from 0"),
-        ("names: {0: cat, 1: {a: b}}", "data.yaml: names.1: expected a name of its own"),
+        ("names: {0: cat, 1: {a: b}}", "data.yaml: names.1: expected a unique name"),
         ('path: "~\\0x"', "data.yaml: path: expected a folder"),
         (f"path: {'x' * 5000}", "data.yaml: path: there is no folder"),
         ("train: 5", "data.yaml: train: expected a folder or a list file"),
@@ -325,9 +325,9 @@ def test_a_cache_on_a_disk_does_not_give_back_what_the_disk_has_changed(tmp_path
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (BOMB, "line 6: this is not usable YAML (its aliases unfold to more than"),
+        (BOMB, "line 6: this is not usable YAML (its aliases expand to more than"),
         ("data: " + "[" * 99_999, "nest"),
-        ("data: &a [*a]", "an alias stands inside of what it stands for"),
+        ("data: &a [*a]", "an alias is inside the value that it refers to"),
         ("trainer: {max_epochs: " + "9" * 5000 + "}", "line 1: this is not usable YAML (a number or date of 5000"),
         ("data: [1, 2]", "line 1: data: expected keys, found a list"),
         ("a\0b: 1", "not a text file in UTF-8"),

@@ -270,7 +270,7 @@ def _changed(keys: tuple[Any, ...], value: Any) -> Any:
         ((0, "name"), "gone.jpg", "frames[0].name: there is no image 'gone.jpg'"),
         ((0, "name"), "../a.jpg", "frames[0].name: '../a.jpg' leads out"),
         ((0, "name"), "/etc/passwd", "leads out"),
-        ((0, "name"), "a.jpg", "frames[1].name: 'a.jpg' stands more than once"),
+        ((0, "name"), "a.jpg", "frames[1].name: 'a.jpg' occurs more than once"),
         ((0, "name"), 5, "frames[0].name: expected text"),
         ((0,), 5, "frames[0]: expected an object"),
         ((0, "labels", 1), 5, "frames[0].labels[1]: expected an object"),
@@ -280,7 +280,7 @@ def _changed(keys: tuple[Any, ...], value: Any) -> Any:
         ((0, "labels", 1, "box2d", "x1"), float("nan"), "frames[0].labels[1].box2d: expected 4 finite numbers"),
         ((0, "labels", 1, "box2d", "x1"), "3", "frames[0].labels[1].box2d: expected 4 finite numbers"),
         ((0, "labels", 1, "box2d", "y1"), -3, "frames[0].labels[1].box2d: (3.5, -3)"),
-        ((0, "labels", 1, "box2d", "x2"), 1, "is no box"),
+        ((0, "labels", 1, "box2d", "x2"), 1, "is not a box"),
     ],
 )
 def test_wrong_frames_name_the_field(root: Path, keys: tuple[Any, ...], value: Any, words: str) -> None:
@@ -293,9 +293,7 @@ def test_wrong_frames_name_the_field(root: Path, keys: tuple[Any, ...], value: A
 def test_a_box_outside_its_image(root: Path) -> None:
     content = _changed((0, "labels", 1, "box2d"), {"x1": 30, "y1": 1, "x2": 40, "y2": 5})
     (root / "det.json").write_text(json.dumps(content))
-    with pytest.raises(
-        DataError, match=r"det.json: frames\[0\].labels\[1\].box2d: it lies outside the image of 20 x 12"
-    ):
+    with pytest.raises(DataError, match=r"det.json: frames\[0\].labels\[1\].box2d: it is outside the image of 20 x 12"):
         _open(root, detection="det.json")[1]
 
 

@@ -188,7 +188,7 @@ def test_masks_of_colors_and_of_palettes(root: Path) -> None:
         ({"masks": None, "semantic_names": None, "boxes": None, "instances": None}, "no labels of any kind"),
         ({"semantic_names": None}, "semantic_names: the values of the masks have no names"),
         ({"masks": None}, "semantic_names: there are no masks"),
-        ({"classes": ["cat", "cat"]}, "classes: a name stands more than once"),
+        ({"classes": ["cat", "cat"]}, "classes: a name occurs more than once"),
         ({"classes": []}, "classes: boxes and instances need classes"),
         ({"boxes": None, "boxes_from_instances": False}, "instances: instances need boxes"),
         ({"instances": None}, "boxes_from_instances: there are no instance maps"),
@@ -224,7 +224,7 @@ def test_options_that_do_not_fit(root: Path, options: dict[str, Any], words: str
         ("", "boxes.csv: the file is empty"),
         (HEADER, "boxes.csv: the table has no rows"),
         ("image,x1,y1,x2,label\na,0,0,3,cat\n", "boxes.csv: column 'y2': there is no such column"),
-        ("image,x1,x1\na,0,0\n", "boxes.csv: line 1: a column stands more than once"),
+        ("image,x1,x1\na,0,0\n", "boxes.csv: line 1: a column occurs more than once"),
         (HEADER + "a,0,0,3,3\n", "boxes.csv: line 2: 5 cells, but 6 columns"),
         (HEADER + 'a,0,0,3,3,"cat\n', "boxes.csv: this is not a CSV file"),
         (HEADER + "\xff\xfe", "boxes.csv: this is not a text file"),
@@ -237,7 +237,7 @@ def test_options_that_do_not_fit(root: Path, options: dict[str, Any], words: str
         (HEADER + "a,0,0,inf,3,cat\n", "boxes.csv: line 2, x2: expected a number of pixels"),
         (HEADER + "a,0,-1,3,3,cat\n", "boxes.csv: line 2, y1: expected a number of pixels from 0 to 1e+09, found '-1'"),
         (HEADER + "a,0,,3,3,cat\n", "boxes.csv: line 2, y1: expected a number of pixels"),
-        (HEADER + "a,5,0,3,3,cat\n", "boxes.csv: line 2, x2: (5, 0) to (3, 3) is no box"),
+        (HEADER + "a,5,0,3,3,cat\n", "boxes.csv: line 2, x2: (5, 0) to (3, 3) is not a box"),
         (HEADER.replace("\n", ",crowd\n") + "a,0,0,3,3,cat,2\n", "boxes.csv: line 2, crowd: expected 0 or 1"),
     ],
 )
@@ -260,7 +260,7 @@ def test_other_column_names_crowds_and_boxes_without_area(root: Path) -> None:
 
 def test_a_box_outside_its_image(root: Path) -> None:
     (root / "boxes.csv").write_text(HEADER + f"a,0,0,3,3,cat\na,{WIDTH},0,{WIDTH + 4},3,cat\n")
-    with pytest.raises(DataError, match=r"boxes\.csv: line 3: it lies outside the image .*a\.jpg of 16 x 12"):
+    with pytest.raises(DataError, match=r"boxes\.csv: line 3: it is outside the image .*a\.jpg of 16 x 12"):
         joint(root, unlisted_are_empty=True)[0]
 
 

@@ -205,7 +205,7 @@ def test_only_images_and_boxes(root: Path) -> None:
         ({"image": "photos/gone.png"}, "line 2, image: there is no file 'photos/gone.png'"),
         ({"image": "../a.png"}, "line 2, image: '../a.png' leads out"),
         ({"image": "/etc/passwd"}, "line 2, image: '/etc/passwd' leads out"),
-        ({"image": "photos/b.png"}, "line 3, image: 'photos/b.png' stands in line 2 already"),
+        ({"image": "photos/b.png"}, "line 3, image: 'photos/b.png' is already in line 2"),
         ({"semantic": "masks/gone.png"}, "line 2, semantic: there is no file"),
         ({"instances": "../../ids/a.png"}, "line 2, instances: '../../ids/a.png' leads out"),
         ({"panoptic": "pan/b.png"}, "line 2, panoptic: a panoptic map holds these labels already"),
@@ -216,7 +216,7 @@ def test_only_images_and_boxes(root: Path) -> None:
         ({"boxes": '[{"box": [1, 2, 3], "label": "cat"}]'}, "line 2, boxes[0].box"),
         ({"boxes": '[{"box": [1, 2, NaN, 4], "label": "cat"}]'}, "line 2, boxes[0].x2: expected a number of pixels"),
         ({"boxes": '[{"box": [-1, 2, 3, 4], "label": "cat"}]'}, "line 2, boxes[0].x1: expected a number of pixels"),
-        ({"boxes": '[{"box": [5, 2, 3, 4], "label": "cat"}]'}, "line 2, boxes[0].x2: (5, 2) to (3, 4) is no box"),
+        ({"boxes": '[{"box": [5, 2, 3, 4], "label": "cat"}]'}, "line 2, boxes[0].x2: (5, 2) to (3, 4) is not a box"),
         ({"boxes": '[{"box": [1, 2, 3, 4], "label": "bird"}]'}, "line 2, boxes[0].label: there is no class 'bird'"),
         ({"boxes": '[{"box": [1, 2, 3, 4], "label": ["cat"]}]'}, "line 2, boxes[0].label: there is no class"),
         ({"boxes": '[{"box": [1, 2, 3, 4], "label": "cat", "crowd": "x"}]'}, "line 2, boxes[0].crowd"),
@@ -236,7 +236,7 @@ def test_wrong_cells_name_line_and_column(root: Path, change: dict[str, str], wo
     [
         ("", "line 2, segments: a panoptic map needs its segments"),
         ("{}", "line 2, segments: expected a list of objects"),
-        ('[{"label": "cat"}]', "line 2, segments[0].id: expected an id of its own"),
+        ('[{"label": "cat"}]', "line 2, segments[0].id: expected a unique id"),
         ('[{"id": 0, "label": "cat"}]', "line 2, segments[0].id"),
         ('[{"id": 16777216, "label": "cat"}]', "line 2, segments[0].id"),
         ('[{"id": 2, "label": "cat"}, {"id": 2, "label": "dog"}]', "line 2, segments[1].id"),
@@ -301,5 +301,5 @@ def test_broken_files_are_named_when_read(root: Path, name: str, row: int, chang
 
 def test_a_box_outside_its_image(root: Path) -> None:
     write(root, [ROWS[0] | {"boxes": json.dumps([{"box": [0, HEIGHT, 3, 99], "label": "cat"}])}])
-    with pytest.raises(DataError, match=r"table\.csv: line 2: it lies outside the image .*a\.png of 16 x 12"):
+    with pytest.raises(DataError, match=r"table\.csv: line 2: it is outside the image .*a\.png of 16 x 12"):
         open_table(root)[0]

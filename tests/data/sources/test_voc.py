@@ -176,8 +176,8 @@ BOX = (1, 1, 4, 4)
         (_xml(_object("cat", ("inf", 1, 2, 3))), "object[0].bndbox.xmin"),
         (_xml(_object("cat", (-4, 1, 2, 3))), "object[0].bndbox.xmin"),
         (_xml(_object("cat", ("x", 1, 2, 3))), "object[0].bndbox.xmin"),
-        (_xml(_object("cat", (5, 1, 2, 3))), "object[0].bndbox: (5, 1) to (2, 3) is no box"),
-        (_xml(_object("cat", (18, 1, 20, 3))), "object[0].bndbox: it lies outside"),
+        (_xml(_object("cat", (5, 1, 2, 3))), "object[0].bndbox: (5, 1) to (2, 3) is not a box"),
+        (_xml(_object("cat", (18, 1, 20, 3))), "object[0].bndbox: it is outside"),
         (_xml(_object("cat", BOX, difficult="maybe")), "object[0].difficult"),
         (_xml(_object("cat", BOX), size=(-1, 5)), "size.width"),
         (
@@ -208,7 +208,7 @@ def test_entities_in_another_encoding_are_refused_too(root: Path) -> None:
         ("../secret", "leads out of the folder"),
         ("/etc/passwd", "leads out of the folder"),
         ("..", "leads out of the folder"),
-        ("a\nb\na", "line 3: 'a' stands in line 1 already"),
+        ("a\nb\na", "line 3: 'a' is already in line 1"),
     ],
 )
 def test_wrong_lists(root: Path, lines: str, words: str) -> None:
@@ -280,7 +280,7 @@ def test_an_image_of_another_size_than_its_annotation(root: Path) -> None:
     with pytest.raises(DataError, match=r"b.xml: it is 18 x 12"):
         _open(root)[0]
     (root / "Annotations/b.xml").write_text(_xml(_object("cat", BOX), _object("cat", (18, 1, 20, 3)), size=None))
-    with pytest.raises(DataError, match=r"b.xml: object\[1\].bndbox: it lies outside"):
+    with pytest.raises(DataError, match=r"b.xml: object\[1\].bndbox: it is outside"):
         _open(root)[0]
 
 

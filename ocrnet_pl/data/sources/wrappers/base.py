@@ -106,4 +106,4 @@ def check_names(where: str, what: str, names: Sequence[str], valid: Iterable[str
         if name not in known:
             raise DataError(f"{where}: there is no {what} {name!r}; {closest(name, known)}")
         if name in names[:position]:
-            raise DataError(f"{where}: {what} {name!r} stands more than once; name it once")
+            raise DataError(f"{where}: {what} {name!r} occurs more than once; name it once")

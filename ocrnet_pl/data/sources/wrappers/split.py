@@ -37,7 +37,7 @@ class Split(Wrapped):
     Args:
         source: Where the samples come from.
         part: Name of the part to give.
-        parts: Of all parts, by name: a fraction; a text file with one image a line; a list of images; or null for
+        parts: Of all parts, by name: a fraction; a text file with one image per line; a list of images; or null for
             all images that the others leave. The fractions add up to 1.
         seed: Of the division by fractions.
         groups: Images that belong together (of one patient, one video) stay in one part: a regular expression that
@@ -242,7 +242,7 @@ class _Names:
                     where = f"{path}: line {reader.line_num}"
                     index = self.find(row["image"] or "", where)
                     if groups[index] is not None:
-                        raise DataError.at(where, f"{row['image']!r:.200} stands more than once", advice="name it once")
+                        raise DataError.at(where, f"{row['image']!r:.200} occurs more than once", advice="name it once")
                     groups[index] = row["group"] or ""
         except csv.Error as error:
             raise DataError.at(path, f"this is not a CSV file ({error})", advice="save it as CSV in UTF-8") from error
@@ -263,7 +263,7 @@ def _lines(path: str | PathLike[str]) -> list[str]:
     while lines and not lines[-1]:
         lines.pop()
     if not lines:
-        raise DataError.at(fspath(path), "the list is empty", advice="write one image a line")
+        raise DataError.at(fspath(path), "the list is empty", advice="write one image per line")
     return lines
 
 
