@@ -1,1 +1,1 @@
-"""The data check: what is in a data set, and what is wrong with it."""
+"""The data check: what a data set contains, and what is wrong with it."""

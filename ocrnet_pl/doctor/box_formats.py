@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ocrnet_pl.doctor.boxes import Boxes, paired_iou
 
 _LEAST = 4
-"""With fewer boxes there is nothing to conclude from."""
+"""Smallest number of boxes from which a conclusion is drawn."""
 
 
 class _Way(NamedTuple):
@@ -63,23 +63,23 @@ class Reading(Enum):
     SWAPPED = _Way("x and y are swapped", _as_swapped)
 
     def convert(self, boxes: Boxes, size: tuple[int, int]) -> Boxes:
-        """Return what the boxes would be.
+        """Return the boxes as they would be in this format.
 
         Args:
-            boxes: As read, xyxy, [N, 4].
-            size: The image's (height, width).
+            boxes: The boxes as read, xyxy, [N, 4].
+            size: (height, width) of the image.
         """
         return self.value.convert(boxes, size[1], size[0])
 
 
 class Evidence(NamedTuple):
-    """What the boxes of one image say, as read and under each :class:`Reading`; each [1 + readings].
+    """The evidence of one image's boxes, as read and under each :class:`Reading`; each [1 + readings].
 
     Attributes:
-        boxes: Their number.
-        sound: How many lie inside the image and have an area.
-        masks: The number of boxes with a mask.
-        overlap: The sum of their overlaps with the bounds of the masks.
+        boxes: Number of boxes.
+        sound: Number of boxes that are inside the image and have an area.
+        masks: Number of boxes with a mask.
+        overlap: Sum of the overlaps of these boxes with the bounds of their masks.
     """
 
     boxes: int
@@ -89,12 +89,12 @@ class Evidence(NamedTuple):
 
 
 def weigh(boxes: Boxes, size: tuple[int, int], bounds: Boxes) -> Evidence:
-    """Look at the boxes of one image under every reading.
+    """Examine the boxes of one image under every reading.
 
     Args:
-        boxes: As read, xyxy, [N, 4].
-        size: The image's (height, width).
-        bounds: The bounds of the masks, [N, 4]; NaN for a box without one.
+        boxes: The boxes as read, xyxy, [N, 4].
+        size: (height, width) of the image.
+        bounds: Bounds of the masks, [N, 4]; NaN for a box without one.
     """
     boxes, bounds = boxes[(finite := np.isfinite(boxes).all(1))], bounds[finite]
     candidates = [boxes, *(reading.convert(boxes, size) for reading in Reading)]
@@ -108,7 +108,7 @@ def weigh(boxes: Boxes, size: tuple[int, int], bounds: Boxes) -> Evidence:
 
 
 def _sound(boxes: Boxes, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A side under a pixel and a half, or a pixel over the edge, is no box that somebody drew."""
+    """A box with a side under a pixel and a half, or a pixel over the edge, was not drawn by a person."""
     inside = (boxes[:, :2] > -1.5).all(1) & (boxes[:, 2] < size[1] + 1.5) & (boxes[:, 3] < size[0] + 1.5)
     return np.asarray(inside & (boxes[:, 2:] - boxes[:, :2] > 1.5).all(1))
 
@@ -123,7 +123,7 @@ class Verdict:
     overlap: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1 + len(Reading)))
 
     def add(self, evidence: Evidence) -> None:
-        """Take what one image says."""
+        """Add the evidence of one image."""
         self.boxes += evidence.boxes
         self.masks += evidence.masks
         self.sound += evidence.sound
@@ -142,6 +142,6 @@ class Verdict:
             fit = self.sound / self.boxes
             best = int(fit.argmax())
             if best and fit[0] < 0.8 and fit[best] > 0.97:
-                why = f"so read, {fit[best]:.0%} lie inside their images instead of {fit[0]:.0%}"
+                why = f"so read, {fit[best]:.0%} are inside their images instead of {fit[0]:.0%}"
                 return readings[best - 1], why
         return None

@@ -12,18 +12,18 @@ from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.doctor.findings import Kind, Level
 
 Fault = tuple[Kind, int, str, Level | None]
-"""The kind, the row of the box, what exactly, and the level where it is not the kind's own."""
+"""The kind, the row of the box, the details, and the level if it differs from the kind's."""
 
 Boxes = NDArray[np.float64]
 
 _SAME = 0.9
-"""Two boxes of a class that overlap by more are one object, unless their masks tell otherwise."""
+"""IoU above which two boxes of a class are one object, unless their masks differ."""
 _SAME_MASK = 0.7
 _MANY = 2000
 
 
 def degenerate(boxes: Boxes) -> NDArray[np.bool_]:
-    """Return which boxes have no area, or none that is known, bool [N]."""
+    """Return which boxes have no area, or an unknown one, bool [N]."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return np.asarray(~np.isfinite(boxes).all(1) | ~(sides > 0).all(1))
 
@@ -32,8 +32,8 @@ def box_faults(raw: RawBoxes, size: tuple[int, int]) -> Iterator[Fault]:
     """Check each box.
 
     Args:
-        raw: Of one image.
-        size: The image's (height, width).
+        raw: The stored boxes of one image.
+        size: (height, width) of the image.
 
     Yields:
         Each fault.
@@ -46,12 +46,12 @@ def box_faults(raw: RawBoxes, size: tuple[int, int]) -> Iterator[Fault]:
             if np.isfinite(box).all():
                 yield Kind.BOX_DEGENERATE, row, f"its sides are {x1 - x0:g} x {y1 - y0:g}", None
             else:
-                yield Kind.BOX_DEGENERATE, row, f"it holds a value that is no number: {box.tolist()}", None
+                yield Kind.BOX_DEGENERATE, row, f"it contains a value that is not a number: {box.tolist()}", None
             continue
         over = max(-x0, -y0, x1 - width, y1 - height)
         where = f"x {x0:g} to {x1:g}, y {y0:g} to {y1:g} in an image of {width} x {height}"
         if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
-            yield Kind.BOX_OUTSIDE, row, f"wholly outside: {where}", Level.ERROR
+            yield Kind.BOX_OUTSIDE, row, f"completely outside: {where}", Level.ERROR
         elif over > max(1.0, 0.005 * max(size)):
             yield Kind.BOX_OUTSIDE, row, f"{over:.3g} pixels outside: {where}", None
         elif min(x1 - x0, y1 - y0) < 1:
@@ -70,7 +70,7 @@ def duplicates(raw: RawBoxes) -> list[tuple[int, int]]:
         if len(own) < 2:
             continue
         if len(own) > _MANY:
-            # The matrix of all pairs would not fit; exact copies are found all the same.
+            # The matrix of all pairs would not fit; exact copies are found in any case.
             _, first, inverse = np.unique(raw.boxes[own].round(1), axis=0, return_index=True, return_inverse=True)
             later = first[inverse.reshape(-1)] != np.arange(len(own))
             pairs = [(int(own[i]), int(own[first[inverse.reshape(-1)[i]]])) for i in np.flatnonzero(later)]
@@ -86,7 +86,7 @@ def duplicates(raw: RawBoxes) -> list[tuple[int, int]]:
 
 
 def _same_mask(masks: tuple[dict[str, Any] | None, ...], one: int, two: int) -> bool:
-    """Objects around one another share a box, but not a mask."""
+    """Nested objects may share a box, but not a mask."""
     if not masks or masks[one] is None or masks[two] is None:
         return True
     from faster_coco_eval import mask as mask_api

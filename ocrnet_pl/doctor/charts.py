@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLORS = ("#3b82f6", "#f59e0b", "#10b981")
-"""One a split."""
+"""Colors, one per split."""
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 520, 190, 38, 34, 10
 
 
 def histogram(labels: Sequence[str], counts: Mapping[str, NDArray[np.int64]], title: str, axis: str) -> str:
-    """Draw histograms of several splits side by side, each in percent of its own total.
+    """Draw histograms of several splits next to each other, each in percent of its own total.
 
     Args:
-        labels: One a bin.
-        counts: By split, one a bin.
-        title: Above.
-        axis: What the bins are.
+        labels: One label per bin.
+        counts: Counts by split, one per bin.
+        title: Title above the histogram.
+        axis: Description of the bins.
 
     Returns:
-        A figure as HTML; nothing if there is nothing to count.
+        A figure as HTML; an empty text if there is nothing to count.
     """
     shares = {name: values / values.sum() for name, values in counts.items() if values.sum()}
     if not shares:

@@ -29,16 +29,16 @@ from ocrnet_pl.imaging.geometry import Size
 
 
 def open_split(name: str, recipe: Recipe, log: FindingLog, folder: Path) -> Split | None:
-    """Make a split's source; what its reader refuses is a finding.
+    """Make a split's source; an error of its reader becomes a finding.
 
     Args:
-        name: Of the split.
-        recipe: For its source.
-        log: For the findings.
+        name: Name of the split.
+        recipe: How to make its source.
+        log: Log for the findings.
         folder: For temporary files.
 
     Returns:
-        The split, without the entries at fault where the format allows it; None if it cannot be opened at all.
+        The split, without the faulty entries where the format allows it; None if it cannot be opened.
     """
     try:
         return Split(name, recipe.make())
@@ -96,16 +96,17 @@ def check(
     log: FindingLog,
     folder: Path,
 ) -> Result:
-    """Look at all splits.
+    """Examine all splits.
 
     Args:
-        recipes: For the source of each split.
-        input_size: The network's (height, width).
-        object_limit: The most boxes that the network may return of an image of this size; None for any number.
-        workers: Loading processes.
-        limit: Look at so many images of each split, evenly spread; None looks at all.
-        log: Takes the findings.
-        folder: For temporary files; it has to last as long as the sources are used.
+        recipes: How to make the source of each split.
+        input_size: (height, width) of the network's input.
+        object_limit: Returns the largest number of boxes that the network returns for an image of a given size; None
+            for any number.
+        workers: Number of loading processes; 0 for none.
+        limit: Largest number of images to examine per split, evenly spread; None for all.
+        log: Log for the findings.
+        folder: Folder for temporary files; it has to exist as long as the sources are used.
     """
     splits = [split for name, recipe in recipes.items() if (split := open_split(name, recipe, log, folder)) is not None]
     for finding in category_faults([(split.name, split.source.taxonomy) for split in splits]):
@@ -157,7 +158,7 @@ def _as_they_are(records: list[Record]) -> list[Record]:
 
 
 def _look(split: Split, indices: NDArray[np.int64], input_size: Size, workers: int) -> Iterator[Record]:
-    """Yield the records in order; a few batches wait at most, so memory does not grow with the number of images."""
+    """Yield the records in order; only a few batches wait, so memory does not grow with the number of images."""
     examiner = Examiner(split, input_size)
     workers = min(workers, len(indices) // IMAGES_PER_WORKER)
     examiner.taken_up = TakenUp(workers)
@@ -185,7 +186,7 @@ def _take(examined: Examined, position: int, record: Record, log: FindingLog) ->
 
 
 def _conclude(examined: Examined, log: FindingLog) -> None:
-    """Add what only the whole split can tell."""
+    """Add the findings that only the whole split can give."""
     name, statistics = examined.split.name, examined.statistics
 
     def add(kind: Kind, position: int, message: str, **more: Any) -> None:
@@ -224,7 +225,7 @@ _MODES = {"L": "greyscale", "LA": "greyscale", "I;16": "16-bit greyscale", "1": 
 
 
 def _shared_images(one: Examined, two: Examined) -> Iterator[Finding]:
-    """Yield what two splits have in common."""
+    """Yield the images that two splits have in common."""
     evaluation = one.split.name != "train"
     place = {digest: position for position, digest in enumerate(one.digests) if digest}
     exact: set[int] = set()
@@ -234,7 +235,7 @@ def _shared_images(one: Examined, two: Examined) -> Iterator[Finding]:
             text = f"the same image as {one.paths[place[digest]]} in {one.split.name}"
             level = Level.WARNING if evaluation else None
             yield _pair(Kind.SAME_IMAGE, one, place[digest], two, position, text, level)
-    # Without contrast everything looks alike.
+    # Without contrast, all images look alike.
     rows = [np.flatnonzero(split.thumbnails.any((1, 2))) for split in (one, two)]
     rows[1] = rows[1][~np.isin(rows[1], list(exact))]
     if not all(len(part) for part in rows):
@@ -258,7 +259,7 @@ def _pair(kind: Kind, one: Examined, first: int, two: Examined, second: int, tex
 
 
 def _unlisted(examined: list[Examined]) -> Iterator[Finding]:
-    """Yield the image files that lie beside those of the splits, but belong to none."""
+    """Yield the image files in the folders of the splits that belong to no split."""
     listed = {str(Path(path).resolve()) for entry in examined for path in entry.paths}
     seen: set[Path] = set()
     for entry in examined:

@@ -16,7 +16,7 @@ def category_faults(taxonomies: Sequence[tuple[str, Taxonomy]]) -> Iterator[Find
     """Compare the categories of each split with those of the first.
 
     Args:
-        taxonomies: With the splits' names.
+        taxonomies: Names and categories of the splits.
     """
     if not taxonomies:
         return
@@ -34,7 +34,7 @@ def category_faults(taxonomies: Sequence[tuple[str, Taxonomy]]) -> Iterator[Find
             parts.append(f"{_list(more)} {'is' if len(more) == 1 else 'are'} not in {first}")
         if not parts and ours != theirs:
             place = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
-            parts.append(f"the order differs: at place {place} stands {theirs[place]!r} instead of {ours[place]!r}")
+            parts.append(f"the order differs: place {place} has {theirs[place]!r} instead of {ours[place]!r}")
         if not parts:
             pairs = zip(reference.categories, taxonomy.categories, strict=True)
             one, two = next(pair for pair in pairs if pair[0] != pair[1])
@@ -59,11 +59,11 @@ def _difference(one: Category, two: Category) -> str:
 
 
 def rare_classes(train: SplitStatistics, others: Sequence[SplitStatistics]) -> Iterator[Finding]:
-    """Name the classes that the training set has too little of.
+    """Name the classes of which the training set has too few examples.
 
     Args:
         train: Statistics of the training set.
-        others: Of the other splits, whose figures depend on the class.
+        others: Statistics of the other splits, whose figures depend on the class.
     """
     taxonomy = train.taxonomy
     if train.boxed:

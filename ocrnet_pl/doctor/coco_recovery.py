@@ -1,7 +1,7 @@
-"""Reading on in a COCO instances JSON that its reader refuses.
+"""Reading a COCO instances JSON beyond the errors of its reader.
 
-A reader stops at the first entry that it cannot use, as training must. The check is to name all of them, and to look
-at the rest; so the entries at fault are left out of a temporary copy of the JSON.
+A reader stops at the first entry that it cannot use, as training must. The check is meant to name all of them, and to
+examine the rest; so the faulty entries are left out of a temporary copy of the JSON.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ocrnet_pl.errors import DataError
 
 
 class Salvaged(NamedTuple):
-    """What could be used.
+    """The usable part of a JSON.
 
     Attributes:
-        content: The JSON without the entries at fault.
-        numbers: The places in the original of the annotations in ``content``.
-        findings: One an entry left out or amended.
+        content: The JSON without the faulty entries.
+        numbers: Positions of the annotations of ``content`` in the original file.
+        findings: One finding per entry that was left out or corrected.
     """
 
     content: dict[str, Any]
@@ -36,15 +36,15 @@ class Salvaged(NamedTuple):
 
 
 def salvage(split: str, images: str, annotations: str) -> Salvaged | None:
-    """Leave out what the reader refuses.
+    """Leave out the entries that the reader refuses.
 
     Args:
-        split: For the findings.
+        split: Name of the split, for the findings.
         images: Folder of the images.
-        annotations: The JSON file.
+        annotations: Path of the JSON file.
 
     Returns:
-        The rest; None if the file as a whole cannot be used.
+        The rest; None if the whole file cannot be used.
     """
     try:
         content = read_json(annotations)
@@ -158,7 +158,7 @@ def _mask_problem(segmentation: Any, size: tuple[int, int]) -> tuple[Kind, str] 
             return None
         return Kind.ANNOTATION_BROKEN, "the run-length encoding does not add up to the pixels of the image"
     if isinstance(counts, str) and counts.isascii():
-        return None  # damaged text is found where the mask is drawn
+        return None  # damaged text is found when the mask is drawn
     return Kind.ANNOTATION_BROKEN, f"expected the lengths of runs, or text of them, found {shown(counts)}"
 
 

@@ -1,4 +1,4 @@
-"""Looking at one image, in a loading process."""
+"""Examining one image, in a loading process."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Split:
 
     Attributes:
         name: ``train``, ``val`` or ``test``.
-        source: Where the samples come from.
-        renamed: The annotation file that the source reads, and the one that it stands for, where they differ.
-        numbers: The places in the original file of the entries in the file that is read; None if they are the same.
-        refused: How many entries of the annotation file its reader refuses.
+        source: Source of the samples.
+        renamed: The annotation file that the source reads, and the original file; None if they are the same.
+        numbers: Positions in the original file of the entries in the file that is read; None if they are the same.
+        refused: Number of entries of the annotation file that its reader refuses.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Split:
     refused: int = 0
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return an image's boxes as stored, with their places in the original file."""
+        """Return an image's boxes as stored, with their positions in the original file."""
         raw = self.source.raw_boxes(index)
         if raw is None or self.renamed is None or self.numbers is None:
             return raw
@@ -66,15 +66,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one image after it was looked at; small, because it travels between processes.
+    """The result of examining one image; small, because it is sent between processes.
 
     Attributes:
-        index: In its split.
-        path: The image file.
-        measures: For the statistics; None if it cannot be read.
+        index: Index in its split.
+        path: Path of the image file.
+        measures: Measures for the statistics; None if the image cannot be read.
         findings: The faults.
-        evidence: On the box format; None if it cannot be read.
-        digest: Of the file.
+        evidence: Evidence on the box format; None if the image cannot be read.
+        digest: Hash of the file.
         thumbnail: uint8 [32, 32].
         mode: Kind of pixels in the file.
     """
@@ -90,7 +90,7 @@ class Record:
 
 
 def as_raw(sample: Sample) -> RawBoxes:
-    """Return a sample's own boxes as though they stood in a file."""
+    """Return a sample's own boxes as if they were stored in a file."""
     count = len(sample.boxes)
     return RawBoxes(
         image=sample.path,
@@ -112,14 +112,14 @@ def kind_of(message: str) -> Kind:
 
 
 class Examiner(Dataset[Record]):
-    """Looks at the images of a split, one at a time.
+    """Examines the images of a split, one at a time.
 
     Args:
         split: The split.
-        input_size: The network's (height, width).
+        input_size: (height, width) of the network's input.
 
     Attributes:
-        taken_up: Where loading processes note what they read; None without them.
+        taken_up: Where loading processes record what they read; None without such processes.
     """
 
     def __init__(self, split: Split, input_size: Size) -> None:
@@ -172,12 +172,12 @@ class Examiner(Dataset[Record]):
             box = (x0, y0, x1, y1) if np.isfinite(raw.boxes[row]).all() else None
             yield self._finding(kind, index, raw, message, file=raw.file, field=place, box=box, level=level)
         if moved is not None:
-            text = f"the masks lie {moved[0]:+.3g} pixels in x and {moved[1]:+.3g} in y from their boxes"
+            text = f"the masks are {moved[0]:+.3g} pixels in x and {moved[1]:+.3g} in y from their boxes"
             yield self._finding(Kind.MASK_SHIFTED, index, raw, text, file=raw.file)
         else:
             for own, count, (x0, y0, x1, y1) in unboxed(raw, sample, taxonomy):
                 name = taxonomy.semantic_categories[own].name
-                text = f"{count} pixels of {name!r} lie in no box of the class"
+                text = f"{count} pixels of {name!r} are in no box of the class"
                 yield self._finding(Kind.PIXELS_UNBOXED, index, raw, text, file=raw.file, box=(x0, y0, x1, y1))
         yield from self._notes(index, sample, raw)
 
@@ -209,7 +209,7 @@ class Examiner(Dataset[Record]):
         field = match.group(1) if (match := _FIELD.match(rest)) else ""
         rest = rest[len(field) + 2 :] if field else rest
         if image:
-            # The path stands beside the message.
+            # The path is shown next to the message.
             rest = rest.replace(image, "the image")
         finding = Finding(kind, self.split.name, rest or message, image=image, file=file, field=field, index=index)
         return Record(index, image, None, [finding], None, digest, thumbnail)

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, and the list of what was found."""
+"""The faults that a data set can have, and the list of those found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 
 class Level(IntEnum):
-    """How bad a finding is; errors make the check fail."""
+    """The severity of a finding; errors make the check fail."""
 
     NOTE = 0
     WARNING = 1
@@ -61,25 +61,25 @@ class Kind(Enum):
     IMAGE_UNREADABLE = _Text(
         "Unreadable images",
         Level.ERROR,
-        "The file is truncated or is no image.",
+        "The file is truncated or is not an image.",
         "Download it again, or remove it; --fix leaves it out.",
     )
     SIZE = _Text(
         "Sizes that differ",
         Level.ERROR,
-        "A mask, or the size in the annotation file, is not that of the image.",
+        "A mask, or the size in the annotation file, differs from that of the image.",
         "Use the images that were annotated; never resize images without their masks.",
     )
     MASK_SHIFTED = _Text(
         "Shifted masks",
         Level.ERROR,
-        "All masks of the image lie beside their boxes, by the same distance.",
+        "All masks of the image are shifted from their boxes, by the same distance.",
         "Look for a crop or a padding that moved one of the two; --fix keeps the boxes without the masks.",
     )
     EXIF = _Text(
         "EXIF-rotated images",
         Level.ERROR,
-        "The file says that it is to be turned before it is shown, and the labels may be drawn on the unturned one.",
+        "The file says that it must be turned before it is shown, and the labels may belong to the unturned image.",
         "Save the image with turned pixels and without the tag, or turn the labels; --fix writes it as it was labelled "
         "where that is certain.",
     )
@@ -92,8 +92,8 @@ class Kind(Enum):
     BOX_OUTSIDE = _Text(
         "Boxes outside the image",
         Level.WARNING,
-        "The box, or part of it, lies outside the image.",
-        "Look whether it belongs to another image or size; --fix clips it, or drops it if nothing is left.",
+        "The box, or part of it, is outside the image.",
+        "Check whether it belongs to another image or size; --fix clips it, or drops it if nothing is left.",
     )
     BOX_DUPLICATE = _Text(
         "Duplicated boxes",
@@ -110,7 +110,7 @@ class Kind(Enum):
     PIXELS_UNBOXED = _Text(
         "Pixels without a box",
         Level.WARNING,
-        "Pixels of a class that has boxes lie outside all boxes of the class.",
+        "Pixels of a class that has boxes are outside all boxes of the class.",
         "Add the box, or correct the mask.",
     )
     SAME_IMAGE = _Text(
@@ -122,25 +122,25 @@ class Kind(Enum):
     SIMILAR_IMAGE = _Text(
         "Nearly the same image in two splits",
         Level.WARNING,
-        "Two images differ by compression, size or brightness only, or were taken a moment apart.",
+        "Two images differ only in compression, size or brightness, or were taken a moment apart.",
         "Keep such groups together in one split.",
     )
     FEW_EXAMPLES = _Text(
         "Classes with few examples",
         Level.WARNING,
-        "The training set has too little of a class to learn it from.",
+        "The training set has too few examples of a class to learn it.",
         "Collect more, merge it with another class, or leave the class out.",
     )
     MANY_OBJECTS = _Text(
         "More objects than the network may return",
         Level.WARNING,
-        "An image has more boxes than the decoder keeps of one image, so the rest can only be missed.",
-        "Raise the option, if images to predict will be as full; a higher limit costs some time.",
+        "An image has more boxes than the decoder keeps per image, so the others are always missed.",
+        "Raise the option if images to predict will have as many; a higher limit costs some time.",
     )
     BOX_LOOSE = _Text(
         "Boxes that do not fit their masks",
         Level.NOTE,
-        "The box and the bounds of the mask overlap by less than a half.",
+        "The box and the bounds of the mask overlap by less than half.",
         "Draw the box around the mask; --fix does.",
     )
     SMALL_BOXES = _Text(
@@ -152,14 +152,14 @@ class Kind(Enum):
     IMAGE_REPEATED = _Text(
         "The same image twice in a split",
         Level.NOTE,
-        "Exact copies count double.",
-        "Remove one of them, unless it is meant.",
+        "Exact copies count twice.",
+        "Remove one of them, unless it is intended.",
     )
     NO_BOXES = _Text(
         "Images without boxes",
         Level.NOTE,
-        "Nothing is to be found there; in training it teaches what is background.",
-        "Fine, if there is really nothing in them.",
+        "There is nothing to find in them; in training they show what is background.",
+        "Fine if there is really nothing in them.",
     )
     NO_MAP = _Text(
         "Images without a map of classes",
@@ -170,19 +170,19 @@ class Kind(Enum):
     UNLABELLED = _Text(
         "Large unlabelled areas",
         Level.NOTE,
-        "More than half of the pixels carry no class. They are ignored in training and in the figures.",
-        "Fine, if they were not meant to be labelled.",
+        "More than half of the pixels have no class. They are ignored in training and in the metrics.",
+        "Fine if they were not meant to be labelled.",
     )
     GREYSCALE = _Text(
         "Images of another kind",
         Level.NOTE,
         "Most images of the split are color images, these are greyscale or CMYK, or the reverse. All are read as RGB.",
-        "Fine, unless the color should tell classes apart.",
+        "Fine unless color distinguishes classes.",
     )
     UNLISTED = _Text(
         "Images without annotation",
         Level.NOTE,
-        "The image stands in the folder of the images, but no split lists it.",
+        "The image is in the folder of the images, but no split lists it.",
         "Annotate it, or ignore it.",
     )
 
@@ -193,7 +193,7 @@ class Kind(Enum):
 
     @property
     def level(self) -> Level:
-        """How bad it usually is."""
+        """Its usual severity."""
         return self.value.level
 
 
@@ -204,14 +204,14 @@ class Finding:
     Attributes:
         kind: What is wrong.
         split: ``train``, ``val`` or ``test``.
-        message: What exactly, with the numbers.
-        image: The image file, or nothing.
-        file: The annotation file, or nothing.
-        field: Where in the annotation file.
-        index: The image's index in the split, for a picture; -1 for none.
-        box: xyxy in pixels, to be marked in the picture.
-        other: Split and index of a second image, for the picture.
-        level: Where it differs from the kind's own.
+        message: The details, with the numbers.
+        image: Path of the image file; empty for none.
+        file: Path of the annotation file; empty for none.
+        field: Position in the annotation file.
+        index: Index of the image in the split, for a picture; -1 for none.
+        box: xyxy in pixels, to be marked in the picture; None for none.
+        other: Split and index of a second image, for the picture; None for none.
+        level: The severity; None for the usual one of the kind.
     """
 
     kind: Kind
@@ -227,7 +227,7 @@ class Finding:
 
     @property
     def severity(self) -> Level:
-        """How bad it is."""
+        """Its severity."""
         return self.kind.level if self.level is None else self.level
 
     @property
@@ -239,11 +239,11 @@ class Finding:
 class FindingLog:
     """Counts findings, keeps the first of each kind, and writes all of them to a table.
 
-    However many there are, the memory taken is bounded.
+    The memory is bounded, however many there are.
 
     Args:
-        file: Open text file that takes the table.
-        kept: How many of each kind and level to keep.
+        file: Open text file for the table.
+        kept: Number of findings to keep of each kind and level.
     """
 
     def __init__(self, file: IO[str], kept: int = 60) -> None:
@@ -255,7 +255,7 @@ class FindingLog:
         self.first: dict[tuple[Kind, Level], list[Finding]] = {}
 
     def add(self, finding: Finding) -> None:
-        """Take a finding."""
+        """Add a finding."""
         key = (finding.kind, finding.severity)
         self.counts[key] += 1
         self.splits[(*key, finding.split)] += 1
@@ -277,7 +277,7 @@ class FindingLog:
 
 
 def shown_path(path: str) -> str:
-    """Return a path relative to the working folder if it lies in it."""
+    """Return a path relative to the working folder if it is inside it."""
     try:
         return str(Path(path).resolve().relative_to(Path.cwd())) if path else ""
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIDE = 32
-"""Of the thumbnail that every image leaves behind."""
+"""Side in pixels of the thumbnail that is kept of every image."""
 
 _WAVES = 10
 _FIRST, _SECOND, _LAST = 0.75, 0.5, 0.6
@@ -24,16 +24,16 @@ Copies with another compression, size, brightness or contrast agree by more than
 by at most 0.6, 0.5 and 0.2.
 """
 _CANDIDATES = 4
-"""So many of the most alike images are looked at more closely."""
+"""Number of most similar images that are examined more closely."""
 _FINE = 160
 
 
 def fingerprint(image: Tensor, path: str) -> tuple[bytes, NDArray[np.uint8]]:
-    """Return what an image is recognized by: a digest of its file and a grey thumbnail of full contrast.
+    """Return the data that identify an image: a hash of its file and a grey thumbnail of full contrast.
 
     Args:
         image: uint8 [C, H, W].
-        path: Its file; for a generated image the pixels are digested instead.
+        path: Path of its file; if there is no such file, as for a generated image, the pixels are hashed.
 
     Returns:
         16 bytes, and uint8 [32, 32], all zero for an image without any contrast.
@@ -51,7 +51,7 @@ def fingerprint(image: Tensor, path: str) -> tuple[bytes, NDArray[np.uint8]]:
 def shrink(image: Tensor, side: int) -> Tensor:
     """Return an image in grey, squeezed into a square: float32 [side, side], 0 to 255."""
     height, width = image.shape[-2:]
-    # Every pixel counts for small images; of large ones every second or third is enough.
+    # For small images every pixel counts; for large ones every second or third is enough.
     step = max(1, min(height, width) // (4 * side))
     grey = image[:, ::step, ::step].float().mean(0)
     return F.adaptive_avg_pool2d(grey[None], side)[0]
@@ -70,13 +70,13 @@ def _waves(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     for start in range(0, len(thumbnails), 4096):
         part = thumbnails[start : start + 4096].astype(np.float32)
         flat[start : start + 4096] = (cosines @ part @ cosines.T).reshape(len(part), -1)[:, 1:]
-    # The first waves hold nearly all the energy, and are alike in most photographs: each counts by its number.
+    # The first waves contain nearly all the energy, and are similar in most photographs: each counts by its number.
     weight = np.add.outer(np.arange(_WAVES), np.arange(_WAVES)).reshape(-1)[1:].astype(np.float32)
     return _unit(flat * weight)
 
 
 def _details(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what is left of images [N, S, S] without their smooth parts, of length 1 each: float32 [N, S * S].
+    """Return images [N, S, S] without their smooth parts, of length 1 each: float32 [N, S * S].
 
     Light that falls off towards the corners, or a dark field, is the same in all images of a microscope; details are
     not.
@@ -95,16 +95,16 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 def similar_pairs(
     one: NDArray[np.uint8], two: NDArray[np.uint8], load: tuple[Callable[[int], Tensor], Callable[[int], Tensor]]
 ) -> Iterator[tuple[int, int, float]]:
-    """Find images of two splits that are nearly the same, in three looks, each finer and at fewer images.
+    """Find images of two splits that are nearly the same, in three steps, each finer and on fewer images.
 
     Args:
         one: Thumbnails of the first split, uint8 [N, 32, 32].
-        two: Of the second.
-        load: Read an image of the first and of the second split, uint8 [C, H, W].
+        two: Thumbnails of the second split, uint8 [M, 32, 32].
+        load: Functions that read an image of the first and of the second split, uint8 [C, H, W].
 
     Yields:
-        The index in the first, the index in the second, and how far they agree, 0 to 1; for each image of the second
-        the one that is most alike.
+        The index in the first split, the index in the second, and how far they agree, 0 to 1; for each image of the
+        second split only the most similar one.
     """
     waves = _waves(one)
     for start in range(0, len(two), 256):

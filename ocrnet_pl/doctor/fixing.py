@@ -41,15 +41,15 @@ class Fixed:
     """One image of the copy.
 
     Attributes:
-        index: In its split.
-        path: The original image.
-        size: (height, width).
-        pixels: A PNG, where the original file cannot serve.
+        index: Index in its split.
+        path: Path of the original image.
+        size: (height, width) in pixels.
+        pixels: A PNG, if the original file cannot be used; None otherwise.
         boxes: float64 [N, 4], xyxy.
         labels: int64 [N].
         crowd: bool [N].
-        masks: COCO run-length encodings.
-        changes: How often what was changed.
+        masks: COCO run-length encodings, None for a box without a mask.
+        changes: Number of changes of each kind.
     """
 
     index: int
@@ -68,10 +68,10 @@ class Fixer(Dataset[Fixed | None]):
 
     Args:
         split: The split.
-        reading: The format that the boxes are really in.
+        reading: The format that the boxes are really in; None if they are read correctly.
 
     Attributes:
-        taken_up: Where loading processes note what they read; None without them.
+        taken_up: Where loading processes record what they read; None without such processes.
     """
 
     def __init__(self, split: Split, reading: Reading | None) -> None:
@@ -105,7 +105,7 @@ class Fixer(Dataset[Fixed | None]):
         boxes[loose] = bounds[loose]
         changes["boxes fitted to their masks"] += int(loose.sum())
         height, width = sample.size
-        # Crowds keep their boxes, but no box may leave the image.
+        # Crowds keep their boxes, but no box may extend beyond the image.
         clipped = np.clip(boxes, 0, [width, height, width, height])
         bad = degenerate(clipped) | (clipped[:, 2:] - clipped[:, :2] < 1e-3).any(1)
         changes["degenerate or outside boxes dropped"] += int(bad.sum())
@@ -120,7 +120,7 @@ class Fixer(Dataset[Fixed | None]):
         if header is None:
             pixels = _png(sample.image.as_subclass(Tensor))
         elif fault is not None and fault[2]:
-            # The labels belong to the stored pixels: written anew, without the tag that would turn them.
+            # The labels belong to the stored pixels: written again, without the tag that would turn them.
             stored = read_image(sample.path, exif=False)
             if stored.shape[1:] == sample.size:
                 pixels = _png(stored)
@@ -167,22 +167,22 @@ def check_target(folder: Path) -> None:
     """Check that a copy can be written there.
 
     Raises:
-        DataError: The folder holds something.
+        DataError: The folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError.at(folder, "it is there already and is not empty", advice="give --fix a new folder")
+        raise DataError.at(folder, "it exists and is not empty", advice="give --fix a new folder")
 
 
 def write_copy(result: Result, folder: Path, workers: int, console: Console) -> None:
     """Write the corrected copy: per split a folder of images and a JSON, and ``data.yaml`` to train on it.
 
-    It appears when it is complete. Images are hard links where the file system allows it, else copies.
+    The folder appears when it is complete. Images are hard links if the file system allows it, else copies.
 
     Args:
-        result: Of the check.
-        folder: New or empty.
-        workers: Loading processes.
-        console: For the summary.
+        result: Result of the check.
+        folder: Path of a new or empty folder.
+        workers: Number of loading processes; 0 for none.
+        console: Console for the summary.
 
     Raises:
         DataError: No split could be opened, or a split has no readable image.
@@ -217,7 +217,7 @@ def write_copy(result: Result, folder: Path, workers: int, console: Console) -> 
     shown = shown_path(str(folder))
     console.print(f"corrected copy: {shown}; train on it with --config {shown}/data.yaml", soft_wrap=True)
     if result.log.total(Level.ERROR):
-        console.print("Check the copy as well: not every fault can be corrected without looking.")
+        console.print("Check the copy as well: not every fault can be corrected automatically.")
 
 
 def _write_split(

@@ -1,4 +1,4 @@
-"""Faults between boxes and pixels: boxes without pixels, pixels without a box, masks that lie beside their boxes."""
+"""Faults between boxes and pixels: boxes without pixels, pixels without a box, masks shifted from their boxes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ocrnet_pl.doctor.findings import Kind
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
 
 _LEAST_SHIFT = 2.0
-"""In pixels; rounding and the outline of a mask make up to one and a half."""
+"""Tolerance in pixels; rounding and the outline of a mask make up to one and a half."""
 _LOOSE = 0.5
 
 
@@ -52,20 +52,20 @@ def _instance_bounds(instances: NDArray[np.int32], count: int) -> Boxes:
 
 
 def shift(raw: RawBoxes, bounds: Boxes, sample: Sample, taxonomy: Taxonomy) -> tuple[float, float] | None:
-    """Return by how far (x, y) all masks of an image lie beside their boxes; None if they do not.
+    """Return by how far (x, y) all masks of an image are shifted from their boxes; None if they are not.
 
-    One object that is off is a loose box; a shift is the same for all, or nearly all.
+    A single object that is off has a loose box; a shift is the same for all objects, or nearly all.
 
     Args:
-        raw: The boxes as stored.
-        bounds: The masks' bounds, from :func:`mask_bounds`.
-        sample: For the map of the classes, where there are no masks of single objects.
-        taxonomy: Of the source.
+        raw: The stored boxes.
+        bounds: Bounds of the masks, from :func:`mask_bounds`.
+        sample: The sample, whose map of classes is used if there are no masks of single objects.
+        taxonomy: Categories of the source.
     """
     if not np.isfinite(bounds).any() and sample.semantic is not None:
         bounds = _class_bounds(raw, sample.semantic.numpy(), taxonomy)
     height, width = sample.size
-    # What the image's edge cuts has no extent to compare.
+    # Objects cut by the image's edge have no extent to compare.
     whole = (bounds[:, :2] > 0.5).all(1) & (bounds[:, 2] < width - 0.5) & (bounds[:, 3] < height - 0.5)
     offsets = (bounds - raw.boxes)[whole & ~raw.crowd & ~degenerate(raw.boxes)]
     rigid = (np.abs(offsets[:, :2] - offsets[:, 2:]) < 2).all(1)
@@ -107,13 +107,13 @@ def pixel_faults(raw: RawBoxes, bounds: Boxes, sample: Sample, taxonomy: Taxonom
     """Compare each box with its mask and with the map of the classes.
 
     Args:
-        raw: The boxes as stored.
-        bounds: The masks' bounds, from :func:`mask_bounds`.
+        raw: The stored boxes.
+        bounds: Bounds of the masks, from :func:`mask_bounds`.
         sample: The image with its maps.
-        taxonomy: Of the source.
+        taxonomy: Categories of the source.
 
     Yields:
-        Each fault; a loose box once, not also as one without pixels.
+        Each fault; a loose box only once, not also as a box without pixels.
     """
     usable = ~degenerate(raw.boxes) & ~raw.crowd
     large = (raw.boxes[:, 2:] - raw.boxes[:, :2] >= 2).all(1)
@@ -121,14 +121,14 @@ def pixel_faults(raw: RawBoxes, bounds: Boxes, sample: Sample, taxonomy: Taxonom
     fit = paired_iou(raw.boxes, np.nan_to_num(bounds))
     for row in np.flatnonzero(usable & large):
         if some and raw.masks[row] is None:
-            yield Kind.BOX_EMPTY, int(row), "it has no mask, while other boxes of the image have", None
+            yield Kind.BOX_EMPTY, int(row), "it has no mask, while other boxes of the image have one", None
         elif some and np.isnan(bounds[row]).any():
             yield Kind.BOX_EMPTY, int(row), "its mask is empty", None
         elif not raw.masks and sample.instances is not None and np.isnan(bounds[row]).any():
-            yield Kind.BOX_EMPTY, int(row), "the instance map has no pixel of it", None
+            yield Kind.BOX_EMPTY, int(row), "the instance map has no pixels of it", None
         elif (share := _share_in_box(raw, int(row), sample, taxonomy)) is not None and share <= 0.005:
             name = taxonomy.detection_categories[raw.labels[row]].name
-            yield Kind.BOX_EMPTY, int(row), f"there is no pixel of {name!r} in it", None
+            yield Kind.BOX_EMPTY, int(row), f"there are no pixels of {name!r} in it", None
         elif np.isfinite(bounds[row]).all() and fit[row] < _LOOSE:
             text = " ".join(f"{value:g}" for value in bounds[row])
             yield Kind.BOX_LOOSE, int(row), f"it overlaps the bounds of its mask ({text}) by {fit[row]:.0%}", None
@@ -154,18 +154,18 @@ def _share_in_box(raw: RawBoxes, row: int, sample: Sample, taxonomy: Taxonomy) -
 def unboxed(raw: RawBoxes, sample: Sample, taxonomy: Taxonomy) -> list[tuple[int, int, tuple[int, int, int, int]]]:
     """Return the segmentation classes with pixels outside all their boxes, how many, and the bounds of those pixels.
 
-    A few pixels along the outline of a box are no fault.
+    A few pixels along the outline of a box are not a fault.
 
     Args:
-        raw: The boxes as stored; those that the reader drops count for nothing.
+        raw: The stored boxes; those that the reader drops are ignored.
         sample: The image with its maps.
-        taxonomy: Of the source.
+        taxonomy: Categories of the source.
     """
     if sample.semantic is None:
         return []
     semantic = sample.semantic.numpy()
     class_of = np.array(taxonomy.detection_to_semantic, dtype=np.int64)
-    # A class is compared where the image was labelled for its boxes and for its pixels.
+    # A class is compared if the image was labelled for its boxes and for its pixels.
     both = [
         int(own)
         for label, own in enumerate(class_of)

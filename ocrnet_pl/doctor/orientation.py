@@ -14,12 +14,11 @@ from ocrnet_pl.imaging.images import read_header, read_image
 from ocrnet_pl.structures import Sample
 
 _CLEAR, _CLEAR_BOXES = 1.2, 1.6
-"""How much more contrast there has to be along the labels' outlines one way than the other: of masks, and of boxes,
-which objects touch in a few places only."""
+"""Required ratio of the contrast along the labels' outlines between the two orientations, for masks and for boxes."""
 
 
 def header_of(path: str) -> ImageHeader | None:
-    """Return an image file's header; None if it is no image file."""
+    """Return an image file's header; None if it is not an image file."""
     try:
         return read_header(path)
     except DataError:
@@ -29,16 +28,16 @@ def header_of(path: str) -> ImageHeader | None:
 def rotation_fault(sample: Sample, boxes: NDArray[np.float64], header: ImageHeader) -> tuple[str, Level, bool] | None:
     """Judge the labels of an image that has an EXIF rotation.
 
-    The labels' outlines should lie where the image has contrast. If that is clearly more so on the image as it is
+    The labels' outlines should be where the image has contrast. If that is clearly more the case on the image as it is
     stored, the labels were drawn before it was turned.
 
     Args:
-        sample: As the reader gives it.
-        boxes: As stored, xyxy, [N, 4].
-        header: Of its file.
+        sample: The sample, as the reader returns it.
+        boxes: The stored boxes, xyxy, [N, 4].
+        header: Header of its file.
 
     Returns:
-        What is found, how bad it is, and whether the labels belong to the stored pixels; None without a rotation.
+        The finding, its severity, and whether the labels belong to the stored pixels; None without a rotation.
     """
     if header.orientation == 1:
         return None
@@ -58,7 +57,8 @@ def rotation_fault(sample: Sample, boxes: NDArray[np.float64], header: ImageHead
         return None
     ways = [sample.size]
     if header.size != sample.size:
-        # Labels in pixels of the stored image, though the size in the annotation file may be the turned one's.
+        # The labels may be in pixels of the stored image, although the annotation file gives the size of the turned
+        # one.
         ways.append(header.size)
     stored = max(_contrast_along(stored_image, sample, boxes, size) for size in ways)
     masked = sample.instances is not None or sample.semantic is not None
@@ -69,7 +69,7 @@ def rotation_fault(sample: Sample, boxes: NDArray[np.float64], header: ImageHead
         return text, Level.ERROR, True
     if upright > clear * stored:
         return f"{tag}: the labels are turned with it", Level.NOTE, False
-    return f"{tag}: it cannot be told whether the labels are turned with it; look at the picture", Level.WARNING, False
+    return f"{tag}: it is unclear whether the labels are turned with it; look at the picture", Level.WARNING, False
 
 
 def _fit(boxes: NDArray[np.float64], size: tuple[int, int]) -> bool:
@@ -77,12 +77,12 @@ def _fit(boxes: NDArray[np.float64], size: tuple[int, int]) -> bool:
 
 
 def _contrast_along(image: Tensor, sample: Sample, boxes: NDArray[np.float64], size: tuple[int, int]) -> float:
-    """Return the image's mean contrast along the outlines of the labels, in parts of its contrast anywhere.
+    """Return the image's mean contrast along the outlines of the labels, relative to its contrast everywhere.
 
     Args:
         image: uint8 [C, H, W].
-        sample: With the maps.
-        boxes: Used where there is no map.
+        sample: The sample with the maps.
+        boxes: Boxes, which are used if there is no map.
         size: (height, width) of the frame that the labels are in; it is stretched over the image.
     """
     grey = image.as_subclass(Tensor).float().mean(0)

@@ -14,16 +14,16 @@ from ocrnet_pl.doctor.summary import class_rows, count_text, image_sizes
 from ocrnet_pl.drawing.pages import as_data_url, write_document
 
 _PICTURES = 6
-"""So many of each kind are drawn."""
+"""Number of findings of each kind that are drawn."""
 
 
 def write_page(result: Result, path: Path, title: str) -> None:
     """Write the page.
 
     Args:
-        result: Of the check.
-        path: Of the page.
-        title: Of the page.
+        result: Result of the check.
+        path: Path of the page.
+        title: Title of the page.
     """
     log = result.log
     counts = {level: log.total(level) for level in reversed(Level)}
@@ -35,7 +35,7 @@ def write_page(result: Result, path: Path, title: str) -> None:
     images = sum(entry.statistics.images for entry in result.examined)
     boxes = sum(int(entry.statistics.boxes.sum()) for entry in result.examined)
     tiles += f'<div class="tile"><b>{images:,}</b>images</div><div class="tile"><b>{boxes:,}</b>boxes</div>'
-    partly = "" if result.complete else '<p class="warning">Only a part of the images was looked at (--limit).</p>'
+    partly = "" if result.complete else '<p class="warning">Only part of the images was examined (--limit).</p>'
     links = " ".join(f'<a href="#{_anchor(key)}">{escape(key[0].title)}</a>' for key in log.groups())
     body = [
         f"<h1>Data check: {escape(title)}</h1>",
@@ -61,7 +61,7 @@ def _group(result: Result, key: tuple[Kind, Level]) -> str:
     findings, count = result.log.first[key], result.log.counts[key]
     splits = {entry.split.name: entry.split for entry in result.examined}
     shown: list[str] = []
-    # One image a picture first: ten faults of one image tell less.
+    # One picture per image first: ten faults of one image say less.
     for finding in sorted(findings, key=lambda f: [g.index for g in findings].index(f.index) != findings.index(f)):
         if len(shown) == _PICTURES:
             break
@@ -177,7 +177,7 @@ def _classes(examined: list[Examined]) -> str:
 
 
 def _class_sizes(examined: list[Examined]) -> str:
-    """Return one small histogram of box sizes a class, for the classes that have most boxes."""
+    """Return one small histogram of box sizes per class, for the classes with most boxes."""
     names = [name for name, cells in class_rows(examined) if any(cell[1] for cell in cells)][:24]
     if len(names) < 2:
         return ""

@@ -29,11 +29,11 @@ def draw(finding: Finding, splits: Mapping[str, Split]) -> Image.Image | None:
     """Draw a finding.
 
     Args:
-        finding: With the image's index.
-        splits: By name.
+        finding: The finding, with the image's index.
+        splits: The splits by name.
 
     Returns:
-        About 420 x 300 pixels, two of them side by side for a pair; None if there is nothing to show.
+        About 420 x 300 pixels, two of them next to each other for a pair; None if there is nothing to show.
     """
     if finding.kind in (Kind.IMAGE_UNREADABLE, Kind.UNLISTED) or finding.index < 0:
         return _file(finding)
@@ -103,28 +103,28 @@ def _region(box: Box | None, width: int, height: int) -> Box:
         return 0.0, 0.0, float(width), float(height)
     x0, x1 = sorted((box[0], box[2]))
     y0, y1 = sorted((box[1], box[3]))
-    # A box far away would leave the image a speck.
+    # A box far away would reduce the image to a speck.
     x0, x1 = np.clip([x0, x1], -width, 2 * width).tolist()
     y0, y1 = np.clip([y0, y1], -height, 2 * height).tolist()
     if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
-        # Beside the image: how far says more than what is near.
+        # Outside the image: how far says more than what is near.
         return min(0.0, x0 - 8), min(0.0, y0 - 8), max(float(width), x1 + 8), max(float(height), y1 + 8)
     side = max(64.0, 2.5 * (x1 - x0), 2.5 * (y1 - y0) * _WIDTH / _HEIGHT)
     side_y = side * _HEIGHT / _WIDTH
     middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
     left, right = middle_x - side / 2, middle_x + side / 2
     top, bottom = middle_y - side_y / 2, middle_y + side_y / 2
-    # Beyond the image's edge only what the box needs.
+    # Beyond the image's edge, only what the box needs.
     left, right = max(left, x0 - 8 if x0 < 0 else 0.0), min(right, x1 + 8 if x1 > width else float(width))
     top, bottom = max(top, y0 - 8 if y0 < 0 else 0.0), min(bottom, y1 + 8 if y1 > height else float(height))
-    # Some of the image has to be there, to be recognized.
+    # Part of the image has to be visible, so that it can be recognised.
     left, right = min(left, width - 32.0), max(right, 32.0)
     top, bottom = min(top, height - 32.0), max(bottom, 32.0)
     return left, top, right, bottom
 
 
 def _within(box: Box, region: Box) -> Box:
-    """Return a box that lies too far away to be shown as one that begins at the region's edge."""
+    """Return a box that is too far away to be shown as one that begins at the region's edge."""
     x0, y0, x1, y1 = box
     left, top, right, bottom = region
     x0, y0 = right - 8 if x0 >= right else x0, bottom - 8 if y0 >= bottom else y0
@@ -138,7 +138,7 @@ def _rectangle(
     y0, y1 = sorted(round((value - region[1]) * scale) for value in (box[1], box[3]))
     pen.rectangle((x0, y0, max(x0 + 1, x1 - 1), max(y0 + 1, y1 - 1)), outline=color, width=width)
     if width > 2 and min(x1 - x0, y1 - y0) < 8:
-        # A box of no width would be overlooked.
+        # A box without width would be overlooked.
         pen.ellipse((x0 - 14, y0 - 14, x1 + 14, y1 + 14), outline=color, width=width)
 
 
@@ -161,7 +161,7 @@ def _side_by_side(one: Image.Image, two: Image.Image) -> Image.Image:
 
 
 def _file(finding: Finding) -> Image.Image | None:
-    """Show what can be seen of a file that no source gives: all of it, or the part before it breaks off."""
+    """Show what is readable of a file that no source returns: all of it, or the part before it breaks off."""
     if not finding.image:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a check of the data is given and what it finds."""
+"""The input and the result of a check of the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.images import read_image
 
 IMAGES_PER_WORKER = 64
-"""A loading process takes about as long to start as to look at so many images."""
+"""Number of images that are examined in about the time that a loading process takes to start."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Recipe:
     """How to make a source.
 
     Attributes:
-        make: Makes it; keyword arguments override those of the config.
-        source_class: Its class.
-        arguments: Those of the config.
+        make: Function that makes it; keyword arguments override those of the config.
+        source_class: Class of the source.
+        arguments: Arguments of the config.
     """
 
     make: Callable[..., Source]
@@ -40,19 +40,19 @@ class Recipe:
 
 @dataclass
 class Examined:
-    """A split after its images were looked at.
+    """A split after its images were examined.
 
     Attributes:
-        split: With its source.
-        statistics: The sums.
-        verdict: On the box format.
-        reading: The format that the boxes seem to be in.
-        indices: The images that were looked at.
-        paths: One an image looked at; so are the following.
-        digests: Of the files.
+        split: The split with its source.
+        statistics: Sums over the images.
+        verdict: Conclusion on the box format.
+        reading: The format that the boxes seem to be in; None if they are read correctly.
+        indices: Indices of the examined images.
+        paths: One path per examined image; the following lists have one entry per image too.
+        digests: Hashes of the files.
         thumbnails: uint8 [N, 32, 32].
-        modes: Kinds of pixels.
-        mapped: Whether there is a map of classes.
+        modes: Kinds of pixels of the files.
+        mapped: Whether each image has a map of classes.
     """
 
     split: Split
@@ -78,12 +78,12 @@ class Examined:
 
 @dataclass
 class Result:
-    """What the check found.
+    """The result of a check.
 
     Attributes:
         examined: The splits that could be opened.
         log: The findings.
-        complete: Whether all images were looked at.
+        complete: Whether all images were examined.
     """
 
     examined: list[Examined]

@@ -28,17 +28,18 @@ def run_check(
     title: str,
     object_limit: Callable[[Size], int] | None = None,
 ) -> int:
-    """Check the data, print and write the report, and write the corrected copy if one is asked for.
+    """Check the data, print and write the report, and write the corrected copy if requested.
 
     Args:
-        recipes: For the source of each split.
+        recipes: How to make the source of each split.
         output: Folder of the report: ``check.html`` and ``findings.csv``, which replace those of an earlier check.
-        fix: Folder for the corrected copy; it must not exist, or be empty.
-        limit: Look at so many images of each split.
-        input_size: The network's (height, width).
-        workers: Loading processes.
-        title: Of the page.
-        object_limit: The most boxes that the network may return of an image of this size; None for any number.
+        fix: Folder for the corrected copy, which must not exist or be empty; None for no copy.
+        limit: Largest number of images to examine per split; None for all.
+        input_size: (height, width) of the network's input.
+        workers: Number of loading processes; 0 for none.
+        title: Title of the page.
+        object_limit: Returns the largest number of boxes that the network returns for an image of a given size; None
+            for any number.
 
     Returns:
         The number of errors.
@@ -54,7 +55,7 @@ def run_check(
         check_target(fix)
     console = Console(stderr=False)
     with ExitStack() as stack:
-        # One image is too little work to share: where other programs are busy, threads mostly wait for one another.
+        # One image is too little work to share: if other programs are busy, threads mostly wait for one another.
         stack.callback(set_num_threads, get_num_threads())
         set_num_threads(1)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ocrnet_pl_check_")))
@@ -78,6 +79,6 @@ def run_check(
             write_copy(result, fix, workers, console)
         elif log.total(Level.ERROR) or log.total(Level.WARNING):
             console.print(
-                "--fix FOLDER writes a corrected COCO copy there; the originals stay as they are", soft_wrap=True
+                "--fix FOLDER writes a corrected COCO copy there; the originals are not changed", soft_wrap=True
             )
     return log.total(Level.ERROR)

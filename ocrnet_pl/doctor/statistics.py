@@ -1,4 +1,4 @@
-"""What is in a split, summed up in one pass with a fixed amount of memory."""
+"""The content of a split, summed up in one pass with a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ocrnet_pl.metrics.object_limit import OverLimit
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
 
 BOX_EDGES = 2.0 ** np.arange(0, 12.5, 0.5)
-"""Of the histogram of box sizes, the square root of the area in pixels."""
+"""Edges of the histogram of box sizes, the square root of the area in pixels."""
 COUNT_EDGES = np.array([0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 256, 512, 1e9])
-"""Of the histogram of boxes an image."""
+"""Edges of the histogram of boxes per image."""
 IMAGE_EDGES = np.array([0, 64, 128, 192, 256, 384, 512, 640, 768, 1024, 1536, 2048, 3072, 4096, 8192, 1e9])
-"""Of the histogram of the images' longer sides."""
+"""Edges of the histogram of the images' longer sides, in pixels."""
 TINY = 4.0
-"""Boxes with a shorter side than this at the input size are counted as tiny."""
+"""Boxes with a shorter side below this at the input size, in pixels, are counted as tiny."""
 
 
 class Measures(NamedTuple):
-    """What one image adds.
+    """The measures of one image.
 
     Attributes:
-        size: (height, width).
-        boxes: int64 [D], by class, crowds left out.
-        crowds: int64 [D].
-        sizes: int64 [D, bins of ``BOX_EDGES``].
+        size: (height, width) in pixels.
+        boxes: int64 [D], number of boxes by class, without crowds.
+        crowds: int64 [D], number of crowds by class.
+        sizes: int64 [D, bins of ``BOX_EDGES``], histogram of box sizes by class.
         tiny: Number of boxes that are tiny at the input size.
-        pixels: int64 [S + 1], by class, the last the ignored ones; None without a map.
+        pixels: int64 [S + 1], number of pixels by class, the ignored ones last; None without a map.
         boxed: Whether the image was labelled for boxes.
     """
 
@@ -48,9 +48,9 @@ def measure(sample: Sample, taxonomy: Taxonomy, input_size: Size) -> Measures:
     """Measure one image.
 
     Args:
-        sample: As the source gives it.
-        taxonomy: Of the source.
-        input_size: The network's (height, width).
+        sample: The sample, as the source returns it.
+        taxonomy: Categories of the source.
+        input_size: (height, width) of the network's input.
     """
     classes = taxonomy.num_detection
     labels, crowd = sample.labels.numpy(), sample.crowd.numpy()
@@ -80,27 +80,28 @@ class SplitStatistics:
     """The sums of one split.
 
     Args:
-        name: Of the split.
-        taxonomy: Of its source.
-        limit: The most boxes that the network may return of an image of this (height, width); by default any number.
+        name: Name of the split.
+        taxonomy: Categories of its source.
+        limit: Returns the largest number of boxes that the network returns for an image of a given (height, width);
+            None for any number.
 
     Attributes:
-        images: Readable images.
-        unreadable: The others.
-        boxes: int64 [D], crowds left out.
-        box_images: int64 [D], images with a box of the class.
-        crowds: int64 [D].
-        sizes: int64 [D, bins of ``BOX_EDGES``].
-        tiny: Boxes that are tiny at the input size.
-        pixels: int64 [S + 1], the last the ignored ones.
-        pixel_images: int64 [S], images with a pixel of the class.
-        maps: Images with a map of classes.
-        boxed: Images labelled for boxes.
-        counts: int64, the histogram of boxes an image over ``COUNT_EDGES``.
-        sides: int64, the histogram of the longer sides over ``IMAGE_EDGES``.
-        over_limit: The images with more boxes than the network may return.
+        images: Number of readable images.
+        unreadable: Number of unreadable images.
+        boxes: int64 [D], number of boxes by class, without crowds.
+        box_images: int64 [D], number of images with a box of the class.
+        crowds: int64 [D], number of crowds by class.
+        sizes: int64 [D, bins of ``BOX_EDGES``], histogram of box sizes by class.
+        tiny: Number of boxes that are tiny at the input size.
+        pixels: int64 [S + 1], number of pixels by class, the ignored ones last.
+        pixel_images: int64 [S], number of images with a pixel of the class.
+        maps: Number of images with a map of classes.
+        boxed: Number of images labelled for boxes.
+        counts: int64, histogram of boxes per image over ``COUNT_EDGES``.
+        sides: int64, histogram of the longer sides over ``IMAGE_EDGES``.
+        over_limit: Number of images with more boxes than the network may return.
         smallest: (height, width) of the image with the fewest pixels.
-        largest: Of the one with the most.
+        largest: (height, width) of the image with the most pixels.
     """
 
     def __init__(self, name: str, taxonomy: Taxonomy, limit: Callable[[Size], int] | None = None) -> None:
@@ -121,7 +122,7 @@ class SplitStatistics:
         self.largest: Size = (0, 0)
 
     def add(self, measures: Measures | None) -> None:
-        """Take an image; None is one that could not be read."""
+        """Add an image; None for one that could not be read."""
         if measures is None:
             self.unreadable += 1
             return

@@ -7,7 +7,7 @@ from ocrnet_pl.doctor.result import Examined
 
 
 def count_text(count: int, level: Level) -> str:
-    """Return such as ``1 error`` or ``no warnings``."""
+    """Return a text such as ``1 error`` or ``no warnings``."""
     word = level.name.lower()
     return f"{f'{count:,}' if count else 'no'} {word}{'' if count == 1 else 's'}"
 

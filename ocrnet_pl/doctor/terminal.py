@@ -18,11 +18,11 @@ _SHOWN_CLASSES, _SHOWN_FINDINGS = 25, 3
 
 
 def print_report(result: Result, console: Console, output: Path) -> None:
-    """Print what is in the data, what is wrong with it, and where the page is.
+    """Print what the data contain, what is wrong with them, and where the page is.
 
     Args:
-        result: Of the check.
-        console: To print to.
+        result: Result of the check.
+        console: Console to print to.
         output: Folder of the page.
     """
     if result.examined:
@@ -31,7 +31,7 @@ def print_report(result: Result, console: Console, output: Path) -> None:
     for key in result.log.groups():
         _print_group(result, key, console)
     if not result.complete:
-        console.print("Not all images were looked at; classes with few examples are not judged.")
+        console.print("Not all images were examined; classes with few examples are not judged.")
     counts = ", ".join(count_text(result.log.total(level), level) for level in reversed(Level))
     worst = max((level for _, level in result.log.counts), default=None)
     style = "bold green" if worst is None or worst is Level.NOTE else _STYLES[worst]
@@ -87,7 +87,7 @@ def _share(value: float | None) -> str:
 
 
 def _print_group(result: Result, key: tuple[Kind, Level], console: Console) -> None:
-    """Print a kind of finding: what it means, the first few, and what to do; paths are not broken over lines."""
+    """Print a kind of finding: its meaning, the first few, and what to do; paths are not broken over lines."""
     (kind, level), count = key, result.log.counts[key]
     name = level.name.lower()
     console.print(f"\n[{_STYLES[level]}]{name}[/] [bold]{kind.title}[/] ({count:,})", highlight=False)

@@ -156,8 +156,8 @@ def test_the_terminal_says_what_to_do_and_breaks_no_path(
     assert run(both(data), tmp_path / "out") == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("error ")] == ["error Boxes outside the image (1)"]
-    (where,) = [line for line in lines if "wholly outside" in line]
-    assert f"{data / 'train' / 'train_004.jpg'}: annotations[{place}].bbox: wholly outside: x 400 to 430" in where
+    (where,) = [line for line in lines if "completely outside" in line]
+    assert f"{data / 'train' / 'train_004.jpg'}: annotations[{place}].bbox: completely outside: x 400 to 430" in where
     said = " ".join(" ".join(lines).split())
     assert Kind.BOX_OUTSIDE.value.meaning in said and Kind.BOX_OUTSIDE.value.advice in said
     assert "--fix FOLDER writes a corrected COCO copy there" in said

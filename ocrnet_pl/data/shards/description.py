@@ -1,4 +1,4 @@
-"""What stands beside the image of a packed sample: boxes, labels, what was labelled; checked when it is read."""
+"""Everything but the image of a packed sample: boxes, labels, what was labelled; checked when it is read."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Description(NamedTuple):
     """The description of a sample.
 
     Attributes:
-        image: How the image is stored, as the ending of a file.
+        image: Format of the stored image, as the ending of a file.
         exif: Whether decoding turns the image as its EXIF tag says.
         size: (height, width) of the image.
-        channels: Of the image.
+        channels: Number of channels of the image.
         boxes: float32 [N, 4], xyxy in pixels.
         labels: int64 [N], detection classes.
         crowd: bool [N].
         supervision: What the image was labelled for.
-        image_id: The data set's own id.
-        path: The image file where it was packed.
-        placement: Where the original image lies in this one; None if it is the original.
+        image_id: Id of the image in the data set.
+        path: Path of the image file where it was packed.
+        placement: Position and scale of the original image in this one; None if it is the original.
     """
 
     image: str
@@ -56,8 +56,8 @@ def read_description(text: bytes, taxonomy: Taxonomy, name: str) -> Description:
 
     Args:
         text: JSON.
-        taxonomy: Of the data set.
-        name: Of the sample, for messages.
+        taxonomy: Categories of the data set.
+        name: Name of the sample, for messages.
 
     Raises:
         DataError: It is damaged.
@@ -105,7 +105,7 @@ def read_id(text: str, where: str) -> int | str:
 
     Args:
         text: JSON.
-        where: The file, for messages.
+        where: Name of the file, for messages.
 
     Raises:
         DataError: It is damaged.

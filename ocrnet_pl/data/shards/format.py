@@ -1,4 +1,4 @@
-"""How a packed data set is stored: tar shards of samples, an index of where each stands, and a manifest.
+"""The format of a packed data set: tar shards of samples, an index of their positions, and a manifest.
 
 The shards are what WebDataset reads: the members of a sample stand one after the other and have its number for a name.
 ``NUMBER.json`` holds boxes, labels and what was labelled, ``NUMBER.jpg`` (or whatever it was) the image as it was
@@ -36,20 +36,20 @@ from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
 
 FORMAT, VERSION = "ocrnet_pl packed", 1
 MANIFEST, INDEX, UNFINISHED = "packed.json", "index.safetensors", "packing.json"
-"""Files of a packed set: the manifest is written last, the note of an unfinished one removed then."""
+"""Files of a packed set. The manifest is written last, and the note of an unfinished set is then removed."""
 
 MEMBERS = 4
-"""Of a sample: description, image, semantic map, instance map; the last two may be missing."""
+"""Members of a sample: description, image, semantic map, instance map; the last two may be missing."""
 
 _BLOCK = 512
 _MOST = 1 << 50
-"""Of bytes or samples, in one file."""
+"""Largest number of bytes or samples in one file."""
 
 _ARRAY = re.compile(
     rb"\x93NUMPY\x01\0..\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d{1,9}, \d{1,9}, \d{1,9})\), \} *\n",
     re.DOTALL,
 )
-"""The beginning of a file that NumPy has saved bytes of three dimensions to."""
+"""The beginning of a file in which NumPy has saved bytes of three dimensions."""
 
 _SHARD = re.compile(r"shard-\d{5,}\.tar")
 
@@ -64,11 +64,11 @@ class Record:
     """A sample as bytes.
 
     Attributes:
-        content: Tar members, headers included.
+        content: Tar members, with their headers.
         lengths: Bytes of each of the four members, without header; -1 for a missing one.
         size: (height, width) of the image.
-        image_id: The data set's own id.
-        path: The image file.
+        image_id: Id of the image in the data set.
+        path: Path of the image file.
     """
 
     content: bytes
@@ -86,12 +86,12 @@ class Record:
 def encode(sample: Sample, number: int) -> Record:
     """Turn a sample into tar members.
 
-    The image is stored as the bytes of its file where these decode to the sample's very pixels, else as a PNG, or as
-    a NumPy array where it has neither one channel nor three.
+    The image is stored as the bytes of its file if these decode to exactly the sample's pixels, else as a PNG, or as a
+    NumPy array if it has neither one channel nor three.
 
     Args:
-        sample: As a source gives it.
-        number: Names the members.
+        sample: The sample, as a source returns it.
+        number: Number of the sample, which names the members.
 
     Raises:
         DataError: There are more instances than a PNG of 16 bits can tell apart.
@@ -127,10 +127,10 @@ def encode(sample: Sample, number: int) -> Record:
 
 
 def extent(lengths: NDArray[np.int64]) -> int:
-    """Return how many bytes the members of a sample take up in a shard.
+    """Return how many bytes the members of a sample take in a shard.
 
     Args:
-        lengths: int64 [4], of a record.
+        lengths: int64 [4], the lengths of a record.
     """
     return int(extents(lengths[None])[0])
 
@@ -139,7 +139,7 @@ def extents(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the :func:`extent` of many samples.
 
     Args:
-        lengths: int64 [N, 4].
+        lengths: int64 [N, 4], the lengths of each record.
     """
     whole: NDArray[np.int64] = np.where(lengths >= 0, _BLOCK + -(-lengths // _BLOCK) * _BLOCK, 0).sum(1)
     return whole
@@ -149,8 +149,8 @@ def split_members(content: bytes, lengths: Sequence[int]) -> list[bytes | None]:
     """Return the members of a sample, without headers.
 
     Args:
-        content: Of a record, or its beginning.
-        lengths: Of the members that are wanted.
+        content: Content of a record, or its beginning.
+        lengths: Lengths of the requested members.
     """
     members: list[bytes | None] = []
     position = 0
@@ -167,10 +167,10 @@ def decode(content: bytes, lengths: Sequence[int], taxonomy: Taxonomy, name: str
     """Turn tar members back into the sample.
 
     Args:
-        content: Of a record.
-        lengths: Of a record.
-        taxonomy: Of the data set.
-        name: Where the image stands, for messages.
+        content: Content of a record.
+        lengths: Lengths of a record.
+        taxonomy: Categories of the data set.
+        name: Position of the image, for messages.
 
     Raises:
         DataError: The sample is damaged, or its image cannot be decoded.
@@ -219,7 +219,7 @@ def _encode_image(sample: Sample) -> tuple[str, bytes, bool]:
         try:
             data = Path(sample.path).read_bytes()
         except OSError:
-            data = b""  # of a generated sample, or of a part of an image
+            data = b""  # a generated sample, or a part of an image
         for exif in (True, False) if data else ():
             try:
                 stored = read_image(Encoded(data, sample.path), exif=exif, channels=channels)
@@ -243,7 +243,7 @@ def _encode_map(plane: Tensor | None, path: str) -> bytes | None:
     largest = int(values.max(initial=0))
     if largest > 65535:
         raise DataError.at(path, f"there are {largest} instances, more than 65535", advice="cut the image into tiles")
-    # Rows are left as they are: PNG's filters make maps of numbers larger, and slower to decode.
+    # Rows are not filtered: PNG's filters make maps of numbers larger, and slower to decode.
     rows = np.ascontiguousarray(values, dtype=np.uint8 if largest < 256 else ">u2")
     height, width = rows.shape
     raw = np.zeros((height, 1 + width * rows.itemsize), dtype=np.uint8)
@@ -265,8 +265,8 @@ def _decode_map(data: bytes | None, size: tuple[int, ...], name: str) -> NDArray
 
 
 def _decode_array(stored: Encoded, shape: tuple[int, ...]) -> Tensor:
-    """Return the pixels of an image that is stored as an array, of the shape that they have to have."""
-    # NumPy would evaluate the header as Python, and take the memory for whatever shape it names.
+    """Return the pixels of an image that is stored as an array, which must have the given shape."""
+    # NumPy would evaluate the header as Python, and allocate memory for any shape that it names.
     header = _ARRAY.match(stored.data)
     if header is not None and tuple(map(int, header[1].split(b","))) == shape:
         pixels = np.frombuffer(bytearray(stored.data[header.end() :]), dtype=np.uint8)
@@ -286,10 +286,10 @@ class Shard:
     """A shard as the manifest knows it.
 
     Attributes:
-        name: The file.
-        size: Bytes.
-        sha256: Of its content.
-        samples: Their number.
+        name: Name of the file.
+        size: Size in bytes.
+        sha256: SHA-256 of its content.
+        samples: Number of samples.
     """
 
     name: str
@@ -300,16 +300,16 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a packed data set says of itself.
+    """The description of a packed data set.
 
     Attributes:
-        taxonomy: Of the samples.
-        samples: Their number.
-        shards: In order.
-        index: Name, size and checksum of the index; its ``samples`` are all.
-        parts: Name, first sample, past the last sample, and share of each part; empty if it is all one.
-        source: A name of all that the packed source held.
-        identity: A name of this packed set; the index holds the same.
+        taxonomy: Categories of the samples.
+        samples: Number of samples.
+        shards: The shards, in order.
+        index: Name, size and checksum of the index; its ``samples`` is the number of all samples.
+        parts: Name, first sample, index after the last sample, and share of each part; empty if there is only one.
+        source: A hash of everything that the packed source contained.
+        identity: A name of this packed set, which is also stored in the index.
         skipped: Path and reason of each image that was left out.
     """
 
@@ -343,7 +343,7 @@ class Manifest:
 
         Args:
             text: JSON.
-            where: The file, for messages.
+            where: Name of the file, for messages.
 
         Raises:
             DataError: It is not a manifest, of another version, or does not add up.
@@ -372,14 +372,16 @@ class Manifest:
                 _parts(content["parts"], _whole(content["samples"])),
                 _text(content["source"]),
                 _text(content["identity"]),
-                # Sets that were packed before this was kept have no such entry.
+                # Sets that were packed by earlier versions have no such entry.
                 tuple((str(path), str(reason)) for path, reason in content.get("skipped", ())),
             )
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise DataError.at(where, f"a field is missing or wrong ({error})", advice="pack it again") from error
         for position, shard in enumerate(manifest.shards):
             if not _SHARD.fullmatch(shard.name):
-                raise DataError.at(where, f"{shard.name!r} is no name of a shard", field=f"shards[{position}].name")
+                raise DataError.at(
+                    where, f"{shard.name!r} is not the name of a shard", field=f"shards[{position}].name"
+                )
         if manifest.index.name != INDEX or sum(shard.samples for shard in manifest.shards) != manifest.samples:
             raise DataError.at(where, "its shards do not add up to its samples", advice="pack it again")
         return manifest
@@ -402,14 +404,14 @@ def _shard(name: Any, size: Any, sha256: Any, samples: Any) -> Shard:
 
 
 def _parts(entries: Any, samples: int) -> tuple[tuple[str, int, int, float], ...]:
-    """Return the parts, which hold every sample once and in order."""
+    """Return the parts, which contain every sample once and in order."""
     parts: list[tuple[str, int, int, float]] = []
     for name, start, stop, share in entries:
         if _whole(start) != (parts[-1][2] if parts else 0) or not _whole(start) < _whole(stop) <= samples:
-            raise ValueError(f"the part {shown(name)} does not begin where the one before it ends")
+            raise ValueError(f"the part {shown(name)} does not begin where the previous one ends")
         if not isinstance(share, int | float) or not 0 < share < math.inf:
             raise ValueError(f"the share of the part {shown(name)} is {shown(share)}")
         parts.append((_text(name), int(start), int(stop), float(share)))
     if parts and parts[-1][2] != samples:
-        raise ValueError("the parts do not hold all samples")
+        raise ValueError("the parts do not contain all samples")
     return tuple(parts)

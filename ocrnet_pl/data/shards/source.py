@@ -1,4 +1,4 @@
-"""A packed data set: shards in a folder, in an object store, or behind any other address."""
+"""A packed data set: shards in a folder, in an object store, or at any other address."""
 
 from __future__ import annotations
 
@@ -34,28 +34,30 @@ from ocrnet_pl.structures import Sample, Taxonomy
 _ARRAYS = ("shard", "start", "check", "lengths", "sizes")
 _TYPES: tuple[Any, ...] = (np.int32, np.int64, np.int64, np.int64, np.int32)
 _AHEAD = 2
-"""Shards beside those of the window: one that comes, one that goes."""
+"""Number of shards in addition to those of the window: one that arrives, one that leaves."""
 
 
 class Packed(Source):
-    """What ``train.py pack`` wrote: the samples of another source, equal to the last bit.
+    """The result of ``train.py pack``: the samples of another source, equal to the last bit.
 
-    From a folder of this machine the shards are read in place. From an address they are fetched whole, each once for
-    all processes of the machine, and kept in a cache of bounded size, from which goes what was not used for longest.
+    Shards in a folder of this machine are read in place. From an address they are fetched whole, each once for all
+    processes of the machine, and kept in a cache of bounded size, evicting the least recently used.
 
     Training draws at random from a window of shards that moves over a random order of all of them, so that each is
-    fetched once an epoch and the next ones in time. The order depends on the seed, the epoch, the window and the number
-    of processes, on nothing else.
+    fetched once per epoch and in time. The order depends only on the seed, the epoch, the window and the number of
+    processes.
 
     Args:
         path: Folder with ``packed.json``, or the address of one, such as ``s3://bucket/prefix/train``.
-        cache: Folder on a local disk where shards are kept; by default the user's cache folder for an address, and
-            none for a folder. Given with a folder, it is fetched from as from an address, as is good for network disks.
-        cache_gb: Most gigabytes in the cache folder, of all sets in it together.
-        window: From how many shards a process draws at a time; None from all, for which all must fit the cache.
-        root: Folder that the path starts from, unless it is an address; ``data.root`` on the command line.
-        storage_options: Options of the address's file system, as fsspec takes them, such as ``{anon: true}``; give
-            credentials as references, ``${oc.env:NAME}``.
+        cache: Folder on a local disk where shards are kept. Null means the user's cache folder for an address, and no
+            cache for a folder. If it is set with a folder, that folder is read like an address, which is good for
+            network disks.
+        cache_gb: Largest size in gigabytes of the cache folder, of all sets in it together; above 0.
+        window: Number of shards that a process draws from at a time, at least 1; null for all, which must then fit the
+            cache.
+        root: Folder that ``path`` starts from, unless it is an address; ``data.root`` on the command line.
+        storage_options: Options of the address's file system, as fsspec takes them, such as ``{anon: true}``; null for
+            none. Give credentials as references, ``${oc.env:NAME}``.
 
     Raises:
         ValueError: An option is out of range.
@@ -103,13 +105,13 @@ class Packed(Source):
         try:
             self._map(file, check=True)
         except StoreError:
-            # A copy may be damaged where the original is sound.
+            # A copy may be damaged while the original is sound.
             if not self._store.discard(index):
                 raise
             self._map(self._store.local(index), check=True)
 
     def _check_room(self, limit: int, folder: Path) -> None:
-        """Refuse a cache that every shard would be fetched into again and again."""
+        """Raise an error for a cache into which every shard would be fetched again and again."""
         sizes = sorted((shard.size for shard in self._manifest.shards), reverse=True)
         count = len(sizes) if self.window is None else self.window + _AHEAD
         needed = sum(sizes[:count]) + self._manifest.index.size
@@ -118,7 +120,7 @@ class Packed(Source):
             raise DataError.at(
                 folder,
                 f"{wanted} and the index of {self._store.name} take {needed / 1e9:.3g} GB, "
-                f"the cache holds {limit / 1e9:.3g}",
+                f"the cache is limited to {limit / 1e9:.3g}",
                 advice="raise `cache_gb`, or lower `window`",
             )
 
@@ -126,8 +128,8 @@ class Packed(Source):
         """Map the index.
 
         Args:
-            file: The index.
-            check: Whether to look at all of it, as once is enough.
+            file: Path of the index.
+            check: Whether to check all of it, which is necessary only once.
         """
         try:
             arrays, described = map_arrays(file)
@@ -151,17 +153,17 @@ class Packed(Source):
             ) from error
         except (ValueError, TypeError) as error:
             raise StoreError.at(
-                self._store.where(INDEX), "this is not a whole index", advice="copy it again, or pack again"
+                self._store.where(INDEX), "this is not a complete index", advice="copy it again, or pack again"
             ) from error
         self._index_file = file
 
     def _check_index(self, file: Path) -> None:
-        """Check that the index is the one that was packed, and that what it says lies inside the shards.
+        """Check that the index is the one that was packed, and that its positions are inside the shards.
 
         Raises:
             ValueError: It is damaged.
         """
-        # Of a few megabytes for a hundred thousand images.
+        # It has a few megabytes for a hundred thousand images.
         if file_digest(file) != self._manifest.index.sha256:
             raise ValueError("its content is not what was packed")
         count = self._manifest.samples
@@ -187,12 +189,12 @@ class Packed(Source):
     def _outdated(self) -> DataError:
         return StoreError.at(
             self._store.where(INDEX),
-            f"the index does not belong to {MANIFEST}; they are of two packings",
+            f"the index does not belong to {MANIFEST}; they are from two different packings",
             advice="copy both again, or pack again",
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to another process with the index as a file name: nothing is copied."""
+        """Pickle with the index as a file name, so that nothing is copied."""
         mapped = {f"_{name}" for name in (*_ARRAYS, "ids", "paths")}
         return {name: value for name, value in self.__dict__.items() if name not in mapped}
 
@@ -202,7 +204,7 @@ class Packed(Source):
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The packed source's."""
+        """The categories of the packed source."""
         return self._manifest.taxonomy
 
     def __len__(self) -> int:
@@ -210,7 +212,7 @@ class Packed(Source):
 
     @property
     def sizes(self) -> NDArray[np.int32]:
-        """As packed."""
+        """The sizes, as packed."""
         return self._sizes
 
     def image_size(self, index: int) -> tuple[int, int]:
@@ -223,12 +225,12 @@ class Packed(Source):
 
     @property
     def blocks(self) -> Blocks | None:
-        """The shards; None if the window holds them all."""
+        """The shards; None if the window contains all of them."""
         return self._blocks(0, len(self))
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Those of a mixture that was packed, with their shares."""
+        """The parts of a mixture that was packed, with their shares."""
         return tuple(
             Part(name, start, stop, share, self._blocks(start, stop))
             for name, start, stop, share in self._manifest.parts
@@ -241,7 +243,7 @@ class Packed(Source):
         return Blocks(np.unique(np.clip(bounds, start, stop)) - start, self.window)
 
     def expect(self, index: int) -> None:
-        """Begin to fetch the shard."""
+        """Start to fetch the shard."""
         self._store.expect(self._manifest.shards[self._shard[index]])
 
     def image_boxes(self, index: int) -> NDArray[np.float32]:
@@ -290,8 +292,8 @@ def _read_manifest(store: Store) -> Manifest:
         return manifest
     if store.small(UNFINISHED) is not None:
         raise DataError.at(
-            store.name, "the packing was not finished", advice="run the same `train.py pack` again: it goes on"
+            store.name, "the packing was not finished", advice="run the same `train.py pack` again: it continues"
         )
     inside = [name for name in ("train", "val", "test") if store.small(f"{name}/{MANIFEST}") is not None]
-    advice = f"give {store.where(inside[0])}" if inside else "give the folder that `train.py pack` wrote a split to"
+    advice = f"give {store.where(inside[0])}" if inside else "give the folder to which `train.py pack` wrote a split"
     raise DataError.at(store.name, f"there is no {MANIFEST}", advice=advice)

@@ -1,4 +1,4 @@
-"""Shards of a packed data set, from a folder, or from afar through a bounded cache that all processes share."""
+"""Shards of a packed data set, from a folder, or from an address through a bounded cache that all processes share."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ T = TypeVar("T")
 
 _TRIES = 4
 _WAIT = 1.0
-"""Seconds before a failed download is tried again; twice as many after each try."""
+"""Time in seconds before a failed download is tried again; it doubles after each try."""
 _POLL = 0.05
 
 
 class Store(ABC):
-    """Where the files of one packed set are.
+    """The location of the files of one packed set.
 
     Args:
-        name: The folder or address, for messages.
+        name: Folder or address, for messages.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,17 +53,17 @@ class Store(ABC):
 
     @abstractmethod
     def local(self, shard: Shard) -> Path:
-        """Return a copy of a file on this machine; it may vanish at any time, and is then asked for again.
+        """Return a copy of a file on this machine; it may vanish at any time, and is then requested again.
 
         Raises:
-            StoreError: It cannot be had, or is damaged.
+            StoreError: It is not available, or is damaged.
         """
 
     def read(self, shard: Shard, start: int, length: int) -> bytes:
         """Return a part of a file.
 
         Raises:
-            StoreError: It cannot be had, or is damaged.
+            StoreError: It is not available, or is damaged.
         """
         while True:
             path = self.local(shard)
@@ -74,16 +74,16 @@ class Store(ABC):
                 finally:
                     os.close(file)
             except FileNotFoundError:
-                continue  # removed in between, to make room
+                continue  # removed in between, to make space
             except OSError as error:
                 raise StoreError.at(self.where(shard.name), f"it cannot be read ({error.strerror})") from error
 
     def discard(self, shard: Shard) -> bool:
-        """Drop a copy that turned out to be damaged, and return whether another one can be had."""
+        """Drop a copy that turned out to be damaged, and return whether another one is available."""
         return False
 
     def expect(self, shard: Shard) -> None:  # noqa: B027 - in a folder there is nothing to fetch
-        """Begin to fetch a file that will be needed, and return at once."""
+        """Start to fetch a file that will be needed, and return at once."""
 
 
 class FolderStore(Store):
@@ -103,7 +103,7 @@ class FolderStore(Store):
         """Check that all files are there and have their sizes.
 
         Raises:
-            StoreError: One is missing, or is not whole.
+            StoreError: One is missing or incomplete.
         """
         with os.scandir(self.name) as entries:
             sizes = {entry.name: os.path.getsize(entry.path) for entry in entries if os.path.isfile(entry.path)}
@@ -122,28 +122,28 @@ class FolderStore(Store):
 
 
 class _Connection:
-    """Opens a file system when it is called, once in each process.
+    """Opens a file system when it is called, once per process.
 
     Args:
-        address: Of a folder there.
-        options: Of the file system.
+        address: Address of a folder in it.
+        options: Options of the file system.
     """
 
     in_digest: ClassVar[bool] = False
-    """How a set is reached says nothing about what it holds."""
+    """How a set is reached does not change its content."""
 
     def __init__(self, address: str, options: Mapping[str, Any]) -> None:
         self.address = address
         self.options = dict(options)
         self.secrets = secrets_in({"storage_options": self.options, "address": address})
-        # By process: one that was forked can use none of its parent's, nor safely let go of it.
+        # By process: a forked process cannot use its parent's file system, nor safely release it.
         self._systems: dict[int, tuple[Any, str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_systems": {}}
 
     def __call__(self) -> tuple[Any, str]:
-        """Return the file system and the path there."""
+        """Return the file system and the path in it."""
         if os.getpid() not in self._systems:
             import fsspec
 
@@ -163,16 +163,16 @@ class _Connection:
 
 
 class RemoteStore(Store):
-    """A packed set at an address of any file system that fsspec knows, with whole shards kept in a local folder.
+    """A packed set at an address of any file system that fsspec supports, with whole shards kept in a local folder.
 
     Args:
-        address: Such as ``s3://bucket/prefix``.
-        cache: Of the copies.
-        options: Of the file system.
+        address: Address, such as ``s3://bucket/prefix``.
+        cache: Cache of the copies.
+        options: Options of the file system; None for none.
     """
 
     def __init__(self, address: str, cache: ShardCache, options: dict[str, Any] | None = None) -> None:
-        # The name is for messages, which show no credentials.
+        # The name is for messages, which do not show credentials.
         super().__init__(hidden(address))
         self.cache = cache
         self.folder: Path | None = None
@@ -180,11 +180,11 @@ class RemoteStore(Store):
         self._ahead: tuple[int, queue.Queue[Shard]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to another process without the thread."""
+        """Pickle without the thread."""
         return self.__dict__ | {"_ahead": None}
 
     def use(self, identity: str) -> None:
-        """Keep the copies under this name of the set; another one at the same address gets other copies."""
+        """Keep the copies under this name of the set; another set at the same address gets other copies."""
         address = hashlib.sha256(self.name.encode()).hexdigest()[:12]
         self.folder = self.cache.folder / f"{address}-{identity}"
 
@@ -201,10 +201,10 @@ class RemoteStore(Store):
         return _tried(fetch, self.where(file), self._connect.secrets)
 
     def local(self, shard: Shard) -> Path:
-        """Return the copy, fetched if need be."""
+        """Return the copy, fetched if necessary."""
         path = self._path(shard)
         try:
-            os.utime(path)  # what was used last is removed last
+            os.utime(path)  # the least recently used is removed first
         except OSError:
             self.cache.ensure(path, shard.size, partial(self._fetch, shard))
         return path
@@ -231,7 +231,7 @@ class RemoteStore(Store):
     def _fetch_ahead(self, wanted: queue.Queue[Shard]) -> None:
         while True:
             shard = wanted.get()
-            # Whoever needs the shard comes to the same fault and reports it.
+            # The code that needs the shard meets the same fault and reports it.
             with suppress(StoreError, OSError):
                 path = self._path(shard)
                 if not path.exists():
@@ -265,7 +265,7 @@ def file_digest(path: Path) -> str:
 
 
 def _tried(action: Callable[[], T], where: str, secrets: Collection[str]) -> T:
-    """Do something over the network, again after a while if it fails; no message shows the credentials."""
+    """Do something over the network, and again after a while if it fails; messages do not show the credentials."""
     for attempt in range(_TRIES):
         try:
             return action()
@@ -275,7 +275,7 @@ def _tried(action: Callable[[], T], where: str, secrets: Collection[str]) -> T:
         except StoreError:
             raise
         except _DamagedError as error:
-            # Once more, for it may have been the way here.
+            # Try once more, for the fault may have been on the way here.
             if attempt:
                 raise StoreError.at(where, str(error), advice="upload it again, or pack again") from error
         except Exception as error:  # file systems raise whatever their libraries do
@@ -289,15 +289,15 @@ def _tried(action: Callable[[], T], where: str, secrets: Collection[str]) -> T:
 
 
 class ShardCache:
-    """A folder of copies that never holds more than it may, for all processes of this machine.
+    """A folder of copies of limited size, for all processes of this machine.
 
-    Who fetches a file holds a lock on ``NAME.part`` beside it, whose length is the room that is taken for it; the
-    bytes come to ``NAME.new``, which gets its name when it is whole. Locks of killed processes are free, so what they
-    left is removed by the next one.
+    A process that fetches a file holds a lock on ``NAME.part`` next to it, whose length is the space that is reserved
+    for it. The bytes are written to ``NAME.new``, which is renamed when it is complete. Locks of killed processes are
+    free, so the next process removes what they left behind.
 
     Args:
-        folder: On a local disk; made if need be.
-        limit: Most bytes, of all sets in the folder together.
+        folder: Folder on a local disk, created if necessary.
+        limit: Largest number of bytes, of all sets in the folder together.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -305,13 +305,13 @@ class ShardCache:
         self.limit = limit
 
     def ensure(self, path: Path, size: int, fetch: Callable[[Path], None], wait: bool = True) -> None:
-        """Bring a file here, unless it is or another process brings it.
+        """Make a file available here, unless it is already, or another process is fetching it.
 
         Args:
-            path: In a folder of the cache.
-            size: Bytes.
-            fetch: Writes a path.
-            wait: Whether to wait for another process that brings it; else returns at once.
+            path: Path of the file in a folder of the cache.
+            size: Size of the file in bytes.
+            fetch: Function that writes the file to a path.
+            wait: Whether to wait for another process that fetches it; otherwise returns at once.
 
         Raises:
             StoreError: The cache cannot be written to, or is too small.
@@ -337,7 +337,7 @@ class ShardCache:
                         new.replace(path)
                     finally:
                         new.unlink(missing_ok=True)
-                        # Not while somebody counts, who has perhaps looked before the file got its name.
+                        # Not while another process counts, which may have looked before the file was renamed.
                         with self._alone():
                             part.unlink(missing_ok=True)
                 except OSError as error:
@@ -354,7 +354,7 @@ class ShardCache:
         )
 
     def _take_room(self, lock: int, size: int) -> None:
-        """Remove what was not used for longest until there is room, and take it."""
+        """Remove the least recently used files until there is space, and reserve it."""
         while True:
             with self._alone():
                 files = sorted(self._files())
@@ -371,13 +371,13 @@ class ShardCache:
             if not coming:
                 raise StoreError.at(
                     self.folder,
-                    f"of {self.limit / 1e9:.3g} GB, indices take {used / 1e9:.3g}, and {size / 1e9:.3g} are needed",
+                    f"indices take {used / 1e9:.3g} of {self.limit / 1e9:.3g} GB, and {size / 1e9:.3g} are needed",
                     advice="raise `cache_gb`, or delete the folders of old sets",
                 )
-            time.sleep(_POLL)  # others are fetching; then theirs can go
+            time.sleep(_POLL)  # other processes are fetching; then their files can be removed
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
-        """Yield time of last use, size and path of all that takes up room."""
+        """Yield time of last use, size and path of everything that takes space."""
         for path in self.folder.glob("*/*"):
             if path.suffix in (".tar", ".safetensors", ".part"):
                 with suppress(FileNotFoundError):
@@ -402,7 +402,7 @@ def _same(path: Path, file: int) -> bool:
 
 
 def _removed(path: Path) -> bool:
-    """Remove a file of the cache, unless it is an index, or is being fetched by a process that lives."""
+    """Remove a file of the cache, unless it is an index, or is being fetched by a process that is alive."""
     if path.suffix == ".safetensors":
         return False
     if path.suffix == ".part":

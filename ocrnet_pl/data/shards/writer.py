@@ -1,4 +1,4 @@
-"""Writing a source as shards; an interrupted run goes on where it was, and comes to the very same files."""
+"""Writing a source as shards; an interrupted run is continued, with exactly the same files as a result."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from ocrnet_pl.storage.flat_arrays import Arrays, Texts, map_arrays, save_arrays
 
 
 class Outcome(NamedTuple):
-    """What was written.
+    """The result of packing.
 
     Attributes:
-        manifest: Of the set; it names the images that were left out, by this run or one before.
-        written: Samples that this run wrote; the others were there.
+        manifest: Manifest of the set; it names the images that were left out, by this run or an earlier one.
+        written: Number of samples that this run wrote; the others already existed.
     """
 
     manifest: Manifest
@@ -60,26 +60,26 @@ def pack(
 ) -> Outcome:
     """Write all samples of a source as shards.
 
-    A shard, and each other file, gets its name only when it is whole and on the disk. The manifest comes last: without
-    it nobody reads the set. A run that was interrupted is continued by the same call. Nothing in the files depends on
+    Every shard and other file gets its name only when it is complete and on the disk. The manifest comes last: a set
+    without it is not read. A run that was interrupted is continued by the same call. Nothing in the files depends on
     the time or on the number of workers.
 
     Args:
-        source: To read.
-        folder: To write to; made if need be.
-        fingerprint: A name of all that the source holds.
-        shard_bytes: A shard is closed when it has so many bytes; it holds one sample at least.
-        workers: Processes that read and encode.
-        tolerant: Whether to leave out images that cannot be read instead of raising. What was left out is noted in the
-            files, and a set that lacks images is not taken for a whole one.
+        source: The source to read.
+        folder: Folder to write to; created if necessary.
+        fingerprint: A hash of everything that the source contains.
+        shard_bytes: Number of bytes from which a shard is closed; it contains at least one sample.
+        workers: Number of processes that read and encode.
+        tolerant: Whether images that cannot be read are left out instead of raising an error. The files record what was
+            left out, and a set that lacks images is not accepted as a complete one.
         advance: Called with the number of images done.
 
     Returns:
-        What was written.
+        The manifest and the number of samples written.
 
     Raises:
-        DataError: An image cannot be read, the folder holds something else or a set that lacks images, another process
-            packs into it, or it cannot be written to.
+        DataError: An image cannot be read, the folder contains something else or a set that lacks images, another
+            process packs into it, or it cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,25 +94,25 @@ def pack(
         raise DataError.at(
             folder,
             f"it cannot be written to ({error.strerror or error})",
-            advice="free some space and run the same command again: it goes on"
+            advice="free some space and run the same command again: it continues"
             if error.errno in (errno.ENOSPC, errno.EDQUOT)
             else "check the folder",
         ) from error
 
 
 def _finished(folder: Path, fingerprint: str) -> Manifest | None:
-    """Return the manifest of a folder that is packed already."""
+    """Return the manifest of a folder that is already packed."""
     path = folder / MANIFEST
     if not path.exists():
         return None
     manifest = Manifest.from_text(path.read_bytes(), str(path))
     if manifest.source != fingerprint:
-        raise DataError.at(folder, "it holds a packed set of other data or options", advice="give another --output")
+        raise DataError.at(folder, "it contains a packed set of other data or options", advice="give another --output")
     return manifest
 
 
 def _check_whole(folder: Path, skipped: Sequence[tuple[str, str]], tolerant: bool) -> None:
-    """Refuse to go on with a set that lacks images where none may be left out."""
+    """Raise an error for continuing with a set that lacks images if none may be left out."""
     if skipped and not tolerant:
         raise DataError.at(
             folder,
@@ -123,16 +123,16 @@ def _check_whole(folder: Path, skipped: Sequence[tuple[str, str]], tolerant: boo
 
 @contextmanager
 def _claim(folder: Path, note: dict[str, Any]) -> Iterator[None]:
-    """Note in the folder what is being packed, and keep other processes out meanwhile."""
+    """Record in the folder what is being packed, and keep other processes out in the meantime."""
     path = folder / UNFINISHED
     note = {"format": FORMAT, "version": VERSION, **note}
     if not path.exists():
         if any(folder.iterdir()):
-            raise DataError.at(folder, "it holds other files", advice="give another --output")
+            raise DataError.at(folder, "it contains other files", advice="give another --output")
         write_json(path, note)
     with open(path, "rb+") as file:
         try:
-            # A lock of this process alone: workers that outlive it for a moment do not hold it.
+            # A lock of this process only: workers that outlive it for a moment do not hold it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise DataError.at(folder, "another process is packing into it", advice="wait for it") from error
@@ -143,7 +143,7 @@ def _claim(folder: Path, note: dict[str, Any]) -> Iterator[None]:
         if begun != note:
             raise DataError.at(
                 folder,
-                "it holds the beginning of a pack of other data or options",
+                "it contains an unfinished pack of other data or options",
                 advice="delete it, or give another --output",
             )
         yield
@@ -179,9 +179,9 @@ class _OpenShard:
     """The shard that is being filled.
 
     Args:
-        folder: Of the set.
-        number: Of the shard.
-        start: Index in the source of the next sample.
+        folder: Folder of the set.
+        number: Number of the shard.
+        start: Index of the next sample in the source.
     """
 
     def __init__(self, folder: Path, number: int, start: int) -> None:
@@ -192,7 +192,7 @@ class _OpenShard:
         self.size = 0
         self.records: list[tuple[int, Record, int, int]] = []
         self.skipped: list[tuple[str, str]] = []
-        # Unbuffered: a full disk is an error where it is written, not where it is closed.
+        # Unbuffered: the error of a full disk is raised where the data are written, not where the file is closed.
         self.file = open(self.unfinished, "wb", buffering=0)  # noqa: SIM115 - closed in close()
 
     def add(self, index: int, record: Record) -> None:
@@ -238,7 +238,7 @@ class _OpenShard:
         save_arrays(_own_index(self.folder, self.number), arrays, described)
 
     def abandon(self) -> None:
-        """Remove what there is."""
+        """Remove what has been written."""
         self.file.close()
         self.unfinished.unlink(missing_ok=True)
 
@@ -252,7 +252,7 @@ def _own_index(folder: Path, number: int) -> Path:
 
 
 def _complete_shards(folder: Path) -> Iterator[tuple[Arrays, dict[str, str]]]:
-    """Yield the index of each shard that is whole, up to the first that is not."""
+    """Yield the index of each shard that is complete, up to the first that is not."""
     number = 0
     while True:
         try:
@@ -272,7 +272,7 @@ def _complete_shards(folder: Path) -> Iterator[tuple[Arrays, dict[str, str]]]:
 
 
 def _skipped(described: dict[str, str]) -> list[tuple[str, str]]:
-    """Return what was left out where a shard was filled."""
+    """Return what was left out while a shard was filled."""
     return [(path, reason) for path, reason in json.loads(described.get("skipped", "[]"))]
 
 
@@ -306,7 +306,7 @@ def _write(
         with losses_told(encoder.taken_up, source, deliveries):
             for index, (record, fault) in enumerate(deliveries, start):
                 if shard is not None and shard.records and index in borders:
-                    # Shards of two parts would be read for both.
+                    # A shard with samples of two parts would be read for both.
                     shard.close()
                     number, shard = number + 1, None
                 if shard is None:
@@ -327,18 +327,18 @@ def _write(
     finally:
         if shard is not None:
             shard.abandon()
-    # What was left out after the last shard stands in no index. A run that goes on here comes to it again.
+    # Images left out after the last shard are in no index. A run that continues here meets them again.
     trailing = [] if shard is None else shard.skipped
     return Outcome(_finish(source, folder, fingerprint, trailing), written)
 
 
 def _finish(source: Source, folder: Path, fingerprint: str, trailing: list[tuple[str, str]]) -> Manifest:
-    """Join the shards' indices, and write the index and the manifest.
+    """Join the indices of the shards, and write the index and the manifest.
 
     Args:
-        source: That was packed.
-        folder: Of the shards.
-        fingerprint: Of the source.
+        source: The source that was packed.
+        folder: Folder of the shards.
+        fingerprint: Hash of the source.
         trailing: Path and reason of each image that was left out after the last shard.
     """
     parts = list(_complete_shards(folder))
@@ -385,7 +385,7 @@ def _finish(source: Source, folder: Path, fingerprint: str, trailing: list[tuple
 
 
 def _joined_ends(ends: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Return where each of many texts ends, when several packs of them stand one after the other."""
+    """Return where each of many texts ends, when several packs of them follow one another."""
     offsets = np.cumsum([0, *(int(own[-1]) for own in ends)])
     return np.concatenate([[0], *(own[1:] + offset for own, offset in zip(ends, offsets, strict=False))]).astype(
         np.int64

@@ -1,1 +1,1 @@
-"""One file a data set format."""
+"""One file per data set format."""

@@ -19,14 +19,14 @@ from ocrnet_pl.structures import Sample, Taxonomy
 class Source(Dataset[Sample], ABC):
     """A labelled data set: a taxonomy, a length, and samples as they are stored, untransformed.
 
-    A new format is one subclass. Problems of the whole data set raise :class:`~ocrnet_pl.errors.DataError` in
-    the constructor, before training starts; those of one file when its sample is read.
+    A new format is one subclass. Problems of the whole data set raise :class:`~ocrnet_pl.errors.DataError` in the
+    constructor, before training starts; problems of one file raise it when its sample is read.
     """
 
     @property
     @abstractmethod
     def taxonomy(self) -> Taxonomy:
-        """The categories that the samples' labels count in."""
+        """The categories that the samples' labels refer to."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -34,14 +34,14 @@ class Source(Dataset[Sample], ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """Return one sample; nobody may change its tensors in place."""
+        """Return one sample, whose tensors must not be changed in place."""
 
     def image_path(self, index: int) -> str | PathLike[str] | None:
-        """Return a sample's image file; None where there is none or the format does not say."""
+        """Return a sample's image file; None if there is none or the format does not say."""
         return None
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Return the (height, width) of a sample, without decoding where the format or the file's header tells it.
+        """Return the (height, width) of a sample, without decoding if the format or the file's header gives it.
 
         Raises:
             DataError: The file is missing or not an image.
@@ -59,7 +59,7 @@ class Source(Dataset[Sample], ABC):
         return boxes
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return an image's boxes as they are stored, for the data check; None if the sample's own are just that."""
+        """Return an image's boxes as they are stored, for the data check; None if they equal the sample's own."""
         return None
 
     def identity(self, index: int) -> tuple[int | str, str]:
@@ -69,12 +69,12 @@ class Source(Dataset[Sample], ABC):
 
     @property
     def sizes(self) -> NDArray[np.int32] | None:
-        """Every image's (height, width), [N, 2], where the format tells them without opening images; else None."""
+        """Every image's (height, width), [N, 2], if the format gives them without opening images; else None."""
         return None
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What shares the batches out, in order of the samples and without gaps; empty if all samples are one part."""
+        """The parts that share each batch, in the order of the samples and without gaps; empty for a single part."""
         return ()
 
     @property
@@ -83,15 +83,15 @@ class Source(Dataset[Sample], ABC):
         return None
 
     def expect(self, index: int) -> None:
-        """Take note that a sample will soon be asked for; a source that fetches from afar may begin, and returns."""
+        """Announce that a sample will soon be requested; a source that fetches its files may start now."""
 
     def files(self, index: int) -> Sequence[str]:
-        """Return the files that a sample is read from, whose change makes a cached sample stale.
+        """Return the files that a sample is read from; a cached sample is outdated when one of them changes.
 
         Args:
-            index: Of the sample.
+            index: Index of the sample.
 
         Returns:
-            Paths; by default none, and the sample's ``path`` stands for them.
+            The paths; by default none, and the sample's ``path`` is used instead.
         """
         return ()

@@ -69,13 +69,13 @@ _INSTANCE_CLASSES = 8
 
 _OTHER_NAMES = {"pedestrian": "person", "bike": "bicycle", "motor": "motorcycle", "caravan": "car", "van": "car"}
 _IGNORED_NAMES = {"other person": "person", "other vehicle": "car", "trailer": "truck"}
-"""Names of other releases, and those that the official evaluation neither counts nor punishes."""
+"""Names in other releases, and names that the official evaluation neither counts nor penalises."""
 
 _CROWD_BIT, _IGNORED_BIT = 0b10, 0b01
 
 
 class _Things(NamedTuple):
-    """The objects of a bitmask; the instance map holds the row plus one."""
+    """The objects of a bitmask; the instance map contains the row plus one."""
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -86,29 +86,30 @@ class _Things(NamedTuple):
 class Bdd100k(Source):
     """BDD100K detection, semantic segmentation, drivable area, instance and panoptic segmentation, in any subset.
 
-    The ten detection classes are things, ``pedestrian`` under its name in the masks, ``person``; the other segmentation
+    The ten detection classes are things (``pedestrian`` is called ``person`` in the masks); the other segmentation
     classes are stuff. Each image is supervised by the labels that it has; images without any are left out.
 
-    Where an image has a bitmask, its objects come from there: tight boxes, an instance map, crowd rows for those
-    marked as crowd or ignored. Bitmasks have no traffic lights and signs as objects; these come from the boxes, which
-    also serve all images without a bitmask. Pixels come from the panoptic bitmask if there is one, else from the
-    semantic mask; pixels of ignored objects are ignored.
+    If an image has a bitmask, its objects come from there: tight boxes, an instance map, and crowd rows for objects
+    marked as crowd or ignored. Bitmasks do not contain traffic lights and signs as objects; these come from the boxes,
+    which are also used for all images without a bitmask. Pixels come from the panoptic bitmask if there is one, else
+    from the semantic mask; pixels of ignored objects are ignored.
 
     Args:
         images: Folder of the images of one split.
-        detection: JSON file of the boxes.
-        semantic: Folder of the semantic masks of training ids.
-        drivable: Folder of the drivable area masks; their three classes are then the segmentation classes.
-        panoptic: Folder of the panoptic bitmasks.
-        instances: Folder of the instance segmentation bitmasks; panoptic bitmasks go before them.
-        allow_extra: Whether labels of images that are not in the folder are left out instead of refused, as with the
-            boxes of the 100K images beside the 10K images.
+        detection: JSON file of the boxes; null for none.
+        semantic: Folder of the semantic masks of training ids; null for none.
+        drivable: Folder of the drivable area masks, whose three classes are then the segmentation classes; null for
+            none.
+        panoptic: Folder of the panoptic bitmasks; null for none.
+        instances: Folder of the instance segmentation bitmasks, used where there is no panoptic bitmask; null for none.
+        allow_extra: Whether labels of images that are not in the folder are left out instead of raising an error, as
+            with the boxes of the 100K images used for the 10K images.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
     Raises:
         DataError: A file is missing or broken, a field is missing or wrong, a category is unknown, or a label has no
             image.
-        ValueError: There are no labels, or drivable area beside other pixel labels.
+        ValueError: There are no labels, or drivable area is combined with other pixel labels.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Bdd100k(Source):
         if all(labels is None for labels in (detection, semantic, drivable, panoptic, instances)):
             raise ValueError("Bdd100k: give at least one of detection, semantic, drivable, panoptic and instances")
         if drivable is not None and not (semantic is None and panoptic is None):
-            raise ValueError("Bdd100k: drivable cannot stand beside semantic or panoptic: a pixel has one class")
+            raise ValueError("Bdd100k: drivable cannot be combined with semantic or panoptic: a pixel has one class")
         self.root = root
         self.allow_extra = allow_extra
         self._taxonomy = _taxonomy(drivable is not None, semantic is not None or panoptic is not None)
@@ -168,7 +169,7 @@ class Bdd100k(Source):
         return os.path.splitext(str(self._names[index]))[0], self.image_path(index)
 
     def files(self, index: int) -> Sequence[str]:
-        """Return the paths of the image and of what is read with it."""
+        """Return the paths of the image and of the files that are read with it."""
         stem = os.path.splitext(str(self._names[index]))[0]
         masks = (self._panoptic, self._instances, self._semantic)
         read = [str(own.root / f"{stem}.png") for own in masks if own is not None and stem in own]
@@ -232,7 +233,7 @@ class Bdd100k(Source):
             self._panoptic_classes[category_id] = pixels.get(name, IGNORE_INDEX)
             if category_id > _LAST_STUFF_ID:
                 self._panoptic_labels[category_id] = boxes[name]
-        # Void to segmentation and, as the detection set treats them, neither right nor wrong as a box.
+        # Void for segmentation and, as in the detection set, neither right nor wrong as a box.
         self._panoptic_labels[_CARAVAN] = boxes["car"]
         self._panoptic_labels[_TRAILER] = boxes["truck"]
 
@@ -250,7 +251,7 @@ class Bdd100k(Source):
         return masks
 
     def _read_names(self, frames: list[Any], found: Stems) -> dict[str, int]:
-        """Return the place of each image's frame."""
+        """Return the position of each image's frame."""
         names = {found.name(stem) for stem in found}
         places: dict[str, int] = {}
         for place, frame in enumerate(frames):
@@ -287,7 +288,7 @@ class Bdd100k(Source):
                 if not isinstance(item, dict):
                     raise fields.error(where, f"expected an object, found {shown(item)}")
                 if item.get("box2d") is None:
-                    continue  # a lane, an area, or an outline, for which there are masks
+                    continue  # a lane, an area, or an outline: these have masks
                 name = fields.text(item, where, "category")
                 ignored = name in _IGNORED_NAMES
                 name = _IGNORED_NAMES.get(name, _OTHER_NAMES.get(name, name))
@@ -332,7 +333,7 @@ class Bdd100k(Source):
         categories = rgba[..., 0]
         ids = _ids(rgba)
         if categories.max(initial=0) <= _INSTANCE_CLASSES and (ids != categories).any():
-            # Panoptic stuff has its category for an id, and no street is without sky, plants, buildings and cars.
+            # Panoptic stuff has its category as an id, and no street is without sky, plants, buildings and cars.
             raise DataError.at(path, "this looks like an instance bitmask", advice="name its folder as `instances`")
         semantic = self._classes(categories, self._panoptic_classes, path)
         semantic[rgba[..., 1] & _IGNORED_BIT > 0] = IGNORE_INDEX
@@ -342,7 +343,7 @@ class Bdd100k(Source):
         rgba = read_rgba_map(path)
         if rgba[..., 0].max(initial=0) > _INSTANCE_CLASSES:
             raise DataError.at(
-                path, f"category {rgba[..., 0].max()} is none of 1 to {_INSTANCE_CLASSES}", advice="is it panoptic?"
+                path, f"category {rgba[..., 0].max()} is not from 1 to {_INSTANCE_CLASSES}", advice="is it panoptic?"
             )
         labels = np.arange(-1, 255, dtype=np.int64)
         return _things(rgba, np.where(rgba[..., 0] > 0, _ids(rgba), 0), labels, path)
@@ -357,14 +358,14 @@ def _things(rgba: NDArray[np.uint8], ids: NDArray[np.int32], labels: NDArray[np.
     """Return the objects of a bitmask.
 
     Args:
-        rgba: [H, W, 4].
+        rgba: [H, W, 4], the bitmask.
         ids: [H, W], 0 = no object.
         labels: [256], the detection class of each category.
-        path: The bitmask, for messages.
+        path: Path of the bitmask, for messages.
     """
     counts = np.bincount(ids.ravel())
     present = np.flatnonzero(counts[1:]) + 1
-    # One category and one set of attributes an object; the last pixel's stands for all, then all are compared.
+    # One category and one set of attributes per object: the last pixel's are used for all, then all are compared.
     kinds = rgba[..., 0].astype(np.int32) << 8 | rgba[..., 1]
     kind_of = np.zeros(len(counts), dtype=np.int32)
     kind_of[ids] = kinds
@@ -388,7 +389,7 @@ def _taxonomy(drivable: bool, semantic: bool) -> Taxonomy:
 
 
 def _read_frames(fields: Fields) -> list[Any]:
-    """Read a list of frames, bare or under ``frames``."""
+    """Read a list of frames, at the top level or under ``frames``."""
     content = read_json_value(fields.path)
     frames = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(frames, list) or not frames:

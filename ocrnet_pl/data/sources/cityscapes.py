@@ -26,9 +26,9 @@ class Label(NamedTuple):
     """One label of Cityscapes.
 
     Attributes:
-        name: Its name.
-        id: In labelIds and instanceIds.
-        train_id: In labelTrainIds, 255 = void.
+        name: Name of the label.
+        id: Value in labelIds and instanceIds.
+        train_id: Value in labelTrainIds, 255 = void.
         is_thing: Whether it has instances.
         color: RGB of the official color maps.
     """
@@ -81,10 +81,12 @@ LABELS = (
 _IMAGE = re.compile(r"(.+)_leftImg8bit\.(?:png|jpg|jpeg)")
 _ANNOTATION = re.compile(r"(.+)_(?:gtFine|gtCoarse)_(instanceIds|labelIds|labelTrainIds)\.png")
 _KINDS = ("instanceIds", "labelIds", "labelTrainIds")
-"""The first that an image has is read: instance ids tell the labels, and label ids the training ids."""
+"""The first kind that an image has is read: instance ids include the labels, and label ids include the training ids."""
 
 _CROWD_LIMIT = 1000
-"""Ids below are labels: of a thing, of a group whose members were not told apart. Above: 1000 x label + number."""
+"""Smaller ids are labels: of a thing, of a group whose members were not told apart. Larger ones are 1000 x label +
+number.
+"""
 
 
 class Cityscapes(Source):
@@ -92,16 +94,17 @@ class Cityscapes(Source):
 
     By default the 19 training classes, 8 of them things, in the official order, so that segmentation indices are the
     training ids; all other labels are ignored. Boxes are tight around the pixels of an instance. Pixels of a thing
-    class without an instance number are a group: one crowd row a class and image.
+    class without an instance number are a group: one crowd row per class and image.
 
-    Of the label files of an image one is enough. instanceIds gives boxes, instances and classes; labelIds gives the
-    classes; labelTrainIds gives those of the 19 that are asked for. What an image does not have is unsupervised.
+    One label file per image is enough. instanceIds gives boxes, instances and classes; labelIds gives the classes;
+    labelTrainIds gives those among the 19 that are requested. What an image does not have is unsupervised.
 
     Args:
-        split: Subfolder, such as "train", "val" or "train_extra".
+        split: Name of the subfolder, such as "train", "val" or "train_extra".
         images: Folder of the images.
         annotations: Folder of the label files.
-        classes: Names of the labels to learn, in the order of their indices (stuff before things); by default the 19.
+        classes: Names of the labels to learn, in the order of their indices (stuff before things); null for the 19
+            training classes.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
     Raises:
@@ -154,7 +157,7 @@ class Cityscapes(Source):
         return _stem(self._names[index]), self.image_path(index)
 
     def files(self, index: int) -> Sequence[str]:
-        """Return the paths of the image and of what is read with it."""
+        """Return the paths of the image and of the files that are read with it."""
         return [self.image_path(index), str(self._label_root / str(self._label_names[index]))]
 
     def __getitem__(self, index: int) -> Sample:
@@ -177,7 +180,7 @@ class Cityscapes(Source):
         boxes, classes, crowd, instances = self._things(ids, present, labels, kind)
         supervision = Supervision.full(self._taxonomy, detection=kind == "instanceIds")
         if kind == "labelTrainIds":
-            # Labels beyond the training ids are void there: nobody knows where they are.
+            # Labels beyond the training ids are void there: their pixels are unknown.
             supervision = Supervision(supervision.detection, self._has_train_id.clone())
         return make_sample(
             image,

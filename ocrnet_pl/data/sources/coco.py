@@ -24,7 +24,7 @@ from ocrnet_pl.imaging.images import MAX_PIXELS, read_image
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 _LONGEST_OUTLINE = 4e6
-"""Of a mask, in pixels; that of the largest images is far shorter."""
+"""Largest length of the outlines of a mask, in pixels; that of the largest images is far shorter."""
 
 _ARRAYS = ("ids", "names", *FLAT_ARRAYS)
 
@@ -32,33 +32,32 @@ _ARRAYS = ("ids", "names", *FLAT_ARRAYS)
 class CocoInstances(Source):
     """COCO detection and instance segmentation.
 
-    Detection classes are the JSON's categories in the order in which they stand there, whatever their ids. Boxes are
-    taken from ``bbox``; those without area are dropped. Crowd segments become crowd rows without an instance id.
+    Detection classes are the JSON's categories in the order of the file, whatever their ids. Boxes are taken from
+    ``bbox``; boxes without area are dropped. Crowd segments become crowd rows without an instance id.
 
-    A pixel that several masks cover belongs to the smallest of them, because the small object is nearly always the
-    one in front, and because it would otherwise vanish.
+    A pixel that several masks cover belongs to the smallest of them, because the small object is nearly always in
+    front, and because it would otherwise vanish.
 
     The semantic map is derived from the masks: a pixel has the class of its instance or crowd; pixels without a mask
-    are background; pixels of a box that has no mask are ignored. An image that has boxes but not one mask is left
-    without a map. With ``semantic_masks`` the map is read from a PNG instead.
+    are background; pixels of a box that has no mask are ignored. An image that has boxes but no masks at all gets no
+    map. With ``semantic_masks`` the map is read from a PNG instead.
 
     Args:
         images: Folder of the images.
-        annotations: The JSON file.
-        semantic: Whether to derive semantic maps; without them the images are labelled for detection only.
-        background: Name of the segmentation class of the pixels without a mask, at index 0; None ignores them. Without
-            effect on semantic PNGs.
+        annotations: Path of the JSON file.
+        semantic: Whether semantic maps are derived; without them the images are labelled for detection only.
+        background: Name of the segmentation class of the pixels without a mask, at index 0; null ignores these pixels.
+            It has no effect on semantic PNGs.
         semantic_masks: Folder of semantic PNGs with the names of the images; an image without one is not labelled for
-            segmentation.
-        semantic_names: What the PNGs' values stand for: a mapping, a list from 0, or a JSON of categories. None
-            instead of a name ignores the pixels; 255 is ignored unless it is named. Names that are not among the
-            categories are stuff.
-        fill_from_instances: Whether pixels that the PNG ignores get the class of their instance; for PNGs that hold
-            stuff only.
-        channels: Of the images; three makes all RGB, any other number takes them as they are stored.
+            segmentation. Null derives the maps from the annotations.
+        semantic_names: Names of the PNGs' values: a mapping, a list from 0, or a JSON of categories. Null instead of a
+            name ignores the pixels; 255 is ignored unless it is named. Names that are not among the categories are
+            stuff.
+        fill_from_instances: Whether pixels that the PNG ignores get the class of their instance; for PNGs that contain
+            only stuff.
+        channels: Number of channels of the images; three makes all RGB, any other number reads them as stored.
         root: Folder that the paths start from; ``data.root`` on the command line.
-        index_cache: Folder where what was read of a large JSON is kept for later runs; by default the user's cache
-            folder.
+        index_cache: Folder where the content of a large JSON is kept for later runs; null for the user's cache folder.
 
     Raises:
         DataError: A file is missing, a field is missing or wrong, an id is unknown, or a file name leaves the folder.
@@ -105,9 +104,7 @@ class CocoInstances(Source):
         self.fill_from_instances = fill_from_instances
         self._fields = Fields(annotations)
         if not isfile(annotations):
-            read_json(
-                annotations
-            )  # says what is wrong, and before the images, which are often wrong only because of it
+            read_json(annotations)  # reports this before the images, which are often wrong only because of it
         folder = Folder(images, "images")
         self._root = folder.root
         index = open_index(annotations, folder, self._fields, index_cache)
@@ -126,7 +123,7 @@ class CocoInstances(Source):
             raise self._fields.error(
                 "annotations",
                 "no annotation has a segmentation, so no semantic map can be derived",
-                "set `semantic: false` to train on the boxes alone",
+                "set `semantic: false` to train on the boxes only",
             )
 
     def _use(self, index: CocoIndex) -> None:
@@ -135,7 +132,7 @@ class CocoInstances(Source):
             setattr(self, f"_{name}", getattr(index, name))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to another process with the index as a file name where there is one: nothing is copied."""
+        """Pickle with the index as a file name if there is one, so that nothing is copied."""
         mapped = () if self._index_file is None else {f"_{name}" for name in _ARRAYS}
         return {name: value for name, value in self.__dict__.items() if name not in mapped}
 
@@ -158,11 +155,11 @@ class CocoInstances(Source):
 
     @property
     def sizes(self) -> NDArray[np.int32]:
-        """As the JSON names them."""
+        """The sizes, from the JSON."""
         return self._sizes
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Return the size that the JSON names."""
+        """Return the size from the JSON."""
         return int(self._sizes[index, 0]), int(self._sizes[index, 1])
 
     def image_boxes(self, index: int) -> NDArray[np.float32]:
@@ -170,7 +167,7 @@ class CocoInstances(Source):
         return self._boxes[self._order[self._starts[index] : self._starts[index + 1]]]
 
     def raw_boxes(self, index: int) -> RawBoxes:
-        """Return the boxes of an image as they stand in the JSON, those without area included."""
+        """Return the boxes of an image as they are in the JSON, including those without area."""
         rows = self._order[self._starts[index] : self._starts[index + 1]]
         empty = self._empty[self._empty_starts[index] : self._empty_starts[index + 1]]
         every = np.concatenate([rows, empty])
@@ -243,10 +240,10 @@ class CocoInstances(Source):
         polygons = [points.reshape(-1, 2)]
         if count > 1:
             polygons = np.split(polygons[0], np.cumsum(lengths[:-1].astype(int) // 2))
-        # The mask library takes room for every pixel of an outline, also far outside of the image.
+        # The mask library allocates memory for every pixel of an outline, also far outside of the image.
         low, high = float(points.min()), float(points.max())
         if not -MOST <= low <= high <= MOST:
-            raise ValueError("an outline lies far outside of the image")
+            raise ValueError("an outline is far outside of the image")
         if (high - low) * len(points) > _LONGEST_OUTLINE:
             outline = sum(float(np.abs(part - np.roll(part, 1, axis=0)).max(1).sum()) for part in polygons)
             if outline > _LONGEST_OUTLINE:
@@ -277,7 +274,7 @@ class CocoInstances(Source):
             return None
 
     def _mask(self, row: int, size: tuple[int, int]) -> _Mask | None:
-        """Draw the mask of an annotation, in the part of the image that it takes up."""
+        """Draw the mask of an annotation, in the part of the image that it covers."""
         from faster_coco_eval import mask as mask_api
 
         if self._kinds[row] == NO_MASK:
@@ -287,7 +284,7 @@ class CocoInstances(Source):
             corners = polygons[0] if len(polygons) == 1 else np.concatenate(polygons)
             low, high = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 1
             if (low >= 0).all() and (high <= (size[1], size[0])).all():
-                # Moved by whole pixels it is drawn the same, and an image of its size is much less to draw.
+                # Moved by whole pixels it looks the same, and an image of the mask's size is much smaller to draw.
                 shape = (int(high[1] - low[1]), int(high[0] - low[0]))
                 drawn = mask_api.decode(_encode([polygon - low for polygon in polygons], shape))
                 return _Mask(int(low[1]), int(low[0]), drawn.view(np.bool_))
@@ -298,7 +295,7 @@ class CocoInstances(Source):
     def _paint(
         self, rows: NDArray[np.int64], labels: NDArray[np.int64], crowd: NDArray[np.bool_], size: tuple[int, int]
     ) -> tuple[NDArray[np.int32] | None, NDArray[np.uint8] | None]:
-        """Return the instance and the semantic map; None for what cannot be known."""
+        """Return the instance and the semantic map; None for what is unknown."""
         masks = [self._mask(int(row), size) for row in rows]
         if len(rows) and not any(mask is not None for mask in masks):
             return None, None
@@ -308,7 +305,7 @@ class CocoInstances(Source):
         semantic = np.full(size, nothing, dtype=np.uint8)
         # A category without a name among the semantic PNGs has no segmentation class.
         class_of = [IGNORE_INDEX if c < 0 else c for c in self._taxonomy.detection_to_semantic]
-        # Crowds lie below everything, then the large objects.
+        # Crowds are below everything, then come the large objects.
         for i in sorted(range(len(rows)), key=lambda i: (not crowd[i], -areas[i])):
             mask = masks[i]
             if mask is None:
@@ -341,7 +338,7 @@ class CocoInstances(Source):
 
 
 class _Mask(NamedTuple):
-    """A mask in a part of the image; the arrays lie by columns in memory."""
+    """A mask in a part of the image; the arrays are in column order in memory."""
 
     top: int
     left: int

@@ -27,13 +27,13 @@ _IDS = 1 << 24
 class CocoPanoptic(Source):
     """COCO panoptic segmentation, things and stuff.
 
-    Categories with ``isthing`` are detection classes; all are segmentation classes, the stuff first. Pixels of id 0
-    are ignored. A crowd segment's pixels have its class but no instance id. A thing whose
-    box has no area is not detected, only segmented.
+    Categories with ``isthing`` are detection classes; all are segmentation classes, stuff first. Pixels of id 0 are
+    ignored. The pixels of a crowd segment have its class but no instance id. A thing whose box has no area is only
+    segmented, not detected.
 
     Args:
         images: Folder of the images.
-        annotations: The JSON file.
+        annotations: Path of the JSON file.
         masks: Folder of the PNGs.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
@@ -117,11 +117,11 @@ class CocoPanoptic(Source):
         )
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Return the size of the sample's mask, which is the image's as it was annotated."""
+        """Return the size of the sample's mask, which is that of the image as it was annotated."""
         return check_image(self._mask_root / self._mask_names[index])
 
     def raw_boxes(self, index: int) -> RawBoxes:
-        """Return the boxes of an image's things as they stand in the JSON, those without area included."""
+        """Return the boxes of an image's things as they are in the JSON, including those without area."""
         rows = slice(int(self._starts[index]), int(self._starts[index + 1]))
         labels, boxes = self._label_of[self._categories[rows]], self._boxes[rows]
         numbers = np.flatnonzero(labels >= 0)
@@ -220,14 +220,14 @@ class CocoPanoptic(Source):
         self._boxes = np.array([segment[3] for segment in flat], dtype=np.float32).reshape(-1, 4)
 
     def _segment_map(self, path: str, rows: slice) -> NDArray[np.uint16]:
-        """Return each pixel's segment by its place in the JSON's list, from 1; 0 is void."""
+        """Return each pixel's segment by its position in the JSON's list, from 1; 0 is void."""
         found = read_map(path)
         if found.mode not in ("RGB", "RGBA"):
             raise DataError.at(path, f"expected a PNG of three channels, found mode {found.mode}")
         colors = found.pixels[..., :3].astype(np.uint32)
         ids = colors[..., 0] | colors[..., 1] << 8 | colors[..., 2] << 16
-        # A table of all ids is several times faster than sorting the pixels. Only the few entries that are written
-        # ever take memory, and they are wiped after use.
+        # A table of all ids is several times faster than sorting the pixels. Only the few entries that are written ever
+        # take memory, and they are cleared after use.
         if self._rows_of is None:
             self._rows_of = np.zeros(_IDS, dtype=np.uint16)
         own = self._segment_ids[rows]

@@ -20,20 +20,21 @@ from ocrnet_pl.structures import Sample, Taxonomy
 
 
 class CocoStuff(Source):
-    """Semantic PNGs whose values are category ids, of the same names as the images.
+    """Semantic PNGs whose values are category ids, with the names of the images.
 
-    No image is labelled for boxes, so in a joint run it gives the detection decoder no signal. Images without a mask
-    are left out.
+    No image is labelled for boxes, so in a joint run it does not train the detection decoder. Images without a mask are
+    left out.
 
     Args:
         images: Folder of the images.
         masks: Folder of the PNGs.
-        names: What the ids stand for: a mapping, a list from 0, or a JSON of categories. None instead of a name
-            ignores the pixels; 255 is ignored unless it is named.
-        offset: The id of a pixel is its value plus this: 0 in the pixel maps of COCO stuff, 1 in its "stuffthingmaps".
-        things: Names that are countable, so detection classes of the network; by default those that the JSON marks
-            with ``isthing``.
-        channels: Of the images; three makes all RGB, any other number takes them as they are stored.
+        names: Names of the ids: a mapping, a list from 0, or a JSON of categories. Null instead of a name ignores the
+            pixels; 255 is ignored unless it is named.
+        offset: Number added to a pixel's value to get its id: 0 for the pixel maps of COCO stuff, 1 for its
+            "stuffthingmaps".
+        things: Names of countable categories, which are detection classes of the network; null for those that the JSON
+            marks with ``isthing``.
+        channels: Number of channels of the images; three makes all RGB, any other number reads them as stored.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
     Raises:
@@ -81,7 +82,7 @@ class CocoStuff(Source):
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The names, the stuff first."""
+        """The names, stuff first."""
         return self._taxonomy
 
     def __len__(self) -> int:
@@ -110,7 +111,7 @@ class CocoStuff(Source):
         return check_image(self._mask_path(index))
 
     def image_boxes(self, index: int) -> NDArray[np.float32]:
-        """Return none."""
+        """Return no boxes."""
         return np.zeros((0, 4), dtype=np.float32)
 
     def _mask_path(self, index: int) -> str:

@@ -18,13 +18,14 @@ from ocrnet_pl.structures import Sample, Supervision, Taxonomy
 class ImageFolder(Source):
     """The images of a folder and its subfolders by name, or one image; links to folders are followed.
 
-    Every file counts as meant to be an image, except those whose name begins with a dot; what is none is listed in
-    ``skipped``. Only the headers are read here; a file that turns out to be broken later raises when it is read.
+    Every file is expected to be an image, except those whose name begins with a dot; files that are not images are
+    listed in ``skipped``. Only the headers are read here; a file that turns out to be broken later raises an error when
+    it is read.
 
     Args:
-        path: The folder or file.
-        taxonomy: Of the network that predicts; the samples carry no labels, so it may be left out.
-        channels: Of the images; three makes all RGB.
+        path: Path of the folder or file.
+        taxonomy: Categories of the network that predicts; null for none, since the samples have no labels.
+        channels: Number of channels of the images; three makes all RGB.
 
     Attributes:
         skipped: Path and reason of each file that is not an image.
@@ -54,7 +55,7 @@ class ImageFolder(Source):
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The one given."""
+        """The given categories."""
         return self._taxonomy
 
     def __len__(self) -> int:

@@ -24,27 +24,29 @@ from ocrnet_pl.structures import Sample, Taxonomy
 class LabelledFolder(Source):
     """Images with masks, boxes and instance maps, whichever there are.
 
-    A file belongs to the image of the same name without its ending, subfolders included. Each image is supervised by
-    what it has. An instance belongs to the box of its class that it overlaps best; what fits no box gets none.
+    A file belongs to the image with the same name without its ending, subfolders included. Each image is supervised by
+    what it has. An instance belongs to the box of its class that it overlaps best; an instance that fits no box gets
+    none.
 
     Args:
         images: Folder of the images.
-        classes: Names of the detection classes, in order; empty for segmentation alone.
-        masks: Folder of the masks; None for none.
-        semantic_names: What the masks' values or colors stand for: a list from value 0, a mapping from values or from
-            colors such as "#ff0000", or a JSON of categories. None instead of a name ignores the pixels. Names that
-            are not among the classes are stuff.
-        boxes: CSV or Parquet file of one box a row: image, x1, y1, x2, y2, label, and optionally crowd, in pixels.
+        classes: Names of the detection classes, in order; empty for segmentation only.
+        masks: Folder of the masks; null for none.
+        semantic_names: Names of the masks' values or colors: a list from value 0, a mapping from values or from colors
+            such as "#ff0000", or a JSON of categories. Null instead of a name ignores the pixels. Names that are not
+            among the classes are stuff.
+        boxes: CSV or Parquet file with one box per row: image, x1, y1, x2, y2, label, and optionally crowd, in pixels;
+            null for none.
         unlisted_are_empty: Whether an image that the boxes' file does not name has no objects; otherwise it was not
             labelled for boxes. A row with empty coordinates names an image without objects.
-        instances: Folder of the instance maps, PNGs whose values are any ids, 0 = none.
+        instances: Folder of the instance maps, PNGs whose values are any ids, 0 = none; null for none.
         boxes_from_instances: Whether an image without boxes gets those of its instances. The class of an instance is
-            the one that most of its pixels have in the mask; without a mask there has to be a single class.
+            the one that most of its pixels have in the mask; without a mask there must be only one class.
         semantic_from_instances: Whether an image without a mask gets one from its instances. Only the classes with
             instances and the background are labelled then.
-        background: Name of the segmentation class that pixels without an instance get there; None ignores them, as
-            happens where the masks have no class of this name.
-        channels: Of the images; three makes all RGB, any other number takes them as they are stored.
+        background: Name of the segmentation class that pixels without an instance get in such a mask; null ignores
+            them, and so does a name that is not a class of the masks.
+        channels: Number of channels of the images; three makes all RGB, any other number reads them as stored.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
     Raises:
@@ -153,7 +155,7 @@ class LabelledFolder(Source):
         return np.zeros((0, 4), dtype=np.float32)
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the boxes as they stand in the table, those without area included; None if they are derived."""
+        """Return the boxes as they are in the table, including those without area; None if they are derived."""
         return None if self._boxes is None else self._boxes.raw(index, self.image_path(index))
 
     def _map_paths(self, index: int) -> list[str]:
@@ -179,7 +181,7 @@ class LabelledFolder(Source):
 
     def _read_boxes(self, path: str, classes: list[str], stems: dict[str, str]) -> BoxTable:
         table = TableFile(path)
-        # People write names with and without ending.
+        # Names occur with and without ending.
         rows = {name: row for row, name in enumerate(stems.values())} | {stem: row for row, stem in enumerate(stems)}
         listing = Listing(self._images, "images")
 

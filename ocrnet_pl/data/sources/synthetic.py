@@ -24,7 +24,7 @@ STUFF = ("sky", "water", "grass")
 _SKY, _WATER, _GRASS = range(3)
 
 _INNER = 0.45
-"""The inner radius of a star, in parts of the outer."""
+"""The inner radius of a star, as a fraction of the outer one."""
 
 
 def _disc(u: Array, v: Array) -> Array:
@@ -32,7 +32,7 @@ def _disc(u: Array, v: Array) -> Array:
 
 
 def _square(u: Array, v: Array) -> Array:
-    # A little smaller than fits, so that its area is not far above the others'.
+    # A little smaller than would fit, so that its area is not far above the others'.
     return np.asarray(np.maximum(np.abs(u), np.abs(v)) - np.float32(0.7))
 
 
@@ -82,17 +82,18 @@ _COLORS = {
 class SyntheticSource(Source):
     """Drawn scenes with exact truth, the same for the same seed and index everywhere.
 
-    Splits are made by different seeds.
+    Splits are made with different seeds.
 
     Args:
         length: Number of scenes.
-        seed: Of the scenes.
-        size: (height, width) or one side for both.
-        min_objects: Fewest objects drawn into a scene; hidden ones are then left out.
-        max_objects: Most objects.
-        min_size: Side of the smallest objects, in parts of the shorter side.
-        max_size: Side of the largest.
-        min_visible: The share of an object that has to be visible; objects hidden further are left out of the scene.
+        seed: Seed of the scenes, at least 0.
+        size: Size of the scenes in pixels, (height, width) or one side for both, at least 32.
+        min_objects: Smallest number of objects drawn into a scene; hidden ones are then left out.
+        max_objects: Largest number of objects drawn into a scene.
+        min_size: Side of the smallest objects, as a fraction of the shorter side, above 0.
+        max_size: Side of the largest objects, as a fraction of the shorter side, at most 1.
+        min_visible: Share of an object, 0 to 1, that has to be visible; objects hidden further are left out of the
+            scene.
 
     Raises:
         ValueError: An option is out of range.
@@ -123,7 +124,7 @@ class SyntheticSource(Source):
         if not 0 < min_size <= max_size <= 1:
             raise ValueError(f"SyntheticSource: expected 0 < min_size <= max_size <= 1, got {min_size} and {max_size}")
         if not 0 < min_visible <= 1:
-            raise ValueError(f"SyntheticSource: min_visible must lie in 0 to 1, got {min_visible}")
+            raise ValueError(f"SyntheticSource: min_visible must be from 0 to 1, got {min_visible}")
         self.length = length
         self.seed = seed
         self.size = (sides[0], sides[1])
@@ -176,11 +177,11 @@ class SyntheticSource(Source):
 
     @property
     def sizes(self) -> NDArray[np.int32]:
-        """All are of one size."""
+        """All scenes have the same size."""
         return np.broadcast_to(np.array(self.size, dtype=np.int32), (self.length, 2))
 
     def _visible_things(self, rng: np.random.Generator) -> list[_Thing]:
-        """Return the objects to draw, backmost first, without those that the ones in front would hide."""
+        """Return the objects to draw, the one farthest back first, without those that objects in front would hide."""
         count = int(rng.integers(self.objects[0], self.objects[1] + 1))
         things = [_Thing(rng, self.size, self.range) for _ in range(count)]
         covered = np.zeros(self.size, dtype=np.bool_)
@@ -200,13 +201,13 @@ class _Thing:
     Attributes:
         label: Detection class.
         window: The part of the image that it touches.
-        mask: Its pixels in the window.
-        area: Its pixels, those outside the image included.
+        mask: Its pixels, in the window.
+        area: Number of its pixels, including those outside the image.
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int], sizes: tuple[float, float]) -> None:
         self.label = int(rng.integers(len(SHAPES)))
-        # Even in the logarithm, bent so that the smallest, which are a few pixels, stay rare.
+        # Uniform in the logarithm, bent so that the smallest objects, which have only a few pixels, stay rare.
         share = sizes[0] * (sizes[1] / sizes[0]) ** (rng.random() ** 0.4)
         radius = max(3.0, share * min(size) / 2)
         center = rng.random(2) * size
@@ -284,7 +285,7 @@ def _noise(rng: np.random.Generator, size: tuple[int, int], cells: int) -> Array
     """Return smooth noise of about unit strength, [H, W], with this many cells along each axis."""
     rows, columns = _spread(size[0], cells), _spread(size[1], cells)
     corners = torch.from_numpy(rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32))
-    # By torch, because loading workers run it on one thread, while NumPy's library would start one a core in each.
+    # By torch, because loading workers run it on one thread, while NumPy's library would start one per core in each.
     field: Array = (rows @ corners @ columns.T).numpy()
     return field
 

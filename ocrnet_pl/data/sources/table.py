@@ -1,4 +1,4 @@
-"""A table, CSV or Parquet, that lists one image a row with the files of its labels."""
+"""A table, CSV or Parquet, that lists one image per row with the files of its labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
 class Table(Source):
     """Images listed in a table, each supervised by what its row names.
 
-    Columns, of which only the first is needed; an empty cell is a label that the image does not have:
+    Columns, of which only the first is required; an empty cell means that the image does not have that label:
 
     - ``image``: the image file;
     - ``semantic``: a mask of values or colors;
@@ -38,17 +38,19 @@ class Table(Source):
     - ``boxes``: a JSON such as ``[{"box": [x1, y1, x2, y2], "label": "cat"}]``, in pixels; ``[]`` for no objects.
 
     Args:
-        table: The file; ``.parquet`` is read through pyarrow, anything else as CSV with a header.
-        classes: Names of the detection classes, in order; empty for segmentation alone.
-        semantic_names: What the values or colors of the masks in ``semantic`` stand for, as in ``LabelledFolder``;
-            with ``panoptic``, the names of the segmentation classes. Names that are not among the classes are stuff.
-        boxes: A second table of one box a row instead of the column: image, x1, y1, x2, y2, label, optionally crowd.
+        table: Path of the table; ``.parquet`` is read through pyarrow, anything else as CSV with a header.
+        classes: Names of the detection classes, in order; empty for segmentation only.
+        semantic_names: Names of the values or colors of the masks in ``semantic``, as in ``LabelledFolder``; with
+            ``panoptic``, the names of the segmentation classes. Names that are not among the classes are stuff.
+        boxes: A second table with one box per row instead of the column: image, x1, y1, x2, y2, label, optionally
+            crowd; null for none.
         unlisted_are_empty: Whether an image that the second table does not name has no objects; otherwise it was not
             labelled for boxes.
         boxes_from_instances: Whether an image without boxes gets those of its instances or segments.
         semantic_from_instances: Whether an image without a mask gets one from its instances.
-        background: Name of the segmentation class that pixels without an instance get there; None ignores them.
-        channels: Of the images; three makes all RGB, any other number takes them as they are stored.
+        background: Name of the segmentation class that pixels without an instance get in such a mask; null ignores
+            them.
+        channels: Number of channels of the images; three makes all RGB, any other number reads them as stored.
         root: Folder that the paths start from, those in the table included; ``data.root`` on the command line.
 
     Raises:
@@ -80,19 +82,17 @@ class Table(Source):
         self._panoptic = self._paths(rows, listing, "panoptic")
         in_cells = rows.column("boxes", required=False) is not None
         if in_cells and boxes is not None:
-            raise rows.error(
-                "the boxes stand in another table as well", "leave one of them out", column="column 'boxes'"
-            )
+            raise rows.error("the boxes are in another table as well", "leave one of them out", column="column 'boxes'")
         both = np.flatnonzero((self._panoptic != b"") & ((self._masks != b"") | (self._maps != b"")))
         if len(both):
-            raise rows.error("a panoptic map holds these labels already", "leave one out", int(both[0]), "panoptic")
+            raise rows.error("a panoptic map already contains these labels", "leave one out", int(both[0]), "panoptic")
         has_panoptic = bool((self._panoptic != b"").any())
         check_options(
             classes=classes,
             masks=bool((self._masks != b"").any()) or has_panoptic,
             names=semantic_names is not None,
             boxes=in_cells or boxes is not None,
-            # A panoptic map without boxes is fine: it then labels the pixels alone.
+            # A panoptic map without boxes is fine: it then labels only the pixels.
             instances=bool((self._maps != b"").any()) or (has_panoptic and boxes_from_instances),
             boxes_from_instances=boxes_from_instances,
             semantic_from_instances=semantic_from_instances,
@@ -145,7 +145,7 @@ class Table(Source):
         return join(self._folder, os.fsdecode(self._names[index]))
 
     def identity(self, index: int) -> tuple[int | str, str]:
-        """Return the image's path as the table has it, and its file."""
+        """Return the image's path as it is in the table, and its file."""
         return os.fsdecode(self._names[index]), self.image_path(index)
 
     def files(self, index: int) -> Sequence[str]:
@@ -167,7 +167,7 @@ class Table(Source):
         return np.zeros((0, 4), dtype=np.float32)
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the boxes as they stand in the table, those without area included; None if they are derived."""
+        """Return the boxes as they are in the table, including those without area; None if they are derived."""
         return None if self._boxes is None else self._boxes.raw(index, self.image_path(index))
 
     def _map_paths(self, index: int) -> list[str]:

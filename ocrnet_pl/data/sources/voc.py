@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file of boxes an image, and PNGs of class and object indices for some of them."""
+"""Pascal VOC: one XML file of boxes per image, and PNGs of class and object indices for some of them."""
 
 from __future__ import annotations
 
@@ -49,28 +49,29 @@ VOC_CLASSES = (
 """The classes of Pascal VOC in the order of the indices 1 to 20 of its masks."""
 
 _LEAST_OVERLAP = 0.3
-"""An object's mask and box are the same from here on: the void border makes a small mask much smaller than its box."""
+"""Smallest overlap of an object's mask and box: the void border makes a small mask much smaller than its box."""
 
 
 class PascalVoc(Source):
     """Pascal VOC detection and segmentation, and data sets of the same shape.
 
     The classes are things; index 0 of the class masks is the background, and 255 (the objects' borders) is ignored.
-    Boxes of the XML count pixels from 1 and include their last, so ``(1, 1, 1, 1)`` is the first pixel: they become
-    ``(xmin - 1, ymin - 1, xmax, ymax)``. An object mask belongs to the box of the same class that it overlaps best;
-    one that fits no box keeps its class but gets no instance.
+    Boxes of the XML count pixels from 1 and include the last one, so ``(1, 1, 1, 1)`` is the first pixel: they become
+    ``(xmin - 1, ymin - 1, xmax, ymax)``. An object mask belongs to the box of the same class that it overlaps best; one
+    that fits no box keeps its class but gets no instance.
 
     Each image is supervised by what it has: boxes where it has an XML file, pixels where it has a class mask.
 
     Args:
-        split: List of image names without ending, one a line, such as those in ``ImageSets``; None takes every image.
-        classes: Names in the order of the mask indices from 1; by default those of Pascal VOC.
+        split: Path of a list of image names without ending, one per line, such as those in ``ImageSets``; null for
+            every image.
+        classes: Names in the order of the mask indices from 1; null for those of Pascal VOC.
         images: Folder of the images.
-        annotations: Folder of the XML files; None for masks alone.
-        class_masks: Folder of the class PNGs; None for boxes alone, without segmentation classes.
-        object_masks: Folder of the object PNGs; None for none.
-        difficult: What objects marked as difficult become: "crowd" makes them neither targets nor false alarms, as
-            the VOC evaluation does, "keep" targets like any other, "drop" background to the detector.
+        annotations: Folder of the XML files; null for masks only.
+        class_masks: Folder of the class PNGs; null for boxes only, without segmentation classes.
+        object_masks: Folder of the object PNGs; null for none.
+        difficult: What objects marked as difficult become: "crowd" makes them neither targets nor false alarms, as in
+            the VOC evaluation; "keep" makes them targets like any other; "drop" makes them background for the detector.
         background: Name of the segmentation class of index 0.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
@@ -143,7 +144,7 @@ class PascalVoc(Source):
         return os.path.splitext(str(self._names[index]))[0], self.image_path(index)
 
     def files(self, index: int) -> Sequence[str]:
-        """Return the paths of the image and of what is read with it."""
+        """Return the paths of the image and of the files that are read with it."""
         stem = os.path.splitext(str(self._names[index]))[0]
         masks = ((self._has_classes, self._class_root), (self._has_objects, self._object_root))
         return [self.image_path(index), *(join(str(root), f"{stem}.png") for has, root in masks if has[index])]
@@ -330,7 +331,7 @@ def _optional(
 
 
 def _size(content: Element, fields: XmlFields) -> tuple[int, int]:
-    """Return (height, width), or zeros where the file does not say; some tools write zeros themselves."""
+    """Return (height, width), or zeros if the file does not give them; some tools write zeros themselves."""
     size = content.find("size")
     if size is None:
         return 0, 0

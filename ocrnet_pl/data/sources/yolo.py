@@ -23,33 +23,36 @@ from ocrnet_pl.structures import Sample, Taxonomy
 
 
 class Yolo(Source):
-    """YOLO boxes ``class x y w h`` and polygons ``class x y x y ...``, both in parts of the image's sides.
+    """YOLO boxes ``class x y w h`` and polygons ``class x y x y ...``, both as fractions of the image's sides.
 
-    Rows of both kinds may stand in one file. An empty file says that there are no objects. Boxes and polygons are cut
-    at the image's borders; those without area are left out. The classes are the names of the ``data.yaml`` in the
-    order of their ids, which may have gaps.
+    Rows of both kinds may be in one file. An empty file says that there are no objects. Boxes and polygons are cut at
+    the image's borders; those without area are left out. The classes are the names of the ``data.yaml`` in the order of
+    their ids, which may have gaps.
 
-    Polygons make an instance map; where several cover a pixel, the smallest has it. Boxes without a polygon get none.
+    Polygons make an instance map; where several cover a pixel, it belongs to the smallest. Boxes without a polygon get
+    no instance.
 
     Args:
-        data: The ``data.yaml``. Its list files and folders may not lead out of its ``path``.
-        split: Key of the ``data.yaml`` that lists the images.
-        images: Folder of the images, instead of what the ``data.yaml`` says; then set ``labels`` as well.
-        labels: Folder of the label files.
-        masks: Folder of masks with the names of the images; None for none. An image without a mask is not labelled for
+        data: Path of the ``data.yaml``. Its list files and folders may not lead out of its ``path``.
+        split: Key of the ``data.yaml`` that lists the images, such as ``train`` or ``val``.
+        images: Folder of the images, instead of the entry of the ``data.yaml``; set ``labels`` as well. Null for the
+            entry.
+        labels: Folder of the label files; null for the folders next to the images.
+        masks: Folder of masks with the names of the images; null for none. An image without a mask is not labelled for
             segmentation.
-        semantic_names: What the masks' values or colors stand for: a list from value 0, a mapping from values or from
-            colors such as "#ff0000", or a JSON of categories. None instead of a name ignores the pixels. Names that
-            are not among the classes are stuff.
+        semantic_names: Names of the masks' values or colors: a list from value 0, a mapping from values or from colors
+            such as "#ff0000", or a JSON of categories. Null instead of a name ignores the pixels. Names that are not
+            among the classes are stuff.
         semantic_from_instances: Whether an image without a mask gets one from its polygons. Pixels of a box without a
             polygon are ignored. Only the classes of the ``data.yaml`` and the background are labelled then.
-        background: Name of the segmentation class that pixels without an instance get there; None ignores them.
-        missing_are_empty: Whether an image without a label file has no objects. Otherwise it is left out, or not
-            labelled for boxes if it has a mask. By default yes, unless ``skip_if_label_file_missing`` is set in the
+        background: Name of the segmentation class that pixels without an instance get in such a mask; null ignores
+            them.
+        missing_are_empty: Whether an image without a label file has no objects. If not, it is left out, or not labelled
+            for boxes if it has a mask. Null means true unless ``skip_if_label_file_missing`` is set in the
             ``data.yaml``.
-        strict: Whether a coordinate that is no number or more than 1 % outside of 0 to 1 raises; otherwise the row is
-            cut at the image's borders, and left out if nothing remains.
-        channels: Of the images; three makes all RGB, any other number takes them as they are stored.
+        strict: Whether a coordinate that is not a number or is more than 1 % outside of 0 to 1 raises an error;
+            otherwise the row is cut at the image's borders, and left out if nothing remains.
+        channels: Number of channels of the images; three makes all RGB, any other number reads them as stored.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
     Raises:
@@ -172,12 +175,12 @@ class Yolo(Source):
         return upright_size(self.image_path(index)) if mask is None else check_image(mask)
 
     def image_boxes(self, index: int) -> NDArray[np.float32]:
-        """Return the boxes of the label file, at the size that the header tells."""
+        """Return the boxes of the label file, at the size that the header gives."""
         rows = self._kept(index) if self._labelled[index] else np.zeros(0, dtype=np.int64)
         return _scaled(self._rows.boxes[rows], self.image_size(index))
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the rows of the label file, those left out included; None if there is no file."""
+        """Return the rows of the label file, including those left out; None if there is no file."""
         if not self._files[index]:
             return None
         size = self.image_size(index)
@@ -199,7 +202,7 @@ class Yolo(Source):
         )
 
     def labels_without_image(self) -> list[str]:
-        """Return the label files beside those read that belong to no image there; training leaves them alone."""
+        """Return the label files in the same folders that belong to no image; training ignores them."""
         # Images that another split lists are there as well.
         pairs = {
             (os.path.dirname(os.fsdecode(file)), os.path.dirname(self.image_path(index)))
@@ -209,7 +212,7 @@ class Yolo(Source):
         found: list[str] = []
         for labels, images in sorted(pairs):
             stems = {os.path.splitext(name)[0] for name in os.listdir(images) if name.lower().endswith(IMAGES)}
-            # Some tools write the names of the classes beside the labels.
+            # Some tools write the names of the classes next to the labels.
             names = sorted(name for name in os.listdir(labels) if name.endswith(".txt") and name != "classes.txt")
             found += [join(labels, name) for name in names if os.path.splitext(name)[0] not in stems]
         return found
@@ -224,7 +227,7 @@ class Yolo(Source):
         return start + np.flatnonzero(self._rows.kept[start:stop])
 
     def _encodings(self, rows: NDArray[np.int64], size: tuple[int, int]) -> dict[int, dict[str, Any]]:
-        """Return the mask of each polygon by its place among the rows."""
+        """Return the mask of each polygon by its position among the rows."""
         from faster_coco_eval import mask as mask_api
 
         scale = np.array([size[1], size[0]], dtype=np.float64)
@@ -253,7 +256,7 @@ class Yolo(Source):
 
 
 def _scaled(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return parts of the sides as pixels, cut at the borders of the image of this (height, width)."""
+    """Return fractions of the sides as pixels, cut at the borders of the image of this (height, width)."""
     return boxes.clip(0, 1) * np.array([size[1], size[0]] * 2, dtype=np.float32)
 
 

@@ -64,7 +64,7 @@ MASK = ("annotations", 0, "segmentation")
         ("coco", "instances.json", ("images", 0, "file_name"), "a\0.png", "images[0].file_name: expected text"),
         ("coco", "instances.json", ("categories", 0, "name"), "\ud800", "categories[0].name: expected text"),
         ("coco", "instances.json", MASK, [["9e400"] * 6], "annotations[0].segmentation: a polygon is not"),
-        ("coco", "instances.json", MASK, [[0, 0, 1e15, 0, 1e15, 1e15]], "an outline lies far outside"),
+        ("coco", "instances.json", MASK, [[0, 0, 1e15, 0, 1e15, 1e15]], "an outline is far outside"),
         ("coco", "instances.json", MASK, [[0, 0, 1e8, 0, 1e8, 1e8]], "the outline is 3e+08 pixels long"),
         ("coco", "instances.json", (*MASK, "counts"), 5, "annotations[0].segmentation.counts: expected the lengths"),
         ("coco", "instances.json", (*MASK, "counts"), [5, 5], "the runs add up to 10 pixels, but the image has 240"),
@@ -181,7 +181,7 @@ def test_runs_are_checked_as_the_mask_library_reads_them() -> None:
     ("text", "words"),
     [
         (BOMB, "its aliases expand to more than"),
-        ("a: &a [*a]", "stands inside of what it stands for"),
+        ("a: &a [*a]", "is inside the value that it refers to"),
         ("[" * 99_999, "nest"),
         ("{a: " * 5000, "nest"),
         ("\n".join(["a0: &a0 [x]", *(f"a{i + 1}: &a{i + 1} [*a{i}]" for i in range(200))]), "or 100 levels"),

@@ -309,11 +309,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         pack(Numbered(), folder, "another")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="it holds other files; give another --output"):
+    with pytest.raises(DataError, match="it contains other files; give another --output"):
         pack(Numbered(), tmp_path / "full", "test")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "packing.json").write_text("{}")
-    with pytest.raises(DataError, match="the beginning of a pack of other data"):
+    with pytest.raises(DataError, match="an unfinished pack of other data"):
         pack(Numbered(), tmp_path / "begun", "test")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="it cannot be written to"):
@@ -430,7 +430,7 @@ def test_wrong_folders_and_manifests(tmp_path: Path, cached: bool) -> None:
     assert "do not add up" in changed(samples=3)
     assert "has no images" in changed(samples=0, shards=[])
     shards = [manifest["shards"][0] | {"name": "../shard-00000.tar"}, *manifest["shards"][1:]]
-    assert "shards[0].name: '../shard-00000.tar' is no name of a shard" in changed(shards=shards)
+    assert "shards[0].name: '../shard-00000.tar' is not the name of a shard" in changed(shards=shards)
     assert "the index does not belong to packed.json" in changed(identity="other")
     (folder / "packed.json").write_text("{")
     assert "this is not the manifest of a packed data set" in message(folder)
@@ -444,7 +444,7 @@ def test_an_index_of_another_packing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"index\.safetensors: the index does not belong to packed\.json"):
         Packed(folder)
     (folder / "index.safetensors").write_bytes(b"\0" * (other / "index.safetensors").stat().st_size)
-    with pytest.raises(DataError, match=r"index\.safetensors: this is not a whole index"):
+    with pytest.raises(DataError, match=r"index\.safetensors: this is not a complete index"):
         Packed(folder)
     (folder / "index.safetensors").unlink()
     with pytest.raises(DataError, match=r"index\.safetensors: the file is missing"):
@@ -458,7 +458,9 @@ def test_options(tmp_path: Path) -> None:
         Packed(folder, window=0)
     with pytest.raises(ValueError, match="cache_gb must be a positive"):
         Packed(folder, cache_gb=0)
-    with pytest.raises(DataError, match=r"a window of 3 shards .* the cache holds 5e-05; raise `cache_gb`, or lower"):
+    with pytest.raises(
+        DataError, match=r"a window of 3 shards .* the cache is limited to 5e-05; raise `cache_gb`, or lower"
+    ):
         Packed(folder, cache=tmp_path / "cache", cache_gb=5e-5, window=3)
     with pytest.raises(DataError, match="all shards and the index"):
         Packed(folder, cache=tmp_path / "cache", cache_gb=5e-5, window=None)

@@ -194,7 +194,7 @@ def test_instance_bitmasks(root: Path) -> None:
     assert np.unique(_map(sample.instances)).tolist() == [0, 1, 2]
     with pytest.raises(DataError, match=r"a.png: this looks like an instance bitmask"):
         _open(root, panoptic="ins_seg")[0]
-    with pytest.raises(DataError, match=r"a.png: category 36 is none of 1 to 8"):
+    with pytest.raises(DataError, match=r"a.png: category 36 is not from 1 to 8"):
         _open(root, instances="pan_seg")[0]
 
 

@@ -188,7 +188,7 @@ def test_a_second_table_of_boxes(root: Path) -> None:
     with pytest.raises(DataError, match=r"boxes\.csv: line 2, image: the first table lists no image 'photos/z\.png'"):
         open_table(root, boxes="boxes.csv")
     write(root)
-    with pytest.raises(DataError, match="the boxes stand in another table as well"):
+    with pytest.raises(DataError, match="the boxes are in another table as well"):
         open_table(root, boxes="boxes.csv")
 
 
@@ -208,7 +208,7 @@ def test_only_images_and_boxes(root: Path) -> None:
         ({"image": "photos/b.png"}, "line 3, image: 'photos/b.png' is already in line 2"),
         ({"semantic": "masks/gone.png"}, "line 2, semantic: there is no file"),
         ({"instances": "../../ids/a.png"}, "line 2, instances: '../../ids/a.png' leads out"),
-        ({"panoptic": "pan/b.png"}, "line 2, panoptic: a panoptic map holds these labels already"),
+        ({"panoptic": "pan/b.png"}, "line 2, panoptic: a panoptic map already contains these labels"),
         ({"boxes": "[{"}, "line 2, boxes: this is not valid JSON"),
         ({"boxes": "3"}, "line 2, boxes: expected a list of objects"),
         ({"boxes": "[3]"}, "line 2, boxes: expected a list of objects"),

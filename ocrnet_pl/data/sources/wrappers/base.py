@@ -15,14 +15,14 @@ from ocrnet_pl.errors import DataError
 from ocrnet_pl.structures import Taxonomy
 
 _LONGEST, _MOST = 500, 50_000
-"""Beyond this, comparing a name with all others takes too long."""
+"""Lengths and numbers of names beyond which comparing them takes too long."""
 
 
 class Wrapped(Source):
-    """The samples of another source, in their order; a subclass changes what it wants.
+    """The samples of another source, in their order; a subclass overrides what it changes.
 
     Args:
-        source: Where the samples come from.
+        source: Source of the samples.
 
     Raises:
         DataError: The source has no images.
@@ -35,50 +35,50 @@ class Wrapped(Source):
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The source's."""
+        """The categories of the source."""
         return self.source.taxonomy
 
     def __len__(self) -> int:
         return len(self.source)
 
     def identity(self, index: int) -> tuple[int | str, str]:
-        """Return the source's."""
+        """Return the id and path from the source."""
         return self.source.identity(index)
 
     def image_path(self, index: int) -> str | PathLike[str] | None:
-        """Return the source's."""
+        """Return the image file from the source."""
         return self.source.image_path(index)
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Return the source's."""
+        """Return the size from the source."""
         return self.source.image_size(index)
 
     def files(self, index: int) -> Sequence[str]:
-        """Return the source's."""
+        """Return the files from the source."""
         return self.source.files(index)
 
     @property
     def sizes(self) -> NDArray[np.int32] | None:
-        """The source's."""
+        """The sizes from the source."""
         return self.source.sizes
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The source's."""
+        """The parts of the source."""
         return self.source.parts
 
     @property
     def blocks(self) -> Blocks | None:
-        """The source's."""
+        """The blocks of the source."""
         return self.source.blocks
 
     def expect(self, index: int) -> None:
-        """Pass it on."""
+        """Forward it to the source."""
         self.source.expect(index)
 
 
 def closest(name: str, valid: Iterable[str]) -> str:
-    """Return words that name the closest valid name, or some of the valid ones if none is close."""
+    """Return advice that names the closest valid name, or some of the valid ones if none is close."""
     names = list(valid)
     if len(name) > _LONGEST or len(names) > _MOST:
         return "check the spelling"
@@ -90,16 +90,16 @@ def closest(name: str, valid: Iterable[str]) -> str:
 
 
 def check_names(where: str, what: str, names: Sequence[str], valid: Iterable[str]) -> None:
-    """Check that names are known and stand once each.
+    """Check that names are known and occur once each.
 
     Args:
-        where: The option, for messages.
-        what: What the names are of, such as ``category``.
-        names: To check.
-        valid: The known ones.
+        where: Name of the option, for messages.
+        what: Kind of the names, such as ``category``.
+        names: The names to check.
+        valid: The known names.
 
     Raises:
-        DataError: A name is unknown or stands twice; the closest known one is named.
+        DataError: A name is unknown or occurs twice; the closest known one is named.
     """
     known = list(valid)
     for position, name in enumerate(names):

@@ -21,28 +21,27 @@ from ocrnet_pl.structures import Sample, Taxonomy
 class Mixture(Source):
     """Several sources in one run, each with its own categories and labels and its own share of every batch.
 
-    The taxonomy is the union by name: what has one name is one category. It is a thing if it is one in any source,
-    and has boxes (pixels) if it has in any. The samples of a source are labelled for that source's classes and no
-    others; those of other sources are unknown in them. Image ids get the source's name in front.
+    The taxonomy is the union by name: categories with the same name are one category. It is a thing if it is one in any
+    source, and has boxes (pixels) if it has them in any. The samples of a source are labelled for that source's classes
+    only; those of other sources are unknown in them. Image ids get the source's name in front.
 
     An epoch has as many batches as the sources' images fill. A source whose share is above its part of the images
-    repeats them, one below takes several epochs to go through; every image of a source is seen once before any comes
-    again.
+    repeats them; a source below it takes several epochs to go through. Every image of a source is seen once before any
+    is repeated.
 
     Args:
-        sources: By name.
-        shares: Of every training batch, by the sources' names, in any unit; by default the number of images. The
-            share of a batch is exact where it is a whole number of images, else within one image over any run of
-            batches.
+        sources: The sources by name.
+        shares: Shares of every training batch, by the sources' names, in any unit; null for the number of images. The
+            share of a batch is exact if it is a whole number of images, else within one image over any run of batches.
 
     Raises:
-        DataError: There is no source, one has no images or is a mixture itself, or a share is not positive, is
+        DataError: There are no sources, one has no images or is itself a mixture, or a share is not positive, is
             missing or names no source (the closest is named).
     """
 
     def __init__(self, sources: dict[str, Source], shares: dict[str, float] | None = None) -> None:
         if not sources:
-            raise DataError("Mixture: sources: there is none; name at least one")
+            raise DataError("Mixture: sources: there are none; name at least one")
         for name, source in sources.items():
             if not len(source):
                 raise DataError(f"Mixture: sources: {name}: it has no images")
@@ -77,7 +76,7 @@ class Mixture(Source):
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The union of the sources', by name."""
+        """The union of the sources' categories, by name."""
         return self._taxonomy
 
     @property
@@ -87,7 +86,7 @@ class Mixture(Source):
 
     @property
     def sizes(self) -> NDArray[np.int32] | None:
-        """The sources'; (0, 0) for the images of one that does not know them."""
+        """The sizes from the sources; (0, 0) for the images of a source that does not know them."""
         sizes = [source.sizes for source in self._list]
         if all(own is None for own in sizes):
             return None
@@ -110,33 +109,33 @@ class Mixture(Source):
         return sample.replace(image_id=f"{self._names[place]}/{sample.image_id}")
 
     def identity(self, index: int) -> tuple[int | str, str]:
-        """Return the source's, its name in front of the id."""
+        """Return the id and path from the source, with the source's name in front of the id."""
         place, row = self._find(index)
         image_id, path = self._list[place].identity(row)
         return f"{self._names[place]}/{image_id}", path
 
     def files(self, index: int) -> Sequence[str]:
-        """Return the source's."""
+        """Return the files from the source."""
         place, row = self._find(index)
         return self._list[place].files(row)
 
     def image_path(self, index: int) -> str | PathLike[str] | None:
-        """Return the source's."""
+        """Return the image file from the source."""
         place, row = self._find(index)
         return self._list[place].image_path(row)
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Return the source's."""
+        """Return the size from the source."""
         place, row = self._find(index)
         return self._list[place].image_size(row)
 
     def expect(self, index: int) -> None:
-        """Pass it on."""
+        """Forward it to the source."""
         place, row = self._find(index)
         self._list[place].expect(row)
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the source's, under the labels of the union."""
+        """Return the stored boxes from the source, under the labels of the union."""
         place, row = self._find(index)
         relabel = self._relabel[place]
         return self._list[place].raw_boxes(row) if relabel is None else relabel.raw_boxes(self._list[place], row)
@@ -152,10 +151,10 @@ def unite(taxonomies: dict[str, Taxonomy]) -> Taxonomy:
     """Return the union of taxonomies by name: stuff before things, each in the order of first appearance.
 
     Args:
-        taxonomies: By the sources' names; if all are equal, so is the union.
+        taxonomies: The taxonomies by the sources' names; if all are equal, the union is the same.
 
     Raises:
-        DataError: The union has more segmentation classes than a map can hold.
+        DataError: The union has more segmentation classes than a map can contain.
     """
     every: Sequence[Taxonomy] = list(taxonomies.values())
     if all(taxonomy == every[0] for taxonomy in every):

@@ -1,4 +1,4 @@
-"""A source that was labelled for some tasks or classes only."""
+"""A source that was labelled only for some tasks or classes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ocrnet_pl.structures import IGNORE_INDEX, Category, Sample, Supervision
 
 
 class Partial(Wrapped):
-    """Says which tasks and classes another source was labelled for; whatever else it holds is left out.
+    """Says for which tasks and classes another source was labelled; all other labels are left out.
 
     What is not labelled is neither a target nor background: it gives no gradient and counts in no metric. Boxes of a
-    class that is not labelled are left out, and its pixels become 255. Instance masks stay where all classes with
+    class that is not labelled are left out, and its pixels become 255. Instance masks are kept if all classes with
     labelled boxes have labelled pixels too.
 
     Args:
-        source: Where the samples come from.
+        source: Source of the samples.
         boxes: Whether boxes were labelled, or the names of the classes whose boxes were.
-        pixels: Whether pixels were labelled, or the names of the classes whose pixels were; name also the background
-            that they were told apart from.
+        pixels: Whether pixels were labelled, or the names of the classes whose pixels were; include the background that
+            they were told apart from.
 
     Raises:
         DataError: A name is unknown (the closest is named), nothing is labelled, or only one class has pixels, which
@@ -41,8 +41,8 @@ class Partial(Wrapped):
             raise DataError("Partial: neither boxes nor pixels are labelled; name some, or leave the source out")
         if int(self._semantic.sum()) == 1 and taxonomy.num_semantic > 1:
             raise DataError(
-                "Partial: pixels: one class alone is told apart from nothing; add the class of the pixels around it, "
-                "such as the background"
+                "Partial: pixels: a single class cannot be told apart from anything; add the class of the pixels "
+                "around it, such as the background"
             )
         masks_too = torch.tensor(
             [
@@ -71,7 +71,7 @@ class Partial(Wrapped):
         return keep_rows(sample, supervision.detection[sample.labels])
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the source's that count as labelled."""
+        """Return the stored boxes from the source that count as labelled."""
         raw = self.source.raw_boxes(index)
         if raw is None:
             return None

@@ -15,19 +15,19 @@ from ocrnet_pl.structures import Category, Sample, Taxonomy
 class Remapped(Wrapped):
     """Another source with other categories.
 
-    Categories that no option names stay as they are. A merged category stands where its first member stood. Under the
-    name of a category that exists it is of that one's kind: things merged into a stuff category lose their boxes.
+    Categories that no option names do not change. A merged category takes the place of its first member. Under the name
+    of an existing category it has the kind of that category: things merged into a stuff category lose their boxes.
 
     Args:
-        source: Where the samples come from.
-        merge: For each new name the old names that it joins.
-        rename: For each old name the new one.
-        ignore: Old names whose pixels become 255 and whose boxes crowds: neither targets nor false alarms.
-        drop: Old names whose boxes are taken away, so that there is nothing to find, and whose pixels become 255.
+        source: Source of the samples.
+        merge: The old names that each new name combines; null for none.
+        rename: The new name of each old name; null for none.
+        ignore: Old names whose pixels become 255 and whose boxes become crowds: neither targets nor false alarms.
+        drop: Old names whose boxes are removed, so that there is nothing to find, and whose pixels become 255.
 
     Raises:
-        DataError: A name is unknown (the closest is named) or stands in two places, two categories come to have one
-            name, nothing is left, or a merge joins things with stuff or classes with boxes (pixels) and without.
+        DataError: A name is unknown (the closest is named) or occurs in two places, two categories get the same name,
+            nothing is left, or a merge combines things with stuff or classes with boxes (pixels) and without.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Remapped(Wrapped):
             check_names(f"Remapped: {option}", "category", names, known)
             for name in names:
                 if name in used:
-                    raise DataError(f"Remapped: {option}: category {name!r} stands in {used[name]!r} too; choose one")
+                    raise DataError(f"Remapped: {option}: category {name!r} is also in {used[name]!r}; choose one")
                 used[name] = option
 
         self._names = {name: name for name in known if name not in ignore and name not in drop} | rename
@@ -75,11 +75,11 @@ class Remapped(Wrapped):
         return self._relabel(self.source[index])
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the source's under the new labels."""
+        """Return the stored boxes from the source under the new labels."""
         return self._relabel.raw_boxes(self.source, index)
 
     def _build(self, old: Taxonomy, kinds: dict[str, Category]) -> Taxonomy:
-        """Return the new taxonomy; its classes stand in the order of the first old class that each is made of."""
+        """Return the new taxonomy, with its classes in the order of the first old class that each is made of."""
         first: dict[str, Category] = {}
         for category in old.categories:
             new = self._names.get(category.name)

@@ -22,32 +22,33 @@ from ocrnet_pl.storage.ordinary_files import read_text
 from ocrnet_pl.structures import Sample
 
 Portion = float | str | list[str] | None
-"""A fraction, a file that lists images, a list of images, or None for the rest."""
+"""A fraction, a file that lists images, a list of images, or null for the rest."""
 
 
 class Split(Wrapped):
-    """One of the parts that another source is divided into; together they hold every image once.
+    """One of the parts into which another source is divided; together they contain every image once.
 
     An image is named by its id, its path, the end of its path (``train/0001.png``, ``0001.png``), or its file's name
     without the ending.
 
-    Fractions divide, by chance, what the lists leave. They depend on the seed and on the order of the source's images
-    alone, so that the same division comes out for every part, run and machine.
+    Fractions divide the images that the lists leave at random. They depend only on the seed and on the order of the
+    source's images, so that the division is the same for every part, run and machine.
 
     Args:
-        source: Where the samples come from.
-        part: Name of the part to give.
-        parts: Of all parts, by name: a fraction; a text file with one image per line; a list of images; or null for
-            all images that the others leave. The fractions add up to 1.
-        seed: Of the division by fractions.
-        groups: Images that belong together (of one patient, one video) stay in one part: a regular expression that
-            is searched for in the path; the group is what its brackets match, or all that it matches.
-        groups_file: Instead, a CSV file with the columns ``image`` and ``group``.
+        source: Source of the samples.
+        part: Name of the part to use.
+        parts: All parts, by name: a fraction, a text file with one image per line, a list of images, or null for all
+            images that the others leave. The fractions add up to 1.
+        seed: Seed of the division by fractions.
+        groups: Regular expression that is searched for in the path of each image; images whose match is equal (of one
+            patient, one video) stay in one part. The match is what its brackets match, or else the whole match. Null
+            for no groups.
+        groups_file: Path of a CSV file with the columns ``image`` and ``group``, instead of ``groups``; null for none.
         root: Folder that the files' paths start from; ``data.root`` on the command line.
 
     Raises:
-        DataError: A part, an image or a file is unknown, an image stands in two parts or in none, a group is torn
-            apart, the fractions do not add up to 1, or the part is empty.
+        DataError: A part, an image or a file is unknown, an image is in two parts or in none, a group is divided, the
+            fractions do not add up to 1, or the part is empty.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Split(Wrapped):
                 place = f"{where}: {image!r}" if isinstance(value, list) else f"{where}: line {line}"
                 index = names.find(str(image), place)
                 if owner[index] >= 0:
-                    raise DataError(f"{place}: {image!r} stands in {list(parts)[owner[index]]!r} already; name it once")
+                    raise DataError(f"{place}: {image!r} is already in {list(parts)[owner[index]]!r}; name it once")
                 owner[index] = number[name]
         group_of: NDArray[np.int64] = np.arange(len(source))
         if names is not None and groups is not None:
@@ -97,7 +98,7 @@ class Split(Wrapped):
             if len(rest) and not others:
                 assert names is not None
                 raise DataError(
-                    f"Split: parts: {len(rest)} image(s) stand in no part, such as {names.paths[rest[0]]}; list them, "
+                    f"Split: parts: {len(rest)} image(s) are in no part, such as {names.paths[rest[0]]}; list them, "
                     "or add a part with null for the rest"
                 )
             if others:
@@ -105,7 +106,7 @@ class Split(Wrapped):
         _check_whole(group_of, owner, list(parts), names)
         self.indices = np.flatnonzero(owner == number[part])
         if not len(self.indices):
-            raise DataError(f"Split: part: {part!r} has no image; give it more")
+            raise DataError(f"Split: part: {part!r} has no images; give it more")
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -114,63 +115,63 @@ class Split(Wrapped):
         return self.source[int(self.indices[index])]
 
     def identity(self, index: int) -> tuple[int | str, str]:
-        """Return the source's."""
+        """Return the id and path from the source."""
         return self.source.identity(int(self.indices[index]))
 
     def image_path(self, index: int) -> str | PathLike[str] | None:
-        """Return the source's."""
+        """Return the image file from the source."""
         return self.source.image_path(int(self.indices[index]))
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Return the source's."""
+        """Return the size from the source."""
         return self.source.image_size(int(self.indices[index]))
 
     def image_boxes(self, index: int) -> NDArray[np.float32]:
-        """Return the source's."""
+        """Return the boxes from the source."""
         return self.source.image_boxes(int(self.indices[index]))
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the source's."""
+        """Return the stored boxes from the source."""
         return self.source.raw_boxes(int(self.indices[index]))
 
     def files(self, index: int) -> Sequence[str]:
-        """Return the source's."""
+        """Return the files from the source."""
         return self.source.files(int(self.indices[index]))
 
     @property
     def sizes(self) -> NDArray[np.int32] | None:
-        """The source's."""
+        """The sizes from the source."""
         sizes = self.source.sizes
         return None if sizes is None else sizes[self.indices]
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """None."""
+        """No parts."""
         return ()
 
     @property
     def blocks(self) -> Blocks | None:
-        """The source's, as far as they are in this part."""
+        """The blocks of the source, as far as they are in this part."""
         blocks = self.source.blocks
         return None if blocks is None else Blocks(np.searchsorted(self.indices, blocks.bounds), blocks.window)
 
     def expect(self, index: int) -> None:
-        """Pass it on."""
+        """Forward it to the source."""
         self.source.expect(int(self.indices[index]))
 
 
 class _Names:
-    """Finds a source's images by what people call them.
+    """Finds a source's images by the names that people use.
 
     Args:
-        source: Whose images to find.
+        source: The source whose images to find.
     """
 
     def __init__(self, source: Source) -> None:
         identities = [source.identity(index) for index in range(len(source))]
         self.paths = [path for _, path in identities]
         self._ids = [str(image_id) for image_id, _ in identities]
-        # By the number of parts of the path; one part is the file's name, none its name without the ending.
+        # By the number of parts of the path; one part is the file's name, none is its name without the ending.
         self._by_end: dict[int, dict[str, list[int]]] = {}
         self._by_id: dict[str, list[int]] = {}
         for index, image_id in enumerate(self._ids):
@@ -278,7 +279,7 @@ def _check_fractions(fractions: dict[str, float], rest: list[str]) -> None:
 
 
 def _check_whole(group_of: NDArray[np.int64], owner: NDArray[np.int64], parts: list[str], names: _Names | None) -> None:
-    """Refuse lists that tear a group apart."""
+    """Raise an error for lists that divide a group."""
     seen: dict[int, int] = {}
     for index in np.flatnonzero(owner >= 0).tolist():
         first = seen.setdefault(int(group_of[index]), index)
@@ -290,15 +291,15 @@ def _check_whole(group_of: NDArray[np.int64], owner: NDArray[np.int64], parts: l
 
 
 def _divide(groups: NDArray[np.int64], fractions: list[tuple[int, float]], seed: int) -> NDArray[np.int64]:
-    """Deal the groups out by chance, each to the part that lacks most; a group of one image, to the image exact.
+    """Deal the groups out at random, each to the part that lacks most; with groups of one image this is exact.
 
     Args:
-        groups: int64 [N], each image's.
+        groups: int64 [N], the group of each image.
         fractions: The parts' numbers and their fractions, which add up to 1.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Returns:
-        int64 [N], each image's part.
+        int64 [N], the part of each image.
     """
     numbers, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
     order = stream(seed, 4).permutation(len(numbers))
@@ -310,7 +311,7 @@ def _divide(groups: NDArray[np.int64], fractions: list[tuple[int, float]], seed:
         owner[order] = parts[np.searchsorted(ends, np.arange(len(numbers)), side="right").clip(max=len(parts) - 1)]
         return owner[place]
     owner = np.empty(len(numbers), dtype=np.int64)
-    # The large ones first, as they fit best while there is room.
+    # The large ones first, because they fit best while there is space.
     for group in order[np.argsort(-counts[order], kind="stable")]:
         chosen = int(np.argmax(lacking))
         owner[group] = parts[chosen]

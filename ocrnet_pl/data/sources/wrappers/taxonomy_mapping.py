@@ -1,4 +1,4 @@
-"""Carrying samples from one taxonomy to another."""
+"""Converting samples from one taxonomy to another."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 
 class Relabelling:
-    """Turns labels, pixels and supervision of an old taxonomy into those of a new one, by the categories' names.
+    """Converts labels, pixels and supervision of an old taxonomy to those of a new one, by the categories' names.
 
-    A new class is labelled in an image if all the old classes that went into it were; a new class that no old one
-    went into is not labelled. Boxes and pixels of a class that is not labelled are left out: nobody can tell whether
-    they are all there are.
+    A new class is labelled in an image if all the old classes that it combines were; a new class without old ones is
+    not labelled. Boxes and pixels of a class that is not labelled are left out, since there may be more of them.
 
     Args:
         old: The samples' taxonomy.
-        new: The taxonomy to carry them to.
-        names: For each old name the new one; old categories that are not named are left out, their pixels ignored.
+        new: The taxonomy to convert to.
+        names: The new name of each old name; old categories that are missing are left out, and their pixels ignored.
         ignored: Old names whose pixels are ignored and whose boxes become crowds, one of each class that the image is
             labelled for, so that no prediction there is a false alarm.
     """
@@ -76,11 +75,11 @@ class Relabelling:
         return add_crowds(moved, sample.boxes.as_subclass(Tensor)[crowds])
 
     def raw_boxes(self, source: Source, index: int) -> RawBoxes | None:
-        """Return an image's boxes as they are stored, those that the new taxonomy keeps and under its labels.
+        """Return an image's stored boxes that the new taxonomy keeps, under its labels.
 
         Args:
-            source: Of the old taxonomy.
-            index: Of the image in it.
+            source: Source with the old taxonomy.
+            index: Index of the image in it.
         """
         raw = source.raw_boxes(index)
         if raw is None:
@@ -99,8 +98,8 @@ def keep_rows(sample: Sample, kept: Tensor) -> Sample:
     """Return the sample with some of its boxes, the instance map renumbered.
 
     Args:
-        sample: With N boxes.
-        kept: bool [N].
+        sample: A sample with N boxes.
+        kept: bool [N], the boxes to keep.
     """
     if kept.all():
         return sample
@@ -118,10 +117,10 @@ def keep_rows(sample: Sample, kept: Tensor) -> Sample:
 
 
 def add_crowds(sample: Sample, boxes: Tensor) -> Sample:
-    """Return the sample with regions where no class that it is labelled for is a target or a false alarm.
+    """Return the sample with regions in which no class that it is labelled for is a target or a false alarm.
 
     Args:
-        sample: To add to.
+        sample: The sample to add to.
         boxes: float32 [N, 4], xyxy in pixels.
     """
     classes = sample.supervision.detection.nonzero()[:, 0]

@@ -19,25 +19,25 @@ _MOST_TILES = 100_000_000
 
 
 class Tiled(Source):
-    """Presents overlapping tiles of another source's samples, at the images' own scale.
+    """Overlapping tiles of another source's samples, at the images' own scale.
 
-    The tiles of an image stand one after another, row by row, and cover it exactly; the last ones of a row and of a
-    column are moved back to end at the border. An image smaller than a tile is one tile of its own size. Boxes,
-    instances and pixels are cut as :func:`~ocrnet_pl.imaging.geometry.place` does; what was labelled stays as it was.
-    The ids and paths of the samples name the tile by its top left pixel: ``name#y,x``.
+    The tiles of an image follow one another, row by row, and cover it exactly; the last ones of a row and of a column
+    are moved back to end at the border. An image smaller than a tile is one tile of its own size. Boxes, instances and
+    pixels are cut as :func:`~ocrnet_pl.imaging.geometry.place` does; the supervision does not change. The ids and paths
+    of the samples name the tile by its top left pixel: ``name#y,x``.
 
-    Only the image's sizes are read here. The last decoded image is kept, so tiles that are asked for in order decode
-    each image once; shuffled training on few images wants ``Cached`` around the source, or ``data.cache``.
+    Only the images' sizes are read at the start. The last decoded image is kept, so tiles that are requested in order
+    decode each image once; for shuffled training on few images, use ``Cached`` around the source, or ``data.cache``.
 
     Args:
-        source: Where the images come from.
-        size: Of the tiles, (height, width) or one side for both, in pixels.
-        overlap: Share of a tile's side that neighbours have in common; an object no larger than it is whole in one
-            tile at least.
-        min_visible: The share of an object's area that has to lie in a tile for it to be a target there; objects cut
-            further are crowd rows, neither target nor background.
-        keep_empty: Whether to keep the tiles that no box meets. Without them the boxes are read at the start, for
-            which a format that offers none has to decode every image.
+        source: Source of the images.
+        size: Size of the tiles in pixels, (height, width) or one side for both.
+        overlap: Share of a tile's side, from 0 to below 1, that neighbours have in common; an object no larger than the
+            overlap is whole in at least one tile.
+        min_visible: Share of an object's area, 0 to 1, that has to be in a tile for it to be a target there; objects
+            cut further become crowd rows, neither target nor background.
+        keep_empty: Whether tiles without boxes are kept. If not, the boxes are read at the start, for which a format
+            that does not provide them has to decode every image.
 
     Raises:
         ValueError: An option is out of range.
@@ -56,7 +56,7 @@ class Tiled(Source):
         if len(sides) != 2 or min(sides) < 1:
             raise ValueError(f"Tiled: size must be one side or (height, width), both at least 1, got {size}")
         if not 0 <= min_visible <= 1:
-            raise ValueError(f"Tiled: min_visible must lie in 0 to 1, got {min_visible}")
+            raise ValueError(f"Tiled: min_visible must be from 0 to 1, got {min_visible}")
         self.source = source
         self.root = getattr(source, "root", ".")
         self.size: Size = (sides[0], sides[1])
@@ -91,7 +91,7 @@ class Tiled(Source):
         return int(self._starts[-1]) if self._kept is None else len(self._kept)
 
     def window(self, index: int) -> tuple[int, int, int, int, int]:
-        """Return where a tile lies: the image's index, then top, left, height and width in its pixels."""
+        """Return the place of a tile: the image's index, then top, left, height and width in its pixels."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = index if self._kept is None else int(self._kept[index])
@@ -118,7 +118,7 @@ class Tiled(Source):
         return height, width
 
     def files(self, index: int) -> Sequence[str]:
-        """Return the source's."""
+        """Return the files from the source."""
         return self.source.files(self.window(index)[0])
 
     def identity(self, index: int) -> tuple[int | str, str]:
@@ -129,14 +129,14 @@ class Tiled(Source):
 
     @property
     def sizes(self) -> NDArray[np.int32]:
-        """The tiles': that of a tile, or of the image where it is smaller."""
+        """The sizes of the tiles: the tile's size, or the image's where that is smaller."""
         counts = np.diff(self._starts)
         every = np.minimum(self._sizes, self.size).astype(np.int32).repeat(counts, axis=0)
         return every if self._kept is None else every[self._kept]
 
     @property
     def blocks(self) -> Blocks | None:
-        """The source's, in tiles."""
+        """The blocks of the source, counted in tiles."""
         blocks = self.source.blocks
         if blocks is None:
             return None
@@ -144,16 +144,16 @@ class Tiled(Source):
         return Blocks(bounds if self._kept is None else np.searchsorted(self._kept, bounds), blocks.window)
 
     def expect(self, index: int) -> None:
-        """Pass it on."""
+        """Forward it to the source."""
         self.source.expect(self.window(index)[0])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the decoded image behind on the way to another process."""
+        """Pickle without the decoded image."""
         return self.__dict__ | {"_last": None}
 
     def _read(self, image: int) -> Sample:
         if self._last is None or self._last[0] != image:
-            self._last = None  # before the next is decoded, so that two never stand in memory
+            self._last = None  # before the next is decoded, so that two are never in memory
             sample = self.source[image]
             noted = tuple(int(side) for side in self._sizes[image])
             if sample.size != noted:
@@ -169,7 +169,8 @@ class Tiled(Source):
         try:
             return self.source.image_size(image)
         except DataError:
-            # One tile stands for a file that cannot be read: reading it raises, where a run may choose to go on.
+            # One tile stands for a file that cannot be read: reading it raises an error, after which a run may
+            # continue.
             return self.size
 
     def _occupied(self, image: int) -> NDArray[np.int64]:

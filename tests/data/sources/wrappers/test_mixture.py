@@ -98,7 +98,7 @@ def test_shares_and_sizes() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Mixture({}), "there is none"),
+        (lambda: Mixture({}), "there are none"),
         (lambda: Mixture({"a": Scenes(length=0)}), "a: it has no images"),
         (lambda: Mixture({"a": _mixture()}), "a mixture itself"),
         (lambda: Mixture({"day": Scenes()}, {"dya": 1.0}), r"there is no source 'dya'; did you mean 'day'\?"),

@@ -62,7 +62,7 @@ def test_tasks(options: dict[str, Any], boxes: int, semantic: bool, instances: b
         ({"boxes": ["kar"]}, r"boxes: there is no category with boxes 'kar'; did you mean 'car'\?"),
         ({"boxes": ["road"]}, "boxes: there is no category with boxes 'road'"),
         ({"pixels": ["background", "Road"]}, r"did you mean 'road'\?"),
-        ({"pixels": ["car"]}, "one class alone"),
+        ({"pixels": ["car"]}, "a single class"),
         ({"boxes": False, "pixels": False}, "neither"),
         ({"boxes": [], "pixels": []}, "neither"),
         ({"boxes": ["car", "car"]}, "more than once"),

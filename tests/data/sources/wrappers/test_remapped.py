@@ -94,7 +94,7 @@ def test_what_is_done_with_a_category_is_part_of_the_digest() -> None:
         ({"ignore": ["raod"]}, "ignore: .*'road'"),
         ({"drop": ["zebra"]}, "drop: .*there are 'background'"),
         ({"drop": ["car", "car"]}, "more than once"),
-        ({"drop": ["car"], "ignore": ["car"]}, "'car' stands in 'ignore' too"),
+        ({"drop": ["car"], "ignore": ["car"]}, "'car' is also in 'ignore'"),
         ({"rename": {"car": "truck"}}, "would both be 'truck'; use merge"),
         ({"merge": {"truck": ["car"]}}, "a category of that name exists"),
         ({"merge": {"v": []}}, "nothing to merge"),
