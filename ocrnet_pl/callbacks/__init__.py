@@ -1,1 +1,1 @@
-"""What runs beside training."""
+"""Lightning callbacks: checkpoints, logs, pictures and checks of a run."""

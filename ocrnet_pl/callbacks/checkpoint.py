@@ -24,7 +24,7 @@ from ocrnet_pl.storage.linked_files import link_or_copy
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 
 PREVIOUS = "previous.ckpt"
-"""The ``last.ckpt`` before the present one."""
+"""Name of the file that keeps the previous ``last.ckpt``."""
 
 _STATE = ("current_score", "best_k_models", "kth_best_model_path", "kth_value", "best_model_path", "best_model_score")
 _HEADROOM = 1.1
@@ -42,20 +42,22 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps the best checkpoints and the last two in the run's ``checkpoints/``, with metrics in their names.
 
     ``last.ckpt`` is written after each validation, every ``every_n_steps`` steps, at the end, and when the run is
-    interrupted; the one before it stays as ``previous.ckpt``. One that cannot be written costs no other, and is tried
-    again at the end; :attr:`missing` says what could not be written then either.
+    interrupted; the previous one is kept as ``previous.ckpt``. If one cannot be written, earlier ones are kept, and it
+    is tried again at the end; :attr:`missing` names what could not be written then either.
 
-    A run that continues another one begins with the checkpoint that it continues from as its ``last.ckpt``, and with
-    the best of the run before: killed before it has saved anything, it can be continued from its own folder, whatever
-    became of the other. They are hard links where the file system allows it.
+    A run that continues another one starts with the checkpoint from which it continues as its ``last.ckpt``, and with
+    the best one of the earlier run. So if it is killed before it has saved anything, it can be continued from its own
+    folder, whatever happened to the other. These files are hard links where the file system allows it.
 
     Args:
-        monitor: The figure to choose by; ``val/score`` is the mean of box mAP and mIoU, fused where there is fusion.
-        mode: Whether more or less of it is better.
-        save_top_k: How many of the best to keep; -1 for all, 0 for none.
-        save_last: Whether to keep ``last.ckpt``.
-        save_on_exception: Whether to save ``last.ckpt`` when the run is interrupted.
-        every_n_steps: Optimiser steps from one ``last.ckpt`` to the next inside an epoch; 0 waits for validation.
+        monitor: Name of the figure to choose by; ``val/score`` is the mean of box mAP and mIoU, fused where there is
+            fusion.
+        mode: Whether a larger ("max") or a smaller ("min") figure is better.
+        save_top_k: Number of the best checkpoints to keep; -1 for all, 0 for none.
+        save_last: Whether ``last.ckpt`` is kept.
+        save_on_exception: Whether ``last.ckpt`` is saved when the run is interrupted.
+        every_n_steps: Number of optimiser steps between two ``last.ckpt`` within an epoch; 0 saves after validation
+            only.
 
     Raises:
         ValueError: An option is out of range.
@@ -78,7 +80,7 @@ class BestCheckpoint(ModelCheckpoint):
             save_top_k=save_top_k,
             save_last=save_last,
             save_on_exception=save_on_exception,
-            # Saved after validation, a run continues exactly; saved at an epoch's end, Lightning can skip an epoch.
+            # Saved after validation, a run continues exactly; if saved at an epoch's end, Lightning can skip an epoch.
             save_on_train_epoch_end=False,
             auto_insert_metric_name=False,
         )
@@ -97,33 +99,33 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Learn where the run continues from."""
+        """Remember the checkpoint from which the run continues."""
         path = trainer.ckpt_path
         if trainer.state.fn == "fit" and path and "://" not in f"{path}{self.dirpath}":
             self._before = Path(path)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the checkpoint that the run continues from, before anything can end it."""
+        """Start with the checkpoint from which the run continues, before anything can end the run."""
         if self._before is None or self.dirpath is None or getattr(trainer, "fast_dev_run", False):
             return
         if trainer.is_global_zero:
-            # A run that was killed may have left the beginning of a file there.
+            # A run that was killed may have left part of a file there.
             remove_abandoned(self._before.parent)
         if self.save_last:
             last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
             self._carried(trainer, {str(self._before): str(last)})
-            # Lightning would write last-v1.ckpt beside a file that it does not know.
+            # Lightning would write last-v1.ckpt next to a file that it does not know.
             self.last_model_path = str(last)
 
     def _carried(self, trainer: Trainer, names: dict[str, str]) -> dict[str, str]:
-        """Give files of the run before a name of this one.
+        """Give files of the earlier run a name in this one.
 
         Args:
-            trainer: Of all processes, which hear what the first has done.
-            names: The new path by the old one.
+            trainer: The trainer; all processes learn what the first one has done.
+            names: The new path of each old one.
 
         Returns:
-            What was done of it.
+            The paths for which it was done.
         """
         done = {}
         for old, new in names.items() if trainer.is_global_zero else ():
@@ -133,27 +135,27 @@ class BestCheckpoint(ModelCheckpoint):
                 link_or_copy(Path(old), Path(new))
                 done[old] = new
             except OSError as error:
-                tell(f"{new}: {old} could not be brought there ({error.strerror or error}); it stays where it is")
+                tell(f"{new}: {old} could not be copied there ({error.strerror or error}); it stays where it is")
         return trainer.strategy.broadcast(done)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look whether the checkpoints will find room.
+        """Check that there is space for the checkpoints.
 
         Raises:
-            MisconfigurationException: They will not, or their folder cannot be written to.
+            MisconfigurationException: There is not, or their folder cannot be written to.
         """
         super().on_train_start(trainer, pl_module)
         self._saved_at = trainer.global_step
         if getattr(trainer, "fast_dev_run", False) or not (self.save_top_k or self.save_last):
             return
-        # All processes hear of it, or one would wait for the others.
+        # All processes need the result, or one would wait for the others.
         complaint = trainer.strategy.broadcast(self._complaint(trainer, pl_module) if trainer.is_global_zero else None)
         if complaint is not None:
             raise MisconfigurationException(complaint)
         self._take_best(trainer)
 
     def _take_best(self, trainer: Trainer) -> None:
-        """Have the best of the run before in this run's folder."""
+        """Put the best checkpoint of the earlier run into this run's folder."""
         if self._before is None or self.dirpath is None:
             return
         paths = [path for path in self.best_k_models if Path(path).parent != Path(self.dirpath)]
@@ -174,22 +176,22 @@ class BestCheckpoint(ModelCheckpoint):
         except OSError as error:
             return f"{folder}: checkpoints cannot be written there ({error.strerror}); set trainer.default_root_dir"
         weights = sum(p.numel() * p.element_size() for p in pl_module.parameters())
-        # The weights, their average, and an optimiser's two moments; the new file stands beside the old ones.
+        # The weights, their average, and an optimiser's two moments; the new file exists in addition to the old ones.
         files = max(self.save_top_k, 0) + 2 * bool(self.save_last) + 1
         needed, free = int(4 * weights * files * _HEADROOM), shutil.disk_usage(folder).free
         if free < needed:
             return (
                 f"{folder}: {free / 2**20:.0f} MB are free, {files} checkpoints need about {needed / 2**20:.0f} MB; "
-                "make room, or set trainer.default_root_dir"
+                "free some space, or set trainer.default_root_dir"
             )
         return None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save the last within an epoch, if asked to.
+        """Save the last checkpoint within an epoch, if requested.
 
-        Not in the middle of accumulated batches, nor before validation or the next epoch: a run that goes on from
+        Not in the middle of accumulated batches, nor before validation or the next epoch: a run that continues from
         there would leave them out.
         """
         if not 0 < self.every_n_steps <= trainer.global_step - self._saved_at:
@@ -207,9 +209,9 @@ class BestCheckpoint(ModelCheckpoint):
             self._save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last, unless the run ended with a validation, and try again what could not be written then."""
+        """Save the last, unless the run ended with a validation, and retry what could not be written then."""
         if self._lost is not None and self._lost.step == trainer.global_step and not self._should_skip(trainer):
-            # The trainer has counted on; the file's name is that of the epoch which the figures belong to.
+            # The trainer has counted on; the file's name must be that of the epoch to which the figures belong.
             own = {"epoch": torch.tensor(self._lost.epoch)}
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer) | own)
         if self._saved_at != trainer.global_step or self._last_failed:
@@ -217,7 +219,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     @property
     def missing(self) -> str | None:
-        """What the run should have left and could not write, in one line; None if all is there."""
+        """What the run could not write although it should, in one line; None if nothing is missing."""
         parts = []
         if self._last_failed:
             parts.append(f"last.ckpt of step {self._saved_at}")
@@ -228,15 +230,17 @@ class BestCheckpoint(ModelCheckpoint):
             parts.append(f"the best, with {self.monitor} {float(lost.score):.4f} after epoch {lost.epoch}")
         if not parts:
             return None
-        return f"{self.dirpath}: the disk refused {' and '.join(parts)}; other checkpoints there are whole, but older"
+        return (
+            f"{self.dirpath}: the disk refused {' and '.join(parts)}; other checkpoints there are complete, but older"
+        )
 
     def _better(self, one: Tensor, other: Tensor) -> bool:
         return bool(one < other) if self.mode == "min" else bool(one > other)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the last, where all processes come here together and no gradients are left over.
+        """Save the last, if all processes come here together and no gradients are left over.
 
-        An error is one process's own; the others wait for it elsewhere.
+        An error belongs to one process; the others wait for it elsewhere.
         """
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
         loop: Any = trainer.fit_loop.epoch_loop
@@ -245,13 +249,13 @@ class BestCheckpoint(ModelCheckpoint):
         if not (self.save_on_exception and together and unsaved) or self._should_skip(trainer):
             return
         if trainer.validating:
-            # Lightning would take the validation for done, or go on in its middle, where its loader begins anew.
+            # Lightning would regard the validation as done, or continue in its middle, where its loader starts again.
             progress = loop.val_loop.batch_progress
             progress.reset()
             progress.increment_ready()
             progress.increment_started()
         elif between:
-            # A step that was cut off has not begun.
+            # A step that was cut off counts as not begun.
             for progress in (loop.batch_progress.total, loop.batch_progress.current):
                 progress.ready = progress.started = progress.processed = progress.completed
         else:
@@ -259,7 +263,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._save_last(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best of the run before, as far as its files are where they were, or beside its checkpoint."""
+        """Restore the best of the earlier run, as far as its files are where they were, or next to its checkpoint."""
         found = {path: self._found(path) for path in state_dict["best_k_models"]}
         best = {found[path]: score for path, score in state_dict["best_k_models"].items() if found[path]}
         if state_dict["monitor"] != self.monitor or not found.get(state_dict["best_model_path"]):
@@ -277,9 +281,9 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict | own)
 
     def _found(self, path: str) -> str:
-        """Return where a checkpoint of the run before is, or nothing if it is gone.
+        """Return where a checkpoint of the earlier run is, or an empty text if it is gone.
 
-        The path stands in a file that anybody may have written, so it must at least lead to a checkpoint.
+        The path comes from a file that anybody may have written, so it must at least lead to a checkpoint.
         """
         places = [Path(path), *([self._before.with_name(Path(path).name)] if self._before else [])]
         found = (str(place) for place in places if place.suffix == self.FILE_EXTENSION and zipfile.is_zipfile(place))
@@ -291,7 +295,7 @@ class BestCheckpoint(ModelCheckpoint):
         return trial or trainer.global_step == 0
 
     def _save_last(self, trainer: Trainer) -> None:
-        # While steps are left out because training goes wrong, the checkpoint before is the better one.
+        # While steps are skipped because training goes wrong, the previous checkpoint is the better one.
         fails = any(isinstance(each, LossGuard) and each.fails for each in trainer.callbacks)  # type: ignore[attr-defined]
         if not self._should_skip(trainer) and not fails:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
@@ -306,7 +310,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._last_failed = self._failed(trainer)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Return whether a figure is among the best; NaN is not, though all files are kept where all are asked for."""
+        """Return whether a figure is among the best; NaN is not, but all files are kept if all are requested."""
         if current is not None and self.save_top_k != -1 and bool(torch.isnan(current)):
             return False
         return super().check_monitor_top_k(trainer, current)
@@ -315,10 +319,10 @@ class BestCheckpoint(ModelCheckpoint):
         before = {name: copy.copy(getattr(self, name)) for name in _STATE}
         super()._update_best_and_save(current, trainer, monitor_candidates)
         if bool(torch.isnan(current)):
-            # Lightning counts it as infinitely bad, which as the first of a run would be the best.
+            # Lightning counts it as infinitely bad, which would be the best if it is the first of a run.
             self.best_model_path, self.best_model_score = before["best_model_path"], before["best_model_score"]
         if self._failed(trainer):
-            # What was not written is not the best; what it was to replace has been kept.
+            # A checkpoint that was not written is not the best; the one that it was to replace has been kept.
             for name, value in before.items():
                 setattr(self, name, value)
             if not bool(torch.isnan(current)) and (self._lost is None or self._better(current, self._lost.score)):
@@ -351,7 +355,7 @@ def _kept(last: Path, trainer: Trainer) -> Iterator[None]:
         kept.unlink(missing_ok=True)
         os.link(last, kept)
     except OSError:
-        # A file system without links: the last one will be the only one.
+        # On a file system without links, the last one will be the only one.
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""Writing checkpoints: whole or not at all, and on the disk before the one before them is given up."""
+"""Writing checkpoints: complete or not at all, and on the disk before the previous one is given up."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def _as_it_is(storage: Any, location: Any) -> Any:
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Writes each file under another name, makes sure that it is on the disk, and only then gives it its name.
+    """Writes each file under another name, makes sure that it is on the disk, and only then renames it.
 
-    Whatever happens while it writes, the file of that name that was there before is whole. Where the disk refuses,
-    what was begun is removed, one line says so each time, and training continues.
+    Whatever happens while it writes, the earlier file of that name remains complete. If the disk refuses, the
+    unfinished file is removed, one line says so each time, and training continues.
 
     Attributes:
         failure: Why the last file could not be written, None if it was; on the process that writes.
@@ -33,7 +33,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint; see :attr:`failure` for whether it worked."""
         if "://" in str(path):
-            # Object stores show a file when it is whole.
+            # Object stores show a file only when it is complete.
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         self.failure = None
@@ -42,7 +42,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 try:
                     torch.save(checkpoint, file)
                 except RuntimeError as error:
-                    # What torch makes of a write that failed.
+                    # The error that torch raises for a write that failed.
                     if isinstance(error.__context__, OSError):
                         raise error.__context__ from None
                     raise
@@ -53,7 +53,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = _as_it_is, weights_only: Any = True
     ) -> dict[str, Any]:
-        """Verify and load a checkpoint; whatever is asked for, and from wherever it comes, nothing in it is executed.
+        """Verify and load a checkpoint; whatever is requested, and wherever it comes from, nothing in it is executed.
 
         Raises:
             FileNotFoundError: There is no such file.

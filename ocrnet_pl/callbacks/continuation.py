@@ -1,4 +1,4 @@
-"""A run that goes on from another one's checkpoint takes its records along."""
+"""A run that continues from another one's checkpoint keeps its records."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TABLE = "metrics.csv"
 
 
 class Continuation(Callback):
-    """Begins the run's records with what was logged up to the checkpoint, so that its curves are whole.
+    """Starts the run's records with what was logged up to the checkpoint, so that its curves are complete.
 
     Args:
-        folder: Of the run that wrote the checkpoint.
-        steps: The optimiser steps that the checkpoint has behind it.
-        tracked: The id of the run in Weights & Biases, if it is tracked there.
+        folder: Folder of the run that wrote the checkpoint.
+        steps: Number of optimiser steps before the checkpoint.
+        tracked: Id of the run in Weights & Biases; None if it is not tracked there.
     """
 
     def __init__(self, folder: Path, steps: int, tracked: str | None = None) -> None:
@@ -40,7 +40,7 @@ class Continuation(Callback):
 
     @rank_zero_only
     def _copy_rows(self, trainer: Trainer) -> None:
-        """Copy the rows; a tracker that goes on with its run adds those that it lost with the process."""
+        """Copy the rows; a tracker that continues its run adds those that it lost with the process."""
         for step, figures in rows_before(self.folder / TABLE, self.steps):
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger) or (isinstance(logger, WandbTracker) and logger.goes_on):

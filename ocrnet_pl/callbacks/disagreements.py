@@ -39,15 +39,15 @@ class _Entry(NamedTuple):
 class Disagreements(Callback):
     """Writes ``disagreements.csv`` and a sheet of pictures, ``disagreements.png``, after validate, test and predict.
 
-    The rows are ranked by confidence times size. Where there are labels, ``labels`` says which side they are on;
-    where they contradict themselves as well (``neither``), or are on the side that looks wrong, look at them first.
-    W&B gets the same table. In training nothing is done.
+    The rows are ranked by confidence times size. If there are labels, ``labels`` says which side they agree with. Look
+    first at rows where the labels contradict themselves as well (``neither``), or agree with the side that looks wrong.
+    Weights & Biases gets the same table. Nothing is done in training.
 
     Args:
-        enabled: False lists nothing.
-        rows: Rows at most.
-        pictures: Of the first rows.
-        finder: What counts as a contradiction.
+        enabled: Whether anything is listed.
+        rows: Largest number of rows, at least 1.
+        pictures: Number of first rows that get a picture; 0 for none.
+        finder: Decides what counts as a contradiction.
 
     Raises:
         ValueError: A number is out of range.
@@ -66,7 +66,7 @@ class Disagreements(Callback):
         self._number = itertools.count(0, -1)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Learn the run's folder, on all processes."""
+        """Get the run's folder, on all processes."""
         self._folder, self._best = None, []
         if self.enabled and trainer.state.fn != TrainerFn.FITTING:
             self._folder = run_folder(trainer)
@@ -80,7 +80,7 @@ class Disagreements(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the batch."""
+        """Examine the batch."""
         self._look(pl_module, outputs, batch)
 
     def on_test_batch_end(
@@ -92,7 +92,7 @@ class Disagreements(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the batch."""
+        """Examine the batch."""
         self._look(pl_module, outputs, batch)
 
     def on_predict_batch_end(
@@ -104,7 +104,7 @@ class Disagreements(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the batch."""
+        """Examine the batch."""
         self._look(pl_module, outputs, batch)
 
     def _look(self, pl_module: LightningModule, outputs: Any, batch: Any) -> None:
@@ -127,15 +127,15 @@ class Disagreements(Callback):
                     heapq.heappush(self._best, entry)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
+        """Write the table and the pictures."""
         self._finish(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
+        """Write the table and the pictures."""
         self._finish(trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
+        """Write the table and the pictures."""
         self._finish(trainer)
 
     def _finish(self, trainer: Trainer) -> None:
@@ -171,7 +171,7 @@ def _track(logger: WandbTracker, rows: Sequence[Sequence[Any]]) -> None:
 
         logger.experiment.log({"disagreements": wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])})
     except Exception as error:  # Tracking must not stop a run.
-        tell(f"W&B could not take the table of disagreements: {error}")
+        tell(f"Weights & Biases could not store the table of disagreements: {error}")
 
 
 def _row(found: Disagreement) -> tuple[str | float, ...]:

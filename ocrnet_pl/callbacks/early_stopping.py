@@ -1,4 +1,4 @@
-"""Early stopping whose settings are those of the run, also of one that continues."""
+"""Early stopping that follows the settings of the run, also of one that continues."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from lightning.pytorch import callbacks
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's early stopping; a run that continues counts on, but has a patience of its own."""
+    """Lightning's early stopping; a run that continues keeps the count, but uses its own patience."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best figure and how long it has been, and leave the patience as it was given."""
+        """Restore the best figure and the count, but not the patience."""
         super().load_state_dict(state_dict | {"patience": self.patience})

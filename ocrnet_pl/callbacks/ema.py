@@ -17,14 +17,15 @@ from ocrnet_pl.distributed.buffers import share_buffers
 
 
 class EMA(WeightAveraging):
-    """Averages the weights over the last steps; validation uses the average, and checkpoints hold it.
+    """Averages the weights over the last steps; validation uses the average, and checkpoints contain it.
 
-    The decay warms up (Tan and Le's EfficientNet schedule): at update ``n`` it is ``(1 + n) / (10 + n)`` or ``decay``,
-    whichever is less, so that the random start is soon forgotten. Statistics of norms are averaged like weights. A
-    checkpoint's ``state_dict`` is the average, its ``current_model_state`` the live weights.
+    The decay warms up (the schedule of Tan and Le's EfficientNet): at update ``n`` it is ``(1 + n) / (10 + n)`` or
+    ``decay``, whichever is smaller, so that the random start is soon forgotten. Statistics of norms are averaged like
+    weights. A checkpoint's ``state_dict`` is the average, its ``current_model_state`` the live weights.
 
     Args:
-        decay: 0 to below 1; the average reaches over about ``1 / (1 - decay)`` steps. 0 switches averaging off.
+        decay: Decay per step, from 0 to below 1; the average covers about ``1 / (1 - decay)`` steps. 0 switches
+            averaging off.
 
     Raises:
         ValueError: ``decay`` is out of range.
@@ -36,7 +37,7 @@ class EMA(WeightAveraging):
         super().__init__(use_buffers=True)
         self.decay = decay
         self._swapped = False
-        # The average's and the network's, in the same order.
+        # The average's tensors and the network's, in the same order.
         self._floats: tuple[list[Tensor], list[Tensor]] = [], []
         self._counters: tuple[list[Tensor], list[Tensor]] = [], []
 
@@ -45,18 +46,18 @@ class EMA(WeightAveraging):
         return min(self.decay, (1 + updates) / (10 + updates))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average, unless it is switched off.
+        """Create the average, unless it is switched off.
 
         Raises:
-            MisconfigurationException: The weights are to be sharded.
+            MisconfigurationException: The weights are sharded.
         """
-        # A further run begins a new average.
+        # Another run starts a new average.
         self._latest_update_step = 0
         if self.decay > 0:
             if pl_module.device_mesh is not None and stage == "fit":
                 raise MisconfigurationException("ema.decay: sharded weights cannot be averaged; set it to 0")
             with warnings.catch_warnings():
-                # The hook does nothing where nothing is sharded.
+                # The hook does nothing if nothing is sharded.
                 warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback with a model")
                 super().setup(trainer, pl_module, stage)
 
@@ -64,7 +65,7 @@ class EMA(WeightAveraging):
         """Pair each weight with its average, on its device."""
         if self._average_model is None:
             return
-        # It was made when the network was not yet on its device.
+        # It was created before the network was moved to its device.
         average = self._average_model.to(pl_module.device).module
         averaged, current = ([*module.parameters(), *module.buffers()] for module in (average, pl_module))
         self._floats = _chosen(averaged, True), _chosen(current, True)
@@ -76,8 +77,8 @@ class EMA(WeightAveraging):
     ) -> None:
         """Update the average after an optimiser's step.
 
-        ``AveragedModel.update_parameters`` would wait for the device to tell how many updates there were, and look
-        through all weights anew, which takes ten times as long as the update itself.
+        ``AveragedModel.update_parameters`` would wait for the device to return the number of updates, and look through
+        all weights again, which takes ten times as long as the update itself.
         """
         if self._average_model is None or trainer.global_step <= self._latest_update_step:
             return
@@ -92,20 +93,20 @@ class EMA(WeightAveraging):
         self._latest_update_step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the live weights in the network: the last checkpoint is still to be written.
+        """Keep the live weights in the network: the last checkpoint is still to be written.
 
-        The average's statistics, which each process has of its own images, become the first one's.
+        The average's statistics, which each process has from its own images, become those of the first process.
         """
         if self._average_model is not None:
             share_buffers(self._average_model.module.buffers())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the average in the network."""
+        """Put the average into the network."""
         if self._average_model is not None:
             self._copy_average_to_current(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Put the live weights back if validation was cut off."""
+        """Restore the live weights if validation was cut off."""
         if self._swapped:
             self._swap_models(pl_module)
 
@@ -119,9 +120,9 @@ class EMA(WeightAveraging):
             super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore both sets of weights; outside of training the average is all that is wanted.
+        """Restore both sets of weights; outside of training only the average is needed.
 
-        A run that continues without an average continues with the live weights, which the moments belong to.
+        A run that continues without an average continues with the live weights, to which the moments belong.
         """
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)

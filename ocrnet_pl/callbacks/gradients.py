@@ -1,4 +1,4 @@
-"""What each task asks of the shared trunk."""
+"""The gradients that each task sends into the shared trunk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ocrnet_pl.structures import Batch
 
 
 def shares_and_cosine(products: Tensor) -> Tensor:
-    """Return [3] from the products of :class:`~ocrnet_pl.balancing.task_split.TaskSplit`.
+    """Return shares and cosine [3] from the products of :class:`~ocrnet_pl.balancing.task_split.TaskSplit`.
 
     Returns:
         The share of the detection's gradient in the sum of both norms, that of the segmentation's, and the cosine
@@ -26,14 +26,15 @@ def shares_and_cosine(products: Tensor) -> Tensor:
 class GradientLog(Callback):
     """Logs each task's share of the gradient on the shared trunk and how far the tasks agree.
 
-    The gradients are those of the weighted losses over the maps where the trunk ends, all maps, images, accumulated
-    batches and processes as one vector: ``train/grad_share_detection`` and ``train/grad_share_segmentation`` are
-    their norms over the sum of both norms, ``train/grad_cosine`` is the cosine between them. For a balancing whose
-    weights move, ``train/weight_detection`` and ``train/weight_segmentation`` stand beside them. Reading them makes the
-    device wait, at those steps only. A network of one task logs nothing.
+    The gradients are those of the weighted losses over the maps where the trunk ends, with all maps, images,
+    accumulated batches and processes as one vector. ``train/grad_share_detection`` and
+    ``train/grad_share_segmentation`` are their norms divided by the sum of both norms, ``train/grad_cosine`` is the
+    cosine between them. For a balancing whose weights change, ``train/weight_detection`` and
+    ``train/weight_segmentation`` are logged with them. Reading them makes the device wait, but only at those steps. A
+    network of one task logs nothing.
 
     Args:
-        every_n_steps: Optimiser steps from one measurement to the next; 0 never measures.
+        every_n_steps: Number of optimiser steps between two measurements; 0 never measures.
 
     Raises:
         ValueError: ``every_n_steps`` is negative.
@@ -46,7 +47,7 @@ class GradientLog(Callback):
         self._due: int | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Have the step measured if it is its turn."""
+        """Have the step measured if it is due."""
         network, balancing = pl_module.network, pl_module.balancing
         assert isinstance(network, nn.Module) and isinstance(balancing, Balancing)
         joint = network.detection is not None and network.segmentation is not None
@@ -61,7 +62,7 @@ class GradientLog(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         """Log the step once its last batch is in."""
-        # Of accumulated batches only the last makes the step.
+        # Among accumulated batches, only the last one makes the step.
         if trainer.global_step != self._due:
             return
         self._due = None

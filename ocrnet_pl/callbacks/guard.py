@@ -1,4 +1,4 @@
-"""Leaves out optimiser steps whose loss is no number, and stops a run that is full of them."""
+"""Skips optimiser steps whose loss is not finite, and stops a run with too many of them."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class _Seen(NamedTuple):
 
 
 class LossGuard(Callback):
-    """Leaves out an optimiser's step, on all processes together, if the loss of any of them is NaN or infinite.
+    """Skips an optimiser's step, on all processes together, if the loss of any of them is NaN or infinite.
 
-    The weights, the optimiser's moments and the running statistics of norms stay as they were before the step; the
-    schedule goes on. The process that it happened on names the images, the task and the terms. After ``patience``
-    steps in a row training ends with a diagnosis.
+    The weights, the optimiser's moments and the running statistics of norms keep their values from before the step; the
+    schedule continues. The process on which it happened names the images, the task and the terms. After ``patience``
+    skipped steps in a row, training ends with a diagnosis.
 
-    Whether a loss is finite is known when the forward pass is done, so reading it does not keep the device waiting: it
-    is read after the backward pass has been queued.
+    Whether a loss is finite is known when the forward pass is done, so reading it does not make the device wait: it is
+    read after the backward pass has been queued.
 
     Args:
-        patience: Steps left out in a row that end the run, 1 or more.
+        patience: Number of skipped steps in a row that ends the run, at least 1.
 
     Attributes:
-        skipped: How many steps of the run were left out.
-        skipped_steps: The numbers of the first 100 of them, counted from 0 as in ``metrics.csv``.
+        skipped: Number of skipped steps of the run.
+        skipped_steps: Numbers of the first 100 of them, counted from 0 as in ``metrics.csv``.
 
     Raises:
         ValueError: ``patience`` is out of range.
@@ -65,7 +65,7 @@ class LossGuard(Callback):
 
     @property
     def fails(self) -> bool:
-        """Whether the last step was left out."""
+        """Whether the last step was skipped."""
         return self._in_a_row > 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class LossGuard(Callback):
         return {"skipped": self.skipped, "skipped_steps": self.skipped_steps, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them over."""
+        """Restore the counts."""
         self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
         # Older checkpoints have only the number.
         self.skipped_steps = list(state_dict.get("skipped_steps", ()))
@@ -85,23 +85,23 @@ class LossGuard(Callback):
         self._seen, self._in_step = [], False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Keep what the forward pass will change."""
+        """Keep the values that the forward pass will change."""
         self._paths = batch.paths
         if not self._in_step and self._statistics:
             torch._foreach_copy_(self._kept, self._statistics)
         self._in_step = True
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Ask, on the device, whether all processes' losses are finite."""
+        """Compute, on the device, whether all processes' losses are finite."""
         loss = loss.detach()
         terms: dict[str, dict[str, Tensor]] = getattr(pl_module, "terms", {})
         self._seen.append(_Seen(self._paths, loss, terms, Flag.of_any_process(~torch.isfinite(loss))))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Take away the gradients of a step that must not be made: optimisers leave out weights without any.
+        """Remove the gradients of a step that must not be made: optimisers skip weights without gradients.
 
         Raises:
-            LossError: It is one too many in a row.
+            LossError: The number of skipped steps in a row has reached ``patience``.
         """
         seen, self._seen, self._in_step = self._seen, [], False
         if not any([batch.flag.read() for batch in seen]):
@@ -116,18 +116,18 @@ class LossGuard(Callback):
         optimizer.zero_grad(set_to_none=True)
         finding = self._finding(seen, trainer)
         if finding is not None:
-            _log.warning("step %d left out: %s", trainer.global_step, finding)
+            _log.warning("step %d skipped: %s", trainer.global_step, finding)
         if self._in_a_row >= self.patience:
             raise LossError(self._diagnosis(finding, trainer, pl_module))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take back what the forward passes of a step that was cut off have changed."""
+        """Undo what the forward passes of an interrupted step have changed."""
         if self._in_step and self._statistics:
             torch._foreach_copy_(self._statistics, self._kept)
 
     @staticmethod
     def _finding(seen: list[_Seen], trainer: Trainer) -> str | None:
-        """Return what is wrong with this process's batches, or None if it is another's that are."""
+        """Return what is wrong with this process's batches, or None if the fault is on another process."""
         bad = [batch for batch in seen if not torch.isfinite(batch.loss)]
         if not bad:
             return None
@@ -147,14 +147,14 @@ class LossGuard(Callback):
     def _diagnosis(self, finding: str | None, trainer: Trainer, pl_module: LightningModule) -> str:
         whole = all(bool(torch.isfinite(parameter).all()) for parameter in pl_module.parameters())
         advice = (
-            "the weights are finite: look at these images' labels, and, with fp16, try bf16-mixed"
+            "the weights are finite: check the labels of these images, and, with fp16, try bf16-mixed"
             if whole
-            else "the weights are not finite: training has diverged; go on from an earlier checkpoint with a lower "
+            else "the weights are not finite: training has diverged; continue from an earlier checkpoint with a lower "
             "learning rate or a lower trainer.gradient_clip_val"
         )
         return (
             f"step {trainer.global_step}: {self._in_a_row} steps in a row had no finite loss: "
-            f"{finding or 'it is that of another process'}; {advice}"
+            f"{finding or 'the fault is on another process'}; {advice}"
         )
 
 

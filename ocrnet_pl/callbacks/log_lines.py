@@ -1,4 +1,4 @@
-"""A run's log where there is no terminal to show a bar in."""
+"""A run's log if there is no terminal with a progress bar."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _TRAINING_SECONDS = 60.0
 
 
 class LogLines(Callback):
-    """Says on the error stream, in a line each, what came out of every epoch and every validation.
+    """Prints the results of every epoch and every validation on the error stream, in one line each.
 
-    Only where no bar says it: without a terminal, or with ``trainer.enable_progress_bar`` false. Of several processes
-    the first speaks. An epoch that takes long has further lines, at each tenth of it and a minute apart at least;
-    validation, testing and prediction have one at each tenth or once a minute, ten seconds apart at least.
+    Only if no bar shows them: without a terminal, or with ``trainer.enable_progress_bar`` false. Of several processes,
+    only the first prints. A long epoch has further lines, at each tenth of it and at least a minute apart. Validation,
+    testing and prediction have one at each tenth or once a minute, at least ten seconds apart.
 
     Args:
-        throughput: Measures the images per second.
+        throughput: Callback that measures the images per second.
     """
 
     def __init__(self, throughput: Throughput) -> None:
@@ -38,7 +38,7 @@ class LogLines(Callback):
         self._losses: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look whether anything else says it."""
+        """Check whether anything else shows the results."""
         self._speaks = trainer.is_global_zero and not shows_bar(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,7 +53,7 @@ class LogLines(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the loss to the epoch's, without waiting for it, and say how far a long epoch is."""
+        """Add the loss to the epoch's, without waiting for it, and print the progress of a long epoch."""
         if not self._speaks:
             return
         loss: Tensor = outputs["loss"].detach() * trainer.accumulate_grad_batches
@@ -65,7 +65,7 @@ class LogLines(Callback):
             self._say_training(trainer, f"batch {batch_idx + 1} of {trainer.num_training_batches}, ")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what came out of the epoch."""
+        """Print the results of the epoch."""
         if self._speaks:
             self._say_training(trainer)
 
@@ -82,7 +82,7 @@ class LogLines(Callback):
         _say(f"{_epoch(trainer)}, {', '.join(parts)}")
 
     def _left(self, trainer: Trainer) -> float | None:
-        """Return the seconds that the run will still take, with its validations; None if that cannot be told."""
+        """Return the seconds that the run will still take, with its validations; None if they are unknown."""
         done, total = trainer.global_step - self._first_step, trainer.estimated_stepping_batches
         if done < 1 or not math.isfinite(total):
             return None
@@ -109,7 +109,7 @@ class LogLines(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Say how far a long validation is."""
+        """Print the progress of a long validation."""
         self._say_batch("validation", batch_idx)
 
     def on_test_batch_end(
@@ -121,7 +121,7 @@ class LogLines(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Say how far a long test is."""
+        """Print the progress of a long test."""
         self._say_batch("test", batch_idx)
 
     def on_predict_batch_end(
@@ -133,7 +133,7 @@ class LogLines(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Say how far a long prediction is."""
+        """Print the progress of a long prediction."""
         self._say_batch("prediction", batch_idx)
 
     def _say_batch(self, what: str, batch: int) -> None:
@@ -141,14 +141,14 @@ class LogLines(Callback):
             _say(f"{what}, batch {self._evaluation.text(batch + 1)}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what came out of the validation."""
+        """Print the results of the validation."""
         if self._speaks and not trainer.sanity_checking:
             fitting = trainer.state.fn == "fit"
             where = f"{_epoch(trainer)}, step {trainer.global_step}, " if fitting else ""
             _say(f"{where}validation: {figures_text(trainer.callback_metrics, 'val')}")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what came out of the test."""
+        """Print the results of the test."""
         if self._speaks:
             _say(f"test: {figures_text(trainer.callback_metrics, 'test')}")
 
@@ -157,8 +157,8 @@ def figures_text(figures: dict[str, Any], stage: str) -> str:
     """Return the main figures of a stage in one line, raw and fused.
 
     Args:
-        figures: By logged key.
-        stage: "val" or "test".
+        figures: Figures by logged key.
+        stage: The stage, "val" or "test".
     """
     parts = [f"score {_number(figures.get(f'{stage}/score'))}"]
     for key, title in _MAIN.items():

@@ -1,4 +1,4 @@
-"""What the steps of each input size take."""
+"""The memory that the steps of each input size take."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ocrnet_pl.training.step_memory import MIB
 
 
 class PeakMemory(Callback):
-    """Keeps the GPU's peak memory for each size of batch, without waiting for it.
+    """Records the GPU's peak memory for each size of batch, without waiting for it.
 
     Attributes:
-        by_size: MiB by "HEIGHTxWIDTH"; empty on the CPU, where ``train.py memory`` measures.
-        size: (height, width) of the present batch; None before the first.
-        count: Its images.
+        by_size: Peak in MiB by "HEIGHTxWIDTH"; empty on the CPU, where ``train.py memory`` measures it.
+        size: (height, width) of the current batch; None before the first.
+        count: Number of images of the current batch.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class PeakMemory(Callback):
         self.count = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Note the shape and begin to measure."""
+        """Record the shape and start to measure."""
         height, width = batch.images.shape[-2:]
         self.size, self.count = (height, width), len(batch)
         if batch.images.is_cuda:
@@ -35,7 +35,7 @@ class PeakMemory(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Keep the peak."""
+        """Record the peak."""
         if batch.images.is_cuda and self.size is not None:
             name = "{}x{}".format(*self.size)
             peak = torch.cuda.max_memory_allocated(batch.images.device) / MIB

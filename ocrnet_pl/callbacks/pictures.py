@@ -26,7 +26,7 @@ from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 
 @dataclass
 class _Picture:
-    """One image's place in the data set, its truth, and its predictions before and after fusion."""
+    """One image's position in the data set, its truth, and its predictions before and after fusion."""
 
     position: int
     truth: Sample
@@ -35,17 +35,18 @@ class _Picture:
 
 
 class Pictures(Callback):
-    """Draws the same few validation images again and again: truth, raw prediction, fused prediction.
+    """Draws the same few validation images each time: truth, raw prediction, fused prediction.
 
-    They are spread evenly over the set, whatever the number of processes. Written into ``pictures/`` of the run's
-    folder and shown by W&B with boxes and masks that can be switched on and off; at the end also ``curves.png`` and
-    ``confusion.png``. Validation and testing draw once.
+    They are spread evenly over the set, whatever the number of processes. They are written into ``pictures/`` of the
+    run's folder and shown by Weights & Biases with boxes and masks that can be switched on and off. At the end,
+    ``curves.png`` and ``confusion.png`` are written as well. Validation and testing draw once.
 
     Args:
-        count: How many images.
-        every_n_epochs: In training, draw at the validations of every n-th epoch, and at the end.
-        threshold: Boxes scored lower are not drawn.
-        enabled: False draws nothing.
+        count: Number of images, 0 for none.
+        every_n_epochs: Number of epochs between two drawings in training, at least 1; they are drawn at the end as
+            well.
+        threshold: Score below which boxes are not drawn, 0 to 1.
+        enabled: Whether anything is drawn.
 
     Raises:
         ValueError: A number is out of range.
@@ -65,7 +66,7 @@ class Pictures(Callback):
         self._epoch = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Learn the run's folder."""
+        """Get the run's folder."""
         folder = run_folder(trainer)
         self._folder = None if folder is None or not self.enabled else folder / "pictures"
         self._pictures = []
@@ -86,7 +87,7 @@ class Pictures(Callback):
             return
         loader = loader[0] if isinstance(loader, list | tuple) else loader
         total = min(len(loader.dataset), int(sum(batches)) * int(loader.batch_size or 1) * trainer.world_size)
-        # The middles of equal shares of the set.
+        # The middles of equal parts of the set.
         self._wanted = {(2 * i + 1) * total // (2 * self.count) for i in range(min(self.count, total))}
 
     def on_validation_batch_end(
@@ -125,7 +126,7 @@ class Pictures(Callback):
         self._seen += len(batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, if it is time."""
+        """Draw, if it is due."""
         if trainer.sanity_checking or self._folder is None:
             return
         if trainer.state.fn != TrainerFn.FITTING:
@@ -134,12 +135,12 @@ class Pictures(Callback):
             self._draw(trainer, pl_module, f"epoch-{self._epoch:04d}")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
+        """Draw the images."""
         if self._folder is not None:
             self._draw(trainer, pl_module, "test")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw what the last validation saw, if it was not drawn then."""
+        """Draw the images of the last validation, if they were not drawn then."""
         if self._folder is not None:
             self._draw(trainer, pl_module, f"epoch-{self._epoch:04d}")
 
@@ -149,7 +150,7 @@ class Pictures(Callback):
         self._plot_confusion(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Plot the curves as far as the run came."""
+        """Plot the curves up to where the run came."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._plot_curves(trainer)
 
@@ -185,7 +186,7 @@ class Pictures(Callback):
             images = [to_wandb_image(p.truth.image, p.truth, p.raw, p.fused, taxonomy) for p in pictures]
             logger.experiment.log({"pictures": images, "trainer/global_step": step})
         except Exception as error:  # Tracking must not stop a run.
-            tell(f"W&B could not take the pictures: {error}")
+            tell(f"Weights & Biases could not store the pictures: {error}")
 
     def _plot_curves(self, trainer: Trainer) -> None:
         if self._folder is None or not trainer.is_global_zero:

@@ -21,7 +21,7 @@ from ocrnet_pl.structures import Batch, Prediction, Predictions, Taxonomy
 
 
 class PredictionWriter(Callback):
-    """Writes what ``predict`` finds into ``<run>/predictions/``, at the images' original sizes.
+    """Writes the results of ``predict`` into ``<run>/predictions/``, at the images' original sizes.
 
     Per image, below the folders ``overlay``, ``semantic`` and ``panoptic`` and under the image's own path:
 
@@ -34,8 +34,8 @@ class PredictionWriter(Callback):
     ``categories.json``. Each process writes its own images; the first joins the JSON files at the end.
 
     Args:
-        min_score: Boxes below it are written to the JSON but not drawn.
-        overlays: Whether to draw overlays.
+        min_score: Score below which boxes are written to the JSON but not drawn, 0 to 1.
+        overlays: Whether overlays are drawn.
     """
 
     def __init__(self, min_score: float = 0.3, overlays: bool = True) -> None:
@@ -53,7 +53,7 @@ class PredictionWriter(Callback):
         return self._folder / ".parts"
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make room for this process's lines."""
+        """Open the file for this process's lines."""
         if self._folder is not None:
             self._parts().mkdir(parents=True, exist_ok=True)
             (self._parts() / f"{trainer.global_rank}.jsonl").touch()

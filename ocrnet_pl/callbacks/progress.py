@@ -1,4 +1,4 @@
-"""What Lightning shows of a run in a terminal, without what is of no use."""
+"""Lightning's display of a run in a terminal, without what is of no use."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class RunBar(RichProgressBar):
     """Lightning's bar, without the number of the run's folder."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the figures beside the bar."""
+        """Return the figures next to the bar."""
         figures: dict[str, Any] = super().get_metrics(trainer, pl_module)
         figures.pop("v_num", None)
         return figures
 
 
 class NetworkSummary(RichModelSummary):
-    """Lightning's table of the network's parts, without operations that nobody has counted."""
+    """Lightning's table of the network's parts, without the operations, which are not counted."""
 
     @staticmethod
     def summarize(  # type: ignore[override]
@@ -57,7 +57,7 @@ def use_own_display(trainer: Trainer, given: Iterable[Any]) -> None:
     """Replace Lightning's bar and table of parts by the project's, unless a config names others.
 
     Args:
-        trainer: Just built.
+        trainer: The trainer, just built.
         given: The callbacks of the config.
     """
     given = list(given)
@@ -76,20 +76,20 @@ def use_own_display(trainer: Trainer, given: Iterable[Any]) -> None:
 
 
 def shows_bar(trainer: Trainer) -> bool:
-    """Return whether a bar tells how far the run is."""
+    """Return whether a bar shows the progress of the run."""
     bar = trainer.progress_bar_callback
     return bar is not None and not getattr(bar, "is_disabled", False) and is_terminal()
 
 
 def stop_bar(trainer: Trainer) -> None:
-    """Take a bar from the terminal before anything is printed there, over which it would draw itself once more."""
+    """Remove a bar from the terminal before anything is printed there, since it would draw itself once more over it."""
     bar = trainer.progress_bar_callback
     if isinstance(bar, RichProgressBar):
         bar._stop_progress()
 
 
 class _PresentStderr(logging.StreamHandler[TextIO]):
-    """Writes to what is the error stream when there is something to write: a bar that is shown must know of it."""
+    """Writes to the error stream at the time of writing: a bar that is shown must know of it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -101,7 +101,7 @@ class _PresentStderr(logging.StreamHandler[TextIO]):
 
 
 def log_through_the_bar() -> None:
-    """Let Lightning's log go to the present error stream instead of that of its import."""
+    """Let Lightning's log go to the current error stream instead of that of its import."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         log = logging.getLogger(name)
         if any(type(handler) is logging.StreamHandler for handler in log.handlers):

@@ -1,4 +1,4 @@
-"""What the callbacks have in common."""
+"""The run's folder, for callbacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 def run_folder(trainer: Trainer) -> Path | None:
     """Return the run's folder, or None in a trial run, which writes nothing.
 
-    To be called on all processes, which agree on the main process's folder.
+    It must be called on all processes, which agree on the main process's folder.
     """
     if getattr(trainer, "fast_dev_run", False):
         return None

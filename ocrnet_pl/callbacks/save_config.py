@@ -1,4 +1,4 @@
-"""Where a run comes from: its config in its records and checkpoints, and the checkpoint that it goes on from."""
+"""The origin of a run: its config in its records and checkpoints, and the checkpoint from which it continues."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 from ocrnet_pl.training.resume import effects
 
 TRACKER_KEY = "wandb_run"
-"""Where a checkpoint holds the id of its run in Weights & Biases."""
+"""Key of a checkpoint for the id of its run in Weights & Biases."""
 
 _OWN_TO_A_START = ("ckpt_path ", "version ", "trainer.default_root_dir ", "trainer.logger", "config ")
 """Settings in which every start of a run differs from the one before."""
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the config in the run's folder and hands it to Weights & Biases."""
+    """Saves the config in the run's folder and passes it to Weights & Biases."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Hand the config to Weights & Biases, on the first process."""
+        """Pass the config to Weights & Biases, on the first process."""
         for logger in trainer.loggers:
             if hasattr(logger, "log_config"):
                 logger.log_config(plain_config(self.parser, self.config))
@@ -40,7 +40,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 def plain_config(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
-    """Return a config as a run's ``config.yaml`` has it."""
+    """Return a config in the form of a run's ``config.yaml``."""
     import yaml
 
     content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
@@ -48,15 +48,15 @@ def plain_config(parser: LightningArgumentParser, config: Namespace) -> dict[str
 
 
 def continuation(config: Namespace, parser: LightningArgumentParser) -> Continuation:
-    """Return what to take along from the checkpoint that a run goes on from, and say what differs from its run.
+    """Return what to keep from the checkpoint from which a run continues, and print what differs from its run.
 
     Args:
-        config: Of ``fit``; a checkpoint that is damaged is replaced in it by the newest whole one beside it.
-        parser: Of the config.
+        config: Config of ``fit``; in it, a damaged checkpoint is replaced by the newest whole one next to it.
+        parser: Parser of the config.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        CheckpointError: None is whole, or it is none of this project.
+        CheckpointError: None is whole, or it is not one of this project.
     """
     path, problem = usable_checkpoint(config["ckpt_path"])
     if problem is not None:

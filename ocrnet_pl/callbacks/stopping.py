@@ -1,4 +1,4 @@
-"""Ends a run that is told to stop, on all processes after the same step."""
+"""Ends a run on SIGTERM, on all processes after the same step."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ocrnet_pl.distributed.deferred_flag import Flag
 class GracefulStop(Callback):
     """Makes SIGTERM end training after the step in which any process received it.
 
-    Lightning's own handler lets the processes talk to each other wherever the signal finds them, which may be in the
-    middle of another exchange. Here the signal is only noted; before each step all processes learn whether one of them
-    noted it, and stop together after that step (with accumulated batches, after the last of them): the checkpoint is
-    written, and the command line exits with status 143. On one process validation is left as well; of several, it comes
-    to its end first.
+    Lightning's own handler lets the processes communicate wherever the signal arrives, which may be in the middle of
+    another exchange. Here the signal is only recorded. Before each step all processes learn whether one of them has
+    recorded it, and stop together after that step (with accumulated batches, after the last of them): the checkpoint is
+    written, and the command line exits with status 143. A single process abandons validation and repeats it on resume;
+    several processes finish it first.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class GracefulStop(Callback):
         self._trainer: Trainer | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signal over, until Lightning puts back what was there before the run."""
+        """Handle the signal, until Lightning restores the handler from before the run."""
         self._told, self._trainer = False, trainer
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._note)
@@ -42,28 +42,28 @@ class GracefulStop(Callback):
 
     @staticmethod
     def _stop(trainer: Trainer) -> None:
-        # What Lightning's own handler sets, and its loops look at after each step.
+        # Lightning's own handler sets this, and its loops check it after each step.
         trainer._signal_connector.received_sigterm = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ask all processes."""
         if trainer.world_size > 1:
-            # Filled on the device: a value that comes from the host would have it waited for.
+            # Filled on the device: the device would have to wait for a value from the host.
             self._flag = Flag.of_any_process(torch.full((), float(self._told), device=pl_module.device))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop after this step if one was told to."""
+        """Stop after this step if a process received the signal."""
         told = self._told if self._flag is None else self._flag.read()
         if told and not trainer.fit_loop._should_accumulate():
             self._stop(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave on one process the validation before which the signal came, too late for the step."""
+        """On one process, skip the validation before which the signal arrived too late for the step."""
         if self._told and self._trainer is not None and trainer.world_size == 1:
             self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let go of the trainer."""
+        """Release the trainer."""
         self._trainer, self._flag = None, None

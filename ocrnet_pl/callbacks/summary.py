@@ -1,4 +1,4 @@
-"""What came out of a run: ``summary.json`` and a table."""
+"""The results of a run: ``summary.json`` and a table."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _MOST_LISTED = 20
 
 
 class Summary(Callback):
-    """Writes ``summary.json`` at the end of fit, validate and test, and prints the figures raw beside fused.
+    """Writes ``summary.json`` at the end of fit, validate and test, and prints the figures, raw next to fused.
 
-    The file holds: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished``, ``interrupted``, or
-    ``incomplete`` if its last or best checkpoint could not be written), ``last`` and ``best`` (figures by their logged
-    names), ``best_checkpoint`` (for validate and test: the one that was evaluated), ``epochs``, ``steps``, ``time_s``,
-    ``images_per_s``, ``peak_memory_mb`` (``ram`` of this process and ``gpu``, null without one),
+    The file contains: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished``, ``interrupted``,
+    or ``incomplete`` if its last or best checkpoint could not be written), ``last`` and ``best`` (figures by their
+    logged names), ``best_checkpoint`` (for validate and test: the one that was evaluated), ``epochs``, ``steps``,
+    ``time_s``, ``images_per_s``, ``peak_memory_mb`` (``ram`` of this process and ``gpu``, null without one),
     ``peak_memory_by_size_mb`` (of the GPU, by size of the training batch), ``seed``, ``versions``, ``skipped`` (the
-    number of files that could not be read), ``skipped_files`` (the reason by file),
-    ``skipped_steps`` (the number of optimiser steps left out since their loss was not finite) and
-    ``skipped_step_numbers`` (the first 100 of them, counted from 0 as in ``metrics.csv``).
+    number of files that could not be read), ``skipped_files`` (the reason by file), ``skipped_steps`` (the number of
+    optimiser steps that were skipped because their loss was not finite) and ``skipped_step_numbers`` (the first 100 of
+    them, counted from 0 as in ``metrics.csv``).
 
     Args:
-        throughput: Measures the images a second.
-        memory: Measures the memory of training steps.
+        throughput: Callback that measures the images per second.
+        memory: Callback that measures the memory of training steps.
     """
 
     def __init__(self, throughput: Throughput, memory: PeakMemory) -> None:
@@ -61,19 +61,19 @@ class Summary(Callback):
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best figures."""
+        """Restore the best figures."""
         self._best = state_dict["best"]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the figures if they are the best so far."""
         figures = self._figures(trainer)
         score, best = figures.get(_SCORE, math.nan), self._best.get(_SCORE, -math.inf)
-        # A score of NaN is larger than nothing; of equal ones the first is the best, as it is among the checkpoints.
+        # A score of NaN compares as larger than None; of equal ones the first is the best, as among the checkpoints.
         if not trainer.sanity_checking and score > best:
             self._best = {key: value for key, value in figures.items() if key.startswith("val/")}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and show."""
+        """Write the file and print the table."""
         missing = getattr(trainer.checkpoint_callback, "missing", None) is not None
         self._finish(trainer, "interrupted" if trainer.interrupted else "incomplete" if missing else "finished")
 
@@ -82,24 +82,24 @@ class Summary(Callback):
         self._write(trainer, "interrupted")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write and show after validate and test, which have no hook of their own for their end."""
+        """Write and print after validate and test, which have no hook for their end."""
         if stage in ("validate", "test") and stage == self._command:
             self._finish(trainer, "finished")
 
     def _peak(self) -> dict[str, float | None]:
         found = peak_memory_mb()
         if found["gpu"] is not None:
-            # Each step's peak is measured anew.
+            # Each step's peak is measured separately.
             found["gpu"] = max([found["gpu"], *self._memory.by_size.values()])
         return found
 
     @staticmethod
     def _figures(trainer: Trainer) -> dict[str, float]:
-        # What is only for the progress bar has no stage in its name.
+        # Figures that are only for the progress bar have no stage in their name.
         return {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
 
     def _finish(self, trainer: Trainer, status: str) -> None:
-        # All processes come here, unlike where an exception leads.
+        # All processes come here, unlike after an exception.
         skipped = _of_all_processes(_skipped(trainer))
         self._write(trainer, status, skipped)
         if trainer.is_global_zero:
@@ -158,7 +158,7 @@ def _skipped(trainer: Trainer) -> dict[str, str]:
 
 
 def _of_all_processes(own: dict[str, str]) -> dict[str, str]:
-    """Return what all processes have, in the order of the files; to be called on all of them."""
+    """Return the files of all processes, in the order of the files; to be called on all of them."""
     from torch import distributed
 
     found = [own]

@@ -1,4 +1,4 @@
-"""Images a second."""
+"""Images per second."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ocrnet_pl.structures import Batch
 
 
 class Throughput(Callback):
-    """Logs ``train/images_per_s`` over all processes, waiting for data included, validation not.
+    """Logs ``train/images_per_s`` over all processes, including the time that it waits for data, without validation.
 
     Attributes:
-        images_per_s: The mean over the run so far; 0 before the second step.
+        images_per_s: Mean over the run so far; 0 before the second step.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Throughput(Callback):
         self._last: float | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock after whatever stood between the epochs."""
+        """Start the clock after whatever happened between the epochs."""
         self._last = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -33,7 +33,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
-        """Count the batch; the first after a pause only starts the clock."""
+        """Count the batch; the first one after a pause only starts the clock."""
         now = time.perf_counter()
         if self._last is not None:
             self._images += len(batch) * trainer.world_size

@@ -1,1 +1,1 @@
-"""Training: what a run is checked for before it starts, how one continues, and how its errors are told."""
+"""Training: what is checked before a run starts, how a run continues, and how its errors are reported."""

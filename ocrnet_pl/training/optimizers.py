@@ -16,10 +16,10 @@ from ocrnet_pl.models.ocrnet import OCRNet
 def parameter_groups(network: OCRNet, balancing: nn.Module) -> list[dict[str, Any]]:
     """Split the trainable parameters into encoder, decoders and balancing, each with and without weight decay.
 
-    Norms, biases and other vectors are the ones without.
+    Norms, biases and other vectors have no weight decay.
 
     Returns:
-        Named groups, none empty.
+        Named groups, none of them empty.
     """
     groups: dict[str, dict[str, Any]] = {}
     encoder = {id(parameter) for parameter in network.encoder.parameters()}
@@ -33,11 +33,11 @@ def parameter_groups(network: OCRNet, balancing: nn.Module) -> list[dict[str, An
 
 
 def adjust_groups(optimizer: Optimizer, encoder_lr: float) -> None:
-    """Scale the encoder's rate and lift the weight decay where the groups' names ask for it.
+    """Scale the encoder's learning rate and remove the weight decay where the groups' names say so.
 
     Args:
-        optimizer: Made from :func:`parameter_groups`.
-        encoder_lr: Factor on the rate of the encoder's groups.
+        optimizer: An optimiser made from :func:`parameter_groups`.
+        encoder_lr: Factor of the learning rate of the encoder's groups.
     """
     for group in optimizer.param_groups:
         if group["name"].startswith("encoder"):
@@ -47,12 +47,12 @@ def adjust_groups(optimizer: Optimizer, encoder_lr: float) -> None:
 
 
 def fuse_on_cpu(optimizer: Optimizer) -> None:
-    """Let an optimiser step through all weights of the CPU at once, where torch can and the choice was left to it.
+    """Let an optimiser step through all weights on the CPU at once, if torch can and the choice was left to it.
 
     torch itself then goes from weight to weight, which takes three times as long. On other devices it chooses well.
 
     Args:
-        optimizer: Changed; it has not made a step yet.
+        optimizer: Changed in place; it has not made a step yet.
     """
     for group in optimizer.param_groups:
         on_cpu = all(parameter.device.type == "cpu" for parameter in group["params"])
@@ -63,9 +63,9 @@ def fuse_on_cpu(optimizer: Optimizer) -> None:
 
 
 def _lay_out(optimizer: Optimizer, *_: Any) -> None:
-    """Give each gradient the strides of its weight: the fused step on the CPU takes them for granted and asks nothing.
+    """Give each gradient the strides of its weight, which the fused step on the CPU assumes without a check.
 
-    Those of a backward pass have them; what somebody assigned may not.
+    Gradients of a backward pass have them; assigned ones may not.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -75,12 +75,12 @@ def _lay_out(optimizer: Optimizer, *_: Any) -> None:
 
 
 def warmup_cosine(total_steps: int, warmup_steps: int, final: float) -> Callable[[int], float]:
-    """Return the factor on the rates by step: it rises linearly, then falls along a half cosine.
+    """Return the factor of the learning rates by step: it rises linearly, then falls along a half cosine.
 
     Args:
-        total_steps: Of the run.
-        warmup_steps: Of the rise; at most a third of the run is used, so that short runs still train.
-        final: Share of the peak at the end.
+        total_steps: Number of steps of the run.
+        warmup_steps: Number of steps of the rise; at most a third of the run is used, so that short runs still train.
+        final: Share of the peak that is left at the end, 0 to 1.
     """
     warmup_steps = min(warmup_steps, total_steps // 3)
 

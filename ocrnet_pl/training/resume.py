@@ -14,35 +14,35 @@ from torch.optim.lr_scheduler import LambdaLR
 from ocrnet_pl.errors import CheckpointError
 
 OPTIMIZER_KEY = "optimizer_class"
-"""Where a checkpoint holds the class of its optimiser."""
+"""Key of a checkpoint for the class of its optimiser."""
 PACE_KEY = "pace"
-"""Where a checkpoint holds how its steps are counted in epochs."""
+"""Key of a checkpoint for how its steps are counted in epochs."""
 
 _WITHOUT_EFFECT = {
     "model.encoder.init_args.weights": "the weights are the checkpoint's",
     "model.encoder.init_args.weights_by_order": "the weights are the checkpoint's",
-    "trainer.num_sanity_val_steps": "a run that continues tries nothing out before",
+    "trainer.num_sanity_val_steps": "a run that continues makes no trial validation",
 }
-"""Settings that a run that continues has no use for, and why."""
-_WITH_NOTE = {"model.optimizer.class_path": "its moments start anew"}
+"""Settings that have no effect on a run that continues, and why."""
+_WITH_NOTE = {"model.optimizer.class_path": "its moments start from zero"}
 _IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
-"""Options of an optimiser on which it depends where and how its state is kept."""
+"""Options of an optimiser that decide where and how its state is kept."""
 
 Settings = list[dict[str, Any]]
-"""Of each parameter group of an optimiser, everything but the parameters."""
+"""The settings of each parameter group of an optimiser, everything but the parameters."""
 
 
 @dataclass(frozen=True)
 class Pace:
     """How optimiser steps are counted in epochs.
 
-    An epoch's number of steps changes where a run continues with another batch size, on another number of processes or
-    with other data. The steps that were made before still count for the epochs that they were part of.
+    The number of steps per epoch changes if a run continues with another batch size, on another number of processes or
+    with other data. The steps that were made before still count for the epochs that they belong to.
 
     Attributes:
-        steps_per_epoch: From ``step`` on.
-        step: The optimiser step from which on it holds.
-        epochs: Those that were done before it.
+        steps_per_epoch: Number of steps per epoch from ``step`` on.
+        step: The optimiser step from which this holds.
+        epochs: Number of epochs done before it.
     """
 
     steps_per_epoch: int
@@ -50,13 +50,13 @@ class Pace:
     epochs: float = 0.0
 
     def continued(self, steps_per_epoch: int, step: int) -> Pace:
-        """Return the pace of a run that continues at a step with so many steps per epoch."""
+        """Return the pace of a run that continues at a step with the given number of steps per epoch."""
         if steps_per_epoch == self.steps_per_epoch:
             return self
         return Pace(steps_per_epoch, step, self.epochs + (step - self.step) / self.steps_per_epoch)
 
     def total_steps(self, max_epochs: int) -> int:
-        """Return the optimiser steps from the first to the end of the last epoch."""
+        """Return the number of optimiser steps from the first to the end of the last epoch."""
         return self.step + math.ceil((max_epochs - self.epochs) * self.steps_per_epoch)
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,23 +70,23 @@ def class_name(optimizer: Optimizer) -> str:
 
 
 def settings_of(optimizer: Optimizer) -> Settings:
-    """Return the settings of an optimiser's groups as the config has them, whatever the schedule has made of the rate.
+    """Return the settings of an optimiser's groups as in the config, whatever the schedule has changed.
 
     Args:
-        optimizer: With a schedule, before it takes over the state of a checkpoint.
+        optimizer: An optimiser with a schedule, before it restores the state of a checkpoint.
     """
     return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
 
 
 def prepare_states(checkpoint: dict[str, Any], optimizer: Optimizer) -> str | None:
-    """Make a checkpoint's optimiser state fit the run's own optimiser; if it cannot, take it out.
+    """Make a checkpoint's optimiser state fit the run's own optimiser; remove it if that is not possible.
 
     Args:
-        checkpoint: Its content; changed.
-        optimizer: That will take over the state.
+        checkpoint: Content of the checkpoint; changed in place.
+        optimizer: The optimiser that will restore the state.
 
     Returns:
-        Why the optimiser has to start with fresh moments, in one line; None if it takes over the checkpoint's.
+        Why the optimiser has to start with fresh moments, in one line; None if it restores the checkpoint's.
     """
     states = checkpoint.get("optimizer_states")
     if not states:
@@ -119,7 +119,7 @@ def _lacks_settings(saved: Settings, groups: Settings) -> bool:
 def _misfit(saved: Settings, groups: Settings) -> str | None:
     for group, own in zip(saved, groups, strict=False):
         for key, value in own.items():
-            # A switch, and whether there is momentum at all, decide what is kept of each weight.
+            # A switch, and whether there is momentum at all, decide what is kept for each weight.
             decides = isinstance(value, bool) or key == "momentum"
             if decides and key not in _IMPLEMENTATION and bool(group.get(key)) != bool(value):
                 return f"{key} {group.get(key)!r} -> {value!r} needs others"
@@ -134,20 +134,21 @@ def _misfit(saved: Settings, groups: Settings) -> str | None:
 
 
 def follow(schedule: LambdaLR, settings: Settings, factor: Callable[[int], float]) -> None:
-    """Give an optimiser and its schedule their own settings back after they have taken over a checkpoint's state.
+    """Restore an optimiser's and its schedule's own settings after they have restored a checkpoint's state.
 
-    The moments and the step stay the checkpoint's; the rates become those that the run's own schedule has at that step.
+    The moments and the step remain the checkpoint's; the learning rates become those of the run's own schedule at that
+    step.
 
     Args:
-        schedule: Of the optimiser.
-        settings: Of :func:`settings_of`.
-        factor: Of the schedule, by step.
+        schedule: Schedule of the optimiser.
+        settings: Settings from :func:`settings_of`.
+        factor: Factor of the schedule, by step.
     """
     for group, own in zip(schedule.optimizer.param_groups, settings, strict=True):
         group.update({key: value for key, value in own.items() if key not in ("lr", *_IMPLEMENTATION)})
     schedule.base_lrs = [own["initial_lr"] for own in settings]
     schedule.lr_lambdas = [factor] * len(settings)
-    # The numbers that the schedule's own step would have come to.
+    # The numbers that the schedule's own steps would have reached.
     rates = [base * factor(schedule.last_epoch) for base in schedule.base_lrs]
     for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
         if isinstance(group["lr"], Tensor):
@@ -158,10 +159,10 @@ def follow(schedule: LambdaLR, settings: Settings, factor: Callable[[int], float
 
 
 def effects(different: Iterable[str]) -> list[str]:
-    """Return the settings that differ from the run before, sorted by whether they take effect, with notes.
+    """Return the settings that differ from the previous run, sorted by whether they take effect, with notes.
 
     Args:
-        different: Each a key, a space and how it differs.
+        different: Texts that each start with a key and a space, followed by the difference.
     """
     found: list[str] = []
     without: list[str] = []
@@ -175,10 +176,10 @@ def effects(different: Iterable[str]) -> list[str]:
 
 
 def pace_of(checkpoint: Mapping[str, Any]) -> Pace | None:
-    """Return the pace that a checkpoint holds; None for one that has none.
+    """Return the pace in a checkpoint; None if it has none.
 
     Raises:
-        CheckpointError: It holds something else there.
+        CheckpointError: The entry is not a pace.
     """
     saved = checkpoint.get(PACE_KEY)
     if saved is None:

@@ -19,18 +19,18 @@ from ocrnet_pl.models.ocrnet import OCRNet
 
 _SILENT = "Application timeout caused pair closure"
 _SIGNS = ("Connection reset by peer", "Connection closed by peer", "Timed out", "timeout", "Broken pipe")
-"""How a lost connection is told."""
+"""Texts by which a lost connection is recognised."""
 
 
 class StaticDDP(DDPStrategy):
-    """DDP that plans the exchange of gradients once, since which weights take part never changes.
+    """DDP that plans the exchange of gradients once, since the weights that take part never change.
 
-    Whatever is labelled, every weight has its place in the graph. Gradients live in the buffers that are sent, which
-    saves a copy of them. Unlike ``DDPStrategy(static_graph=True)`` it can accumulate gradients: the plan is made at the
-    first backward pass, which therefore exchanges them, whether or not an optimiser's step follows.
+    Whatever is labelled, every weight is in the graph. Gradients are kept in the buffers that are sent, which saves a
+    copy of them. Unlike ``DDPStrategy(static_graph=True)`` it can accumulate gradients: the plan is made in the first
+    backward pass, which therefore exchanges them, whether or not an optimiser's step follows.
 
     Args:
-        kwargs: As of ``DDPStrategy``.
+        kwargs: Options of ``DDPStrategy``.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -49,11 +49,11 @@ class StaticDDP(DDPStrategy):
             with super().block_backward_sync():
                 yield
         else:
-            # Averaged once more together with those that follow, they stay what they are.
+            # Averaged once more together with those that follow, they do not change.
             yield
 
     def post_backward(self, closure_loss: Tensor) -> None:
-        """Note that there is a plan."""
+        """Record that there is a plan."""
         super().post_backward(closure_loss)
         self._planned = True
 
@@ -61,13 +61,13 @@ class StaticDDP(DDPStrategy):
 class FullySharded(ModelParallelStrategy):
     """Each process holds a share of all weights, gradients and optimiser state, and gathers a block to use it.
 
-    Lightning's strategy with all processes in one data-parallel group. A checkpoint is one file with the whole
-    weights, which loads on one process, under any strategy and by ``OCRNet.from_checkpoint``. Averaging of weights is
-    refused (``ema.decay: 0``); mixed precision is ``bf16-mixed``.
+    Lightning's strategy with all processes in one data-parallel group. A checkpoint is one file with all weights, which
+    can be loaded on one process, under any strategy and by ``OCRNet.from_checkpoint``. Averaging of weights must be off
+    (``ema.decay: 0``); mixed precision is ``bf16-mixed``.
 
     Args:
-        block_parameters: Blocks of the encoder with at least so many are gathered on their own; the rest of the
-            network is gathered as one.
+        block_parameters: Number of parameters from which a block of the encoder is gathered separately, at least 0; the
+            rest of the network is gathered as one.
         timeout: How long to wait for a process that is silent.
 
     Raises:
@@ -90,14 +90,14 @@ class FullySharded(ModelParallelStrategy):
 
 
 def blocks(module: nn.Module, least: int) -> Iterator[nn.Module]:
-    """Yield the blocks of an encoder: the largest modules in its lists of modules that are no lists themselves.
+    """Yield the blocks of an encoder: the largest modules in its lists of modules that are not lists themselves.
 
-    A list's modules are called one after the other, which is when their weights are gathered; other modules may be
-    used piece by piece without being called.
+    A list's modules are called one after the other, which is when their weights are gathered; other modules may be used
+    piece by piece without being called.
 
     Args:
-        module: To search.
-        least: Fewer weights are not worth a gathering of their own.
+        module: Module to search.
+        least: Number of weights below which a block is not worth gathering separately.
     """
     for child in module.children():
         is_list = isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict)
@@ -110,15 +110,15 @@ def blocks(module: nn.Module, least: int) -> Iterator[nn.Module]:
 
 
 def shard(network: OCRNet, trainer: Trainer, balancing: nn.Module) -> None:
-    """Shard the encoder's blocks each on its own, and all else of the network as one; nothing under other strategies.
+    """Shard each of the encoder's blocks, and the rest of the network as one; nothing under other strategies.
 
     Args:
         network: Changed in place; its weights are the same on all processes.
-        trainer: Whose strategy says whether to.
-        balancing: Of the tasks; one with weights of its own is refused.
+        trainer: The trainer, whose strategy says whether to shard.
+        balancing: Balancing of the tasks; one with its own weights raises an error.
 
     Raises:
-        MisconfigurationException: The strategy or another setting does not go with sharded weights.
+        MisconfigurationException: The strategy or another setting is not possible with sharded weights.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, ModelParallelStrategy):
@@ -151,21 +151,21 @@ def shard(network: OCRNet, trainer: Trainer, balancing: nn.Module) -> None:
 
 
 def gather(network: nn.Module) -> None:
-    """Hold the whole weights on every process from here on, so that each may evaluate as many batches as it has.
+    """Hold all weights on every process from here on, so that each may evaluate as many batches as it has.
 
     Nothing happens to a network that is not sharded.
     """
     if not isinstance(network, FSDPModule):
         return
     network.set_reshard_after_forward(False)
-    # The whole network comes first, and takes its blocks for its own.
+    # The whole network comes first, and takes over its blocks.
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.unshard()
 
 
 def scatter(network: nn.Module) -> None:
-    """Let go of the others' shares again, after :func:`gather`."""
+    """Release the other processes' shares again, after :func:`gather`."""
     if not isinstance(network, FSDPModule):
         return
     network.set_reshard_after_forward(True)
@@ -175,17 +175,17 @@ def scatter(network: nn.Module) -> None:
 
 
 def check_strategy(trainer: Trainer) -> None:
-    """Refuse what would fail at the first step.
+    """Raise an error for settings that would fail at the first step.
 
     Raises:
-        MisconfigurationException: Normalisations are to be synchronised on the CPU, or gradients accumulated in
+        MisconfigurationException: Normalisations are synchronised on the CPU, or gradients are accumulated in
             Lightning's own static graph.
     """
     strategy = trainer.strategy
     static = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("static_graph")
     if static and not isinstance(strategy, StaticDDP) and trainer.accumulate_grad_batches > 1:
         raise MisconfigurationException(
-            "trainer.strategy: DDPStrategy with static_graph fails where gradients accumulate; set "
+            "trainer.strategy: DDPStrategy with static_graph fails if gradients are accumulated; set "
             "ocrnet_pl.training.sharding.StaticDDP"
         )
     if isinstance(strategy, ParallelStrategy) and strategy._layer_sync and strategy.root_device.type == "cpu":
@@ -195,9 +195,9 @@ def check_strategy(trainer: Trainer) -> None:
 
 
 def lost_peer(error: BaseException) -> str | None:
-    """Return what to tell the user of an error that says that another process is gone, or None if it says otherwise.
+    """Return the message for an error that means that another process is gone, or None for any other error.
 
-    The library that the processes talk through reports it as whatever it was about to do.
+    The communication library reports it as a failure of whatever it was about to do.
     """
     text = str(error)
     network = isinstance(error, dist.DistError) or "gloo/transport" in text or _SILENT in text
@@ -206,6 +206,6 @@ def lost_peer(error: BaseException) -> str | None:
     reason = next((sign for sign in _SIGNS if sign.lower() in text.lower()), "the connection failed")
     return (
         f"process {dist.get_rank()} of {dist.get_world_size()} lost another one ({reason}): it ended, was killed, or "
-        "its node is gone; its own last lines say why. Launch scripts go on from the last checkpoint by themselves; "
+        "its node is gone; its own last lines say why. Launch scripts continue from the last checkpoint by themselves; "
         "without them, give it with --ckpt_path"
     )

@@ -19,7 +19,7 @@ MIB = 2**20
 _MOST = 4096
 _BOXES = 20
 _CLOSE = 16
-"""The search ends when it is sure to a share of 1 / 16."""
+"""The search ends when it is exact to a share of 1 / 16."""
 
 Size = tuple[int, int]
 
@@ -36,7 +36,7 @@ def advice(size: Size | None, count: int | None) -> str:
 
     Args:
         size: (height, width) of the batch that did not fit, if it is known.
-        count: Its images.
+        count: Number of images of that batch, if it is known.
     """
     batch = "" if size is None else f" at {count} images of {size[0]} x {size[1]}"
     return (
@@ -46,22 +46,22 @@ def advice(size: Size | None, count: int | None) -> str:
 
 
 def ram_peak_mb() -> float | None:
-    """Return the most memory that this process has had, or has had since :func:`reset_peak`, in MiB, on Linux."""
+    """Return the largest memory of this process, or since :func:`reset_peak`, in MiB, on Linux."""
     status = Path("/proc/self/status")
-    # Not the resource module's: that begins at what the process had that started this one.
+    # Not the resource module's: that starts at the memory of the process that started this one.
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def peak_memory_mb() -> dict[str, float | None]:
-    """Return the most memory that this process has had, in MiB: ``ram``, and ``gpu`` where there is one."""
+    """Return the largest memory of this process in MiB: ``ram``, and ``gpu`` if there is one."""
     gpu = torch.cuda.max_memory_allocated() / MIB if torch.cuda.is_available() else None
     ram = ram_peak_mb()
     return {"ram": None if ram is None else round(ram, 1), "gpu": None if gpu is None else round(gpu, 1)}
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin to measure the peak anew."""
+    """Start to measure the peak again."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -74,18 +74,18 @@ def peak_mb(device: torch.device) -> float:
     """Return the peak since :func:`reset_peak`, in MiB: allocated on a GPU, of the whole process on the CPU.
 
     Raises:
-        OSError: The system does not tell.
+        OSError: The system does not provide it.
     """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device)) / MIB
     peak = ram_peak_mb()
     if peak is None:
-        raise OSError("memory: only Linux tells a process's peak memory; measure on a GPU instead")
+        raise OSError("memory: only Linux reports a process's peak memory; measure on a GPU instead")
     return peak
 
 
 def available_mb(device: torch.device) -> float:
-    """Return how much a process may have, in MiB: nine tenths of the GPU, or of what the machine has to spare."""
+    """Return the memory that a process may use, in MiB: 90 % of the GPU, or of the available memory of the machine."""
     if device.type == "cuda":
         return 0.9 * torch.cuda.get_device_properties(device).total_memory / MIB
     lines = Path("/proc/meminfo").read_text().splitlines()
@@ -96,7 +96,7 @@ def available_mb(device: torch.device) -> float:
 def random_batch(
     taxonomy: Taxonomy, size: Size, count: int, channels: int, device: torch.device, boxes: int = _BOXES
 ) -> Batch:
-    """Return a batch of noise with so many boxes an image, of the shapes that training batches have."""
+    """Return a batch of noise with ``boxes`` boxes per image, with the shapes of training batches."""
     random = torch.Generator().manual_seed(0)
     height, width = size
     scale = torch.tensor([width, height, width, height])
@@ -121,9 +121,9 @@ class StepMemory:
     """Measures training steps of a task: forward, losses, backward and optimiser.
 
     Args:
-        task: Moved to the device; its weights are changed.
-        device: To measure on.
-        context: Gives the precision's context of a forward pass.
+        task: The task, which is moved to the device; its weights are changed.
+        device: Device to measure on.
+        context: Returns the context manager of the precision for a forward pass.
     """
 
     def __init__(
@@ -167,13 +167,14 @@ def largest_that_fits(peak: Callable[[int], float | None], limit: float, most: i
 
     The fewest are one, or two for a network that does not train on a single image.
 
-    Memory grows nearly linearly with the images: two measurements foretell the rest, and the foretold is measured,
-    so that the limit is approached and not overrun.
+    Memory grows nearly linearly with the images: each next size is extrapolated from two measurements and then
+    measured, so that the limit is approached but not exceeded.
 
     Args:
-        peak: Of a step with so many images; None if it does not fit. It may raise ValueError for one.
-        limit: In the unit of ``peak``.
-        most: The largest number to try.
+        peak: Returns the peak of a step with a number of images; None if it does not fit. It may raise ValueError for
+            one image.
+        limit: The limit, in the unit of ``peak``.
+        most: Largest number of images to try.
     """
 
     def fits(count: int) -> float | None:
@@ -184,7 +185,7 @@ def largest_that_fits(peak: Callable[[int], float | None], limit: float, most: i
     try:
         first = fits(fewest)
     except ValueError:
-        # Batch normalisation refuses a single value, which is what decoders that pool an image whole leave of it.
+        # Batch normalisation refuses a single value, which is what remains in decoders that pool a whole image.
         fewest = 2
         first = fits(fewest)
     if first is None:
@@ -199,7 +200,7 @@ def largest_that_fits(peak: Callable[[int], float | None], limit: float, most: i
             continue
         slope = (found - first) / (tried - fewest)
         low, low_peak = tried, found
-        # Short of the foretold, as the measurements are not exact; at most eight times as many at once.
+        # Below the extrapolation, since the measurements are not exact; at most eight times as many at once.
         foretold = high if slope <= 0 else low + int((limit - low_peak) / slope * 0.95)
         tried = min(max(foretold, low + 1), high - 1, 8 * low)
     return low

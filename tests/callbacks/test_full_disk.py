@@ -119,7 +119,7 @@ def test_a_disk_that_stays_full_ends_with_one_line_of_what_is_missing(
     assert lines.count("summary.json could not be written (No space left on device") >= 1
     assert message.splitlines()[-1] == (
         f"error: {folder / 'checkpoints'}: the disk refused last.ckpt of step 6 and the best, with val/score 0.3000 "
-        "after epoch 2; other checkpoints there are whole, but older"
+        "after epoch 2; other checkpoints there are complete, but older"
     )
     assert {name: step for name, step in steps(folder / "checkpoints").items() if "last" in name} == {"last.ckpt": 2}
     assert not list(small_disk.rglob(".*"))
@@ -154,7 +154,7 @@ def test_a_refused_file_is_told_each_time_and_costs_no_other(
     assert told(caplog).count("last.ckpt: File too large); earlier checkpoints are kept") == 3
     # The best was written in time.
     assert message.splitlines()[-1].endswith(
-        "the disk refused last.ckpt of step 6; other checkpoints there are whole, but older"
+        "the disk refused last.ckpt of step 6; other checkpoints there are complete, but older"
     )
     folder = tmp_path / "tiny" / "version_0"
     assert json.loads((folder / "summary.json").read_text())["status"] == "incomplete"

@@ -83,9 +83,9 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_is_named(
     assert guard.skipped == 2
     assert guard.skipped_steps == [2, 3]
     assert all(torch.isfinite(value).all() for value in task.state_dict().values())
-    lines = [entry.getMessage() for entry in caplog.records if "left out" in entry.getMessage()]
+    lines = [entry.getMessage() for entry in caplog.records if "skipped" in entry.getMessage()]
     assert len(lines) == 2
-    assert lines[0].startswith("step 2 left out: the loss is nan (segmentation: ")
+    assert lines[0].startswith("step 2 skipped: the loss is nan (segmentation: ")
     assert lines[0].count("synthetic-5-") == 4
 
 

@@ -244,7 +244,7 @@ def test_the_line_says_what_does_not_take_effect() -> None:
         "timm 0.9.0 -> 1.0.0",
     ]
     assert effects(lines) == [
-        "model.optimizer.class_path 'torch.optim.AdamW' -> 'torch.optim.SGD' (its moments start anew)",
+        "model.optimizer.class_path 'torch.optim.AdamW' -> 'torch.optim.SGD' (its moments start from zero)",
         "timm 0.9.0 -> 1.0.0",
         "does not take effect: model.encoder.init_args.weights 'a.pth' -> None (the weights are the checkpoint's)",
     ]

@@ -414,7 +414,7 @@ def test_wrong_folders_and_manifests(tmp_path: Path, cached: bool) -> None:
         assert "\n" not in str(refused.value)
         return str(refused.value)
 
-    assert "there is no packed.json; give the folder that" in message(tmp_path / "absent")
+    assert "there is no packed.json; give the folder to which" in message(tmp_path / "absent")
     assert message(tmp_path / "data").endswith(f"there is no packed.json; give {'file://' * cached}{folder}")
     manifest = json.loads((folder / "packed.json").read_text())
 

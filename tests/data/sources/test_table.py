@@ -276,7 +276,7 @@ def test_broken_tables(root: Path, content: bytes, words: str) -> None:
         ({"table": "gone.csv"}, "gone.csv: the table cannot be read"),
         ({"semantic_names": None}, "semantic_names: the values of the masks have no names"),
         ({"classes": []}, "classes: boxes and instances need classes"),
-        ({"boxes": "gone.csv"}, "stand in another table as well"),
+        ({"boxes": "gone.csv"}, "are in another table as well"),
     ],
 )
 def test_options_that_do_not_fit(root: Path, options: dict[str, Any], words: str) -> None:
