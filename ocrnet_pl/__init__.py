@@ -15,7 +15,7 @@ __all__ = ["MultiScale", "OCRNet", "Tiling", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the classes on first use: ``import ocrnet_pl`` alone stays cheap."""
+    """Import the classes on first use, so that ``import ocrnet_pl`` alone is cheap."""
     if name == "OCRNet":
         from ocrnet_pl.models.ocrnet import OCRNet
 

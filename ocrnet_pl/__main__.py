@@ -1,4 +1,4 @@
-"""The command line where there is no ``train.py``: ``python -m ocrnet_pl fit --config FILE``."""
+"""The command line without a ``train.py``: ``python -m ocrnet_pl fit --config FILE``."""
 
 from ocrnet_pl.cli.main import main
 

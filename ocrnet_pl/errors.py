@@ -1,4 +1,4 @@
-"""The errors of this room."""
+"""The errors that the command line reports in one line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from os import PathLike
 
 
 class DataError(ValueError):
-    """A data set, an annotation file or an image that cannot be used as it stands.
+    """A data set, an annotation file or an image that cannot be used as it is.
 
-    It takes one message, so that it survives the way from a DataLoader worker to the main process unchanged.
+    It takes a single message, so that it is passed unchanged from a DataLoader worker to the main process.
     """
 
     @classmethod
@@ -16,9 +16,9 @@ class DataError(ValueError):
         """Return an error that names the place.
 
         Args:
-            path: The file or folder.
+            path: Path of the file or folder.
             problem: What is wrong.
-            field: Where inside the file, such as ``annotations[3].bbox``.
+            field: Position inside the file, such as ``annotations[3].bbox``.
             advice: What to do about it.
         """
         where = f"{path}: {_readable(field, 200)}" if field else f"{path}"
@@ -27,11 +27,11 @@ class DataError(ValueError):
 
 
 def _readable(text: str, most: int) -> str:
-    """Return text that fits on a line of a terminal: what cannot be printed is escaped, and the end cut off.
+    """Return text that fits on a line of a terminal: unprintable characters are escaped, and the end is cut off.
 
     Args:
-        text: Perhaps out of a file that somebody wrote to do harm.
-        most: Characters.
+        text: The text, possibly from a malicious file.
+        most: Largest number of characters.
     """
     if len(text) > most:
         text = f"{text[:most]}..."
@@ -43,14 +43,14 @@ def _readable(text: str, most: int) -> str:
 
 
 class StoreError(DataError):
-    """A fault of the place that many images are read from, such as a damaged shard or a lost network.
+    """A fault of the place from which many images are read, such as a damaged shard or a lost network.
 
-    No single image is to blame, so it also ends a run that leaves out images that cannot be read.
+    No single image is at fault, so it also ends a run that leaves out images that cannot be read.
     """
 
 
 class CheckpointError(ValueError):
-    """A file is no checkpoint, or not whole any more."""
+    """A file is not a checkpoint, or is no longer whole."""
 
 
 class LossError(ValueError):

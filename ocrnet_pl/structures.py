@@ -1,4 +1,4 @@
-"""The contracts between the stages: what each stage takes and what it gives.
+"""The contracts between the stages: the input and output of each stage.
 
 Data flows one way through these types::
 
@@ -25,9 +25,9 @@ from torchvision import tv_tensors
 IGNORE_INDEX = 255
 """The value of a pixel without a label in every semantic map."""
 _WAITED_FOR = ("cpu", "mps")
-"""Kinds of devices to which tensors are not copied without waiting."""
+"""Kinds of devices to which tensors are not copied asynchronously."""
 FUSION_KEY = "fusion"
-"""Where a calibrated checkpoint keeps the settings of its post-processing."""
+"""Key under which a calibrated checkpoint keeps the settings of its post-processing."""
 
 
 def distinct_color(index: int) -> tuple[int, int, int]:
@@ -62,10 +62,10 @@ class Taxonomy:
     """The ordered categories of a data set; every class count comes from here.
 
     Attributes:
-        categories: In order; detection and semantic indices each run 0, 1, 2, ... without gaps.
+        categories: The categories in order; detection and semantic indices each run 0, 1, 2, ... without gaps.
 
     Raises:
-        ValueError: A name stands twice, an index has a gap, or there are more than 255 segmentation classes.
+        ValueError: A name occurs twice, an index has a gap, or there are more than 255 segmentation classes.
     """
 
     categories: tuple[Category, ...]
@@ -98,12 +98,12 @@ class Taxonomy:
         Args:
             things: Names of the countable categories.
             stuff: Names of the uncountable categories.
-            detected: The names that have boxes; by default the things.
-            segmented: The names that have pixels; by default all.
-            colors: RGB by name; a category not named gets a distinct colour.
+            detected: The names that have boxes; None for the things.
+            segmented: The names that have pixels; None for all.
+            colors: RGB by name; a category that is missing gets a distinct colour.
 
         Returns:
-            The taxonomy with indices in the order given.
+            The taxonomy, with indices in the given order.
         """
         names = [*stuff, *things]
         detected = set(things if detected is None else detected)
@@ -144,7 +144,7 @@ class Taxonomy:
 
     @cached_property
     def detection_to_semantic(self) -> tuple[int, ...]:
-        """For each detection class its segmentation class, -1 where it has none."""
+        """The segmentation class of each detection class, -1 if it has none."""
         return tuple(-1 if c.semantic is None else c.semantic for c in self.detection_categories)
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Taxonomy:
 
 
 def _category(entry: Mapping[str, Any]) -> Category:
-    """Return a category out of a file, which may say anything."""
+    """Return a category from a file, which may contain anything."""
     name, color = entry["name"], tuple(entry["color"])
     if not isinstance(name, str) or not name:
         raise ValueError("taxonomy: a category has no name")
@@ -195,8 +195,8 @@ class Supervision:
     A class that was not labelled gives no signal: neither its presence nor its absence is known.
 
     Attributes:
-        detection: bool [num_detection].
-        semantic: bool [num_semantic].
+        detection: bool [num_detection], the labelled detection classes.
+        semantic: bool [num_semantic], the labelled segmentation classes.
     """
 
     detection: Tensor
@@ -213,14 +213,14 @@ class Supervision:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an original image lies in the network's input: ``input = original * scale + offset``.
+    """The position of an original image in the network's input: ``input = original * scale + offset``.
 
     Coordinates are continuous pixel edges: a pixel (i, j) covers [j, j + 1) x [i, i + 1).
 
     Attributes:
         original_size: (height, width) of the original image.
-        input_size: (height, width) of the network's input, padding included.
-        scale: (y, x), exact: resized side / original side.
+        input_size: (height, width) of the network's input, including padding.
+        scale: (y, x), exact: resized side divided by original side.
         offset: (y, x) in input pixels.
     """
 
@@ -247,9 +247,9 @@ class Sample:
         semantic: uint8 [H, W] of segmentation classes, 255 = ignore; None if the image has no such map.
         instances: int32 [H, W], the index of a box plus one, 0 = none; None if the image has no such map.
         supervision: What the image was labelled for.
-        image_id: The data set's own id.
-        path: The image file, or a description for a generated image.
-        placement: Where the original image lies in ``image``; None before any transform.
+        image_id: Id of the image in the data set.
+        path: Path of the image file, or a description of a generated image.
+        placement: Position and scale of the original image in ``image``; None before any transform.
     """
 
     image: tv_tensors.Image
@@ -279,17 +279,17 @@ class Batch:
 
     Attributes:
         images: uint8 [B, C, H, W].
-        boxes: float32 [B, M, 4], xyxy in input pixels; rows past an image's own are zero.
+        boxes: float32 [B, M, 4], xyxy in input pixels; rows beyond an image's own are zero.
         labels: int64 [B, M].
-        valid: bool [B, M]; the row is a box to find (neither padding, nor a crowd, nor degenerate).
-        crowd: bool [B, M]; the row is a crowd region.
+        valid: bool [B, M], whether the row is a target box (neither padding, nor a crowd, nor degenerate).
+        crowd: bool [B, M], whether the row is a crowd region.
         semantic: uint8 [B, H, W], 255 = ignore.
         detection_classes: bool [B, num_detection], the detection supervision.
         semantic_classes: bool [B, num_semantic], the segmentation supervision.
-        placements: One an image.
-        truths: The samples to evaluate against, in the frame that predictions are mapped to; empty in training.
-        image_ids: One an image.
-        paths: One an image.
+        placements: One placement per image.
+        truths: The samples to evaluate against, in the frame to which predictions are mapped; empty in training.
+        image_ids: One id per image.
+        paths: One path per image.
     """
 
     images: Tensor
@@ -316,41 +316,41 @@ class Batch:
         return replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Batch:
-        """Return the batch with its tensors on ``device``; the truths stay where they are.
+        """Return the batch with its tensors on ``device``; the truths are not moved.
 
-        A copy that is waited for is also waited for by everything queued behind it, and a device would run out of work
-        at each step. Lightning asks plain tensors not to wait, but calls this without a word.
+        While a copy is waited for, everything queued behind it waits as well, and a device would run out of work at
+        each step. Lightning copies plain tensors asynchronously, but calls this method without saying so.
 
         Args:
-            device: Where to; a batch that is already there is returned itself.
-            non_blocking: Whether to go on before the copies have arrived, which happens only if they come from pinned
-                memory. By default on the way to an accelerator, apart from Apple's, where torch has lost data that
-                way; the CPU would read its values before they are there.
+            device: Target device; a batch that is already there is returned itself.
+            non_blocking: Whether to continue before the copies have arrived, which happens only if they come from
+                pinned memory. None means true for accelerators other than Apple's, where torch has lost data that way,
+                and false for the CPU, which would read the values before they are there.
         """
         if non_blocking is None:
             non_blocking = torch.device(device).type not in _WAITED_FOR
         return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """Return the batch in pinned memory, as the DataLoader asks."""
+        """Return the batch in pinned memory; the DataLoader calls this."""
         return self._map_tensors(lambda tensor: tensor.pin_memory())
 
 
 class DetectionOutput(NamedTuple):
-    """What the detection decoder emits, all levels joined; A candidates an image, in float32 at any precision.
+    """The output of the detection decoder, all levels joined: A candidates per image, in float32 at any precision.
 
     Attributes:
         boxes: float32 [B, A, 4], xyxy in input pixels.
         confidence: float32 [B, A], logits.
         classes: float32 [B, A, K], logits.
-        scores: float32 [B, A, K], 0 to 1: confidence and class joined, by which candidates are ranked.
+        scores: float32 [B, A, K], 0 to 1: confidence and class combined; candidates are ranked by them.
         points: float32 [A, 2], the candidates' (x, y) centres in input pixels.
-        strides: float32 [A].
-        grids: (height, width, stride) of each level; its candidates stand row by row, levels in this order.
+        strides: float32 [A], the stride of each candidate's level in input pixels.
+        grids: (height, width, stride) of each level; its candidates are row by row, with the levels in this order.
         distribution: float32 [B, A, 4, bins], logits over the distance from the point to the left, top, right and
-            bottom side, 0 to bins - 1 strides, of which ``boxes`` is the mean; None where sides are regressed directly.
-        one_to_many: What a decoder without suppression emits beside, in training, to learn from many candidates a box;
-            None otherwise.
+            bottom side, 0 to ``bins - 1`` strides, whose mean gives ``boxes``; None if sides are regressed directly.
+        one_to_many: Additional output in training of a decoder without suppression, to learn from many candidates per
+            box; None otherwise.
     """
 
     boxes: Tensor
@@ -365,13 +365,13 @@ class DetectionOutput(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What the network emits, before any suppression.
+    """The output of the network, before any suppression.
 
     Attributes:
-        detection: None if the network has no detection decoder.
+        detection: Output of the detection decoder; None if the network has none.
         semantic: float [B, S, h, w], logits over the padded input at the decoder's stride; None if the
             network has no segmentation decoder.
-        stride: Input pixels a logit, ``H_padded / h``.
+        stride: Distance of neighbouring logits in input pixels, ``H_padded / h``.
         auxiliary: Further logits of the segmentation decoder, each [B, S, h', w'], for its auxiliary losses.
     """
 
@@ -386,10 +386,10 @@ class Segment:
     """One segment of a panoptic map.
 
     Attributes:
-        id: The value of its pixels in the map, from 1.
+        id: Value of its pixels in the map, from 1.
         category: Index into ``taxonomy.categories``.
-        score: 0 to 1; 1 for stuff.
-        area: Pixels.
+        score: Score of the segment, 0 to 1; 1 for stuff.
+        area: Number of pixels.
         instance: Row of the prediction's boxes; None for stuff.
     """
 
@@ -409,12 +409,12 @@ class Prediction:
         scores: float32 [N], 0 to 1.
         labels: int64 [N], detection classes.
         semantic: uint8 [H, W] of segmentation classes; None without a segmentation decoder.
-        instances: int32 [H, W], the row of a box plus one, 0 = none; None where there is nothing to make masks of.
-        panoptic: int32 [H, W], segment ids, 0 = void; None likewise.
-        segments: The panoptic map's segments.
-        image_id: The data set's own id.
-        path: The image file.
-        certainty: float [H, W], the probability of each pixel's class; None but in raw predictions of both tasks.
+        instances: int32 [H, W], the row of a box plus one, 0 = none; None if there is nothing to make masks of.
+        panoptic: int32 [H, W], segment ids, 0 = void; None if there is no panoptic map.
+        segments: Segments of the panoptic map.
+        image_id: Id of the image in the data set.
+        path: Path of the image file.
+        certainty: float [H, W], the probability of each pixel's class; None except in raw predictions of both tasks.
     """
 
     boxes: Tensor
@@ -430,7 +430,7 @@ class Prediction:
 
     @property
     def masks(self) -> Tensor | None:
-        """Masks, bool [N, H, W], not overlapping; None without an instance map."""
+        """Masks, bool [N, H, W], which do not overlap; None without an instance map."""
         if self.instances is None:
             return None
         rows = torch.arange(1, len(self.scores) + 1, device=self.instances.device, dtype=self.instances.dtype)
@@ -439,11 +439,11 @@ class Prediction:
 
 @dataclass
 class Predictions:
-    """What one batch gives: each image before and after fusion, in the same order.
+    """The predictions of a batch: each image before and after fusion, in the same order.
 
     Attributes:
-        raw: The decoders' own answers: boxes after suppression, the semantic arg max, and the plain merge of both.
-        fused: After fusion; None where the network has one task only.
+        raw: The decoders' own results: boxes after suppression, the semantic arg max, and the plain merge of both.
+        fused: Predictions after fusion; None if the network has only one task.
     """
 
     raw: list[Prediction]
@@ -451,12 +451,12 @@ class Predictions:
 
     @property
     def best(self) -> list[Prediction]:
-        """The fused predictions where there are any, else the raw ones."""
+        """The fused predictions if there are any, else the raw ones."""
         return self.raw if self.fused is None else self.fused
 
 
 class PostProcess(nn.Module, ABC):
-    """Turns the network's output into predictions at the original size; holds no weights."""
+    """Turns the network's output into predictions at the original size; it has no weights."""
 
     @abstractmethod
     def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
@@ -464,13 +464,13 @@ class PostProcess(nn.Module, ABC):
 
     @property
     def max_detections(self) -> int | None:
-        """The most boxes that are returned of each image, or of each tile where images are cut; None if unknown."""
+        """The largest number of boxes returned per image, or per tile where images are cut; None if unknown."""
         return None
 
     def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
-        """Take over the calibrated settings of a checkpoint; what has none to calibrate ignores them.
+        """Apply the calibrated settings of a checkpoint; a post-processing without such settings ignores them.
 
         Args:
-            settings: Plain values.
+            settings: The settings as plain values.
             taxonomy: The categories that they name.
         """
