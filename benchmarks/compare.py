@@ -1,8 +1,8 @@
 """Train variants of one config over several seeds and compare each with the first.
 
-The variants stand in a YAML file, each a name with the words that it adds to the command line; see
-``benchmarks/variants/``. Of several files every combination is trained. Finished runs in the folder are taken as they
-are, so an interrupted comparison goes on where it stopped. Run: ``python benchmarks/compare.py
+The variants are in a YAML file, each a name with the words that it adds to the command line; see
+``benchmarks/variants/``. With several files, every combination is trained. Finished runs in the folder are used as they
+are, so an interrupted comparison continues where it stopped. Run: ``python benchmarks/compare.py
 benchmarks/variants/balancing.yaml --folder runs/balancing -- --config configs/nuclei.yaml --data.root path/to/nuclei``.
 """
 
@@ -40,11 +40,11 @@ METRICS = {
 }
 
 Results = dict[str, list[dict[str, Any]]]
-"""The runs' summaries by variant, one a seed."""
+"""The runs' summaries by variant, one per seed."""
 
 
 def read_variants(path: Path) -> dict[str, list[str]]:
-    """Return each variant's words; a file that holds anything else is refused."""
+    """Return each variant's words; a file with any other content is refused."""
     variants = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(variants, dict) or not variants:
         raise SystemExit(f"{path}: expected a mapping from names to lists of words")

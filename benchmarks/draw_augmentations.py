@@ -67,7 +67,7 @@ def apply(transform: Transform, samples: list[Sample], size: tuple[int, int], se
 
 
 def draw(path: str, size: int, seed: int) -> None:
-    """Write the grid of pictures: three transforms a row, each twice."""
+    """Write the grid of pictures: three transforms per row, each twice."""
     source = SyntheticSource(64, seed=seed, size=(size * 3 // 4, size))
     samples = [source[i] for i in range(4)]
     pictures: list[Tensor] = []
@@ -95,7 +95,7 @@ def draw(path: str, size: int, seed: int) -> None:
 
 
 def measure(size: int, rounds: int) -> None:
-    """Print each transform's milliseconds; they take turns, so that a slower machine slows all alike.
+    """Print each transform's milliseconds; they take turns, so that a slow machine slows all of them equally.
 
     What is printed is the tenth percentile: what other programs on the machine add is left out.
     """
@@ -115,7 +115,7 @@ def measure(size: int, rounds: int) -> None:
             times[name].append(time.perf_counter() - start)
     objects = statistics.mean(len(sample.labels) for sample in raw)
     print(
-        f"480 x 640 to {size} x {size}, {objects:.0f} objects an image, 1 thread, tenth percentile of {rounds} rounds"
+        f"480 x 640 to {size} x {size}, {objects:.0f} objects per image, 1 thread, tenth percentile of {rounds} rounds"
     )
     for name, own_times in times.items():
         print(f"{name:28} {statistics.quantiles(own_times, n=10)[0] * 1e3:6.2f} ms")

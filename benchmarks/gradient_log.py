@@ -1,10 +1,10 @@
 """Time training steps with and without the measurement of the tasks' gradients, and with each method of balancing.
 
 The kinds of step take turns within one run on one network, so that a machine whose speed drifts slows all of them
-alike; every figure is a ratio to the plain step: the median of the ratios of neighbouring steps. The cost of the log is
-the cost of a measured step, reading included, spread over the steps from one to the next. On a CPU the processor's time
-counts, on a GPU the clock's. Run:
-``python benchmarks/gradient_log.py --size 160 --batch 8`` (as the quickstart), ``--device cuda`` on a GPU.
+equally; every figure is a ratio to the plain step: the median of the ratios of neighbouring steps. The cost of the log
+is the cost of a measured step, reading included, spread over the steps from one to the next. On a CPU the processor's
+time counts, on a GPU the clock's. Run: ``python benchmarks/gradient_log.py --size 160 --batch 8`` (as the quickstart),
+``--device cuda`` on a GPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def training_step(task: OCRNetTask, batch: Batch, optimizer: torch.optim.Optimiz
 
 
 def main() -> None:
-    """Print a row a kind of step."""
+    """Print one row per kind of step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoder", default="mobilenetv4_conv_small")
     parser.add_argument("--size", type=int, default=160)

@@ -87,7 +87,7 @@ def generate(root: Path, count: int, boxes: int, masks: bool) -> None:
 
 
 def main() -> None:
-    """Print a row an opening."""
+    """Print one row per opening."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000, help=f"a multiple of {FOLDER_SIZE}")
     parser.add_argument("--boxes", type=int, default=3, help="an image")

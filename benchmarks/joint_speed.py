@@ -1,7 +1,7 @@
 """Time the joint network against its two single-task twins, and what follows the pass against the whole.
 
 Every figure is a ratio of medians within this run: the three networks take turns, so that a machine whose speed drifts
-slows all of them alike. Run: ``python benchmarks/joint_speed.py --encoder efficientnet_lite0``.
+slows all of them equally. Run: ``python benchmarks/joint_speed.py --encoder efficientnet_lite0``.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--boxes", type=int, default=100, help="objects an image")
+    parser.add_argument("--boxes", type=int, default=100, help="objects per image")
     options = parser.parse_args()
     joint = build(options.encoder, True, True)
     networks = [joint, build(options.encoder, True, False), build(options.encoder, False, True)]

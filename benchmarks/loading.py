@@ -1,7 +1,7 @@
 """Time the loader against decoding alone and against other loaders, on one core, in one run.
 
 Every figure is a ratio of medians: the contestants take turns, image by image, so that a machine whose speed drifts
-slows all of them alike; what is counted is the processor's time of this process, so other programs matter little. Each
+slows all of them equally; only the processor's time of this process is counted, so other programs matter little. Each
 contestant does what one worker process does up to the finished batch. Run: ``python benchmarks/loading.py``.
 
 All read the same COCO instances set of drawn, textured 640x480 JPEGs, and give batches of 512x512:
@@ -180,7 +180,7 @@ def ultralytics(root: Path, size: int) -> Step | None:
 
 
 def measure(steps: dict[str, Step], order: Sequence[list[int]], rounds: int) -> dict[str, float]:
-    """Return each contestant's milliseconds an image; they run in turn, batch by batch."""
+    """Return each contestant's milliseconds per image; they run in turn, batch by batch."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 1):
         for indices in order:
@@ -226,7 +226,7 @@ def main() -> None:
         present = {name: step for name, step in steps.items() if step is not None}
         result = measure(present, order, options.rounds)
         print(f"{options.images} images of {WIDTH}x{HEIGHT}, {options.objects} objects each, to {options.size}")
-        print(f"{'':12} {'ms an image':>12} {'of decoding':>12} {'of reference':>13}")
+        print(f"{'':12} {'ms per image':>12} {'of decoding':>12} {'of reference':>13}")
         for name, spent in result.items():
             print(f"{name:12} {spent:12.2f} {result['decode'] / spent:12.2f} {result['reference'] / spent:13.2f}")
         for name in steps.keys() - present.keys():

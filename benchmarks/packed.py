@@ -1,9 +1,9 @@
 """Packed data against the files it was packed from, in one run on one core.
 
 Generated JPEGs of 640x480 with polygon masks. Reported: processor time of reading a sample (from the files, from shards
-in a folder, from shards in a cache), the room on the disk, and how often a shard is fetched in an epoch by a cache that
-holds a window of shards, in the order of training and in a full shuffle. Run: ``python benchmarks/packed.py``
-(``--images 40 --rounds 1`` for a quick look).
+in a folder, from shards in a cache), the space on the disk, and how often a shard is fetched in an epoch by a cache for
+a window of shards, in the order of training and in a full shuffle. Run: ``python benchmarks/packed.py`` (``--images 40
+--rounds 1`` for a quick look).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ocrnet_pl.data.sources.coco import CocoInstances
 
 
 def reading(sources: dict[str, Source], rounds: int) -> dict[str, float]:
-    """Return milliseconds of processor time a sample, the median over rounds in which all sources take turns."""
+    """Return milliseconds of processor time per sample, the median over rounds in which all sources take turns."""
     times: dict[str, list[float]] = {name: [] for name in sources}
     for number in range(rounds + 1):
         for name, source in sources.items():
@@ -42,7 +42,7 @@ def reading(sources: dict[str, Source], rounds: int) -> dict[str, float]:
 
 
 def fetches(order: np.ndarray, bounds: np.ndarray, room: int) -> float:
-    """Return how often a shard is fetched, on average, when a cache holds ``room`` shards and drops the least used."""
+    """Return the mean number of fetches per shard with a cache of ``room`` shards, least recently used evicted."""
     kept: dict[int, None] = {}
     count = 0
     for shard in (np.searchsorted(bounds, order, side="right") - 1).tolist():
@@ -96,10 +96,10 @@ def main() -> None:
         times = reading(sources, options.rounds)
         images = sum(path.stat().st_size for path in (root / "images").iterdir())
         shards = sum(shard.size for shard in manifest.shards)
-    print(f"{'':24}{'ms a sample':>12}{'of the files':>14}")
+    print(f"{'':24}{'ms / sample':>12}{'of the files':>14}")
     for name, value in times.items():
         print(f"{name:24}{value:12.2f}{value / times['files']:14.2f}")
-    print(f"packing: {packing:.1f} ms a sample; shards take {shards / images:.2f} of the room of the images")
+    print(f"packing: {packing:.1f} ms per sample; shards take {shards / images:.2f} of the space of the images")
     print(f"fetches of a shard in an epoch, with room for {options.window} + 2 of 100 shards:")
     for name, value in simulate(options.window).items():
         print(f"  {name}: {value:.2f}")

@@ -1,7 +1,7 @@
 """Where the time of a training step goes, and how fast training is against the networks alone and against RetinaNet.
 
 First a config's own run is profiled as ``train.py fit`` makes it, data and logging included. Then, for one batch in
-memory with 100 boxes an image at each size, variants of a step take turns: encoder and decoders with a plain sum for a
+memory with 100 boxes per image at each size, variants of a step take turns: encoder and decoders with a plain sum for a
 loss (the limit), the whole step, in bfloat16, compiled, and torchvision's RetinaNet with the same encoder. Figures are
 medians within this run. Run: ``python benchmarks/step_time.py --config configs/quickstart.yaml --compile``.
 """
@@ -71,7 +71,7 @@ def profiled(words: list[str], steps: int) -> dict[str, float]:
     def of(ending: str) -> float:
         return next(seconds for name, seconds in spent.items() if name.endswith(ending))
 
-    # Between two fetches lies a whole step.
+    # There is a whole step between two fetches.
     fetched, batch = of("train_dataloader_next"), of("run_training_batch")
     forward, step, backward = spent["network"], of(".training_step"), of(".backward")
     hooks = sum(seconds for name, seconds in spent.items() if "on_train_batch_" in name)
@@ -109,7 +109,7 @@ def variants(options: argparse.Namespace, size: int) -> dict[str, Callable[[], o
         found["whole step, compiled, bf16"] = functools.partial(whole, compiled, stepper, batch, torch.bfloat16)
     peer: Any = retinanet(TimmEncoder(options.encoder), TAXONOMY).to(device).train()
     own = torch.optim.AdamW(peer.parameters(), lr=1e-4)
-    found["RetinaNet, boxes alone"] = functools.partial(detector_step, peer, own, batch)
+    found["RetinaNet, boxes only"] = functools.partial(detector_step, peer, own, batch)
     return found
 
 
@@ -148,7 +148,7 @@ def detector_step(peer: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> 
 
 
 def losses_share(options: argparse.Namespace, size: int) -> float:
-    """Return the share of the whole step that losses and assignment take, forward, with 100 boxes an image."""
+    """Return the share of the whole step that losses and assignment take, forward, with 100 boxes per image."""
     device = torch.device(options.device)
     batch = random_batch(TAXONOMY, (size, size), options.batch, 3, device, boxes=100)
     task = OCRNetTask(TAXONOMY, TimmEncoder(options.encoder)).to(device).train()
@@ -164,7 +164,7 @@ def losses_share(options: argparse.Namespace, size: int) -> float:
 
 
 def wait(batch: Batch) -> None:
-    """Let the device come to an end."""
+    """Wait until the device has finished."""
     if batch.images.is_cuda:
         torch.cuda.synchronize()
 

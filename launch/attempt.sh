@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# One process of a run that may be started again: what torchrun, SLURM and Kubernetes run on every GPU.
+# One process of a run that may be restarted: torchrun, SLURM and Kubernetes run this on every GPU.
 #
 #   RUN=NAME launch/attempt.sh --config C [more words of `train.py fit`]
 #
-# Every start writes into a folder of its own, runs/<RUN>/<name in the config>/attempt-<N>. A start after the first goes
-# on from the newest last.ckpt of those before it. All processes look before the first of them writes, so they agree;
-# several nodes need the same runs folder, on shared storage.
+# Every start writes into its own folder, runs/<RUN>/<name in the config>/attempt-<N>. A start after the first one
+# continues from the newest last.ckpt of those before it. All processes look before the first of them writes, so they
+# agree; several nodes need the same runs folder, on shared storage.
 #
 # Settings (environment):
-#   RUN      name of the run: the same at every start, another for every run
+#   RUN      name of the run: the same at every start, different for every run
 #   RUNS     folder of all runs, by default `runs`; from the repository's root, or absolute
 #   PYTHON   by default `python`
 set -euo pipefail
@@ -34,9 +34,9 @@ words=(--trainer.default_root_dir "$root" --version "$(printf 'attempt-%03d' $((
 rank="${RANK:-${SLURM_PROCID:-0}}"
 if [[ -n "$newest" ]]; then
     words+=(--ckpt_path "$newest")
-    [[ "$rank" != 0 ]] || echo "attempt $((last + 1)) goes on from $newest" >&2
+    [[ "$rank" != 0 ]] || echo "attempt $((last + 1)) continues from $newest" >&2
 fi
-# How many processes there are is known to whoever started them; after a restart they may be fewer.
+# The launcher knows the number of processes; after a restart there may be fewer.
 if [[ -n "${LOCAL_WORLD_SIZE:-}" ]]; then
     words+=(--trainer.devices "$LOCAL_WORLD_SIZE" --trainer.num_nodes "$((WORLD_SIZE / LOCAL_WORLD_SIZE))")
 elif [[ -n "${SLURM_NTASKS_PER_NODE:-}" ]]; then

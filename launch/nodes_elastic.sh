@@ -3,10 +3,10 @@
 #
 #   RUN=NAME NODES=1:4 HEAD=node0.cluster launch/nodes_elastic.sh --config C [...]
 #
-# Training starts with the nodes that are there (at least the first number, at most the second). When one dies or joins,
-# all processes are started again with those that are left, from the last checkpoint. The head keeps the list of nodes:
-# if it dies, the run ends; run it on a node that is not taken away. data.batch_size is that of a process, so with fewer
-# nodes a step has fewer images.
+# Training starts with the nodes that are available (at least the first number, at most the second). When one dies or
+# joins, all processes are restarted on the current nodes, from the last checkpoint. The head keeps the list of nodes:
+# if it dies, the run ends; run it on a node that will not be removed. data.batch_size is that of a process, so with
+# fewer nodes a step has fewer images.
 #
 # Settings (environment):
 #   RUN        name of the run
@@ -22,8 +22,8 @@ set -euo pipefail
 : "${RUN:?set RUN to the name of the run}" "${NODES:?set NODES to the least and the most nodes, such as 1:4}"
 : "${HEAD:?set HEAD to the address of the node that keeps the list}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# torch 2.15 tells a node that joins later nothing of the store that the others share (its rendezvous keeps what it
-# published in the first round), and all fail after a minute; with a store of each round's own it works.
+# torch 2.15 does not tell a node that joins later about the store that the others share (its rendezvous keeps what it
+# published in the first round), and all fail after a minute; with a separate store for each round it works.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # Seconds that processes have to save after SIGTERM before torchrun kills them, by default 30; an older torch ignores it.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Several nodes, as many at the end as at the beginning. To be run on every node, with its own number:
+# A fixed number of nodes. Run it on every node, with its own number:
 #
 #   RUN=NAME NODES=2 NODE=0 HEAD=node0.cluster launch/nodes_static.sh --config C [...]    # on the first node
 #   RUN=NAME NODES=2 NODE=1 HEAD=node0.cluster launch/nodes_static.sh --config C [...]    # on the second
 #
-# If a process dies, all nodes start theirs again, up to RESTARTS times; if a node dies, the others wait for it until
-# their connection times out, and then end. See nodes_elastic.sh for going on without it.
+# If a process dies, all nodes restart their processes, up to RESTARTS times; if a node dies, the others wait for it
+# until their connection times out, and then end. Use nodes_elastic.sh to continue without it.
 #
 # Settings (environment):
 #   RUN        name of the run
@@ -20,8 +20,8 @@ set -euo pipefail
 : "${RUN:?set RUN to the name of the run}" "${NODES:?set NODES to the number of nodes}"
 : "${NODE:?set NODE to this node\'s number, from 0}" "${HEAD:?set HEAD to the address of node 0}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# torch 2.15 keeps what the processes told each other in a store that outlives them, where those that start again find it
-# and call each other at ports where nobody listens any more; with a store of each start's own it works.
+# torch 2.15 keeps the processes' addresses in a store that outlives them. Restarted processes find them there and
+# connect to ports that no longer exist; with a separate store for each start it works.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # Seconds that processes have to save after SIGTERM before torchrun kills them, by default 30; an older torch ignores it.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}"

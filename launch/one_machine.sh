@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All GPUs of one machine; a process that dies is started again, up to RESTARTS times, from the last checkpoint.
+# All GPUs of one machine; after a process dies, all are restarted, up to RESTARTS times, from the last checkpoint.
 #
 #   RUN=NAME launch/one_machine.sh --config C [--config configs/overlays/distributed/ddp.yaml ...]
 #
@@ -11,8 +11,8 @@
 set -euo pipefail
 : "${RUN:?set RUN to the name of the run}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# torch 2.15 keeps what the processes told each other in a store that outlives them, where those that start again find it
-# and call each other at ports where nobody listens any more; with a store of each start's own it works.
+# torch 2.15 keeps the processes' addresses in a store that outlives them. Restarted processes find them there and
+# connect to ports that no longer exist; with a separate store for each start it works.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # Seconds that processes have to save after SIGTERM before torchrun kills them, by default 30; an older torch ignores it.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}"

@@ -27,14 +27,14 @@ class Peer(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
-        """Return the loss of a training batch; ``batch.truths`` holds its samples, with their instance maps."""
+        """Return the loss of a training batch; ``batch.truths`` contains its samples, with their instance maps."""
 
     @abstractmethod
     def predict(self, images: Tensor) -> list[Prediction]:
         """Return the predictions for uint8 images [B, C, H, W], in their pixels."""
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Return images as the encoder wants them."""
+        """Return images as the encoder needs them."""
         mean = images.new_tensor(self.encoder.mean, dtype=torch.float32).view(1, -1, 1, 1) * 255
         std = images.new_tensor(self.encoder.std, dtype=torch.float32).view(1, -1, 1, 1) * 255
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)

@@ -128,7 +128,7 @@ class DetectorPeer(Peer):
 
 
 def _pairs(levels: int) -> tuple[tuple[int, ...], ...]:
-    """Return two anchor sizes a level, from 1.5 and 2.25 times the stride: 6 to 72 pixels."""
+    """Return two anchor sizes per level, from 1.5 and 2.25 times the stride: 6 to 72 pixels."""
     return tuple((round(1.5 * stride), round(2.25 * stride)) for stride in _STRIDES[:levels])
 
 
@@ -171,7 +171,7 @@ def _retinanet(backbone: Pyramid, classes: int, common: dict[str, Any]) -> nn.Mo
 
 def _fcos(backbone: Pyramid, classes: int, common: dict[str, Any]) -> nn.Module:
     levels = len(backbone.levels)
-    # One point a cell; the size decides which boxes a level learns: those with sides 4 to 8 times as far.
+    # One point per cell; the size decides which boxes a level learns: those with sides 4 to 8 times as far.
     anchors = AnchorGenerator(tuple((stride,) for stride in _STRIDES[:levels]), ((1.0,),) * levels)
     limits = {"score_thresh": _SCORE, "detections_per_img": _DETECTIONS}
     return FCOS(backbone, classes, anchor_generator=anchors, **limits, **common)

@@ -49,7 +49,7 @@ def write_table(results: Sequence[dict[str, Any]], folder: Path) -> str:
 
 
 def write_picture(results: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write ``peers.png``: accuracy against the time of one pass, a point a model."""
+    """Write ``peers.png``: accuracy against the time of one pass, one point per model."""
     figure = new_figure(11, 4.6)
     panels = (("Box mAP 50-95", "map"), ("mIoU", "miou"))
     for position, (title, key) in enumerate(panels, 1):
@@ -61,7 +61,7 @@ def write_picture(results: Sequence[dict[str, Any]], folder: Path) -> None:
             place = (result["latency_1_ms"], result[key])
             axes.plot(*place, "o", color=color, ms=7)
             axes.annotate(result["name"], place, (6, 4), textcoords="offset points", fontsize=8, color=color)
-        style_axes(axes, title, "milliseconds a pass, batch 1")
+        style_axes(axes, title, "milliseconds per pass, batch 1")
         axes.margins(x=0.18, y=0.12)
         axes.set_xscale("log")
     save_figure(figure, folder / "peers.png")

@@ -117,7 +117,7 @@ class Trainer:
         return statistics.median(times[_PROBE_WARM_UP:])
 
     def train(self, steps: int) -> tuple[Peer, float, float]:
-        """Return the averaged model, the seconds that training took, and images a second."""
+        """Return the averaged model, the seconds that training took, and images per second."""
         times: list[float] = []
         average, images = self._run(steps, times)
         return average.module, sum(times), images / sum(times)

@@ -234,7 +234,7 @@ class JointDataModule(LightningDataModule):
         return self._train_loader.state_dict() | {"epoch": self.trainer.current_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from there: the epoch goes on with the batches that follow.
+        """Continue from there, with the next batches of the epoch.
 
         Lightning gives a loader its state too late: the length of the schedule is requested before, and with it the
         loader is set up.

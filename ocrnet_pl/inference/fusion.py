@@ -252,7 +252,7 @@ class FusionPostProcess(PostProcess):
     def _may_change(
         self, pixels: BoxPixels, claims: Tensor, of_class: Tensor, semantic: SemanticMap, taxonomy: Taxonomy
     ) -> Tensor:
-        """Return the claims, bool, that do not move a pixel into or out of a class that stays as it is."""
+        """Return the claims, bool, that do not move a pixel into or out of an unchanged class."""
         names = self.settings.raw_pixels
         kept = of_class.new_tensor([category.name in names for category in taxonomy.semantic_categories]).bool()
         wanted = look_up(of_class, look_up(pixels.row_box, look_up(pixels.row, claims)))

@@ -80,7 +80,7 @@ class OCRNet(nn.Module):
         input_size: (height, width) in pixels to which :meth:`predict` scales and pads images.
 
     Raises:
-        ValueError: There is no decoder at all.
+        ValueError: Both decoders are None.
     """
 
     mean: Tensor

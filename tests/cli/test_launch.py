@@ -57,7 +57,7 @@ def test_an_attempt_goes_on_from_the_newest_checkpoint(tmp_path: Path, echo: dic
         *["--version", "attempt-011", "--ckpt_path", newest],
         *["--trainer.devices", "4", "--trainer.num_nodes", "2"],
     ]
-    assert "goes on from" in done.stderr
+    assert "continues from" in done.stderr
     under_slurm = echo | {"SLURM_PROCID": "3", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "3"}
     done = start("attempt.sh", under_slurm)
     assert done.stdout.split()[-4:] == ["--trainer.devices", "2", "--trainer.num_nodes", "3"]

@@ -1,8 +1,8 @@
 """The format of a packed data set: tar shards of samples, an index of their positions, and a manifest.
 
-The shards are what WebDataset reads: the members of a sample stand one after the other and have its number for a name.
-``NUMBER.json`` holds boxes, labels and what was labelled, ``NUMBER.jpg`` (or whatever it was) the image as it was
-encoded, ``NUMBER.semantic.png`` and ``NUMBER.instances.png`` the maps.
+WebDataset can read the shards: the members of a sample follow one another and are named by its number. ``NUMBER.json``
+contains boxes, labels and what was labelled, ``NUMBER.jpg`` (or another ending) the image as it was encoded,
+``NUMBER.semantic.png`` and ``NUMBER.instances.png`` the maps.
 """
 
 from __future__ import annotations
