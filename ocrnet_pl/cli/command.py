@@ -1,4 +1,4 @@
-"""What a subcommand of the project's own consists of."""
+"""The parts of one of the project's own subcommands."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Run:
     """One call of a subcommand.
 
     Attributes:
-        config: Every option, with environment variables resolved.
-        written: The same config with references to environment variables as they were written.
-        objects: The same config with the parts that were built from it; equal to ``config`` if none were.
-        dump: Writes a config as YAML, without credentials.
+        config: All options, with environment variables resolved.
+        written: The same config, in which references to environment variables are kept.
+        objects: The same config with the objects that were built from it; equal to ``config`` if none were.
+        dump: Function that writes a config as YAML, without credentials.
         trainer: The trainer; None unless the command asks for the network.
         task: The LightningModule with the network; None unless the command asks for it.
         data: The data module; None unless the command asks for the network.
@@ -42,18 +42,18 @@ class Run:
 class Command:
     """A subcommand; a file in ``cli/commands/`` that defines one as ``COMMAND`` adds it to the command line.
 
-    The overview of ``train.py --help`` imports all of these files, so what takes long to import is imported inside the
-    functions.
+    The overview of ``train.py --help`` imports all of these files, so modules that take long to import are imported
+    inside the functions.
 
     Attributes:
-        name: The word on the command line.
-        help: What it does, in a few words that begin in lower case.
-        run: Does it, and returns the status to exit with. ``ValueError``, ``OSError``, ``RunError`` and Lightning's
-            ``MisconfigurationException`` become one line and status 1.
-        arguments: Adds options to those of the config, which every subcommand takes.
-        needs_network: Build data, network and trainer from the config before ``run``.
-        needs_checkpoint: Refuse a command line without ``--ckpt_path``, and take what the config lacks from the
-            checkpoint's own. The command adds the option itself.
+        name: Name on the command line.
+        help: Short description that begins in lower case.
+        run: Function that runs the command and returns the exit status. ``ValueError``, ``OSError``, ``RunError`` and
+            Lightning's ``MisconfigurationException`` become one line and status 1.
+        arguments: Function that adds options to those of the config, which every subcommand takes.
+        needs_network: Whether data, network and trainer are built from the config before ``run``.
+        needs_checkpoint: Whether a command line without ``--ckpt_path`` is refused, and parts that the config lacks are
+            taken from the checkpoint's own. The command adds the option itself.
         options: Lines about its main options for the overview, as pairs of the option and its description.
     """
 

@@ -36,11 +36,11 @@ _WARM_UP = 3
 
 
 class Twins(nn.Module):
-    """Two single-task networks whose outputs are merged as those of one network are.
+    """Two single-task networks whose outputs are merged like those of one network.
 
     Args:
-        detection: Without a segmentation decoder.
-        segmentation: Without a detection decoder.
+        detection: Network without a segmentation decoder.
+        segmentation: Network without a detection decoder.
     """
 
     def __init__(self, detection: OCRNet, segmentation: OCRNet) -> None:
@@ -57,16 +57,16 @@ class Twins(nn.Module):
 
     @property
     def mean(self) -> Tensor:
-        """What the images are normalised by, on the networks' device."""
+        """The mean by which the images are normalised, on the networks' device."""
         return self.detection.mean
 
     @property
     def postprocess(self) -> PostProcess:
-        """What merges the outputs: that of the network that detects."""
+        """The post-processing that merges the outputs: that of the network for detection."""
         return self.detection.postprocess
 
     def forward(self, images: Tensor) -> Output:
-        """Run both, one after the other."""
+        """Run both networks, one after the other."""
         boxes: Output = self.detection(images)
         pixels: Output = self.segmentation(images)
         return pixels._replace(detection=boxes.detection)
@@ -77,7 +77,7 @@ class Twins(nn.Module):
 
 
 def median_ms(functions: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
-    """Return each function's median milliseconds; they take turns, so that a drifting machine slows all alike."""
+    """Return each function's median milliseconds; they take turns, so that a drifting machine slows all equally."""
     times: list[list[float]] = [[] for _ in functions]
     for turn in range(_ROUNDS + _WARM_UP):
         for function, own in zip(functions, times, strict=True):
@@ -137,7 +137,7 @@ def main(words: Sequence[str]) -> None:
         args=arguments,
         auto_configure_optimizers=False,
     )
-    # The runs are of the report's own config.
+    # The runs use the report's own config.
     trust = named_packages(cli.config.as_dict())
     joint, detection, segmentation = (OCRNet.from_checkpoint(path, trust=trust) for path in checkpoints)
     twins = Twins(detection, segmentation)

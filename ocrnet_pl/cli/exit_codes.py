@@ -12,7 +12,7 @@ EXIT_SKIPPED = 3
 """The work is done, but some files were left out."""
 
 EXIT_INTERRUPTED = 130
-"""Somebody pressed Ctrl-C; this is what a shell reports for a process that SIGINT ended."""
+"""The run was interrupted with Ctrl-C; this is what a shell reports for a process that SIGINT ended."""
 
 EXIT_TERMINATED = 143
 """The run was terminated by SIGTERM."""

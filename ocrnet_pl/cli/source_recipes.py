@@ -1,4 +1,4 @@
-"""What ``check`` and ``pack`` make of a config's sources without building network and trainer."""
+"""How ``check`` and ``pack`` use a config's sources without building network and trainer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ocrnet_pl.structures import PostProcess
 
 
 def object_limit(model: Namespace, input_size: Size) -> Callable[[Size], int] | None:
-    """Return a function from image size to the most boxes that a config's network may return; None without a limit."""
+    """Return a function from image size to the largest number of boxes of a config's network; None without a limit."""
     if model["detection"] is None:
         return None
     parser = ArgumentParser()
@@ -49,7 +49,7 @@ def source_recipe(split: str, config: Namespace) -> Recipe:
         except DataError:
             raise
         except ValueError as error:
-            # An option out of range is no fault of the data.
+            # An option out of range is not a fault of the data.
             raise MisconfigurationException(f"data.{split}: {error}") from error
         return source
 

@@ -14,7 +14,7 @@ OF_LIGHTNING = {
     "test": "evaluate a checkpoint on the test set",
     "predict": "write predictions for a folder of images",
 }
-"""What the trainer does, with the help of each."""
+"""The subcommands of the trainer, with the help of each."""
 
 
 def _found() -> dict[str, Command]:
@@ -34,7 +34,7 @@ OWN = _found()
 """The project's own commands by name."""
 
 SUBCOMMANDS = OF_LIGHTNING | {name: command.help for name, command in OWN.items()}
-"""What the command line does: each subcommand's help by its name."""
+"""All subcommands, with the help of each by its name."""
 
 EVALUATING = (
     *(name for name in OF_LIGHTNING if name != "fit"),

@@ -1,1 +1,1 @@
-"""Metrics that give the same figures on one process and on many."""
+"""Metrics that give the same values on one process and on many."""

@@ -12,25 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 COCO_LIMIT = 100
-"""The predictions of each image and class that COCO's own figures count."""
+"""Number of predictions per image and class that COCO's own figures count."""
 AREAS = ("all", "small", "medium", "large")
 """COCO's ranges of the objects' areas, in the order of the arrays."""
 IOU_50, IOU_75 = 0, 5
-"""Places of these thresholds in the arrays."""
+"""Positions of these thresholds in the arrays."""
 
 _PAIRS = 2**22
-"""Pairs of prediction and object that are compared at a time; the library takes 16 bytes for each."""
+"""Number of pairs of prediction and object that are compared at a time; the library takes 16 bytes for each."""
 
 
 class CocoArrays(NamedTuple):
-    """What COCO computes its figures from; -1 where there is nothing to measure.
+    """The arrays from which COCO computes its figures; -1 where there is nothing to measure.
 
-    The last axis holds the limits on the predictions of each image and class: COCO's 100 first, none last. They are
-    one and the same where no image has more than 100 predictions.
+    The last axis is the limit on the number of predictions per image and class: first COCO's 100, then none. Both are
+    the same if no image has more than 100 predictions.
 
     Attributes:
         precision: float64 [T, R, K, A, M], by IoU threshold, recall, class, area and limit.
-        recall: float64 [T, K, A, M], the highest reached.
+        recall: float64 [T, K, A, M], the highest recall reached.
     """
 
     precision: NDArray[np.float64]
@@ -41,9 +41,9 @@ def evaluate(truth: dict[str, Any], found: dict[str, Any], masks: bool) -> CocoA
     """Compare predictions with the truth.
 
     Args:
-        truth: The content of an annotation file, with at least one annotation.
-        found: Likewise, of the same images, with scores.
-        masks: Compare masks instead of boxes.
+        truth: Content of an annotation file, with at least one annotation.
+        found: Content of an annotation file for the same images, with scores.
+        masks: Whether masks are compared instead of boxes.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -71,7 +71,7 @@ def evaluate(truth: dict[str, Any], found: dict[str, Any], masks: bool) -> CocoA
 
 
 def mean_defined(values: NDArray[np.float64]) -> float:
-    """Return the mean of what COCO defined, NaN where it defined nothing."""
+    """Return the mean of the values that COCO defined, NaN if there are none."""
     values = values[values > -1]
     return float(values.mean()) if values.size else float("nan")
 
@@ -91,4 +91,4 @@ def _chunks(images: list[int], pairs: list[int]) -> Iterator[list[int]]:
 
 
 def _silent(*_: object) -> None:
-    """Take faster-coco-eval's progress lines."""
+    """Discard faster-coco-eval's progress lines."""

@@ -16,9 +16,9 @@ class OverLimit(NamedTuple):
     """The images that have more objects than the network may return.
 
     Attributes:
-        images: How many.
-        objects: Of the fullest.
-        limit: Of that image.
+        images: Number of such images.
+        objects: Number of objects of the fullest one.
+        limit: Limit of the fullest one.
     """
 
     images: int = 0
@@ -38,11 +38,11 @@ class OverLimit(NamedTuple):
         return cls(sum(part.images for part in parts), fullest.objects, fullest.limit)
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return a message of one line."""
         count = "1 image has" if self.images == 1 else f"{self.images:,} images have"
         return (
             f"{count} more objects than the network may return (the fullest has {self.objects:,}, and its limit is "
-            f"{self.limit:,}); the rest can only be missed. Raise {LIMIT_KEY}"
+            f"{self.limit:,}); the others are always missed. Raise {LIMIT_KEY}"
         )
 
 
@@ -53,12 +53,12 @@ class ObjectLimit:
         self._found = OverLimit()
 
     def update(self, truths: Sequence[Sample], limits: Sequence[int]) -> None:
-        """Take in one batch, with the limit of each image."""
+        """Add one batch, with the limit of each image."""
         found = [OverLimit.of(int((~t.crowd).sum()), limit) for t, limit in zip(truths, limits, strict=True)]
         self._found = OverLimit.joined([self._found, *found])
 
     def compute(self) -> OverLimit:
-        """Return the count over all processes' images, and start anew."""
+        """Return the count over all processes' images, and start again."""
         found = compute_on_first(self._found, OverLimit.joined)
         self._found = OverLimit()
         return found

@@ -14,7 +14,7 @@ class OncePerBatch(Generic[Result]):
     """Applies a function to every sample of a batch once, however many metrics ask for it one after the other.
 
     Args:
-        function: Of one sample.
+        function: Function of one sample.
     """
 
     def __init__(self, function: Callable[[Sample], Result]) -> None:
@@ -23,7 +23,7 @@ class OncePerBatch(Generic[Result]):
         self._results: list[Result] = []
 
     def __call__(self, truths: list[Sample]) -> list[Result]:
-        """Return the results for a batch; the list itself, not its content, tells whether it is the one before."""
+        """Return the results for a batch; the identity of the list, not its content, decides whether it is new."""
         if truths is not self._truths:
             self._results = [self._function(truth) for truth in truths]
             self._truths = truths

@@ -1,4 +1,4 @@
-"""``calibrate``: choose the fusion's settings on the validation set."""
+"""``calibrate``: choose the fusion settings on the validation set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:
-    """Add the checkpoint, the new one, and how to choose."""
+    """Add the options for the checkpoint, the new one, and how to choose."""
     from ocrnet_pl.calibration.search import Calibration
 
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to calibrate; required.")
@@ -20,7 +20,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         "--output",
         type=Path | None,
         default=None,
-        help="File that the calibrated checkpoint is written to; null for NAME-calibrated.ckpt beside the old one.",
+        help="File that the calibrated checkpoint is written to; null for NAME-calibrated.ckpt next to the old one.",
     )
     parser.add_class_arguments(Calibration, "calibration")
 
@@ -36,7 +36,7 @@ def calibrate(run: Run) -> int:
 
     assert run.trainer is not None and run.data is not None
     config, device = run.config, run.trainer.strategy.root_device
-    # The parser keeps the options as it read them; the object is made here.
+    # The parser keeps the options as it read them; the object is created here.
     options = run.objects["calibration"]
     run_calibration(Path(config["ckpt_path"]), config["output"], run.data, options, device, config["trust"])
     return 0
@@ -44,7 +44,7 @@ def calibrate(run: Run) -> int:
 
 COMMAND = Command(
     name="calibrate",
-    help="choose the fusion's settings on the validation set",
+    help="choose the fusion settings on the validation set",
     run=calibrate,
     arguments=add_arguments,
     needs_network=True,

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:
-    """Add where the report and the corrected copy go, and how much is looked at."""
+    """Add the options for the report, the corrected copy, and the number of images."""
     from jsonargparse.typing import PositiveInt
 
     parser.add_argument(
         "--output",
         type=Path | None,
         default=None,
-        help="Folder that the report is written to; null for runs/NAME/check.",
+        help="Folder of the report; null for runs/NAME/check.",
     )
     parser.add_argument(
         "--fix", type=Path | None, default=None, help="New folder for a corrected copy in COCO format; null for none."

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:
-    """Add where the report goes and the seeds to train with."""
+    """Add the options for the folder of the report and the seeds."""
     from jsonargparse.typing import NonNegativeInt
 
     parser.add_argument(
         "--output",
         type=Path | None,
         default=None,
-        help="Folder that the report and its runs are written to; null for runs/NAME/joint.",
+        help="Folder of the report and its runs; null for runs/NAME/joint.",
     )
     parser.add_argument(
         "--seeds", type=NonNegativeInt, nargs="+", default=[0, 1, 2], help="Seeds; one training per seed and network."

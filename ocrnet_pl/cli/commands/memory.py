@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:
-    """Add the limit."""
+    """Add the option for the limit."""
     from jsonargparse.typing import PositiveFloat
 
     parser.add_argument(
@@ -43,7 +43,7 @@ def measure_memory(run: Run) -> int:
     sizes = by_size(run.data.training_sizes)
     with Progress() as progress:
         work = progress.add(f"measuring steps of {len(sizes)} sizes", 1 + len(sizes))
-        # The largest first: what fits there fits everywhere.
+        # The largest first: a batch size that fits there fits everywhere.
         largest = largest_that_fits(lambda count: memory.peak(sizes[0], count), limit)
         for size in sizes:
             work.advance()

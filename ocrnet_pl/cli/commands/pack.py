@@ -17,12 +17,10 @@ Split = Literal["train", "val", "test"]
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:
-    """Add where the shards go, how large they are and what is packed."""
+    """Add the options for the folder, the size of shards, and the splits."""
     from jsonargparse.typing import PositiveInt
 
-    parser.add_argument(
-        "--output", type=Path | None, default=None, help="Folder that the shards are written to; required."
-    )
+    parser.add_argument("--output", type=Path | None, default=None, help="Folder of the shards; required.")
     parser.add_argument("--shard_mb", type=PositiveInt, default=128, help="Size of a shard in megabytes.")
     parser.add_argument(
         "--splits", type=Split, nargs="+", default=None, help="Splits to pack; null for all that the config has."
@@ -34,7 +32,7 @@ def pack_data(run: Run) -> int:
 
     Raises:
         DataError: There is no source or no output, an image cannot be read, or the output cannot be written to, or
-            holds something else.
+            contains something else.
     """
     from ocrnet_pl.cli.source_recipes import source_recipe
     from ocrnet_pl.data.cache.content_hash import source_digest
@@ -49,7 +47,7 @@ def pack_data(run: Run) -> int:
         raise DataError("output: give the folder of the shards with --output DIR")
     if re.match(r"\w+:/", str(config["output"])):
         raise DataError(
-            f"output {str(config['output'])!r}: pack into a folder, then upload it; docs/packed.md says how"
+            f"output {str(config['output'])!r}: pack into a folder, then upload it; docs/packed.md explains how"
         )
     if not names:
         raise DataError("data: there is no source to pack; set data.train")
