@@ -79,7 +79,7 @@ def run_of(name: str, seed: int, folder: Path, words: Sequence[str]) -> Run:
         *("--seed_everything", str(seed)),
         *("--trainer.default_root_dir", str(folder), "--name", place.parent.name, "--version", place.name),
         *("--pictures.enabled", "false", "--checkpoint.save_last", "true"),
-        # One that stopped early would have trained for fewer steps than the others.
+        # A run that stopped early would have trained for fewer steps than the others.
         *("--early_stopping.patience", "1000000"),
     )
     return Run(f"{name}, seed {seed}", place, ("-m", "ocrnet_pl", "fit", *words, *settings))

@@ -1,6 +1,6 @@
 """Draw what every transform does to the embedded scenes, and time it.
 
-Each transform is drawn twice, with boxes, instances and classes as it leaves them; ignored pixels carry no tint. Run:
+Each transform is drawn twice, with boxes, instances and classes as it leaves them; ignored pixels have no tint. Run:
 ``python benchmarks/draw_augmentations.py --out augmentations.png``; with ``--time`` it prints a table of the
 milliseconds that each takes instead, from 480 x 640 images to a 512 x 512 batch.
 """

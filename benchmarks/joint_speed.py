@@ -51,9 +51,10 @@ def medians(functions: list[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def planted(output: Output, size: int, count: int) -> Output:
-    """Return the output with ``count`` sure boxes, each a twelfth of the image's side, and no other candidate.
+    """Return the output with ``count`` sure boxes, each a twelfth of the image's side, and no other candidates.
 
-    Noise would give few boxes or very many: decoding and fusion get to do what an image with that many objects asks.
+    Noise would give few boxes or very many; this way decoding and fusion do the work of an image with that many
+    objects.
     """
     if output.detection is None:
         return output

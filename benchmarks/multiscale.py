@@ -54,7 +54,7 @@ def setting(words: str) -> MultiScale:
 
 
 def measure(network: OCRNet, way: Way, truths: list[Sample]) -> tuple[dict[str, float], float]:
-    """Return the figures and the median milliseconds an image."""
+    """Return the figures and the median milliseconds per image."""
     metrics = EvaluationMetrics(network.taxonomy, network.detection is not None, network.segmentation is not None)
     way(network, truths[0].image.as_subclass(Tensor))
     spent = []
@@ -73,7 +73,7 @@ def measure(network: OCRNet, way: Way, truths: list[Sample]) -> tuple[dict[str, 
 
 
 def main() -> None:
-    """Print a row a setting."""
+    """Print one row per setting."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=str, required=True)
     parser.add_argument("--source", type=Source, required=True)

@@ -86,7 +86,7 @@ def profiled(words: list[str], steps: int) -> dict[str, float]:
 
 
 def variants(options: argparse.Namespace, size: int) -> dict[str, Callable[[], object]]:
-    """Return what to time at a size: each makes one step of training."""
+    """Return the functions to time at a size; each makes one step of training."""
     device = torch.device(options.device)
     batch = random_batch(TAXONOMY, (size, size), options.batch, 3, device, boxes=100)
     torch.manual_seed(0)

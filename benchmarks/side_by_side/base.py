@@ -1,4 +1,4 @@
-"""What the training loop and the evaluation ask of a model."""
+"""What the training loop and the evaluation need from a model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Peer(nn.Module, ABC):
     """A model under comparison.
 
     Attributes:
-        encoder: Trained at a lower rate than the rest.
-        learning_rate: Of the rest, with AdamW.
+        encoder: The encoder, which is trained at a lower rate than the rest.
+        learning_rate: Learning rate of the rest, with AdamW.
     """
 
     encoder: TimmEncoder
@@ -44,7 +44,7 @@ class PixelPeer(Peer):
     """A model that segments only, from a decoder over the encoder's maps.
 
     Args:
-        encoder: Its maps are the decoder's input.
+        encoder: The encoder, whose maps are the decoder's input.
         taxonomy: Gives the class count.
     """
 

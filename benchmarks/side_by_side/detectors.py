@@ -18,13 +18,13 @@ from ocrnet_pl.structures import Batch, Prediction, Taxonomy
 from side_by_side.base import Peer, training_rows
 
 _WIDTH = 128
-"""Channels of the pyramid: 256, torchvision's own, belong to encoders many times as large."""
+"""Channels of the pyramid: torchvision's own number, 256, is for encoders many times as large."""
 _STRIDES = (4, 8, 16, 32)
 _RATIOS = (0.5, 1.0, 2.0)
 _DETECTIONS = 100
 _SCORE = 0.02
 _PASTE_SCORE = 0.5
-"""Objects surer than this make the semantic map."""
+"""Objects with a higher score than this are drawn into the semantic map."""
 
 
 class Pyramid(nn.Module):
@@ -58,7 +58,7 @@ class DetectorPeer(Peer):
         build: Makes the detector from the pyramid, the class count and what all of them take.
         first_label: 1 where the detector keeps 0 for the background.
         masks: Whether it learns and predicts masks.
-        learning_rate: Heads without normalization want less than those with it.
+        learning_rate: Learning rate; heads without normalization need a lower one.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class DetectorPeer(Peer):
         self.first_label = first_label
         self.masks = masks
         self.learning_rate = learning_rate
-        # The data module has brought the images to their size.
+        # The data module has scaled the images to their size.
         common = {"image_mean": list(encoder.mean), "image_std": list(encoder.std), "_skip_resize": True}
         backbone = Pyramid(encoder)
         self.detector: nn.Module = build(backbone, taxonomy.num_detection + first_label, common)
@@ -102,7 +102,7 @@ class DetectorPeer(Peer):
         return torch.stack(list(losses.values())).sum()
 
     def predict(self, images: Tensor) -> list[Prediction]:
-        """Return the boxes, and with masks the instance and the semantic map that they paint."""
+        """Return the boxes and, with masks, the instance and the semantic map drawn from them."""
         predictions = []
         for found in self.detector(list(images.float() / 255)):
             prediction = Prediction(found["boxes"], found["scores"], found["labels"] - self.first_label)

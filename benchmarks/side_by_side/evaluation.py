@@ -27,10 +27,10 @@ def evaluate(predict: Predict, detects: bool, data: JointDataModule, device: tor
     """Return the figures of the validation set; those of a task that the model lacks are absent.
 
     Args:
-        predict: The model.
-        detects: Whether it is one for boxes; none found then count as zero.
-        data: Gives the validation set.
-        device: Of the model.
+        predict: Prediction function of the model.
+        detects: Whether the model detects boxes; if it finds none, they count as zero.
+        data: The data module with the validation set.
+        device: Device of the model.
     """
     metrics = {
         "boxes": DetectionMetric(data.taxonomy, per_class=False),
@@ -56,7 +56,7 @@ def evaluate(predict: Predict, detects: bool, data: JointDataModule, device: tor
 
 @torch.inference_mode()
 def latency_ms(predict: Predict, data: JointDataModule, device: torch.device, batch_size: int) -> float:
-    """Return the median milliseconds of a pass over validation images, with all that follows the network."""
+    """Return the median milliseconds of a pass over validation images, with everything that follows the network."""
     parts: list[Tensor] = []
     for batch in data.val_dataloader():
         parts.append(batch.images)

@@ -25,7 +25,7 @@ class JointPredictor:
     """Predicts with a trained network, fused where it has both tasks.
 
     Args:
-        network: In evaluation mode.
+        network: The network, in evaluation mode.
     """
 
     def __init__(self, network: OCRNet) -> None:
@@ -44,10 +44,10 @@ def train_joint(
     """Measure the speed of a few steps, then train for as many as fit the budget.
 
     Args:
-        settings: Of the comparison.
-        folder: Where the runs go.
-        words: More of the command line, such as a decoder to leave out.
-        device: To put the network on.
+        settings: Settings of the comparison.
+        folder: Folder for the runs.
+        words: Further words of the command line, such as a decoder to leave out.
+        device: Device for the network.
 
     Returns:
         The network and what is known of its training.

@@ -22,9 +22,9 @@ from side_by_side.settings import Settings
 from side_by_side.training import Trainer
 
 DILATED = functools.partial(TimmEncoder, output_stride=8)
-"""The last stages keep their size, as torchvision's FCN and DeepLabV3 have it."""
+"""The last stages keep their size, as in torchvision's FCN and DeepLabV3."""
 HALF_DILATED = functools.partial(TimmEncoder, output_stride=16)
-"""The last stage does, as DeepLabV3+ has it."""
+"""The last stage keeps its size, as in DeepLabV3+."""
 PEERS: dict[str, tuple[Callable[..., TimmEncoder], Callable[[TimmEncoder, Taxonomy], Peer]]] = {
     "faster_rcnn": (TimmEncoder, detectors.faster_rcnn),
     "mask_rcnn": (TimmEncoder, detectors.mask_rcnn),
@@ -44,14 +44,14 @@ JOINT = {
 """This project's network, and its single-task twins, each with the whole budget."""
 BY_HAND = ("ultralytics",)
 NAMES = ("joint", *PEERS, *BY_HAND)
-"""What is compared by default."""
+"""The models that are compared by default."""
 ALL_NAMES = ("joint", "joint_boxes", "joint_pixels", *PEERS, *BY_HAND)
 
 
 def missing(name: str) -> str | None:
     """Return why a model cannot be trained here, or None."""
     if name in BY_HAND and importlib.util.find_spec("ultralytics") is None:
-        return "ultralytics is not installed; it is under the AGPL and no dependency of this project"
+        return "ultralytics is not installed; it is under the AGPL and not a dependency of this project"
     return None
 
 
@@ -59,9 +59,9 @@ def run_one(name: str, settings: Settings, folder: Path) -> None:
     """Train, evaluate and time one model, and write ``result.json``.
 
     Args:
-        name: Of ``ALL_NAMES``.
-        settings: Of the comparison.
-        folder: Where its files go.
+        name: Name of the model, one of ``ALL_NAMES``.
+        settings: Settings of the comparison.
+        folder: Folder for its files.
     """
     settings.seed_all()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

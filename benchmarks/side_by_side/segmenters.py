@@ -16,9 +16,9 @@ class HeadPeer(PixelPeer):
     """A head over the encoder's last map.
 
     Args:
-        encoder: With a dilated end.
+        encoder: Encoder with a dilated end.
         taxonomy: Gives the class count.
-        head: Made from the map's channels and the class count.
+        head: Makes the head from the map's channels and the class count.
     """
 
     def __init__(self, encoder: TimmEncoder, taxonomy: Taxonomy, head: Any) -> None:
@@ -35,10 +35,10 @@ class SmpPeer(PixelPeer):
     """A decoder of segmentation-models-pytorch over the encoder's maps.
 
     Args:
-        encoder: With five maps, strides 2 to 32.
+        encoder: Encoder with five maps, strides 2 to 32.
         taxonomy: Gives the class count.
-        decoder: Made from the channels of the input and of the maps.
-        channels: That the decoder gives.
+        decoder: Makes the decoder from the channels of the input and of the maps.
+        channels: Number of channels that the decoder returns.
     """
 
     def __init__(self, encoder: TimmEncoder, taxonomy: Taxonomy, decoder: Any, channels: int) -> None:

@@ -21,13 +21,13 @@ class Settings:
     """What every model gets.
 
     Attributes:
-        config: The joint network's; its data section and its encoder are everybody's.
+        config: Config of the joint network; all models use its data section and its encoder.
         data: Folder that the sources' paths start from; None for sources without files.
         budget: Seconds of training, without start-up and evaluation.
-        steps: Train for so many instead, to try the script.
-        size: Input side.
+        steps: Number of steps to train instead, to try the script; None for the budget.
+        size: Side of the input in pixels.
         encoder: Arguments of ``TimmEncoder`` that differ from the config's.
-        seed: Of everything.
+        seed: Seed of all random generators.
     """
 
     config: Path
@@ -50,7 +50,7 @@ class Settings:
             raise ValueError(f"{self.config}: the encoder is a {encoder['class_path']}, the peers need a TimmEncoder")
         arguments: dict[str, Any] = dict(encoder.get("init_args", {}))
         if "name" in self.encoder and self.encoder["name"] != arguments.get("name"):
-            # Weights are a model's own.
+            # Each model has its own weights.
             arguments |= {"weights": None, "weights_by_order": False}
         return arguments | self.encoder
 

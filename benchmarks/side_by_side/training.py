@@ -26,7 +26,7 @@ _WEIGHT_DECAY = 0.05
 
 
 def keep_samples(items: Sequence[Prepared | Skipped]) -> Delivery:
-    """Collate training samples and send them along: Mask R-CNN learns from their instance maps."""
+    """Collate training samples and keep them in the batch: Mask R-CNN learns from their instance maps."""
     return deliver([item._replace(truth=item.sample) if isinstance(item, Prepared) else item for item in items])
 
 
@@ -83,11 +83,11 @@ class Trainer:
     """Trains a peer.
 
     Args:
-        peer: On its device.
-        data: Gives the batches.
-        device: Of the peer.
+        peer: The peer, on its device.
+        data: The data module that provides the batches.
+        device: Device of the peer.
         settings: The joint network's section ``model`` of the config: the rates' factors are shared.
-        decay: Of the averaged weights.
+        decay: Decay of the averaged weights.
         clip: Largest norm of the gradient.
     """
 
@@ -109,7 +109,7 @@ class Trainer:
         self.clip = clip
 
     def seconds_a_step(self) -> float:
-        """Measure some steps, and forget what they taught."""
+        """Measure some steps, and undo their training."""
         before = {name: value.clone() for name, value in self.peer.state_dict().items()}
         times: list[float] = []
         self._run(_PROBE_STEPS, times)

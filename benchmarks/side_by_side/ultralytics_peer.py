@@ -1,4 +1,4 @@
-"""Ultralytics' nano detector, for those who have installed it by hand: it is under the AGPL and no dependency."""
+"""Ultralytics' nano detector, for those who have installed it by hand: it is under the AGPL and not a dependency."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def train_ultralytics(
     """Train the nano detector from random weights (its encoder takes no others) with its own settings.
 
     Args:
-        settings: Of the comparison.
-        data: Its images, at the input size, are written in the YOLO layout.
-        folder: Where they and the run go.
-        device: To train on.
+        settings: Settings of the comparison.
+        data: The data module, whose images are written in the YOLO layout at the input size.
+        folder: Folder for the images and the run.
+        device: Device for training.
 
     Returns:
-        The network, what predicts with it, and what is known of its training.
+        The network, its prediction function, and the data on its training.
     """
     from ultralytics import YOLO
 
