@@ -14,6 +14,7 @@ from ocrnet_pl.cli.config_errors import entries, explain, place_of
 from ocrnet_pl.cli.exit_codes import EXIT_USAGE
 from ocrnet_pl.cli.short_names import import_rooms, package_classes
 from ocrnet_pl.data.readers import yaml_text
+from ocrnet_pl.storage.import_paths import with_current_paths
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.secrets import MARKER, hidden, redacted, secrets_in, secrets_of_setting
 
@@ -30,7 +31,7 @@ def shortened(line: str) -> str:
 
 def _load(text: str) -> Any:
     """Parse a config, or a value on the command line, if it is harmless."""
-    return yaml_text.load(text, _parse)
+    return with_current_paths(yaml_text.load(text, _parse))
 
 
 # Files that a config names in turn are parsed by this as well.

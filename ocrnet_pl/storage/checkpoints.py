@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.import_paths import current_path
 from ocrnet_pl.version import __version__
 
 VERSIONS_KEY = "versions"
@@ -151,7 +152,9 @@ def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any] | None 
         now = versions()
         found += [f"{name} {was.get(name, 'absent')} -> {now[name]}" for name in now if was.get(name) != now[name]]
     if config is not None and CONFIG_KEY in checkpoint:
-        old, new = dict(_flat(checkpoint[CONFIG_KEY])), dict(_flat(config))
+        saved = _flat(checkpoint[CONFIG_KEY])
+        old = {key: current_path(value) if isinstance(value, str) else value for key, value in saved}
+        new = dict(_flat(config))
         found += [
             f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
             for key in [*new, *(key for key in old if key not in new)]

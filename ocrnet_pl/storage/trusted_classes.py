@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.import_paths import current_path
 from ocrnet_pl.storage.plain_values import plain_values, shown
 
 T = TypeVar("T")
@@ -189,7 +190,7 @@ class _Check:
                 raise self.refuse(key, f"{PACKAGE} has no class {shown(path)}; give its import path")
             found: Any = own[0]
         else:
-            module, _, name = path.rpartition(".")
+            module, _, name = current_path(path).rpartition(".")
             try:
                 found = getattr(importlib.import_module(module), name)
             except Exception as error:
