@@ -16,6 +16,7 @@ from ocrnet_pl.callbacks.memory import PeakMemory
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.callbacks.throughput import Throughput
+from ocrnet_pl.distributed.gather import is_distributed
 from ocrnet_pl.drawing.results_table import results_tables
 from ocrnet_pl.storage.checkpoints import versions
 from ocrnet_pl.storage.files import records, write_json
@@ -162,7 +163,7 @@ def _of_all_processes(own: dict[str, str]) -> dict[str, str]:
     from torch import distributed
 
     found = [own]
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if is_distributed():
         found = [{} for _ in range(distributed.get_world_size())]
         distributed.all_gather_object(found, own)
     return dict(sorted(item for part in found for item in part.items()))

@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ocrnet_pl.distributed.gather import is_distributed
+
 
 class Flag:
     """A flag that the device computes and the host reads later, when it has long arrived.
@@ -30,7 +32,7 @@ class Flag:
             value: bool [], the flag of this process.
         """
         value = value.float()
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if is_distributed():
             dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return cls(value)
 

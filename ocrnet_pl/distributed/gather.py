@@ -56,7 +56,7 @@ def compute_on_first(part: Part, compute: Callable[[list[Part]], Result]) -> Res
 
 def summed_over_processes(values: Tensor) -> Tensor:
     """Return the sum of all processes' tensors, on the same device; no process waits for its device."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not is_distributed():
         return values
     total = values.clone()
     dist.all_reduce(total)

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ocrnet_pl.distributed.gather import is_distributed
+
 
 def over_all_processes(*sums: Tensor) -> tuple[Tensor, ...]:
     """Return sums over the batches of all processes, from the sums over each process's own batch.
@@ -26,7 +28,7 @@ def over_all_processes(*sums: Tensor) -> tuple[Tensor, ...]:
     Returns:
         The same shapes; each process's gradient counts as many times as there are processes.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not is_distributed():
         return sums
     together = _SumOverProcesses.apply(torch.cat([each.reshape(-1) for each in sums]))
     parts = together.split([each.numel() for each in sums])

@@ -26,11 +26,11 @@ from ocrnet_pl.doctor.statistics import Measures, measure
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.imaging.images import read_image
+from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES
 from ocrnet_pl.structures import Sample
 
 _SIZE = re.compile(r"\b(?:the size is|the mask is|the map is|size \d+|\d+ x \d+, but)")
 _FIELD = re.compile(r"((?:images|annotations|categories)[\w.\[\]]*): ")
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2"}
 _UNKNOWN = re.compile(r"there is no (?:category|class|image \d|image ')|is not listed in|unknown (?:id|class|category)")
 
 
@@ -197,7 +197,7 @@ class Examiner(Dataset[Record]):
         except (DataError, ValueError):
             raw = None
         first, _, rest = message.partition(": ")
-        image = raw.image if raw is not None else first if Path(first).suffix.lower() in _SUFFIXES else ""
+        image = raw.image if raw is not None else first if Path(first).suffix.lower() in IMAGE_SUFFIXES else ""
         kind, digest, thumbnail = kind_of(message), b"", None
         if image:
             try:

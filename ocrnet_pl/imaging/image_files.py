@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from ocrnet_pl.errors import DataError
+from ocrnet_pl.storage.ordinary_files import open_file
 
 # Errors of a file are reported in one line with its name; these loggers would add more.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -26,12 +26,6 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are read. Pillow knows more, among them EPS, for which it starts Ghostscript on the file's program.
 """
 
-_KINDS = (
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 _PLAIN = re.compile(rb"P[1-6]")
 _NUMBER = rb"\s*(?:#[^\r\n]*[\r\n]\s*)*\d+\s"
 _PLAIN_HEADER = re.compile(rb"P(?:[14](?:" + _NUMBER + rb"){2}|[2356](?:" + _NUMBER + rb"){3})")
@@ -59,28 +53,6 @@ class Encoded(PathLike[str]):
         return self.name
 
 
-def require_regular_file(path: str | PathLike[str], what: str = "image") -> None:
-    """Raise an error for paths that could not be read, or whose reading might never end.
-
-    Args:
-        path: Path of an image or a mask.
-        what: What the file is, "image" or "mask", for messages.
-
-    Raises:
-        DataError: There is no such file, or it is a folder, a named pipe, a socket or a device.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise unreadable(path, error, what) from error
-    if stat.S_ISREG(mode):
-        return
-    if stat.S_ISDIR(mode):
-        raise DataError.at(path, f"this is a folder, not a regular {what} file")
-    kind = next((words for holds, words in _KINDS if holds(mode)), "a special file")
-    raise DataError.at(path, f"this is {kind}, not a regular {what} file", advice="remove it")
-
-
 @contextmanager
 def opened(path: str | PathLike[str], what: str = "image") -> Iterator[BinaryIO]:
     """Open an image file; any error until it is closed becomes one line that names the file.
@@ -99,8 +71,7 @@ def opened(path: str | PathLike[str], what: str = "image") -> Iterator[BinaryIO]
         if isinstance(path, Encoded):
             yield BytesIO(path.data)
         else:
-            require_regular_file(path, what)
-            with open(path, "rb") as file:
+            with open_file(path, what) as file:
                 yield file
     except (DataError, ImportError):
         raise

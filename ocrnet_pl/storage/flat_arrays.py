@@ -6,8 +6,6 @@ reference count. Arrays remain shared, and so do mapped files, even between unre
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
@@ -15,13 +13,15 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.storage.ordinary_files import open_file
 
 Arrays = dict[str, NDArray[Any]]
 
-_DTYPES = {"BOOL": np.bool_, "U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F64": np.float64}
+_DTYPES = tuple(map(np.dtype, (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)))
 
 
 class Texts(Sequence[str]):
@@ -104,30 +104,15 @@ class Numbers(Sequence[int]):
 
 
 def save_arrays(path: str | PathLike[str], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Write a file of arrays in the safetensors format, completely or not at all.
+    """Write a safetensors file of arrays, completely or not at all.
 
     Args:
         path: Path of the file.
         arrays: Arrays of booleans, uint8, int32, int64, float32 or float64, by name.
         metadata: Texts that are stored with them, by name.
     """
-    names = {np.dtype(kind): name for name, kind in _DTYPES.items()}
-    # Wide types first, so that each array starts at a multiple of its own item size.
-    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    position = 0
-    for name, own in ordered:
-        offsets = [position, position + own.nbytes]
-        header[name] = {"dtype": names[own.dtype], "shape": list(own.shape), "data_offsets": offsets}
-        position += own.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with complete_file(path) as unfinished, open(unfinished, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, own in ordered:
-            file.write(np.ascontiguousarray(own).reshape(-1).view(np.uint8).data if own.size else b"")
-        file.flush()
-        os.fsync(file.fileno())  # after a power cut the name must not exist without its content
+    with complete_file(path, durable=True) as unfinished:
+        save_file({name: np.ascontiguousarray(own) for name, own in arrays.items()}, unfinished, dict(metadata))
 
 
 def map_arrays(path: str | PathLike[str]) -> tuple[Arrays, dict[str, str]]:
@@ -143,29 +128,16 @@ def map_arrays(path: str | PathLike[str]) -> tuple[Arrays, dict[str, str]]:
         DataError: There is no such file, or it cannot be read.
         ValueError: It is not such a file, or not complete.
     """
-    with open_file(path) as file:
-        content = np.memmap(file, dtype=np.uint8, mode="r")
-    broken = ValueError(f"{path}: this is not a complete file of arrays")
-    start = 8 + int(content[:8].view("<u8")[0]) if len(content) > 8 else 0
-    if not 8 < start <= len(content):
-        raise broken
+    open_file(path).close()
     try:
-        header = json.loads(content[8:start].tobytes())
-        metadata = header.pop("__metadata__", {})
-        arrays = {name: _array(content[start:], entry) for name, entry in header.items()}
-    # The header may contain anything.
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
-        raise broken from error
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise broken
+        # Torch maps the file, where numpy would read it.
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except (SafetensorError, TypeError, RuntimeError, OSError) as error:
+        raise ValueError(f"{path}: this is not a complete file of arrays") from error
+    for name, own in arrays.items():
+        if own.dtype not in _DTYPES:
+            raise ValueError(f"{path}: {name!r} is an array of {own.dtype}, which is not expected here")
+        own.flags.writeable = False
     return arrays, metadata
-
-
-def _array(content: NDArray[np.uint8], entry: Mapping[str, Any]) -> NDArray[Any]:
-    """Return one of the arrays, as the header describes it."""
-    low, high = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    if not 0 <= low <= high <= len(content) or any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError("the array is outside of the file")
-    own: NDArray[Any] = np.asarray(content[low:high]).view(_DTYPES[entry["dtype"]])
-    return own.reshape(shape)

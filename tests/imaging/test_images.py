@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ocrnet_pl.data.readers.folder_index import Listing
+from ocrnet_pl.data.readers.folder_index import FolderIndex
 from ocrnet_pl.data.sources.folder import ImageFolder
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.decoding import decode
@@ -121,7 +121,7 @@ def test_linked_folders_are_read_and_circles_end(tmp_path: Path) -> None:
     # Each once, and under its own name where it has one here.
     assert [folder.identity(index)[0] for index in range(len(folder))] == ["again/deep/a.png", "z/a.png"]
     assert not folder.skipped
-    assert Listing(root, "images").walk((".png",)) == ["again/deep/a.png", "z/a.png"]
+    assert FolderIndex(root, "images").walk((".png",)) == ["again/deep/a.png", "z/a.png"]
 
 
 def test_folder_without_images(tmp_path: Path) -> None:

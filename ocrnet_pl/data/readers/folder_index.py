@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 
 from ocrnet_pl.data.readers.json_fields import existing_folder
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.folders import walk_folders
-
-MASKS = (".png", ".bmp", ".tif", ".tiff")
-"""Endings of masks: lossless formats."""
-
-IMAGES = (*MASKS, ".jpg", ".jpeg", ".webp")
-"""Endings of images."""
+from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES
 
 _LONGEST = 4096
 """Largest number of characters of a path."""
@@ -23,7 +18,7 @@ Fail = Callable[[str, str], DataError]
 """Makes an error of a problem and an advice, for the place where a name is given."""
 
 
-class Listing:
+class FolderIndex:
     """Finds files below a folder; one look-up per file would take minutes on network disks.
 
     Args:
@@ -101,17 +96,20 @@ class Listing:
             found += [prefix + name for name in names if name.lower().endswith(endings) and not name.startswith(".")]
         return sorted(found)
 
-    def by_stem(self, endings: tuple[str, ...]) -> dict[str, str]:
+    def by_stem(self, endings: tuple[str, ...], subfolders: bool = True) -> dict[str, str]:
         """Return the files below the folder by their name without its ending, in order.
 
         Args:
             endings: Endings to include, in lower case.
+            subfolders: Whether files in folders below the folder count.
 
         Raises:
             DataError: Two files differ only in their endings.
         """
         found: dict[str, str] = {}
         for name in self.walk(endings):
+            if not subfolders and os.sep in name:
+                continue
             stem = os.path.splitext(name)[0]
             if stem in found:
                 raise DataError.at(
@@ -119,6 +117,40 @@ class Listing:
                 )
             found[stem] = name
         return found
+
+
+class StemIndex(Mapping[str, str]):
+    """The names of a folder's files by stem, for formats that pair images with masks of the same stem.
+
+    Args:
+        folder: The folder; files in folders below it do not count.
+        purpose: What it holds, for messages.
+        endings: The endings that count, in lower case; files may have them in upper case.
+
+    Attributes:
+        root: The folder.
+
+    Raises:
+        DataError: There is no such folder, or two files have the same stem.
+    """
+
+    def __init__(self, folder: str | PathLike[str], purpose: str, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> None:
+        index = FolderIndex(folder, purpose)
+        self.root = index.root
+        self._names = index.by_stem(endings, subfolders=False)
+
+    def __getitem__(self, stem: str) -> str:
+        return self._names[stem]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def path(self, stem: str) -> str:
+        """Return the path of a stem's file."""
+        return os.path.join(self.root, self._names[stem])
 
 
 def pack_names(names: list[str]) -> list[bytes]:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend
-from ocrnet_pl.data.readers.folder_index import MASKS, Listing, pack_names
+from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.suffixes import MASK_SUFFIXES
 from ocrnet_pl.structures import IGNORE_INDEX, Taxonomy
 
 
@@ -30,9 +31,9 @@ class SemanticMasks:
 
     def __init__(self, folder: str, legend: Legend, taxonomy: Taxonomy, images: Sequence[str]) -> None:
         self._legend, self._taxonomy = legend, taxonomy
-        listing = Listing(folder, "semantic PNGs")
+        listing = FolderIndex(folder, "semantic PNGs")
         self._root = str(listing.root)
-        found = listing.by_stem(MASKS)
+        found = listing.by_stem(MASK_SUFFIXES)
         names = [found.get(os.path.splitext(image)[0], "") for image in images]
         if not any(names):
             raise DataError.at(

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers import yaml_text
-from ocrnet_pl.data.readers.folder_index import IMAGES, Fail, Listing
+from ocrnet_pl.data.readers.folder_index import Fail, FolderIndex
 from ocrnet_pl.data.readers.values import is_text, is_whole, shown
 from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES
 from ocrnet_pl.storage.ordinary_files import PER_IMAGE, read_text
 
 _MOST_CLASSES = 100_000
@@ -60,7 +61,7 @@ class YoloData:
         """Return an error that names the file and the key."""
         return DataError.at(self.path, problem, field=field, advice=advice)
 
-    def images(self, split: str, listing: Listing) -> list[tuple[str, str]]:
+    def images(self, split: str, listing: FolderIndex) -> list[tuple[str, str]]:
         """Return the images of a split.
 
         Args:
@@ -89,7 +90,9 @@ class YoloData:
             name = self._entry(entry, listing, fail)
             if os.path.isdir(listing.root / name):
                 folder = "" if name == os.curdir else name
-                found |= {image: os.path.relpath(image, folder or os.curdir) for image in listing.walk(IMAGES, folder)}
+                found |= {
+                    image: os.path.relpath(image, folder or os.curdir) for image in listing.walk(IMAGE_SUFFIXES, folder)
+                }
             else:
                 found |= {image: below_images(image) for image in self._listed(name, listing)}
         if not found:
@@ -113,7 +116,7 @@ class YoloData:
             return folder
         raise self.error("path", f"there is no folder {str(folder / normal)!r}", "write `path: .`")
 
-    def _entry(self, entry: str, listing: Listing, fail: Fail) -> str:
+    def _entry(self, entry: str, listing: FolderIndex, fail: Fail) -> str:
         """Return an entry in normal form; exports with `../train/images` mean a folder next to the data.yaml."""
         normal = os.path.normpath(entry)
         if normal.startswith(os.pardir + os.sep):
@@ -125,7 +128,7 @@ class YoloData:
             raise fail(f"there is no {name!r} in {listing.root}", "check the entry, or set `images` and `labels`")
         return name
 
-    def _listed(self, name: str, listing: Listing) -> list[str]:
+    def _listed(self, name: str, listing: FolderIndex) -> list[str]:
         """Return the images of a list file."""
         path = listing.root / name
         lines = read_text(path, "list").splitlines()

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ocrnet_pl.data.readers.folder_index import StemIndex
 from ocrnet_pl.data.readers.json_fields import Fields
 from ocrnet_pl.data.readers.json_text import read_json_value
 from ocrnet_pl.data.readers.label_maps import read_id_map, read_image_like, read_rgba_map, tight_boxes
-from ocrnet_pl.data.readers.stems import Stems
 from ocrnet_pl.data.readers.values import shown
 from ocrnet_pl.data.records import make_sample
 from ocrnet_pl.data.sources.base import Source
@@ -131,7 +131,7 @@ class Bdd100k(Source):
         self.allow_extra = allow_extra
         self._taxonomy = _taxonomy(drivable is not None, semantic is not None or panoptic is not None)
         self._read_tables()
-        found = Stems(join(root, images), "images")
+        found = StemIndex(join(root, images), "images")
         self._image_root = found.root
         # Drivable masks are read as semantic masks of other classes.
         masks = semantic if drivable is None else drivable
@@ -145,12 +145,12 @@ class Bdd100k(Source):
             content = _read_frames(self._fields)
             frames = self._read_names(content, found)
         folders = [files for files in (self._semantic, self._panoptic, self._instances) if files is not None]
-        stems = [stem for stem in found if found.name(stem) in frames or any(stem in files for files in folders)]
+        stems = [stem for stem in found if found[stem] in frames or any(stem in files for files in folders)]
         if not stems:
             raise DataError.at(found.root, "none of its images has a label", advice="check that the splits agree")
-        self._names = np.array([found.name(stem) for stem in stems])
-        self._has_boxes = np.array([found.name(stem) in frames for stem in stems], dtype=np.bool_)
-        self._read_boxes(content, [frames.get(found.name(stem), -1) for stem in stems])
+        self._names = np.array([found[stem] for stem in stems])
+        self._has_boxes = np.array([found[stem] in frames for stem in stems], dtype=np.bool_)
+        self._read_boxes(content, [frames.get(found[stem], -1) for stem in stems])
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -183,13 +183,13 @@ class Bdd100k(Source):
         semantic: NDArray[np.uint8] | None = None
         annotation = ""
         if self._panoptic is not None and stem in self._panoptic:
-            annotation = str(self._panoptic.root / f"{stem}.png")
+            annotation = self._panoptic.path(stem)
             things, semantic = self._read_panoptic(annotation)
         elif self._instances is not None and stem in self._instances:
-            annotation = str(self._instances.root / f"{stem}.png")
+            annotation = self._instances.path(stem)
             things = self._read_instances(annotation)
         if semantic is None and self._semantic is not None and stem in self._semantic:
-            mask_path = str(self._semantic.root / f"{stem}.png")
+            mask_path = self._semantic.path(stem)
             semantic = self._classes(read_id_map(mask_path), self._mask_classes, mask_path)
             if things is not None and things.instances.shape != semantic.shape:
                 raise DataError.at(mask_path, f"its size is not that of {annotation}")
@@ -237,22 +237,22 @@ class Bdd100k(Source):
         self._panoptic_labels[_CARAVAN] = boxes["car"]
         self._panoptic_labels[_TRAILER] = boxes["truck"]
 
-    def _pair(self, folder: str | PathLike[str] | None, purpose: str, found: Stems) -> Stems | None:
+    def _pair(self, folder: str | PathLike[str] | None, purpose: str, found: StemIndex) -> StemIndex | None:
         if folder is None:
             return None
-        masks = Stems(join(self.root, folder), purpose, (".png",))
+        masks = StemIndex(join(self.root, folder), purpose, (".png",))
         extra = [stem for stem in masks if stem not in found]
         if extra and not self.allow_extra:
             raise DataError.at(
-                masks.root / masks.name(extra[0]),
+                masks.path(extra[0]),
                 f"there is no image {extra[0]!r} in {found.root}",
                 advice="check that the splits agree, or set `allow_extra: true`",
             )
         return masks
 
-    def _read_names(self, frames: list[Any], found: Stems) -> dict[str, int]:
+    def _read_names(self, frames: list[Any], found: StemIndex) -> dict[str, int]:
         """Return the position of each image's frame."""
-        names = {found.name(stem) for stem in found}
+        names = {found[stem] for stem in found}
         places: dict[str, int] = {}
         for place, frame in enumerate(frames):
             where = f"frames[{place}]"

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
-from ocrnet_pl.data.readers.folder_index import IMAGES, MASKS, Listing, pack_names
+from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.data.readers.sample_assembly import Assembler, make_taxonomy
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.images import check_image
+from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES, MASK_SUFFIXES
 from ocrnet_pl.structures import Sample, Taxonomy
 
 
@@ -64,10 +65,10 @@ class CocoStuff(Source):
             colors=self._legend.colors,
         )
         self._assembler = Assembler(self._taxonomy, background=None, semantic_from_instances=False, channels=channels)
-        image_listing, mask_listing = Listing(join(root, images), "images"), Listing(join(root, masks), "masks")
+        image_listing, mask_listing = FolderIndex(join(root, images), "images"), FolderIndex(join(root, masks), "masks")
         self._images, self._masks = str(image_listing.root), str(mask_listing.root)
-        stems = image_listing.by_stem(IMAGES)
-        found = mask_listing.by_stem(MASKS)
+        stems = image_listing.by_stem(IMAGE_SUFFIXES)
+        found = mask_listing.by_stem(MASK_SUFFIXES)
         if not found:
             raise DataError.at(mask_listing.root, "there is no mask", advice="check the folder")
         for stem, name in found.items():

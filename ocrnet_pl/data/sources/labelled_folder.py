@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames, read_ids
-from ocrnet_pl.data.readers.folder_index import IMAGES, MASKS, Listing, pack_names
+from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, clip, joint_taxonomy
 from ocrnet_pl.data.readers.tables import BoxTable, TableFile, boxes_by_row
 from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.images import check_image, upright_size
+from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES, MASK_SUFFIXES
 from ocrnet_pl.structures import Sample, Taxonomy
 
 
@@ -90,9 +91,9 @@ class LabelledFolder(Source):
             boxes_from_instances=boxes_from_instances,
             channels=channels,
         )
-        listing = Listing(join(root, images), "images")
+        listing = FolderIndex(join(root, images), "images")
         self._images = listing.root
-        stems = listing.by_stem(IMAGES)
+        stems = listing.by_stem(IMAGE_SUFFIXES)
         if not stems:
             raise DataError.at(listing.root, "there is no image", advice="check the folder")
         self._names = np.array(pack_names(list(stems.values())))
@@ -166,8 +167,8 @@ class LabelledFolder(Source):
         """Return the folder and for each image the name of its file there, empty for none."""
         if folder is None:
             return "", np.zeros(len(stems), dtype="S1")
-        listing = Listing(folder, purpose)
-        found = listing.by_stem(MASKS)
+        listing = FolderIndex(folder, purpose)
+        found = listing.by_stem(MASK_SUFFIXES)
         for stem, name in found.items():
             if stem not in stems:
                 raise DataError.at(
@@ -183,7 +184,7 @@ class LabelledFolder(Source):
         table = TableFile(path)
         # Names occur with and without ending.
         rows = {name: row for row, name in enumerate(stems.values())} | {stem: row for row, stem in enumerate(stems)}
-        listing = Listing(self._images, "images")
+        listing = FolderIndex(self._images, "images")
 
         def find(name: str, row: int) -> int:
             normal = listing.inside(name, lambda problem, advice: table.error(problem, advice, row, "image"))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames, read_ids
 from ocrnet_pl.data.readers.derived_labels import renumber
-from ocrnet_pl.data.readers.folder_index import Listing, pack_names
+from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, clip, joint_taxonomy
 from ocrnet_pl.data.readers.tables import BoxTable, TableFile, boxes_by_cell, boxes_by_row, json_cell
 from ocrnet_pl.data.readers.values import shown
@@ -73,7 +73,7 @@ class Table(Source):
         self.root = root
         classes = list(classes)
         rows = TableFile(join(root, table))
-        listing = Listing(root, "files that the table lists")
+        listing = FolderIndex(root, "files that the table lists")
         self._folder = str(listing.root)
         self._legend = None if semantic_names is None else Legend(semantic_names, root=root)
         self._names = self._paths(rows, listing, "image", required=True)
@@ -174,7 +174,9 @@ class Table(Source):
         names = (self._masks[index], self._maps[index], self._panoptic[index])
         return [join(self._folder, os.fsdecode(name)) for name in names if name]
 
-    def _paths(self, rows: TableFile, listing: Listing, column: str, *, required: bool = False) -> NDArray[np.bytes_]:
+    def _paths(
+        self, rows: TableFile, listing: FolderIndex, column: str, *, required: bool = False
+    ) -> NDArray[np.bytes_]:
         """Return the checked paths of a column, empty for an empty cell."""
         cells = rows.column(column, required=required)
         if cells is None:
@@ -195,7 +197,7 @@ class Table(Source):
                     )
         return np.array(pack_names(names))
 
-    def _read_boxes(self, path: str, listing: Listing, classes: list[str]) -> BoxTable:
+    def _read_boxes(self, path: str, listing: FolderIndex, classes: list[str]) -> BoxTable:
         table = TableFile(path)
         rows = {os.fsdecode(name): row for row, name in enumerate(self._names)}
 

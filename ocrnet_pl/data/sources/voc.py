@@ -13,8 +13,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrnet_pl.data.readers.folder_index import StemIndex
 from ocrnet_pl.data.readers.label_maps import match_boxes, read_id_map, read_image_like, tight_boxes
-from ocrnet_pl.data.readers.stems import Stems
 from ocrnet_pl.data.readers.values import shown
 from ocrnet_pl.data.readers.xml_files import XmlFields, read_xml
 from ocrnet_pl.data.records import make_sample
@@ -106,23 +106,19 @@ class PascalVoc(Source):
             colors={background: (0, 0, 0)},
         )
 
-        found = Stems(join(root, images), "images")
+        found = StemIndex(join(root, images), "images")
         xml = _optional(root, annotations, "XML files", "annotations", (".xml",))
         class_files = _optional(root, class_masks, "class masks", "class_masks", (".png",))
         object_files = _optional(root, object_masks, "object masks", "object_masks", (".png",))
         self._image_root = found.root
-        self._class_root = None if class_files is None else class_files.root
-        self._object_root = None if object_files is None else object_files.root
         stems = self._read_split(split, found, xml)
         for stem in stems:
             if not any(files is not None and stem in files for files in (xml, class_files)):
-                raise DataError.at(
-                    found.root / found.name(stem), "it has neither an XML file nor a class mask", advice="label it"
-                )
-        self._names = np.array([found.name(stem) for stem in stems])
-        # Flat arrays, so that worker processes share them.
-        self._has_boxes, self._has_classes, self._has_objects = (
-            np.array([files is not None and stem in files for stem in stems], dtype=np.bool_)
+                raise DataError.at(found.path(stem), "it has neither an XML file nor a class mask", advice="label it")
+        self._names = np.array([found[stem] for stem in stems])
+        # Flat arrays, so that worker processes share them; an empty path where there is no file.
+        self._xml_paths, self._class_paths, self._object_paths = (
+            np.array([files.path(stem) if files is not None and stem in files else "" for stem in stems])
             for files in (xml, class_files, object_files)
         )
         self._read_annotations(stems, xml, {name: label for label, name in enumerate(names)})
@@ -145,9 +141,8 @@ class PascalVoc(Source):
 
     def files(self, index: int) -> Sequence[str]:
         """Return the paths of the image and of the files that are read with it."""
-        stem = os.path.splitext(str(self._names[index]))[0]
-        masks = ((self._has_classes, self._class_root), (self._has_objects, self._object_root))
-        return [self.image_path(index), *(join(str(root), f"{stem}.png") for has, root in masks if has[index])]
+        masks = (str(self._class_paths[index]), str(self._object_paths[index]))
+        return [self.image_path(index), *filter(None, masks)]
 
     def __getitem__(self, index: int) -> Sample:
         name = str(self._names[index])
@@ -156,15 +151,18 @@ class PascalVoc(Source):
         rows = slice(int(self._starts[index]), int(self._starts[index + 1]))
         boxes, labels, crowd = self._boxes[rows], self._labels[rows], self._crowd[rows]
 
-        semantic = self._class_map(stem) if self._has_classes[index] else None
-        objects = self._object_map(stem) if self._has_objects[index] and self._has_boxes[index] else None
+        xml_path, class_path, object_path = (
+            str(paths[index]) for paths in (self._xml_paths, self._class_paths, self._object_paths)
+        )
+        semantic = self._class_map(class_path) if class_path else None
+        objects = self._object_map(object_path) if object_path and xml_path else None
         known: list[tuple[str, tuple[int, ...]]] = []
         if semantic is not None:
-            known.append((join(str(self._class_root), f"{stem}.png"), semantic.shape))
+            known.append((class_path, semantic.shape))
         if objects is not None:
-            known.append((join(str(self._object_root), f"{stem}.png"), objects.shape))
+            known.append((object_path, objects.shape))
         if self._sizes[index].all():
-            known.append((self._xml_path(stem), tuple(self._sizes[index].tolist())))
+            known.append((xml_path, tuple(self._sizes[index].tolist())))
         if known:
             file, size = known[0]
             for other, other_size in known[1:]:
@@ -180,7 +178,7 @@ class PascalVoc(Source):
         outside = (boxes[:, 2:] <= boxes[:, :2]).any(1)
         if outside.any():
             where = f"object[{int(self._numbers[rows][outside][0])}].bndbox"
-            raise DataError.at(self._xml_path(stem), f"it is outside the image of {width} x {height}", field=where)
+            raise DataError.at(xml_path, f"it is outside the image of {width} x {height}", field=where)
         return make_sample(
             image,
             boxes=boxes,
@@ -188,22 +186,17 @@ class PascalVoc(Source):
             crowd=crowd,
             semantic=semantic,
             instances=None if objects is None else self._instances(objects, semantic, boxes, labels, crowd),
-            supervision=Supervision.full(
-                self._taxonomy, detection=bool(self._has_boxes[index]), semantic=semantic is not None
-            ),
+            supervision=Supervision.full(self._taxonomy, detection=bool(xml_path), semantic=semantic is not None),
             image_id=stem,
             path=path,
         )
 
-    def _xml_path(self, stem: str) -> str:
-        return join(str(self._xml_root), f"{stem}.xml")
-
-    def _read_split(self, split: str | PathLike[str] | None, found: Stems, xml: Stems | None) -> list[str]:
+    def _read_split(self, split: str | PathLike[str] | None, found: StemIndex, xml: StemIndex | None) -> list[str]:
         if split is None:
             for stem in xml or ():
                 if stem not in found:
                     raise DataError.at(
-                        join(xml.root if xml else "", f"{stem}.xml"),
+                        xml.path(stem) if xml else "",
                         f"there is no image {stem!r} in {found.root}",
                         advice="remove it or add the image",
                     )
@@ -237,8 +230,7 @@ class PascalVoc(Source):
             raise DataError.at(path, "the list is empty", advice="write one image name per line")
         return list(seen)
 
-    def _read_annotations(self, stems: list[str], xml: Stems | None, label_of: dict[str, int]) -> None:
-        self._xml_root = None if xml is None else xml.root
+    def _read_annotations(self, stems: list[str], xml: StemIndex | None, label_of: dict[str, int]) -> None:
         starts = [0]
         boxes: list[tuple[float, float, float, float]] = []
         labels: list[int] = []
@@ -248,7 +240,7 @@ class PascalVoc(Source):
         for stem in stems:
             size = (0, 0)
             if xml is not None and stem in xml:
-                fields = XmlFields(xml.root / xml.name(stem))
+                fields = XmlFields(xml.path(stem))
                 content = read_xml(fields.path)
                 size = _size(content, fields)
                 for number, item in enumerate(content.findall("object")):
@@ -279,8 +271,7 @@ class PascalVoc(Source):
         self._numbers = np.array(numbers, dtype=np.int32)
         self._sizes = np.array(sizes, dtype=np.int32)
 
-    def _class_map(self, stem: str) -> NDArray[np.uint8]:
-        path = join(str(self._class_root), f"{stem}.png")
+    def _class_map(self, path: str) -> NDArray[np.uint8]:
         classes = read_id_map(path)
         unknown = classes[(classes >= self._taxonomy.num_semantic) & (classes != IGNORE_INDEX)]
         if unknown.size:
@@ -291,8 +282,8 @@ class PascalVoc(Source):
             )
         return classes.astype(np.uint8)
 
-    def _object_map(self, stem: str) -> NDArray[np.int32]:
-        objects = read_id_map(join(str(self._object_root), f"{stem}.png"))
+    def _object_map(self, path: str) -> NDArray[np.int32]:
+        objects = read_id_map(path)
         objects[objects == IGNORE_INDEX] = 0
         return objects
 
@@ -321,13 +312,13 @@ class PascalVoc(Source):
 
 def _optional(
     root: str | PathLike[str], folder: str | PathLike[str] | None, purpose: str, option: str, endings: tuple[str, ...]
-) -> Stems | None:
+) -> StemIndex | None:
     if folder is None:
         return None
     path = join(root, folder)
     if not os.path.isdir(path):
         raise DataError.at(path, "there is no such folder", advice=f"set `{option}: null` if there are no {purpose}")
-    return Stems(path, purpose, endings)
+    return StemIndex(path, purpose, endings)
 
 
 def _size(content: Element, fields: XmlFields) -> tuple[int, int]:

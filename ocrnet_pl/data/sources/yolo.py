@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
-from ocrnet_pl.data.readers.folder_index import IMAGES, MASKS, Listing, pack_names
+from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.data.readers.sample_assembly import Assembler, Boxes, joint_taxonomy
 from ocrnet_pl.data.readers.yolo_files import YoloData, YoloRows, below_images, label_name
 from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.images import check_image, upright_size
+from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES, MASK_SUFFIXES
 from ocrnet_pl.structures import Sample, Taxonomy
 
 
@@ -89,13 +90,16 @@ class Yolo(Source):
             self._taxonomy, background=background, semantic_from_instances=semantic_from_instances, channels=channels
         )
         if images is not None and labels is not None:
-            listing, label_listing = Listing(join(root, images), "images"), Listing(join(root, labels), "labels")
-            pairs = [(name, name) for name in listing.walk(IMAGES)]
+            listing, label_listing = (
+                FolderIndex(join(root, images), "images"),
+                FolderIndex(join(root, labels), "labels"),
+            )
+            pairs = [(name, name) for name in listing.walk(IMAGE_SUFFIXES)]
             if not pairs:
                 raise DataError.at(listing.root, "there is no image", advice="check the folder")
             texts = [os.path.splitext(name)[0] + ".txt" for name, _ in pairs]
         else:
-            listing = label_listing = Listing(description.base, "data set")
+            listing = label_listing = FolderIndex(description.base, "data set")
             pairs = description.images(split, listing)
             texts = [label_name(name) for name, _ in pairs]
         self._folder = str(listing.root)
@@ -103,7 +107,7 @@ class Yolo(Source):
         mask_names = [""] * len(pairs)
         self._mask_folder = ""
         if masks is not None:
-            mask_listing = Listing(join(root, masks), "masks")
+            mask_listing = FolderIndex(join(root, masks), "masks")
             self._mask_folder = str(mask_listing.root)
             mask_names = _match(mask_listing, pairs)
         has_text = np.array([text in label_listing for text in texts], dtype=np.bool_)
@@ -211,7 +215,7 @@ class Yolo(Source):
         }
         found: list[str] = []
         for labels, images in sorted(pairs):
-            stems = {os.path.splitext(name)[0] for name in os.listdir(images) if name.lower().endswith(IMAGES)}
+            stems = {os.path.splitext(name)[0] for name in os.listdir(images) if name.lower().endswith(IMAGE_SUFFIXES)}
             # Some tools write the names of the classes next to the labels.
             names = sorted(name for name in os.listdir(labels) if name.endswith(".txt") and name != "classes.txt")
             found += [join(labels, name) for name in names if os.path.splitext(name)[0] not in stems]
@@ -260,9 +264,9 @@ def _scaled(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
     return boxes.clip(0, 1) * np.array([size[1], size[0]] * 2, dtype=np.float32)
 
 
-def _match(masks: Listing, pairs: Sequence[tuple[str, str]]) -> list[str]:
+def _match(masks: FolderIndex, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Return the mask of each image, by its name below the folder that lists it, or below ``images``."""
-    found = masks.by_stem(MASKS)
+    found = masks.by_stem(MASK_SUFFIXES)
     names: list[str] = []
     owners: dict[str, str] = {}
     for image, below in pairs:

@@ -18,10 +18,11 @@ from ocrnet_pl.cli.main import main
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.readers.coco_arrays import check_runs
-from ocrnet_pl.data.readers.folder_index import IMAGES, Listing
+from ocrnet_pl.data.readers.folder_index import FolderIndex
 from ocrnet_pl.data.shards.source import Packed
 from ocrnet_pl.data.sources.labelled_folder import LabelledFolder
 from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES
 from ocrnet_pl.storage.ordinary_files import open_file, read_text
 from ocrnet_pl.structures import Taxonomy
 from tests.helpers.fuzzing import bounded, judge
@@ -283,7 +284,7 @@ def test_folders_that_are_linked_into_themselves_end(tmp_path: Path) -> None:
     (tmp_path / "a/b").symlink_to(tmp_path / "b")
     (tmp_path / "b/a").symlink_to(tmp_path / "a")
     with bounded():
-        found = Listing(tmp_path, "images").walk(IMAGES)
+        found = FolderIndex(tmp_path, "images").walk(IMAGE_SUFFIXES)
     assert found == ["a/1.png", "b/2.png"]
 
 
