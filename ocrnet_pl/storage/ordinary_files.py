@@ -9,6 +9,14 @@ from typing import BinaryIO
 
 from ocrnet_pl.errors import DataError
 
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
 PER_IMAGE = 16 << 20
 """Largest number of bytes of a file with the labels of one image: no image has more objects than fit."""
 
@@ -27,20 +35,27 @@ def open_file(path: str | PathLike[str], what: str = "file") -> BinaryIO:
     """
     try:
         # First without opening it, since opening some devices has effects.
-        ordinary = stat.S_ISREG(os.stat(path).st_mode)
-        # If a pipe takes its place in between, opening it does not block.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) if ordinary else -1
+        mode = os.stat(path).st_mode
+        ordinary = stat.S_ISREG(mode)
+        file = open(path, "rb", opener=_without_waiting) if ordinary else None  # noqa: SIM115 - handed on
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError.at(path, f"there is no such {what}", advice="check the path") from error
     except OSError as error:
         raise DataError.at(path, f"the {what} cannot be read ({error.strerror})", advice="check the path") from error
     except ValueError as error:  # no file has a NUL in its name
         raise DataError.at(path, f"the {what} cannot be read ({error})", advice="check the path") from error
-    if ordinary:
-        file = os.fdopen(descriptor, "rb")
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    if file is not None:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode):
             return file
         file.close()
-    kind = "a folder" if os.path.isdir(path) else "a pipe, a socket or a device"
+    kind = next((words for holds, words in _KINDS if holds(mode)), "something else")
     raise DataError.at(path, f"the {what} cannot be read (it is {kind}, not a file)", advice="check the path")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; should a pipe have taken its place meanwhile, opening it does not wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_bytes(path: str | PathLike[str], what: str = "file", most: int | None = None) -> bytes:

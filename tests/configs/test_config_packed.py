@@ -136,7 +136,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "there is no data.test to pack" in fails(capsys, *words, "--output", str(tmp_path / "o"), "--splits", "test")
     assert "pack into a folder, then upload it" in fails(capsys, *words, "--output", "s3://bucket/nuclei")
     assert "shard_mb" in fails(capsys, *words, "--output", str(tmp_path / "o"), "--shard_mb", "0")
-    assert "instances_train.json: the file cannot be read" in fails(
+    assert "instances_train.json: there is no such file" in fails(
         capsys, *words[:3], str(tmp_path), "--output", str(tmp_path / "o")
     )
     (tmp_path / "data" / "train" / "1.png").write_bytes(b"broken")

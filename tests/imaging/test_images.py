@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ocrnet_pl.data.readers.folder_index import FolderIndex
+from ocrnet_pl.data.readers.folder_index import FolderIndex, StemIndex
 from ocrnet_pl.data.sources.folder import ImageFolder
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.decoding import decode
@@ -122,6 +122,14 @@ def test_linked_folders_are_read_and_circles_end(tmp_path: Path) -> None:
     assert [folder.identity(index)[0] for index in range(len(folder))] == ["again/deep/a.png", "z/a.png"]
     assert not folder.skipped
     assert FolderIndex(root, "images").walk((".png",)) == ["again/deep/a.png", "z/a.png"]
+
+
+def test_endings_count_in_any_case_wherever_they_are_looked_for(tmp_path: Path) -> None:
+    for name in ("a.Jpg", "b.JPG", "c.png", ".d.png", "sub/e.Png", "f.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert dict(StemIndex(tmp_path, "images")) == {"a": "a.Jpg", "b": "b.JPG", "c": "c.png"}
+    assert FolderIndex(tmp_path, "images").walk(IMAGE_SUFFIXES) == ["a.Jpg", "b.JPG", "c.png", "sub/e.Png"]
 
 
 def test_folder_without_images(tmp_path: Path) -> None:

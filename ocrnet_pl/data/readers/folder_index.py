@@ -107,8 +107,10 @@ class FolderIndex:
             DataError: Two files differ only in their endings.
         """
         found: dict[str, str] = {}
-        for name in self.walk(endings):
-            if not subfolders and os.sep in name:
+        # A folder with the ending of a file is taken for the file, and refused where it is opened.
+        names = self.walk(endings) if subfolders else sorted(os.listdir(self.root))
+        for name in names:
+            if name.startswith(".") or not name.lower().endswith(endings):
                 continue
             stem = os.path.splitext(name)[0]
             if stem in found:

@@ -155,7 +155,7 @@ def test_what_is_no_such_file(tmp_path: Path, text: str) -> None:
     assert coco_readers.read_fast(file, folder) is None
     with pytest.raises(DataError, match=r"a\.json"):
         coco_index.open_index(file, folder, fields)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="there is no such file"):
         coco_index.open_index(tmp_path / "gone.json", folder, fields)
 
 

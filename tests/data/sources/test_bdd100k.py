@@ -307,7 +307,7 @@ def test_files_that_are_no_frames(root: Path, content: str) -> None:
 def test_what_is_missing_is_named(root: Path) -> None:
     with pytest.raises(ValueError, match="at least one of"):
         _open(root)
-    with pytest.raises(DataError, match=r"gone.json: the file cannot be read"):
+    with pytest.raises(DataError, match=r"gone.json: there is no such file"):
         _open(root, detection="gone.json")
     with pytest.raises(DataError, match="masks"):
         _open(root, semantic="gone")

@@ -137,7 +137,7 @@ def test_wrong_categories(root: Path, content: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"names": "gone.json"}, "gone.json: the file cannot be read"),
+        ({"names": "gone.json"}, "gone.json: there is no such file"),
         ({"names": []}, "names: there is no class name"),
         ({"things": ["bird"]}, "things: 'bird' is not among the names"),
         ({"images": "gone"}, "gone"),

@@ -163,7 +163,7 @@ def test_broken_parquet(root: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"table\.parquet: this is not a Parquet file") as error:
         open_table(root, table="table.parquet")
     assert "\n" not in str(error.value)
-    with pytest.raises(DataError, match=r"gone\.parquet: the table cannot be read"):
+    with pytest.raises(DataError, match=r"gone\.parquet: there is no such table"):
         open_table(root, table="gone.parquet")
 
 
@@ -273,7 +273,7 @@ def test_broken_tables(root: Path, content: bytes, words: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"table": "gone.csv"}, "gone.csv: the table cannot be read"),
+        ({"table": "gone.csv"}, "gone.csv: there is no such table"),
         ({"semantic_names": None}, "semantic_names: the values of the masks have no names"),
         ({"classes": []}, "classes: boxes and instances need classes"),
         ({"boxes": "gone.csv"}, "are in another table as well"),

@@ -266,7 +266,7 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_unlink("data.yaml"), "data.yaml: the file cannot be read"),
+        (_unlink("data.yaml"), "data.yaml: there is no such file"),
         (_text("data.yaml", ""), "data.yaml: expected keys"),
         (_text("data.yaml", "train: ["), ": this is not valid YAML"),
         (_text("data.yaml", "- 1"), "data.yaml: expected keys"),
