@@ -18,6 +18,7 @@ from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.decoding import decode
 from ocrnet_pl.imaging.image_files import opened
 from ocrnet_pl.imaging.images import check_image, read_image
+from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES
 
 
 def _pixels(height: int = 5, width: int = 7) -> np.ndarray:
