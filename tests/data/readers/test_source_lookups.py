@@ -175,7 +175,7 @@ def _outside(root: Path) -> None:
     [
         (_pixels, "box_format", "they are in pixels, but read as normalized"),
         (_pixels, "annotation_broken", "20 is outside of 0 to 1"),
-        (_outside, "box_outside", "wholly outside"),
+        (_outside, "box_outside", "completely outside"),
         (_outside, "box_degenerate", "its sides are 0 x 10"),
         (lambda root: (root / "labels/z.txt").touch(), "unknown_id", "there is no image of its name"),
     ],
