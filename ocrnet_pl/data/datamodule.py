@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,13 +13,13 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from ocrnet_pl.data.cache.shared_cache import Cached, CacheOptions
-from ocrnet_pl.data.loading.aspect_groups import aspect_sizes, group_by_aspect
 from ocrnet_pl.data.loading.batch_loader import BatchLoader, TrainingLoader
+from ocrnet_pl.data.loading.batch_shapes import BatchShapes
 from ocrnet_pl.data.loading.dataset import Frame, PreparedDataset
-from ocrnet_pl.data.loading.samplers import EvaluationSampler, MultiScaleSampler, scaled_sizes
+from ocrnet_pl.data.loading.samplers import EvaluationSampler, MultiScaleSampler
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.folder import ImageFolder
-from ocrnet_pl.data.sources.wrappers.mixture import Mixture
+from ocrnet_pl.data.splits import check_splits
 from ocrnet_pl.data.transforms import Compose, Transform, default_train_transforms
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import Size
@@ -97,12 +97,10 @@ class JointDataModule(LightningDataModule):
         super().__init__()
         # A process without images to predict on waits for the others.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        sides = (size, size) if isinstance(size, int) else tuple(size)
-        if len(sides) != 2 or min(sides) < 1:
-            raise ValueError(f"data.size: expected one side or (height, width), both at least 1, got {size}")
+        eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         for name, value, least in (
             ("batch_size", batch_size, 1),
-            ("eval_batch_size", batch_size if eval_batch_size is None else eval_batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
             ("num_workers", num_workers, 0),
             ("plain_epochs", plain_epochs, 0),
             ("predict_channels", predict_channels, 1),
@@ -115,32 +113,17 @@ class JointDataModule(LightningDataModule):
             raise ValueError(f"data.evaluate_at: expected 'original' or 'input', got {evaluate_at!r}")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"data.on_error: expected 'raise' or 'skip', got {on_error!r}")
-        self.size: Size = (sides[0], sides[1])
-        self.sizes = scaled_sizes(self.size, scales)
-        self.scales = list(scales)
-        self.aspect_ratios = None if aspect_ratios is None else list(aspect_ratios)
-        if self.aspect_ratios is not None:
-            # Computed once here, so that a wrong ratio is reported at once.
-            aspect_sizes(self.size, self.scales, self.aspect_ratios)
+        check_splits({"train": train, "val": val, "test": test}, root)
+        self.shapes = BatchShapes(size, scales, aspect_ratios)
         self.plain_epochs = plain_epochs
         self.tolerant = on_error == "skip"
-        self.train = train
-        self.val = val
-        self.test = test
-        self._check_sources()
-        if root is not None and root not in _roots(train, val, test):
-            raise ValueError("data.root is set, but no source starts its paths from it; set the sources' own paths")
         self._parts = () if train is None else train.parts
         self._image_sizes = None if train is None or aspect_ratios is None else train.sizes
-        if cache:
-            options = cache if isinstance(cache, CacheOptions) else CacheOptions()
-            whole = replace(options, max_side=None)
-            self.train = None if train is None else Cached(train, options)
-            self.val, self.test = (None if source is None else Cached(source, whole) for source in (val, test))
+        self.train, self.val, self.test = _cached(train, val, test, cache)
         self.predict_path = predict_path
         self.predict_channels = predict_channels
         self.batch_size = batch_size
-        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.eval_batch_size = eval_batch_size
         self.train_transforms = default_train_transforms() if train_transforms is None else train_transforms
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
@@ -160,6 +143,11 @@ class JointDataModule(LightningDataModule):
         raise NotImplementedError("a checkpoint does not contain a data module; build it from the config")
 
     @property
+    def size(self) -> Size:
+        """Base input size, (height, width)."""
+        return self.shapes.base
+
+    @property
     def taxonomy(self) -> Taxonomy:
         """The categories of the sources.
 
@@ -174,19 +162,13 @@ class JointDataModule(LightningDataModule):
     @property
     def training_sizes(self) -> list[Size]:
         """Every (height, width) that training batches may have."""
-        if self.aspect_ratios is None:
-            return list(self.sizes)
-        return [size for group in aspect_sizes(self.size, self.scales, self.aspect_ratios) for size in group]
+        return self.shapes.all
 
     def train_dataloader(self) -> TrainingLoader:
         """Return the loader of the training batches."""
         source = _given(self.train, "train")
         replicas, rank = self._share()
-        sizes, aspects = self.sizes, None
-        if self.aspect_ratios is not None and self._image_sizes is not None:
-            # One size per scale: where two scales round to the same size, it is drawn more often.
-            sizes = [scaled_sizes(self.size, [scale])[0] for scale in self.scales]
-            aspects = group_by_aspect(self._image_sizes, self.size, self.scales, self.aspect_ratios)
+        sizes, aspects = self.shapes.choices(self._image_sizes)
         sampler = MultiScaleSampler(
             source,
             self.batch_size,
@@ -317,45 +299,21 @@ class JointDataModule(LightningDataModule):
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank
 
-    def _check_sources(self) -> None:
-        reference: tuple[str, Taxonomy] | None = None
-        for name, source in (("train", self.train), ("val", self.val), ("test", self.test)):
-            if source is None:
-                continue
-            if len(source) == 0:
-                raise DataError(f"data.{name}: the source has no images")
-            if reference is None:
-                reference = (name, source.taxonomy)
-            elif source.taxonomy != reference[1]:
-                raise DataError(
-                    f"data.{name}: its categories differ from those of data.{reference[0]}: "
-                    f"{_difference(reference[1], source.taxonomy)}; use annotations with the same categories in the "
-                    "same order"
-                )
 
-
-def _roots(*sources: Source | None) -> Iterator[str]:
-    """Yield the folders from which sources, and the sources inside them, start their paths."""
-    for source in sources:
-        root, inner = getattr(source, "root", None), getattr(source, "source", None)
-        if root is not None:
-            yield os.fspath(root)
-        if isinstance(inner, Source):
-            yield from _roots(inner)
-        if isinstance(source, Mixture):
-            yield from _roots(*source.sources.values())
+def _cached(
+    train: Source | None, val: Source | None, test: Source | None, cache: bool | CacheOptions
+) -> tuple[Source | None, Source | None, Source | None]:
+    """Return the sources, each in a cache of its own if there shall be one; evaluation needs images in full size."""
+    if not cache:
+        return train, val, test
+    options = cache if isinstance(cache, CacheOptions) else CacheOptions()
+    whole = replace(options, max_side=None)
+    chosen = ((train, options), (val, whole), (test, whole))
+    cached = [None if source is None else Cached(source, own) for source, own in chosen]
+    return cached[0], cached[1], cached[2]
 
 
 def _given(source: Source | None, name: str) -> Source:
     if source is None:
         raise DataError(f"data.{name}: there is no source; set data.{name}.class_path")
     return source
-
-
-def _difference(first: Taxonomy, second: Taxonomy) -> str:
-    if len(first.categories) != len(second.categories):
-        return f"{len(first.categories)} categories against {len(second.categories)}"
-    position, (one, two) = next(
-        (i, pair) for i, pair in enumerate(zip(first.categories, second.categories, strict=True)) if pair[0] != pair[1]
-    )
-    return f"category {position} is {one} against {two}"

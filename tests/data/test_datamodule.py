@@ -63,7 +63,7 @@ def test_training_batches() -> None:
     batches = list(module.train_dataloader())
     assert [len(batch) for batch in batches] == [4, 4]
     for batch in batches:
-        assert tuple(batch.images.shape[2:]) in module.sizes and batch.images.dtype == torch.uint8
+        assert tuple(batch.images.shape[2:]) in module.shapes.sizes and batch.images.dtype == torch.uint8
         assert batch.semantic.shape[1:] == batch.images.shape[2:]
         assert batch.truths == [] and len(batch.placements) == 4
         assert batch.detection_classes.all() and batch.semantic_classes.all()
@@ -242,7 +242,7 @@ data:
       init_args: {vertical: 0.5}
 """
     module = parser.instantiate_classes(parser.parse_string(settings)).data
-    assert module.size == (64, 96) and module.sizes == [(64, 96), (96, 128)]
+    assert module.size == (64, 96) and module.shapes.sizes == [(64, 96), (96, 128)]
     assert isinstance(module.train_transforms[0], RandomFlip) and module.train_transforms[0].vertical == 0.5
 
 
