@@ -1,4 +1,4 @@
-"""Which checkpoint a command line means, and what it takes from the config in it."""
+"""The checkpoint that a command line refers to, and the parts of its config that are used."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Settled(NamedTuple):
 
     Attributes:
         words: The command line.
-        config: What the subcommand takes from the checkpoint's config, to lay the command line over; None for nothing.
+        config: The parts of the checkpoint's config that the subcommand uses, which the command line overrides; None
+            for none.
     """
 
     words: list[str]
@@ -75,7 +76,9 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
     if asked in _OF_LIGHTNING or asked.startswith("registry:"):
         raise UsageError(f"ckpt_path {asked!r}: there is no such checkpoint here; give a file, or `last`")
     if asked == "best" and subcommand == "fit":
-        raise UsageError("ckpt_path 'best': training goes on from the last checkpoint of a run; give `last`, or a file")
+        raise UsageError(
+            "ckpt_path 'best': training continues from the last checkpoint of a run; give `last`, or a file"
+        )
     path = asked
     if asked in ("last", "best"):
         name, root = (resolved(setting(words, key)) for key in ("name", "trainer.default_root_dir"))
@@ -89,7 +92,7 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
             _say(f"warning: {error}")
             return Settled(words, None)
         _say(f"ckpt_path {asked}: {path}")
-        # Behind whatever named it.
+        # After the word that named it.
         words = [*words, f"--{_OPTION}={path}"]
     if subcommand == "fit" or _is_whole(words):
         return Settled(words, None)
@@ -102,7 +105,7 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
     config, missed = stored_config(read_checkpoint(path, mmap=True), subcommand, kinds, given, _trust(words), where)
     _say(
         f"config: the checkpoint's own, of {path}"
-        + (f", without {', '.join(missed)}, which have to be given here" if missed else "")
+        + (f", without {', '.join(missed)}, which must be given here" if missed else "")
     )
     if Path(path).parent.name == "checkpoints" and len(Path(path).parents) > 3:
         runs = Path(path).parents[3]
@@ -117,7 +120,7 @@ def setting(words: list[str], key: str, whole: bool = False) -> Any:
     Args:
         words: The command line; its config files exist and are YAML.
         key: Dotted.
-        whole: For a part, only what replaces it: its class, not one of its options.
+        whole: Whether, for a part, only its class counts and not one of its options.
     """
     found = None
     for value in _settings(words, key):

@@ -1,4 +1,4 @@
-"""Errors that come out of libraries although the config is to blame, in one line."""
+"""Errors that libraries raise although the config is wrong, in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mistake(error: BaseException) -> str | None:
     its images. Errors of torch and of the code of this project and of users are not: they need their traceback.
 
     Args:
-        error: That ended a run.
+        error: The error that ended a run.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     for frame in _of_encoders(frames):

@@ -1,4 +1,4 @@
-"""What can be known to go wrong before the first step of training, said in one line."""
+"""Checks before the first step of training for what would go wrong later, with one-line errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _CANNOT_WORK: tuple[tuple[type[Callback], str], ...] = (
     (WeightAveraging, "the weights are averaged already, as ema.decay says"),
     (
         ModelPruning,
-        "its masks would change the names of the weights; prune the network that a checkpoint holds instead",
+        "its masks would change the names of the weights; prune the network of a checkpoint instead",
     ),
     (BackboneFinetuning, "set model.encoder.frozen_stages and model.encoder_lr instead"),
 )
@@ -68,7 +68,7 @@ _OWN = ("ocrnet_pl.", "lightning.")
 
 
 def check_precision(trainer: Trainer) -> None:
-    """Refuse a precision that the batches and the losses are not made for.
+    """Raise an error for a precision that the batches and the losses do not support.
 
     Raises:
         MisconfigurationException: One line that names those that are.
@@ -82,14 +82,14 @@ def check_precision(trainer: Trainer) -> None:
 def check_training(
     trainer: Trainer, task: OCRNetTask, data: JointDataModule, settings: Mapping[str, Any], keys: Mapping[int, str]
 ) -> None:
-    """Refuse a training that could only fail later, or do nothing.
+    """Raise an error for a training that would fail later, or do nothing.
 
     Args:
-        trainer: With its callbacks; nothing has started.
-        task: What it trains.
-        data: What it trains on.
-        settings: The trainer's own options, as they were given.
-        keys: Where in the config a callback's options stand, by its ``id``; others stand in ``trainer.callbacks``.
+        trainer: The trainer with its callbacks, before anything has started.
+        task: The task to train.
+        data: The data module.
+        settings: The trainer's own options, as given.
+        keys: Key of a callback's options in the config, by the callback's ``id``; others are in ``trainer.callbacks``.
 
     Raises:
         MisconfigurationException: One line that names the option and what to do.
@@ -175,7 +175,7 @@ def training_figures(task: OCRNetTask, size: tuple[int, int]) -> list[str]:
     """Return the names of all that a training step logs.
 
     Args:
-        task: Of whose losses the terms are asked for, on an image of noise.
+        task: The task, whose losses are computed on an image of noise to get their terms.
         size: (height, width) of a training batch.
     """
     training = task.training
@@ -214,7 +214,7 @@ def _check_monitors(
 
 
 def _place(callback: Callback, keys: Mapping[int, str]) -> str:
-    """Return where a callback's options stand."""
+    """Return the key of a callback's options."""
     return keys.get(id(callback), f"trainer.callbacks: {type(callback).__name__}")
 
 

@@ -35,7 +35,7 @@ def open_split(name: str, recipe: Recipe, log: FindingLog, folder: Path) -> Spli
         name: Name of the split.
         recipe: How to make its source.
         log: Log for the findings.
-        folder: For temporary files.
+        folder: Folder for temporary files.
 
     Returns:
         The split, without the faulty entries where the format allows it; None if it cannot be opened.

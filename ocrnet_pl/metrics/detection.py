@@ -39,7 +39,7 @@ class _Image(NamedTuple):
 
 
 def encode_instances(instances: Tensor, count: int) -> tuple[list[bytes], NDArray[np.float64]]:
-    """Return COCO run lengths and pixels of the instances 1 to ``count`` of a map [H, W], in one pass over the map."""
+    """Return COCO run lengths and areas of the instances 1 to ``count`` of a map [H, W], in one pass over the map."""
     from faster_coco_eval.core import mask as rle
 
     height, width = instances.shape
@@ -57,7 +57,7 @@ def encode_instances(instances: Tensor, count: int) -> tuple[list[bytes], NDArra
     first = np.searchsorted(values, np.arange(1, count + 2))
     # Where the run before ended: of the same instance, else at the beginning.
     before = np.where(np.diff(values, prepend=-1) == 0, np.roll(ends, 1), 0)
-    # Outside and inside in turn; what is left at the end is outside.
+    # Outside and inside alternate; the rest at the end is outside.
     lengths = np.stack((starts - before, ends - starts), 1).ravel().tolist()
     areas = np.bincount(values, ends - starts, count + 1)[1 : count + 1].astype(np.float64)
     runs = []
@@ -68,7 +68,7 @@ def encode_instances(instances: Tensor, count: int) -> tuple[list[bytes], NDArra
 
 
 class TrueInstances(NamedTuple):
-    """What an instance map says of its objects: their pixels and, if wanted, their run lengths."""
+    """The objects of an instance map: their areas and, if requested, their run lengths."""
 
     areas: NDArray[np.float64]
     masks: list[bytes]
@@ -83,7 +83,7 @@ def encoded_truth(truth: Sample) -> TrueInstances | None:
 
 
 def measured_truth(truth: Sample) -> TrueInstances | None:
-    """Return the areas of a sample's instances alone, None without an instance map."""
+    """Return only the areas of a sample's instances, None without an instance map."""
     if truth.instances is None:
         return None
     pixels = torch.bincount(truth.instances.as_subclass(Tensor).flatten(), minlength=len(truth.labels) + 1)
@@ -93,18 +93,19 @@ def measured_truth(truth: Sample) -> TrueInstances | None:
 class DetectionMetric(Metric):
     """Average precision as COCO computes it, by faster-coco-eval, which equals pycocotools.
 
-    All predictions count: what limits them is the decoder's ``max_detections`` alone. ``map_100`` and ``mar_100`` are
-    COCO's own figures, which count the best 100 of each image and class.
+    All predictions count: only the decoder's ``max_detections`` limits them. ``map_100`` and ``mar_100`` are COCO's own
+    figures, which count the best 100 of each image and class.
 
-    A true object's size is its area in the instance map, where the sample has one, else its box's. Images without
+    A true object's size is its area in the instance map if the sample has one, else the area of its box. Images without
     detection supervision are left out; predictions of classes that an image was not labelled for are dropped.
 
     Args:
         taxonomy: The categories.
-        masks: Compare masks instead of boxes; the keys then start with ``mask_``. Samples without an instance map
-            are left out.
-        per_class: Add ``map_per_class/<name>``.
-        true_instances: Of ``encoded_truth`` (or ``measured_truth``, for boxes), shared by metrics of the same batches.
+        masks: Whether masks are compared instead of boxes; the keys then start with ``mask_``, and samples without an
+            instance map are left out.
+        per_class: Whether ``map_per_class/<name>`` is added.
+        true_instances: Results of ``encoded_truth`` (or ``measured_truth``, for boxes), shared by metrics of the same
+            batches; None for separate ones.
     """
 
     full_state_update = False
@@ -140,7 +141,7 @@ class DetectionMetric(Metric):
         boxes = np.asarray(truth.boxes, dtype=np.float64).reshape(-1, 4)
         areas = _box_areas(boxes)
         if drawn is not None:
-            # A crowd, or an object that others cover whole, has no pixels of its own in the map.
+            # A crowd, or an object that others cover completely, has no pixels in the map.
             areas = np.where(drawn.areas > 0, drawn.areas, areas)
         labels = prediction.labels.cpu()
         kept = truth.supervision.detection[labels].nonzero()[:, 0]
@@ -194,7 +195,7 @@ class DetectionMetric(Metric):
             figures = {name: mean_defined(part) for name, part in parts_of.items()}
             per_class = [mean_defined(precision[:, :, index, 0, -1]) for index in range(len(names))]
         else:
-            # The library does not compare with nothing.
+            # The library cannot compare with an empty set.
             present = {annotation["category_id"] for annotation in truth["annotations"] if not annotation["iscrowd"]}
             worst = 0.0 if present else math.nan
             figures = dict.fromkeys(("map", "map_50", "map_75"), worst)
@@ -232,7 +233,7 @@ class DetectionMetric(Metric):
         masks: list[bytes],
         more: list[dict[str, Any]],
     ) -> None:
-        """Append an image's annotations; ``more`` holds further fields of each."""
+        """Append an image's annotations; ``more`` contains further fields of each."""
         rows = zip(boxes.tolist(), labels.tolist(), areas.tolist(), more, strict=True)
         for row, ((x1, y1, x2, y2), label, area, fields) in enumerate(rows):
             entry = {
@@ -254,7 +255,7 @@ def _box_areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Spare Python looking for garbage among a million objects that are all in use, a third of an evaluation's time."""
+    """Stop Python's search for garbage among a million objects in use: it takes a third of an evaluation's time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -51,9 +51,9 @@ class EvaluationMetrics(nn.Module):
         """Take in one batch.
 
         Args:
-            predictions: Raw and fused.
-            batch: With the truths.
-            limits: The most boxes that the network may return of each image; None if there is no limit.
+            predictions: Predictions, raw and fused.
+            batch: The batch with its truths.
+            limits: Largest number of boxes that the network returns for each image; None if there is no limit.
         """
         if limits is not None and self._limit is not None:
             self._limit.update(batch.truths, limits)
@@ -63,7 +63,7 @@ class EvaluationMetrics(nn.Module):
             metric.update(predictions.fused, batch.truths)  # type: ignore[operator]
 
     def compute(self) -> dict[str, Tensor]:
-        """Return all figures, gathered over all processes, and start anew.
+        """Return all figures, gathered over all processes, and start again.
 
         ``score`` is the mean of box mAP and mIoU, after fusion where there is fusion: one figure to choose checkpoints
         by. Of the two, one that there is nothing to measure for (NaN) is left out; without either, the score is NaN.
@@ -80,7 +80,7 @@ class EvaluationMetrics(nn.Module):
         return values
 
     def over_limit(self) -> str | None:
-        """Return one line if images have more objects than the network may return, after the first epoch alone."""
+        """Return one line if images have more objects than the network may return, only after the first epoch."""
         if self._limit is None:
             return None
         found = self._limit.compute()

@@ -24,7 +24,7 @@ class Segments(NamedTuple):
 
 
 class TrueSegments:
-    """Makes the segments of a sample: void, then its instances, then one for each segmentation class.
+    """Makes the segments of a sample: void, then its instances, then one per segmentation class.
 
     Args:
         taxonomy: The categories.
@@ -54,13 +54,13 @@ class PanopticMetric(Metric):
     """Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), by the rules of COCO's panopticapi.
 
     True segments are the instances and, of every stuff class, its pixels. Pixels of a thing class outside every
-    instance are a crowd of that class: they match nothing, and a predicted segment that lies mostly on void or on a
-    crowd of its class is no false alarm. Nor is one of a category that the image was not labelled for. Each image
-    costs one histogram of true against predicted segments.
+    instance are a crowd of that class: they match nothing, and a predicted segment that is mostly on void or on a crowd
+    of its class is not a false alarm. Nor is one of a category that the image was not labelled for. Each image costs
+    one histogram of true against predicted segments.
 
     Args:
         taxonomy: The categories.
-        true_segments: Of :class:`TrueSegments`, shared by metrics of the same batches.
+        true_segments: Results of :class:`TrueSegments`, shared by metrics of the same batches; None for separate ones.
     """
 
     full_state_update = False

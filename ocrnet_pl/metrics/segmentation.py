@@ -13,9 +13,9 @@ from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
 class SegmentationMetric(Metric):
     """IoU of every class from one confusion matrix over all pixels of the set.
 
-    As Cityscapes and ADE20K have it: pixels of value 255 do not count, a class that is neither in the truth nor
-    predicted is left out of the mean, and one that is predicted without being in the truth counts as 0. Pixels of a
-    class that an image was not labelled for, true or predicted, do not count in that image.
+    As in Cityscapes and ADE20K, pixels of value 255 do not count, a class that is neither in the truth nor predicted is
+    left out of the mean, and one that is predicted without being in the truth counts as 0. Pixels of a class that an
+    image was not labelled for, true or predicted, do not count in that image.
 
     Args:
         taxonomy: The categories.
@@ -48,7 +48,7 @@ class SegmentationMetric(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return ``miou``, ``pixel_accuracy`` and ``iou_per_class/<name>``; NaN where there is nothing to measure.
 
-        The matrix itself, rows true and columns predicted, then stands in ``confusion``.
+        The matrix itself, rows true and columns predicted, is then in ``confusion``.
         """
         self.confusion = sum_over_processes(self._counts, self.device)
         matrix = self.confusion.double()

@@ -81,20 +81,22 @@ class OCRNetTask(LightningModule):
     Args:
         taxonomy: The categories; the command line passes the data's.
         encoder: Turns images into feature maps.
-        neck: Made for the encoder's channels and strides.
-        detection: Made for the neck's channels and strides; null to train segmentation alone.
-        segmentation: Likewise; null to train detection alone.
+        neck: Makes the neck from the encoder's channels and strides.
+        detection: Makes the detection decoder from the neck's channels and strides; null trains segmentation only.
+        segmentation: Makes the segmentation decoder from the shapes of all maps; null trains detection only.
         postprocess: Turns outputs into predictions.
-        detection_loss: Its terms are logged as ``train/loss_<term>``.
-        segmentation_loss: Likewise.
-        balancing: Joins the two tasks' losses; by default their sum.
-        optimizer: Made for the parameter groups; norms and biases get no weight decay.
+        detection_loss: Loss of detection, whose terms are logged as ``train/loss_<term>``; null for
+            ``QualityDetectionLoss``.
+        segmentation_loss: Loss of segmentation, whose terms are logged as ``train/loss_<term>``; null for
+            ``SegmentationLoss``.
+        balancing: Combines the two tasks' losses; null for their sum.
+        optimizer: Makes the optimiser from the parameter groups; norms and biases get no weight decay.
         encoder_lr: Factor on the learning rate of a pretrained encoder.
         warmup_steps: Of the learning rate; a half cosine follows.
         final_lr: Share of the learning rate that is left at the end.
         input_size: (height, width) that prediction letterboxes into; the command line passes the data's.
-        tile: Evaluate and predict images larger than the input tile by tile; by default they are scaled down to fit.
-        multiscale: Evaluate and predict at several scales and mirrored; by default in one pass.
+        tile: How to evaluate and predict images larger than the input in tiles; null scales them down to fit.
+        multiscale: How to evaluate and predict at several scales and mirrored; null for a single pass.
         compile_backend: Compile the network with this backend of ``torch.compile``, such as ``inductor``.
 
     Raises:
@@ -180,20 +182,20 @@ class OCRNetTask(LightningModule):
     ) -> OCRNetTask:
         """Rebuild the task of a run from its checkpoint, with the averaged weights where training kept an average.
 
-        Lightning's own way would build whatever class the file names. As :meth:`OCRNet.from_checkpoint`, this builds
-        the package's own, torch's optimisers, and those of trusted packages. To go on training, hand the checkpoint to
-        the trainer instead.
+        Lightning's own way would build any class that the file names. Like :meth:`OCRNet.from_checkpoint`, this method
+        builds only the package's own classes, torch's optimisers, and classes of trusted packages. To continue
+        training, give the checkpoint to the trainer instead.
 
         Args:
-            checkpoint_path: A checkpoint that training wrote.
-            map_location: Where to put the weights.
+            checkpoint_path: Path of a checkpoint that training wrote.
+            map_location: Device for the weights.
             trust: Packages of your own whose classes the checkpoint may name.
             changes: Arguments of the task that replace what the checkpoint has.
 
         Raises:
             FileNotFoundError: There is no such file.
             CheckpointError: It is damaged, not a checkpoint of this project, or names a class that is not trusted.
-            ValueError: ``trust`` names no package.
+            ValueError: ``trust`` names something that is not a package.
         """
         trusted_packages(trust)
         where = f"checkpoint {str(checkpoint_path)!r}"
@@ -214,11 +216,11 @@ class OCRNetTask(LightningModule):
         return self.network.taxonomy
 
     def setup(self, stage: str) -> None:
-        """Refuse a strategy that could not take a step."""
+        """Raise an error for a strategy that could not make a step."""
         check_strategy(self.trainer)
 
     def configure_model(self) -> None:
-        """Shard the network if the strategy asks for it."""
+        """Shard the network if the strategy requires it."""
         if self._trainer is not None:
             shard(self.network, self._trainer, self.balancing)
 
@@ -250,11 +252,11 @@ class OCRNetTask(LightningModule):
         return total
 
     def on_before_zero_grad(self, optimizer: Optimizer) -> None:
-        """Begin to measure anew with the gradients."""
+        """Start to measure again with the gradients."""
         self.network.split.reset()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Let the balancing see what the tasks sent back."""
+        """Pass the measured gradients of the tasks to the balancing."""
         self.balancing.update(self.network.split.products)
 
     def on_validation_start(self) -> None:
@@ -262,13 +264,13 @@ class OCRNetTask(LightningModule):
         gather(self.network)
 
     def on_validation_end(self) -> None:
-        """Let go of them."""
+        """Release the gathered weights."""
         scatter(self.network)
 
     def on_validation_epoch_start(self) -> None:
-        """Give all processes the statistics of the first, which are the ones that checkpoints hold.
+        """Give all processes the statistics of the first one, which checkpoints contain.
 
-        By now the averaged weights, if there are any, have taken the place of the live ones.
+        By now the averaged weights, if there are any, have replaced the live ones.
         """
         share_buffers(self.buffers())
 
@@ -287,11 +289,11 @@ class OCRNetTask(LightningModule):
 
     @staticmethod
     def _fits_input(batch: Batch) -> bool:
-        """Tell whether the truth is in the frame of the letterboxed input, in which there is nothing to cut."""
+        """Return whether the truth is in the frame of the letterboxed input, in which there is nothing to cut."""
         return all(truth.size == batch.images.shape[-2:] for truth in batch.truths)
 
     def _detection_limits(self, batch: Batch) -> list[int] | None:
-        """Return the most boxes that the network may return of each image, None if there is no such limit."""
+        """Return the largest number of boxes that the network returns for each image, None if there is no limit."""
         limit = self.network.postprocess.max_detections
         if limit is None or self.network.detection is None:
             return None
@@ -407,7 +409,7 @@ class OCRNetTask(LightningModule):
         checkpoint["input_size"] = list(self.network.input_size)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over calibrated settings of the fusion, unless training goes on, after which they do not hold.
+        """Apply calibrated settings of the fusion, unless training continues, after which they are no longer valid.
 
         Raises:
             CheckpointError: The weights are not those of this network.

@@ -80,7 +80,7 @@ def test_without_a_checkpoint_nothing_is_evaluated(
         *[(name, "", "ckpt_path: expected the file") for name in ("fit", *EVALUATING)],
         *[(name, "hpc", "ckpt_path 'hpc'") for name in ("fit", "validate")],
         *[(name, "registry:a:1", "ckpt_path 'registry:a:1'") for name in ("fit", "test")],
-        ("fit", "best", "ckpt_path 'best': training goes on from the last"),
+        ("fit", "best", "ckpt_path 'best': training continues from the last"),
     ],
 )
 def test_what_is_no_checkpoint_takes_one_line(
