@@ -39,8 +39,8 @@ def test_ids_are_the_paths_that_the_predict_command_writes(tmp_path: Path) -> No
         (torch.ones(20, 30, 3, dtype=torch.uint8), r"expected 3 channels, found the shape \[20, 30, 3\]; put the chan"),
         (torch.ones(4, 20, 20, dtype=torch.uint8), r"expected 3 channels, found the shape \[4, 20, 20\]"),
         (torch.ones(3, 0, 20, dtype=torch.uint8), "has no pixel"),
-        (np.ones((20, 20, 3), np.uint8), r"found numpy\.ndarray; of an array"),
-        (Image.new("RGB", (20, 20)), r"found PIL\.Image\.Image; of an array"),
+        (np.ones((20, 20, 3), np.uint8), r"found numpy\.ndarray; convert an array"),
+        (Image.new("RGB", (20, 20)), r"found PIL\.Image\.Image; convert an array"),
         (7, "found int"),
     ],
 )
