@@ -59,3 +59,7 @@ class LossError(ValueError):
 
 class RunError(RuntimeError):
     """A run that did not finish."""
+
+
+class UsageError(ValueError):
+    """The command line or a config asks for what cannot be."""

@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.cli.subcommands import EVALUATING
+from ocrnet_pl.errors import UsageError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.interpolation import resolved
 from ocrnet_pl.storage.latest_run import Which, latest_checkpoint
@@ -23,10 +24,6 @@ from ocrnet_pl.storage.trusted_classes import trusted_packages
 _OPTION = "ckpt_path"
 _OF_LIGHTNING = ("hpc", "registry")
 """What Lightning takes for a checkpoint besides files, ``last`` and ``best``."""
-
-
-class UsageError(ValueError):
-    """The command line asks for what cannot be."""
 
 
 class Settled(NamedTuple):

@@ -6,6 +6,7 @@ A process of the joint report, with three checkpoints:
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -125,7 +126,7 @@ def main(words: Sequence[str]) -> None:
         words: Three checkpoints, then a command line of ``validate``.
     """
     checkpoints, arguments = words[:3], list(words[3:])
-    Parser.words, Parser.secrets = arguments, frozenset()
+    Parser.words, Parser.folder, Parser.secrets = arguments, os.getcwd(), frozenset()
     throughput, memory = Throughput(), PeakMemory()
     cli = OCRNetCLI(
         OCRNetTask,

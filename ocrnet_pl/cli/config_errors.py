@@ -1,259 +1,296 @@
-"""One clear line for a mistake in a config, with the file and the closest valid key."""
+"""What is wrong with a config, in one line: its keys and classes are compared with those that the parser knows.
+
+The parser says of each mistake something else, at length and in words that change with its version. What a user wrote
+is compared here with what can be set instead, from the outside in, and the first setting that does not fit is named
+with its file, its line and the closest valid name.
+"""
 
 from __future__ import annotations
 
-import difflib
-import importlib
+import argparse
 import inspect
-import os
-import re
-from collections.abc import Iterable, Iterator
+import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser, get_loader
 
-from ocrnet_pl.data.readers import yaml_text
-from ocrnet_pl.storage.ordinary_files import read_text
+from ocrnet_pl.cli.config_files import config_tree, kind_of
+from ocrnet_pl.cli.option_types import Made, Shape, accepts, fitting, readable, shape_of
+from ocrnet_pl.cli.suggestions import closest, did_you_mean
+from ocrnet_pl.cli.written_settings import Layer, layers, place
+from ocrnet_pl.errors import UsageError
+from ocrnet_pl.storage.import_paths import current_path
 
-_OWNER = re.compile(r'Parser key "([^"]+)"')
-_UNKNOWN_KEY = re.compile(r"(?:Group '([^']+)' )?does not accept option '([^']+)'|[Uu]nrecognized arguments?:? +(\S+)")
-_UNKNOWN_ARGUMENT = re.compile(r"Option '([^']+)' is not accepted")
-_UNKNOWN_CLASS = re.compile(
-    r"Expected a dot import path string: ([\w.]+)|Import path ([\w.]+)|[Uu]nexpected import path format: ([\w.]+)"
-)
-_WRONG_TYPE = re.compile(r"Expected an? (?:<class '([^']+)'>|(\S[^\n]*?))\. Got value: (.*)")
-_UNION = re.compile(r"Subtypes: \[(.*)\]\n(?:.*\n)*?\s*Given value: (.*)")
-_PLAIN_TYPE = re.compile(r"\b(?:int|float|bool|str|list|tuple|dict|Sequence|Literal)\b")
-_LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
-_CAUSE = re.compile(r"^ *- (?!Expected an? )(.*)$", re.MULTILINE)
-_PLUMBING = re.compile(r"\.?\b(?:init_args|class_path|dict_kwargs)\b")
-
-_PARTS = ("data", "model", "trainer")
+_SPEC = ("class_path", "init_args", "dict_kwargs")
+_FILES = (".yaml", ".yml", ".json")
 
 
-class DuplicateKeyError(ValueError):
-    """A key that stands twice in one mapping of a YAML file, where the last would win silently."""
+def first_mistake(parser: Any, words: list[str]) -> str | None:
+    """Return one line about the first setting of a command line that cannot be, or None if all of them fit.
+
+    Args:
+        parser: The subcommand's.
+        words: The command line; its config files are sound YAML.
+    """
+    comparison = _Comparison(parser)
+    for layer in layers(words, parser._option_string_actions):
+        for mistake in comparison.of_layer(layer):
+            return mistake
+    return next(comparison.absent(), None)
 
 
-class Entry(NamedTuple):
-    """One setting, as a user wrote it.
+class _Comparison:
+    """Compares one layer of settings after another with what can be set.
 
-    Attributes:
-        where: ``config 'x.yaml', line 3: ``, or nothing for the command line.
-        path: Dotted keys, without ``init_args``; a class's own path has the key of what it is the class of.
-        value: Of a scalar; nothing for a mapping or a list.
-        is_class: The value is a class path.
+    Args:
+        parser: What can be set.
     """
 
-    where: str
-    path: str
-    value: str
-    is_class: bool
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+        self._chosen: dict[str, tuple[Any, int]] = {}
+        self._places: dict[str, str] = {}
+        self._given: set[str] = set()
+        self._file = ""
 
+    def of_layer(self, layer: Layer) -> Iterator[str]:
+        """Yield the mistakes of a layer, the first of which is certain."""
+        self._file = layer.file
+        if isinstance(layer.node, yaml.MappingNode):
+            yield from self._keys(layer.node, "", self._parser, "", None)
+        if layer.problem:
+            yield layer.problem
 
-def find_duplicate(root: Any) -> tuple[str, int] | None:
-    """Return the first key that stands twice in one mapping of a YAML tree, and its line, or None."""
-    pending: list[Any] = [root]
-    looked_at: set[int] = set()
-    while pending:
-        node = pending.pop()
-        if id(node) in looked_at:
-            continue  # an alias stands for it as well
-        looked_at.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                name = str(key.value)
-                if name in seen:
-                    return name, key.start_mark.line + 1
-                seen.add(name)
-                pending.append(value)
-        elif isinstance(node, yaml.SequenceNode):
-            pending.extend(node.value)
-    return None
+    def absent(self) -> Iterator[str]:
+        """Yield the options that a class needs and no layer has."""
+        for path, where in self._places.items():
+            made, skipped = self._chosen.get(path, (None, 0))
+            parser = None if made is None else _parser_of(made, skipped)
+            for action in () if parser is None else parser._actions:
+                if action.required and not any(f"{path}.{action.dest}" == given for given in self._given):
+                    yield f"{where}{_shown(path)}: {_name(made)} needs the option {action.dest!r}"
 
+    def _keys(self, node: Any, path: str, parser: Any, prefix: str, owner: Any) -> Iterator[str]:
+        """Compare the keys of a mapping with the options of a parser.
 
-def config_files(words: list[str]) -> Iterator[str]:
-    """Yield the config files that a command line names."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word in ("--config", "-c"):
-            yield following
-        elif word.startswith("--config="):
-            yield word.partition("=")[2]
-
-
-def check_files(words: list[str]) -> None:
-    """Check that the config files of a command line exist and are sound YAML.
-
-    Raises:
-        FileNotFoundError: A file is absent.
-        ValueError: A file is not YAML or no ordinary file, its aliases unfold to too much, or a key stands twice.
-    """
-    for name in config_files(words):
-        path = Path(name)
-        if not os.path.exists(path):
-            near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1, cutoff=0.5)
-            hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
-            raise FileNotFoundError(f"config {name!r}: no such file{hint}")
-        root = _tree(name)
-        for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
-            if key.value in _PARTS and isinstance(value, yaml.SequenceNode):
-                line = value.start_mark.line + 1
-                raise ValueError(f"config {name!r}, line {line}: {key.value}: expected keys, found a list")
-        duplicate = find_duplicate(root)
-        if duplicate:
-            raise DuplicateKeyError(f"config {name!r}, line {duplicate[1]}: the key {duplicate[0]!r} stands twice")
-
-
-def _tree(name: str) -> Any:
-    """Return the YAML tree of a config file."""
-    try:
-        return yaml_text.compose(read_text(name, "config", yaml_text.MOST_BYTES))
-    except yaml_text.YamlError as error:
-        where = f", line {error.line}" if error.line else ""
-        raise ValueError(f"config {name!r}{where}: {error}") from error
-
-
-def entries(words: list[str]) -> list[Entry]:
-    """Return what a command line and its config files set; what overrides stands before what it overrides."""
-    found = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word.startswith("--"):
-            key, _, value = word[2:].partition("=")
-            path = _PLUMBING.sub("", key)
-            found.append(Entry("", path, value or following, key.endswith("class_path")))
-    for name in reversed(list(config_files(words))):
-        if Path(name).is_file():
-            found += _entries_of(_tree(name), name, "")
-    return found
-
-
-def _entries_of(node: Any, file: str, path: str) -> Iterator[Entry]:
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            yield from _entries_of(child, file, path)
-    elif isinstance(node, yaml.MappingNode):
+        Args:
+            node: The mapping.
+            path: Dotted, of the mapping.
+            parser: That of a class, or of the subcommand.
+            prefix: Of the parser's options that belong here.
+            owner: The class whose options they are; None for the subcommand.
+        """
         for key, value in node.value:
             name = str(key.value).rstrip("+")
-            own = path if _PLUMBING.fullmatch(name) else f"{path}.{name}".lstrip(".")
-            scalar = str(value.value) if isinstance(value, yaml.ScalarNode) else ""
-            if name != "init_args":
-                where = f"config {file!r}, line {key.start_mark.line + 1}: "
-                yield Entry(where, own, scalar, name == "class_path")
-            yield from _entries_of(value, file, own)
+            own = f"{path}.{name}".lstrip(".")
+            self._given.add(own)
+            dest = prefix + name
+            actions = {action.dest: action for action in parser._actions}
+            if any(each.startswith(f"{dest}.") for each in actions if not each.endswith(".help")):
+                yield from self._group(value, own, parser, f"{dest}.", owner)
+            elif (action := parser._option_string_actions.get(f"--{dest}", actions.get(dest))) is not None:
+                hint = getattr(action, "_typehint", None)
+                if hint is not None:
+                    shape = shape_of(hint, str(key.value).endswith("+") or not self._file)
+                    several = action.nargs is not None and isinstance(value, yaml.SequenceNode)
+                    for each in value.value if several else [value]:
+                        yield from self._value(each, own, shape, action.default)
+            elif owner is not None:
+                valid = sorted({each.partition(".")[0] for each in actions if each != "help"})
+                hint = closest(name, valid) or (f"; it has {', '.join(valid)}" if valid else "; it has none")
+                yield (
+                    f"{place(self._file, key)}{_shown(path)}: there is no option {name!r} of {_name(owner)}"
+                    f"{hint if valid else ''}"
+                )
+            else:
+                yield f"{place(self._file, key)}there is no key {own!r}{self._near(own, parser)}"
 
+    def _group(self, node: Any, path: str, parser: Any, prefix: str, owner: Any) -> Iterator[str]:
+        if isinstance(node, yaml.MappingNode):
+            yield from self._keys(node, path, parser, prefix, owner)
+        elif _names_file(node):
+            yield from self._in_file(node, lambda tree: self._group(tree, path, parser, prefix, owner))
+        elif isinstance(node, yaml.SequenceNode) or node.value not in ("", "null", "{}"):
+            yield f"{place(self._file, node)}{_shown(path)}: expected keys, found {kind_of(node)}"
 
-def cause(message: str) -> str:
-    """Return what went wrong in building a part, without what the parser says around it."""
-    message = _LINK.sub("", message)
-    if "Does not validate against any" in message and (match := _CAUSE.search(message)):
-        return match.group(1)
-    return message
-
-
-def _arguments_of(class_path: str, known: Iterable[str]) -> list[str]:
-    """Return the constructor arguments of a class given by path or by the short name of a known one."""
-    candidates = [class_path, *(path for path in known if path.rpartition(".")[2] == class_path)]
-    for candidate in candidates:
-        module, _, name = candidate.rpartition(".")
+    def _in_file(self, node: Any, compare: Any) -> Iterator[str]:
+        """Compare what stands in a file that a setting names."""
+        outer, self._file = self._file, str(Path(self._file).parent / node.value if self._file else node.value)
         try:
-            target = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError):
-            continue
-        return [p for p in inspect.signature(target).parameters if p != "self"]
-    return []
+            tree = config_tree(self._file)
+        except UsageError as error:
+            yield str(error)
+        else:
+            yield from () if tree is None else compare(tree)
+        self._file = outer
+
+    def _value(self, node: Any, path: str, shape: Shape, default: Any = None) -> Iterator[str]:
+        """Compare a value with the type that an option has."""
+        if shape.anything:
+            return
+        if isinstance(node, yaml.MappingNode) and shape.parts:
+            yield from self._part(node, path, shape, default)
+        elif isinstance(node, yaml.MappingNode) and shape.values is not None:
+            for key, value in node.value:
+                yield from self._value(value, f"{path}.{key.value}", shape_of(shape.values))
+        elif isinstance(node, yaml.SequenceNode) and shape.items is not None and shape.items.parts:
+            for number, item in enumerate(node.value):
+                yield from self._value(item, f"{path}[{number}]", shape.items)
+        elif isinstance(node, yaml.ScalarNode) and shape.parts and _names_file(node):
+            yield from self._in_file(node, lambda tree: self._value(tree, path, shape, default))
+        elif isinstance(node, yaml.ScalarNode) and shape.parts and not _plain(node, shape):
+            yield from self._part(node, path, shape, default)
+        elif "${" not in str(node.value) and not accepts(shape.hint, _plain_value(node)):
+            found = repr(node.value) if isinstance(node, yaml.ScalarNode) else kind_of(node)
+            yield f"{place(self._file, node)}{_shown(path)}: expected {readable(shape.hint)}, got {found}"
+
+    def _part(self, node: Any, path: str, shape: Shape, default: Any) -> Iterator[str]:
+        """Compare a class with those that fit, and its options with those that it has."""
+        keys = {str(key.value): value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+        name = keys.get("class_path", node if isinstance(node, yaml.ScalarNode) else None)
+        if name is not None:
+            found = _found(str(name.value), shape)
+            if isinstance(found, str) and isinstance(node, yaml.ScalarNode) and not _means_class(node, shape):
+                found = f"expected {readable(shape.hint)}, got {node.value!r}"
+            if isinstance(found, str):
+                yield f"{place(self._file, name)}{_shown(path)}: {found}"
+                return
+            self._choose(path, found, place(self._file, name))
+        chosen = self._chosen.get(path) or _default(default, shape)
+        parser = None if chosen is None else _parser_of(*chosen)
+        if chosen is None or parser is None or isinstance(node, yaml.ScalarNode):
+            return
+        options = keys.get("init_args")
+        if isinstance(options, yaml.MappingNode):
+            yield from self._keys(options, path, parser, "", chosen[0])
+        others = [pair for pair in node.value if str(pair[0].value) not in _SPEC]
+        if others and name is not None:
+            key = others[0][0]
+            yield f"{place(self._file, key)}{_shown(path)}: {key.value!r} belongs below init_args"
+        elif others:
+            yield from self._keys(yaml.MappingNode(node.tag, others), path, parser, "", chosen[0])
+
+    def _choose(self, path: str, found: tuple[Any, int], where: str) -> None:
+        if self._chosen.get(path) == found and not path.endswith("]"):
+            return
+        for kept in (self._chosen, self._places):
+            for below in [each for each in kept if each.startswith((f"{path}.", f"{path}["))]:
+                del kept[below]
+        self._given = {each for each in self._given if not each.startswith(f"{path}.")}
+        self._chosen[path], self._places[path] = found, where
+
+    def _near(self, key: str, parser: Any) -> str:
+        """Return a hint at the valid key that an unknown one may stand for."""
+        if key.rpartition(".")[2] in _SPEC:
+            return f"; what it has stands directly below {key.rpartition('.')[0]!r}" if "." in key else ""
+        return did_you_mean(key, [*self._valid(parser)])
+
+    def _valid(self, parser: Any) -> Iterator[str]:
+        """Yield all keys that can be set, with the options of the classes that are chosen."""
+        for action in parser._actions:
+            if action.dest.endswith(".help") or (action.help == argparse.SUPPRESS and not hasattr(action, "_typehint")):
+                if not action.dest.endswith(".help") and action.dest != "help":
+                    yield action.dest
+                continue
+            yield action.dest
+            hint = getattr(action, "_typehint", None)
+            shape = None if hint is None else shape_of(hint)
+            if shape is None or not shape.parts:
+                continue
+            chosen = self._chosen.get(action.dest) or _default(action.default, shape)
+            own = None if chosen is None else _parser_of(*chosen)
+            for each in () if own is None else own._actions:
+                if each.dest != "help" and not each.dest.endswith(".help"):
+                    yield f"{action.dest}.init_args.{each.dest}"
 
 
-def _closest(name: str, valid: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` with the closest valid name, or nothing if none is close."""
-    valid = list(valid)
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
-    if not near and "." in name:
-        leaf = name.rpartition(".")[2]
-        near = [v for v in valid if difflib.get_close_matches(leaf, [v.rpartition(".")[2]], cutoff=0.8)][:1]
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _found(name: str, shape: Shape) -> tuple[Any, int] | str:
+    """Return the class of a name and how many of its arguments are not the config's, or what is wrong with the name."""
+    candidates = {each.__name__: (each, part.given) for part in shape.parts for each in fitting(part.kind)}
+    expected = " or ".join(part.kind.__name__ for part in shape.parts)
+    short = name.rpartition(".")[2]
+    if "." not in name:
+        if name in candidates:
+            return candidates[name]
+        hint = closest(name, sorted(candidates), 0.7) or _choice(candidates)
+        return f"there is no class {name!r}{hint}"
+    try:
+        found = pkgutil.resolve_name(current_path(name))
+    except AttributeError:
+        return f"there is no class {name!r}{closest(short, sorted(candidates), 0.7)}"
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"{name!r} cannot be imported ({reason}){closest(short, sorted(candidates), 0.7, same=True)}"
+    for part in shape.parts:
+        if part.takes(found):
+            return found, part.given
+    return f"{name!r} is not a kind of {expected}{closest(short, sorted(candidates), 0.7)}"
 
 
-def _readable(types: str) -> str:
-    """Shorten the parser's names of types: ``<class 'int'>, <class 'NoneType'>`` is ``int or null``."""
-    plain = re.sub(r"<class '([^']+)'>", r"\1", types).replace("NoneType", "null")
-    plain = re.sub(r"\b(?:\w+\.)*Sequence\b", "list", plain)
-    plain = re.sub(r"\b(?:\w+\.)*Literal\[([^\]]*)\]", r"\1", plain)
-    parts = re.split(r", (?![^\[]*\])", plain)
-    return " or ".join(part.rpartition(".")[2] if "[" not in part else part for part in parts)
+def _choice(candidates: dict[str, Any]) -> str:
+    return f"; choose from {', '.join(sorted(candidates))}" if 0 < len(candidates) <= 30 else ""
 
 
-def _where(given: list[Entry], path: str, value: str = "") -> str:
-    """Return where a setting stands; nothing if the command line or no file has it."""
-    return next((entry.where for entry in given if entry.path == path and value in entry.value), "")
+def _default(default: Any, shape: Shape) -> tuple[Any, int] | None:
+    """Return the class that is built where a config names none."""
+    name = default.get("class_path") if hasattr(default, "get") else None
+    if name is not None:
+        found = _found(str(name), shape)
+        return None if isinstance(found, str) else found
+    alone: list[Made] = [part for part in shape.parts if not inspect.isabstract(part.kind)]
+    return (alone[0].kind, alone[0].given) if len(shape.parts) == 1 and alone else None
 
 
-def place_of(path: str, value: str, words: list[str]) -> str:
-    """Return the key of a setting, after the file and the line that it comes from.
+_parsers: dict[tuple[Any, int], Any] = {}
+
+
+def _parser_of(made: Any, skipped: int) -> Any:
+    """Return a parser of the options of a class or function; None if they cannot be known.
 
     Args:
-        path: Dotted keys, as the parser has them.
-        value: Of the setting.
-        words: The command line.
+        made: The class or function.
+        skipped: How many of its first arguments the program passes.
     """
-    key = _PLUMBING.sub("", path)
-    return f"{_where(entries(words), key, value)}{key}"
+    if (made, skipped) not in _parsers:
+        parser = ArgumentParser(exit_on_error=False)
+        skip: Any = {skipped} if skipped else None
+        try:
+            if inspect.isclass(made):
+                parser.add_class_arguments(made, skip=skip)
+            else:
+                parser.add_function_arguments(made, skip=skip)
+        except (ValueError, TypeError):
+            parser = None  # type: ignore[assignment]
+        _parsers[made, skipped] = parser
+    return _parsers[made, skipped]
 
 
-def _unknown_key(key: str, keys: list[str], given: list[Entry]) -> str:
-    """Blame the first part of a dotted key that is not the beginning of any valid one."""
-    prefixes = {".".join(valid.split(".")[:depth]) for valid in keys for depth in range(1, valid.count(".") + 2)}
-    parts = key.split(".")
-    wrong = next((p for n in range(1, len(parts)) if (p := ".".join(parts[:n])) not in prefixes), key)
-    level = [prefix for prefix in prefixes if prefix.count(".") == wrong.count(".")]
-    hint = _closest(wrong, sorted(level)) or _closest(key, keys)
-    return f"{_where(given, wrong)}there is no key {wrong!r}{hint}"
+def _names_file(node: Any) -> bool:
+    return isinstance(node, yaml.ScalarNode) and str(node.value).endswith(_FILES)
 
 
-def _unknown_argument(argument: str, classes: list[str], given: list[Entry]) -> str:
-    """Name the part whose class does not take the argument."""
-    nowhere = Entry("", "", "", False)
-    entry = next((e for e in given if e.path.rpartition(".")[2] == argument and "." in e.path), nowhere)
-    owner = entry.path.rpartition(".")[0]
-    of_owner = [e.value for e in given if e.path == owner and e.value and (e.is_class or not e.where)]
-    valid = _arguments_of(of_owner[0], classes) if of_owner else []
-    of = f" of {of_owner[0].rpartition('.')[2]}" if of_owner else ""
-    hint = _closest(argument, valid) or (f"; it has {', '.join(valid)}" if valid else "")
-    return f"{entry.where}{owner + ': ' if owner else ''}there is no option {argument!r}{of}{hint}"
+def _means_class(node: Any, shape: Shape) -> bool:
+    """Return whether a text that is no value of the type can only be meant for a class."""
+    if "." in node.value or shape.without_parts in (None, type(None)):
+        return True
+    return bool(closest(node.value, [each.__name__ for part in shape.parts for each in fitting(part.kind)], 0.7))
 
 
-def explain(message: str, keys: Iterable[str], classes: Iterable[str], words: list[str]) -> str:
-    """Shorten a parser's message to one line.
+def _plain(node: Any, shape: Shape) -> bool:
+    """Return whether a scalar is a value of the type as it stands, and no class."""
+    return accepts(shape.without_parts, _plain_value(node))
 
-    Args:
-        message: Of any length.
-        keys: The valid dotted keys.
-        classes: Import paths of the project's own classes.
-        words: The command line.
 
-    Returns:
-        One line that names the file, the key and, for an unknown key or class, the closest valid one.
-    """
-    keys, classes, given = list(keys), list(classes), entries(words)
-    owner = _PLUMBING.sub("", match.group(1)) if (match := _OWNER.search(message)) else ""
-    if owner and "." not in owner:
-        # Of a class's arguments the parser names only the last part.
-        owner = next((entry.path for entry in given if entry.path.endswith(f".{owner}")), owner)
+def _plain_value(node: Any) -> Any:
+    return get_loader("yaml")(yaml.serialize(node)) if node.value != "" else ""
 
-    if match := _UNKNOWN_KEY.search(message):
-        group, option, word = match.groups()
-        key = word.lstrip("-").partition("=")[0] if word else f"{group}.{option}" if group else option
-        return _unknown_key(_PLUMBING.sub("", key), keys, given)
-    if match := _UNKNOWN_ARGUMENT.search(message):
-        return _unknown_argument(match.group(1).rpartition(".")[2], classes, given)
-    if (match := _UNION.search(message)) and _PLAIN_TYPE.search(match.group(1)):
-        return f"{_where(given, owner)}{owner}: expected {_readable(match.group(1))}, got {match.group(2).strip()!r}"
-    if match := _UNKNOWN_CLASS.search(message):
-        name = next(filter(None, match.groups()))
-        hint = _closest(name.rpartition(".")[2], [path.rpartition(".")[2] for path in classes])
-        return f"{_where(given, owner, name)}{owner}: there is no class {name!r}{hint}"
-    if match := _WRONG_TYPE.search(message):
-        expected, value = match.group(1) or match.group(2), match.group(3).strip()
-        return f"{_where(given, owner)}{owner}: expected {_readable(expected)}, got {value!r}"
-    return (_where(given, owner) if owner else "") + " ".join(message.split())
+
+def _shown(path: str) -> str:
+    return path.partition("[")[0] + path.rpartition("]")[2] if "[" in path else path
+
+
+def _name(made: Any) -> str:
+    return str(getattr(made, "__name__", made))

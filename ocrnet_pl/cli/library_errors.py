@@ -21,8 +21,7 @@ def mistake(error: BaseException) -> str | None:
     Args:
         error: The error that ended a run.
     """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    for frame in _of_encoders(frames):
+    for frame in _of_encoders(_frames(error)):
         images = frame.f_locals.get("images")
         about_sizes = isinstance(error, AssertionError | ValueError) or re.search(r"size|shape|dimension", str(error))
         if about_sizes and isinstance(images, Tensor):
@@ -33,9 +32,35 @@ def mistake(error: BaseException) -> str | None:
                 f"model.encoder: {name} does not take images of {height} x {width} ({_text(error)}); set data.size and "
                 "data.scales to what it takes, or choose another encoder"
             )
-    if frames and str(frames[-1].f_globals.get("__name__", "")).startswith("lightning."):
+    if _raised_in(error).startswith("lightning."):
         return _text(error)
     return None
+
+
+def cause(error: BaseException) -> BaseException:
+    """Return what went wrong in building a part, without what the parser says around it.
+
+    Args:
+        error: As the parser raised it, perhaps for the error of a part.
+    """
+    if error.__cause__ is None or not _raised_in(error).startswith("jsonargparse"):
+        return error
+    # Of a union it has tried each member, and names the error of the first as its cause.
+    tried: list[BaseException] = next(
+        (f.f_locals["exceptions"] for f in _frames(error)[::-1] if "exceptions" in f.f_locals), []
+    )
+    causes = [cause(each) for each in [error.__cause__, *tried]]
+    return next((each for each in causes if not _raised_in(each).startswith("jsonargparse")), causes[0])
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the module in which an error was raised."""
+    frames = _frames(error)
+    return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
 
 
 def _of_encoders(frames: list[FrameType]) -> Iterator[FrameType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 from functools import partial
 from pathlib import Path
@@ -82,6 +83,14 @@ def _option_types(kind: type) -> dict[str, Any]:
     return found
 
 
+class _OptionOfFit(argparse.Action):
+    """An option that a config saved by ``fit`` may hold, and that has no meaning for a command that trains nothing."""
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        """Refuse it on the command line, where it was meant for this very command."""
+        parser.error(f"{self.option_strings[0]} is an option of fit and of what evaluates a checkpoint, not of this")
+
+
 class OCRNetCLI(LightningCLI):
     """``OCRNetTask`` and ``JointDataModule`` with the project's callbacks and run folders."""
 
@@ -111,6 +120,9 @@ class OCRNetCLI(LightningCLI):
         super()._add_subcommands(parser, **kwargs)
         for command in OWN.values():
             own = self._add_command(parser, command.name)
+            if not command.needs_checkpoint:
+                for name in self._subcommand_method_arguments["fit"]:
+                    own.add_argument(f"--{name}", action=_OptionOfFit, default=None, help=argparse.SUPPRESS)
             if command.arguments is not None:
                 command.arguments(own)
         for name in EVALUATING:
@@ -122,6 +134,14 @@ class OCRNetCLI(LightningCLI):
             )
             if self.stored_config is not None:
                 lay_under(self._subcommand_parsers[name], self.stored_config)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line; a config saved by ``fit`` may name a checkpoint, which not all commands use."""
+        super().parse_arguments(parser, args)
+        command = OWN.get(str(self.config["subcommand"]))
+        if command is not None and not command.needs_checkpoint:
+            for name in self._subcommand_method_arguments["fit"]:
+                self.config[command.name].pop(name, None)
 
     def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
         own = self.init_parser(description=f"{SUBCOMMANDS[name]}.")

@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocrnet_pl.cli.exit_codes import EXIT_INTERRUPTED, EXIT_USAGE
 from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
+from ocrnet_pl.version import __version__
 
 if TYPE_CHECKING:
     from ocrnet_pl.data.datamodule import JointDataModule
@@ -37,13 +39,20 @@ def _end(text: str) -> None:
     sys.exit(EXIT_INTERRUPTED)
 
 
+def program() -> str:
+    """Return how the command line was called: ``train.py``, a script of another name, or ``ocrnet``."""
+    name = Path(sys.argv[0]).name
+    return "python -m ocrnet_pl" if name == "__main__.py" else name
+
+
 def overview() -> str:
     """Return the help that lists the subcommands."""
+    called = program()
     width = max(map(len, SUBCOMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in SUBCOMMANDS.items()]
     return "\n".join(
         [
-            "usage: train.py SUBCOMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]",
+            f"usage: {called} SUBCOMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]",
             "",
             "Joint object detection and semantic segmentation: one network, one pass.",
             "",
@@ -51,7 +60,7 @@ def overview() -> str:
             *lines,
             "",
             "options of a subcommand:",
-            "  --config FILE       a YAML file; a later one overrides an earlier one",
+            "  --config FILE       a YAML file, or the name of one in configs/; a later one overrides an earlier one",
             "  --KEY VALUE         any key of the config, such as --trainer.max_epochs 20 or --data.batch_size 8",
             "  --ckpt_path FILE    a checkpoint to evaluate, predict with, or continue from; also `last` and `best`",
             "  --trust PACKAGE     allow the checkpoint to name classes of your own package; again for more",
@@ -59,9 +68,18 @@ def overview() -> str:
             "  --print_config      print the whole configuration with its defaults, and exit",
             "  --help              every key with its type and meaning",
             "",
-            "example: python train.py fit --config configs/quickstart.yaml",
+            f"{called} --version prints the version.",
+            "",
+            f"example: {'python ' if called.endswith('.py') else ''}{called} fit --config quickstart",
         ]
     )
+
+
+def script() -> None:
+    """Run the command line as ``ocrnet``; configs may name classes of the current folder, as with ``train.py``."""
+    # For ``python train.py`` and ``python -m ocrnet_pl``, Python does so itself.
+    sys.path.insert(0, os.getcwd())
+    main()
 
 
 def main(
@@ -82,6 +100,9 @@ def main(
         print(overview())
         if not words:
             sys.exit(EXIT_USAGE)
+        return
+    if words[0] == "--version":
+        print(f"ocrnet-pl {__version__}")
         return
     with interruptible():
         # Lightning takes seconds to import, which the overview has no use for.

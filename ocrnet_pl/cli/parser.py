@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
-from ocrnet_pl.cli.config_errors import entries, explain, place_of
+from ocrnet_pl.cli.config_errors import first_mistake
 from ocrnet_pl.cli.exit_codes import EXIT_USAGE
-from ocrnet_pl.cli.short_names import import_rooms, package_classes
+from ocrnet_pl.cli.short_names import import_rooms
+from ocrnet_pl.cli.written_settings import entries, place_of
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.storage.import_paths import with_current_paths
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
@@ -43,10 +43,13 @@ import_rooms()
 class Parser(LightningArgumentParser):
     """Says what is wrong in one line instead of the usage of every option."""
 
-    words: list[str]
+    words: ClassVar[list[str]] = []
     """The whole command line."""
 
-    secrets: frozenset[str] = frozenset()
+    folder: ClassVar[str] = "."
+    """The folder that the command line was given in."""
+
+    secrets: ClassVar[frozenset[str]] = frozenset()
     """The credentials that no message may show."""
 
     @classmethod
@@ -56,10 +59,16 @@ class Parser(LightningArgumentParser):
         cls.secrets = frozenset().union(*found)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and exit with status 2."""
+        """Print one line and exit with status 2; the parser of a part leaves that to the subcommand's."""
+        if not self.exit_on_error:
+            super().error(message, ex)
         if os.environ.get(DEBUG_VARIABLE) and ex is not None:
             raise ex
-        line = explain(message, self._dotted_keys(), package_classes(), getattr(Parser, "words", []))
+        # The parser reads a config inside of its folder, and comes back from there.
+        os.chdir(Parser.folder)
+        self._refuse(first_mistake(self._of_subcommand(), Parser.words) or " ".join(message.split()))
+
+    def _refuse(self, line: str) -> NoReturn:
         sys.stderr.write(f"error: {shortened(hidden(line, Parser.secrets))}\n")
         sys.exit(EXIT_USAGE)
 
@@ -95,16 +104,11 @@ class Parser(LightningArgumentParser):
             each_text(config, refuse_marker)
             found: Namespace = resolved(config)
         except InterpolationError as error:
-            self.error(f"{place_of(error.path.removeprefix(prefix), error.text, Parser.words)}: {error}")
+            self._refuse(f"{place_of(error.path.removeprefix(prefix), error.text, Parser.words)}: {error}")
         Parser.secrets |= secrets_in(found)
         return found
 
-    def _dotted_keys(self) -> Iterator[str]:
-        parsers: list[Any] = [self]
-        subcommands = getattr(self, "_subcommands_action", None)
-        if subcommands is not None:
-            parsers += list(subcommands.choices.values())
-        for parser in parsers:
-            for action in parser._actions:
-                if action.dest and not action.dest.startswith("_"):
-                    yield action.dest
+    def _of_subcommand(self) -> Any:
+        """Return the parser of the subcommand that the command line names."""
+        subcommands: Any = getattr(self, "_subcommands_action", None)
+        return self if subcommands is None else subcommands.choices[Parser.words[0]]

@@ -20,15 +20,17 @@ from ocrnet_pl.callbacks.save_config import SaveConfig
 from ocrnet_pl.callbacks.stopping import GracefulStop
 from ocrnet_pl.callbacks.summary import Summary
 from ocrnet_pl.callbacks.throughput import Throughput
-from ocrnet_pl.cli.checkpoint_option import UsageError, settle_checkpoint
-from ocrnet_pl.cli.config_errors import cause, check_files
+from ocrnet_pl.cli.bundled_configs import with_found_configs
+from ocrnet_pl.cli.checkpoint_option import settle_checkpoint
+from ocrnet_pl.cli.config_files import check_files
 from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_SKIPPED, EXIT_TERMINATED, EXIT_USAGE
-from ocrnet_pl.cli.library_errors import mistake
+from ocrnet_pl.cli.library_errors import cause, mistake
 from ocrnet_pl.cli.lightning_cli import OCRNetCLI, stored_sections
 from ocrnet_pl.cli.parser import DEBUG_VARIABLE, Parser, shortened
-from ocrnet_pl.cli.subcommands import OWN
+from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
+from ocrnet_pl.cli.suggestions import closest
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.errors import CheckpointError, DataError, LossError, RunError
+from ocrnet_pl.errors import CheckpointError, DataError, LossError, RunError, UsageError
 from ocrnet_pl.storage.secrets import hidden
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 from ocrnet_pl.training.sharding import lost_peer
@@ -38,7 +40,8 @@ from ocrnet_pl.training.task import OCRNetTask
 
 def _one_line(error: BaseException) -> str:
     """Return the last line of an error, which for one out of a loading process stands behind its traceback."""
-    lines = [line for line in cause(str(error)).strip().splitlines() if line.strip()]
+    error = cause(error)
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     last = lines[-1].strip()
@@ -61,7 +64,8 @@ def build(
         data: The data module to build; None for the project's own.
     """
     task, data = task or OCRNetTask, data or JointDataModule
-    Parser.words, Parser.secrets = words, frozenset()
+    words = with_found_configs(words)
+    Parser.words, Parser.folder, Parser.secrets = words, os.getcwd(), frozenset()
     throughput, memory = Throughput(), PeakMemory()
     # Noise between Lightning and torch, of no use to anybody here.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
@@ -73,6 +77,7 @@ def build(
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     try:
+        _check_subcommand(words)
         check_files(words)
         Parser.learn_secrets()
         words, OCRNetCLI.stored_config = settle_checkpoint(words, stored_sections(task, data))
@@ -102,6 +107,14 @@ def build(
     except Exception as error:
         # A part was given what it cannot be built from.
         _fail(MisconfigurationException(f"{_one_line(error)} ({type(error).__name__}; {DEBUG_VARIABLE}=1 shows where)"))
+
+
+def _check_subcommand(words: list[str]) -> None:
+    if words[0].startswith("-"):
+        raise UsageError(f"{words[0]!r} stands where the subcommand belongs, as in: train.py fit --config FILE")
+    if words[0] not in SUBCOMMANDS:
+        hint = closest(words[0], SUBCOMMANDS) or f"; there are {', '.join(SUBCOMMANDS)}"
+        raise UsageError(f"there is no subcommand {words[0]!r}{hint}")
 
 
 def run(words: list[str], *, task: type[OCRNetTask] | None = None, data: type[JointDataModule] | None = None) -> None:

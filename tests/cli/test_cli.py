@@ -255,7 +255,7 @@ def test_a_mistake_in_a_file_is_one_line_with_file_and_line(
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(text)
     status, message = fails(capsys, "fit", "--config", str(tiny), "--config", str(wrong))
-    assert status != 0
+    assert status == 2
     assert len(message.strip().splitlines()) == 1, message
     for part in (str(wrong), *expected):
         assert part in message

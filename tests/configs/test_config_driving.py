@@ -13,11 +13,11 @@ import yaml
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-from ocrnet_pl.cli.lightning_cli import OCRNetCLI
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.data.sources.bdd100k import Bdd100k
 from ocrnet_pl.data.sources.cityscapes import Cityscapes
 from ocrnet_pl.data.sources.voc import PascalVoc
+from tests.helpers.command_line import command_line_parser
 from tests.helpers.project import CONFIGS
 
 SIZE = (48, 96)
@@ -112,21 +112,7 @@ def test_takes_a_step(tmp_path: Path, config: str, write: Any, size: str) -> Non
 
 @pytest.fixture(scope="module")
 def parser() -> ArgumentParser:
-    """The command line's own; building it takes longer than reading a config with it."""
-
-    class Built(BaseException):
-        """No mistake, which the command line would turn into one line."""
-
-    built: list[ArgumentParser] = []
-
-    def keep(self: OCRNetCLI, parser: ArgumentParser, args: object) -> None:
-        built.append(parser)
-        raise Built
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Built):
-        patch.setattr(OCRNetCLI, "parse_arguments", keep)
-        main(["fit"])
-    return built[0]
+    return command_line_parser()
 
 
 @pytest.mark.parametrize(

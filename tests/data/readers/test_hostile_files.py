@@ -341,7 +341,7 @@ def test_harmful_configs_end_with_one_line(
     with bounded(), pytest.raises(SystemExit) as stopped:
         main(["check", "--config", str(tmp_path / "harmful.yaml")])
     message = capsys.readouterr().err
-    assert stopped.value.code == 1 and len(message.splitlines()) == 1 and "harmful.yaml" in message
+    assert stopped.value.code == 2 and len(message.splitlines()) == 1 and "harmful.yaml" in message
     assert words in message
 
 
@@ -349,7 +349,7 @@ def test_a_config_in_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.Cap
     os.mkfifo(tmp_path / "pipe.yaml")
     with bounded(), pytest.raises(SystemExit) as stopped:
         main(["check", "--config", str(tmp_path / "pipe.yaml")])
-    assert stopped.value.code == 1 and "it is a named pipe" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "it is a named pipe" in capsys.readouterr().err
 
 
 def test_a_value_that_fills_screens_is_cut_off(
