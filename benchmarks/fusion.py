@@ -8,13 +8,10 @@ Settings are chosen on one half of the validation images and measured on the oth
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ocrnet_pl import OCRNet
 from ocrnet_pl.calibration.raw_results import Collected, collect

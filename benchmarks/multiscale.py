@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 import ocrnet_pl.cli.parser  # noqa: F401 - the sources, by their short names
+from ocrnet_pl.cli.short_names import import_rooms
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.imaging.geometry import letterbox_image, letterbox_sample
 from ocrnet_pl.inference.multiscale import MultiScale
@@ -74,6 +75,8 @@ def measure(network: OCRNet, way: Way, truths: list[Sample]) -> tuple[dict[str, 
 
 def main() -> None:
     """Print one row per setting."""
+    # The source may be named without its module, as in a config.
+    import_rooms()
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=str, required=True)
     parser.add_argument("--source", type=Source, required=True)

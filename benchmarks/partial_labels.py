@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+ROOT = Path(__file__).resolve().parents[1]
 PARTIAL, FULL, BOXES, MASKS = "half boxes, half masks", "all labels", "boxes of half", "masks of half"
 METRICS = {"val/map": BOXES, "val/miou": MASKS}
 TARGET = 0.95
@@ -55,7 +56,7 @@ def train(config: dict[str, Any], steps: int, arguments: list[str], seed: int, f
     config["trainer"]["val_check_interval"] = steps
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
-    command = [sys.executable, "train.py", "fit", "--config", str(path), *arguments, f"--seed_everything={seed}"]
+    command = [sys.executable, "-m", "ocrnet_pl", "fit", "--config", str(path), *arguments, f"--seed_everything={seed}"]
     subprocess.run([*command, f"--trainer.default_root_dir={folder}"], check=True)
     (summary,) = folder.rglob("summary.json")
     content = json.loads(summary.read_text())
@@ -71,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=500, help="of each run; 500 are the 20 epochs of the config")
-    parser.add_argument("--config", type=Path, default=Path("configs/formats/mixture.yaml"))
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "formats" / "mixture.yaml")
     parser.add_argument("--folder", type=Path, help="where to keep the runs; by default they are removed")
     parser.add_argument("arguments", nargs="*", help="what train.py fit takes besides, after --")
     options = parser.parse_args()

@@ -11,16 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from side_by_side.models import ALL_NAMES, NAMES, missing, run_one
+from side_by_side.settings import Settings
+from side_by_side.table import write_picture, write_table
+
+from ocrnet_pl.errors import RunError
+from ocrnet_pl.report.runs import Run
+from ocrnet_pl.storage.files import write_json
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-from side_by_side.models import ALL_NAMES, NAMES, missing, run_one  # noqa: E402
-from side_by_side.settings import Settings  # noqa: E402
-from side_by_side.table import write_picture, write_table  # noqa: E402
-
-from ocrnet_pl.errors import RunError  # noqa: E402
-from ocrnet_pl.report.runs import Run  # noqa: E402
-from ocrnet_pl.storage.files import write_json  # noqa: E402
 
 
 def parse() -> argparse.Namespace:
