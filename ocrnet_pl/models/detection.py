@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ocrnet_pl.models.base import DetectionDecoder
-from ocrnet_pl.models.layers import SeparableConv, SharedTower, tied
+from ocrnet_pl.models.layers import SeparableConv, SharedTower
 from ocrnet_pl.structures import DetectionOutput, Taxonomy
 
 PRIOR = 0.01
@@ -146,8 +146,6 @@ class AnchorFreeDecoder(DetectionDecoder):
         reach = distances * strides[:, None]
         boxes = torch.cat((points - reach[..., :2], points + reach[..., 2:]), -1)
         joined = torch.cat(logits, 2).transpose(1, 2).float()
-        if self.training:
-            joined = tied(joined, [feature for i, feature in enumerate(features) if i not in self._levels])
         confidence, classes = joined[..., 0], joined[..., 1:]
         scores = self._scores(confidence, classes)
         return DetectionOutput(boxes, confidence, classes, scores, points, strides, tuple(grids), distribution)

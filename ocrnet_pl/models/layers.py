@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -80,13 +79,3 @@ class SharedTower(nn.Module):
         for depthwise, pointwise, norm in zip(self.depthwise, self.pointwise, norms, strict=True):
             feature = F.silu(norm(pointwise(depthwise(feature))), inplace=True)
         return feature
-
-
-def tied(value: Tensor, unread: Sequence[Tensor]) -> Tensor:
-    """Return ``value``, made to depend on maps that nothing reads: the weights behind them get a zero gradient.
-
-    Weights without a gradient would abort a run on several GPUs.
-    """
-    for feature in unread:
-        value = value + feature.float().mean() * 0.0
-    return value

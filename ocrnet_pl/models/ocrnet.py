@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.nn import functional as F
 
 from ocrnet_pl.balancing.task_split import TaskSplit
@@ -18,8 +17,8 @@ from ocrnet_pl.errors import CheckpointError, DataError
 from ocrnet_pl.imaging.inputs import ids_of, require_image
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
 from ocrnet_pl.models.compilation import check_backend
-from ocrnet_pl.models.layers import tied
 from ocrnet_pl.models.subsampling import subsample_first
+from ocrnet_pl.models.unread import Unread, find_unread, tie
 from ocrnet_pl.storage.checkpoints import misfit, read_checkpoint
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import saved_network
@@ -44,25 +43,6 @@ PARTS: dict[str, Any] = {
 
 ONE_WAY = "tile and multiscale are both given; set one of them to null"
 """The error message for requests with two ways of prediction at once."""
-
-
-def maps_with_own_weights(maps: Sequence[Tensor]) -> list[int]:
-    """Return which of an encoder's maps depend on weights that no coarser map depends on; the coarsest is left out."""
-    seen: set[Node] = set()
-    found = []
-    for index in reversed(range(len(maps))):
-        nodes: list[Node | None] = [maps[index].grad_fn]
-        own = False
-        while nodes:
-            node = nodes.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            own = own or hasattr(node, "variable")
-            nodes += [before for before, _ in node.next_functions]
-        if own and index < len(maps) - 1:
-            found.append(index)
-    return found
 
 
 class OCRNet(nn.Module):
@@ -110,7 +90,7 @@ class OCRNet(nn.Module):
         if self.detection is None and self.segmentation is not None and not self.segmentation.reads_neck:
             # Weights without a gradient would abort a run on several GPUs.
             self.neck = None
-        self._own_weights: list[int] | None = None
+        self._unread: Unread | None = None
         self.split = TaskSplit()
         self._splits_neck = self.segmentation is not None and self.segmentation.reads_neck
         self.postprocess = postprocess
@@ -149,32 +129,26 @@ class OCRNet(nn.Module):
         pad_y, pad_x = -height % self.divisor, -width % self.divisor
         if pad_y or pad_x:
             normalised = F.pad(normalised, (0, pad_x, 0, pad_y))
-        encoder_maps = self._tied(self.encoder(normalised.contiguous(memory_format=torch.channels_last)))
-        segmented_encoder_maps = encoder_maps
+        encoder_maps = self.encoder(normalised.contiguous(memory_format=torch.channels_last))
+        maps_of_encoder = segmented_encoder_maps = encoder_maps
         if not self._splits_neck:
             encoder_maps, segmented_encoder_maps = self.split(encoder_maps)
         maps = [] if self.neck is None else self.neck(encoder_maps)
-        segmented_maps = maps
+        maps_of_neck = segmented_maps = maps
         if self._splits_neck:
             maps, segmented_maps = self.split(maps)
         detection = None if self.detection is None else self.detection(maps)
         if self.segmentation is None:
-            return Output(detection, None)
-        semantic, *auxiliary = self.segmentation(Features(segmented_maps, segmented_encoder_maps, detection))
-        return Output(detection, semantic, self.segmentation.stride, tuple(auxiliary))
-
-    def _tied(self, maps: list[Tensor]) -> list[Tensor]:
-        """Keep each map's own weights in the graph in training, whichever maps the neck and the decoder read.
-
-        The coarsest map is always in the graph. Those maps that the first step shows to need it are tied to it. Tying
-        every map would cost the usual encoders, in which each map is computed from the previous one, some percent of a
-        step.
-        """
+            output = Output(detection, None)
+        else:
+            semantic, *auxiliary = self.segmentation(Features(segmented_maps, segmented_encoder_maps, detection))
+            output = Output(detection, semantic, self.segmentation.stride, tuple(auxiliary))
         if not (self.training and torch.is_grad_enabled()):
-            return maps
-        if self._own_weights is None and not torch.compiler.is_compiling():
-            self._own_weights = maps_with_own_weights(maps)
-        return [*maps[:-1], tied(maps[-1], [maps[index] for index in self._own_weights or ()])]
+            return output
+        trunk = [*maps_of_encoder, *maps_of_neck]
+        if self._unread is None and not torch.compiler.is_compiling():
+            self._unread = find_unread(output, trunk, dict(self.named_parameters()))
+        return output if self._unread is None else tie(output, self._unread.of(trunk, self))
 
     def compile_parts(self, backend: str | Callable[..., Any] = "inductor", sizes: int = 16) -> None:
         """Compile encoder, neck and decoders in place, once for each input size.

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ocrnet_pl.models.base import Features, SegmentationDecoder, Shapes
-from ocrnet_pl.models.layers import tied
 from ocrnet_pl.structures import Taxonomy
 
 
@@ -120,6 +119,4 @@ class SmpDecoder(SegmentationDecoder):
             for index, stride in zip(self._pyramid.indices, self._pyramid.strides, strict=True)
         ]
         logits: Tensor = self.classify(self.decoder(read))
-        if self.training:
-            logits = tied(logits, maps[deepest + 1 :])
         return (logits,)

@@ -17,10 +17,11 @@ from ocrnet_pl.models.base import Features, Shapes
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import FeaturePyramidNeck
-from ocrnet_pl.models.ocrnet import OCRNet, maps_with_own_weights
+from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.models.smp_decoder import SmpDecoder
-from ocrnet_pl.structures import Taxonomy
+from ocrnet_pl.models.unread import find_unread
+from ocrnet_pl.structures import Output, Taxonomy
 from tests.helpers.builders import TAXONOMY, TinyEncoder, make_batch
 
 ENCODERS = ["resnet18", "mobilenetv4_conv_small", "convnext_atto"]
@@ -221,7 +222,8 @@ def test_only_maps_side_by_side_are_tied() -> None:
     tied = {}
     for name in ("resnet18", "hrnet_w18_small"):
         encoder = TimmEncoder(name)
-        tied[name] = [encoder.strides[i] for i in maps_with_own_weights(encoder(torch.zeros(2, 3, 64, 64)))]
+        maps = encoder(torch.zeros(2, 3, 64, 64))
+        tied[name] = [encoder.strides[i] for i in find_unread(Output(None, maps[-1]), maps, {}).maps]
     assert tied == {"resnet18": [], "hrnet_w18_small": [16, 8, 4]}
 
 
