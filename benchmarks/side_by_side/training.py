@@ -17,7 +17,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.loading.batch_loader import Delivery, deliver
 from ocrnet_pl.data.loading.dataset import Prepared, Skipped
 from ocrnet_pl.structures import Batch
-from ocrnet_pl.training.optimizers import warmup_cosine
+from ocrnet_pl.training.schedules import warmup_cosine
 from side_by_side.base import Peer
 
 _PROBE_STEPS = 12
@@ -104,7 +104,7 @@ class Trainer:
         self.data = data
         self.device = device
         self.encoder_lr = float(settings.get("encoder_lr", 0.3))
-        self.warmup_steps = int(settings.get("warmup_steps", 100))
+        self.warmup_steps = int(settings.get("scheduler", {}).get("init_args", {}).get("warmup_steps", 100))
         self.decay = decay
         self.clip = clip
 

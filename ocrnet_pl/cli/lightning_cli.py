@@ -202,6 +202,7 @@ class OCRNetCLI(LightningCLI):
                         ]
                     },
                 },
+                "model.scheduler": {"class_path": "ocrnet_pl.training.schedules.WarmupCosine"},
                 "model.balancing": {"class_path": "ocrnet_pl.balancing.methods.FixedWeights"},
             }
         )

@@ -8,15 +8,18 @@ from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
+from torch.optim.lr_scheduler import LRScheduler
 
 from ocrnet_pl.cli.config_errors import first_mistake
 from ocrnet_pl.cli.exit_codes import EXIT_USAGE
 from ocrnet_pl.cli.short_names import import_rooms
 from ocrnet_pl.cli.written_settings import entries, place_of
 from ocrnet_pl.data.readers import yaml_text
+from ocrnet_pl.storage.earlier_settings import config_now
 from ocrnet_pl.storage.import_paths import with_current_paths
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.secrets import MARKER, hidden, redacted, secrets_in, secrets_of_setting
+from ocrnet_pl.training.schedules import WHOLE_RUN, whole_run_options
 
 DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
 """Set to 1, this environment variable shows the traceback behind a one-line error."""
@@ -31,7 +34,7 @@ def shortened(line: str) -> str:
 
 def _load(text: str) -> Any:
     """Parse a config, or a value on the command line, if it is harmless."""
-    return with_current_paths(yaml_text.load(text, _parse))
+    return config_now(with_current_paths(yaml_text.load(text, _parse)))
 
 
 # Files that a config names in turn are parsed by this as well.
@@ -57,6 +60,17 @@ class Parser(LightningArgumentParser):
         """Take note of the credentials that stand in the command line and its config files, which are sound YAML."""
         found = (secrets_of_setting(entry.path, entry.value) for entry in entries(cls.words) if entry.value)
         cls.secrets = frozenset().union(*found)
+
+    def add_class_arguments(self, class_type: type, *args: Any, **options: Any) -> list[str]:
+        """Add a class's arguments; what a scheduler is not told of the run's length is the whole of it."""
+        added: list[str] = super().add_class_arguments(class_type, *args, **options)
+        if isinstance(class_type, type) and issubclass(class_type, LRScheduler):
+            for name in whole_run_options(class_type):
+                action = next(each for each in self._actions if each.dest == name)
+                action.default, action.required = WHOLE_RUN, False
+                # Where the parser's earlier versions note it.
+                getattr(self, "required_args", set()).discard(name)
+        return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and exit with status 2; the parser of a part leaves that to the subcommand's."""

@@ -101,7 +101,7 @@ def check_training(
         raise MisconfigurationException(
             "data.val: there is no source to validate on; set data.val.class_path, or trainer.limit_val_batches to 0"
         )
-    _check_length(trainer)
+    _check_length(trainer, task)
     _check_processes(trainer)
     try:
         task.make_optimizer()
@@ -139,12 +139,9 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
         raise MisconfigurationException("trainer.limit_train_batches: with 0 there is nothing to train on")
 
 
-def _check_length(trainer: Trainer) -> None:
-    if trainer.max_epochs == -1 and trainer.max_steps == -1:
-        raise MisconfigurationException(
-            "trainer.max_epochs: the learning-rate schedule needs the end of the run; set max_epochs or max_steps, "
-            "also beside max_time"
-        )
+def _check_length(trainer: Trainer, task: OCRNetTask) -> None:
+    if reason := task.schedule.refusal(endless=trainer.max_epochs == -1 and trainer.max_steps == -1):
+        raise MisconfigurationException(reason)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         left = callback.time_remaining() if isinstance(callback, Timer) else None
         if left is not None and left <= 0:

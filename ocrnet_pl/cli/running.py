@@ -31,6 +31,7 @@ from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
 from ocrnet_pl.cli.suggestions import closest
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError, DataError, LossError, RunError, UsageError
+from ocrnet_pl.storage.earlier_settings import words_now
 from ocrnet_pl.storage.secrets import hidden
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 from ocrnet_pl.training.sharding import lost_peer
@@ -64,7 +65,7 @@ def build(
         data: The data module to build; None for the project's own.
     """
     task, data = task or OCRNetTask, data or JointDataModule
-    words = with_found_configs(words)
+    words = words_now(with_found_configs(words))
     Parser.words, Parser.folder, Parser.secrets = words, os.getcwd(), frozenset()
     throughput, memory = Throughput(), PeakMemory()
     # Noise between Lightning and torch, of no use to anybody here.

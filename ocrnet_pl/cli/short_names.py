@@ -14,6 +14,7 @@ _ROOMS = (
     "losses",
     "models",
     "tracking",
+    "training.schedules",
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.earlier_settings import model_now
 from ocrnet_pl.storage.plain_values import plain_values, shown
 from ocrnet_pl.structures import Taxonomy
 
@@ -47,7 +48,9 @@ def saved_network(content: Mapping[str, Any], where: str) -> SavedNetwork:
     parts, weights = content["hyper_parameters"], content["state_dict"]
     if not isinstance(parts, Mapping):
         raise CheckpointError(f"{where}: hyper_parameters: expected a dictionary, got {shown(parts)}")
-    return SavedNetwork(parts, saved_taxonomy(content, where), _size(content["input_size"], where), dict(weights))
+    return SavedNetwork(
+        model_now(parts), saved_taxonomy(content, where), _size(content["input_size"], where), dict(weights)
+    )
 
 
 def saved_taxonomy(content: Mapping[str, Any], where: str) -> Taxonomy:

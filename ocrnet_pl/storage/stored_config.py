@@ -7,12 +7,21 @@ from typing import Any
 
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY
+from ocrnet_pl.storage.earlier_settings import config_now
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.plain_values import plain_values, shown
 from ocrnet_pl.storage.trusted_classes import trusted_parts
 
 _OF_TRAINING = {
-    "model": ("taxonomy", "input_size", "optimizer", "encoder_lr", "warmup_steps", "final_lr", "compile_backend"),
+    "model": (
+        "taxonomy",
+        "input_size",
+        "optimizer",
+        "encoder_lr",
+        "scheduler",
+        "scheduler_interval",
+        "compile_backend",
+    ),
     "data": ("train", "train_transforms", "plain_epochs", "aspect_ratios", "predict_path", "cache"),
 }
 """Options of training, and of the machine that it ran on."""
@@ -54,7 +63,7 @@ def stored_config(
     if content.get(CONFIG_KEY) is None:
         raise CheckpointError(f"{where}: it contains no config; give the one that it was trained with: --config FILE")
     where = f"{where}: config"
-    config = plain_values(content[CONFIG_KEY], where)
+    config = config_now(plain_values(content[CONFIG_KEY], where))
     for name in ("model", "data"):
         if not isinstance(config, dict) or not isinstance(config.get(name), dict):
             raise CheckpointError(f"{where}: there is no section {name!r}; give --config FILE")

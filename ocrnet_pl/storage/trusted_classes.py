@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.import_paths import current_path
@@ -27,7 +28,7 @@ T = TypeVar("T")
 PACKAGE = "ocrnet_pl"
 
 _OPTIMIZERS = "torch.optim"
-"""Packages in which a class may be defined as well if it is an optimiser."""
+"""Packages in which a class may be defined as well if it is an optimiser or a scheduler."""
 
 _SPEC_KEYS = {"class_path", "init_args", "dict_kwargs"}
 _LONGEST_PATH = 300
@@ -181,7 +182,7 @@ class _Check:
     def resolve(self, path: str, bases: Sequence[type], key: str) -> type:
         """Return the class at an import path."""
         packages = self.packages
-        if any(issubclass(base, Optimizer) for base in bases):
+        if any(issubclass(base, Optimizer | LRScheduler) for base in bases):
             packages = (*packages, _OPTIMIZERS)
         self.name(path, key, packages)
         if "." not in path:

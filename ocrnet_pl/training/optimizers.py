@@ -1,9 +1,7 @@
-"""Parameter groups and the learning-rate schedule."""
+"""The optimiser's parameter groups and how it steps."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -72,22 +70,3 @@ def _lay_out(optimizer: Optimizer, *_: Any) -> None:
             gradient = parameter.grad
             if gradient is not None and gradient.stride() != parameter.stride():
                 parameter.grad = torch.empty_like(parameter).copy_(gradient)
-
-
-def warmup_cosine(total_steps: int, warmup_steps: int, final: float) -> Callable[[int], float]:
-    """Return the factor of the learning rates by step: it rises linearly, then falls along a half cosine.
-
-    Args:
-        total_steps: Number of steps of the run.
-        warmup_steps: Number of steps of the rise; at most a third of the run is used, so that short runs still train.
-        final: Share of the peak that is left at the end, 0 to 1.
-    """
-    warmup_steps = min(warmup_steps, total_steps // 3)
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
-
-    return factor

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from ocrnet_pl.errors import CheckpointError
 
@@ -59,6 +58,11 @@ class Pace:
         """Return the number of optimiser steps from the first to the end of the last epoch."""
         return self.step + math.ceil((max_epochs - self.epochs) * self.steps_per_epoch)
 
+    def epochs_at(self, step: float) -> float:
+        """Return the epochs, whole or not, that are done after so many optimiser steps."""
+        # Rounding leaves no sliver of an epoch.
+        return round(self.epochs + (step - self.step) / self.steps_per_epoch, 9)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
         return asdict(self)
@@ -70,12 +74,15 @@ def class_name(optimizer: Optimizer) -> str:
 
 
 def settings_of(optimizer: Optimizer) -> Settings:
-    """Return the settings of an optimiser's groups as in the config, whatever the schedule has changed.
+    """Return the settings of an optimiser's groups as the config has them.
 
     Args:
-        optimizer: An optimiser with a schedule, before it restores the state of a checkpoint.
+        optimizer: It has no schedule yet, which would change the rate.
     """
-    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    return [
+        {key: value.clone() if isinstance(value, Tensor) else value for key, value in group.items() if key != "params"}
+        for group in optimizer.param_groups
+    ]
 
 
 def prepare_states(checkpoint: dict[str, Any], optimizer: Optimizer) -> str | None:
@@ -133,29 +140,21 @@ def _misfit(saved: Settings, groups: Settings) -> str | None:
     return None
 
 
-def follow(schedule: LambdaLR, settings: Settings, factor: Callable[[int], float]) -> None:
-    """Restore an optimiser's and its schedule's own settings after they have restored a checkpoint's state.
-
-    The moments and the step remain the checkpoint's; the learning rates become those of the run's own schedule at that
-    step.
+def restore_settings(optimizer: Optimizer, settings: Settings) -> None:
+    """Give an optimiser its own settings back after it has taken over a checkpoint's state; the moments stay.
 
     Args:
-        schedule: Schedule of the optimiser.
-        settings: Settings from :func:`settings_of`.
-        factor: Factor of the schedule, by step.
+        optimizer: Changed.
+        settings: What :func:`settings_of` returned.
     """
-    for group, own in zip(schedule.optimizer.param_groups, settings, strict=True):
-        group.update({key: value for key, value in own.items() if key not in ("lr", *_IMPLEMENTATION)})
-    schedule.base_lrs = [own["initial_lr"] for own in settings]
-    schedule.lr_lambdas = [factor] * len(settings)
-    # The numbers that the schedule's own steps would have reached.
-    rates = [base * factor(schedule.last_epoch) for base in schedule.base_lrs]
-    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
-    schedule._last_lr = rates
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        # What the schedule of the run before had noted in the group.
+        for key in set(group) - set(own) - {"params", *_IMPLEMENTATION}:
+            del group[key]
+        rate = group["lr"]
+        group.update({key: value for key, value in own.items() if key not in _IMPLEMENTATION})
+        if isinstance(rate, Tensor):
+            group["lr"] = rate.fill_(own["lr"])
 
 
 def effects(different: Iterable[str]) -> list[str]:

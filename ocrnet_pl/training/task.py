@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from ocrnet_pl.balancing.methods import Balancing, FixedWeights
 from ocrnet_pl.distributed.buffers import share_buffers
@@ -44,19 +43,9 @@ from ocrnet_pl.storage.checkpoints import VERSIONS_KEY, misfit, read_checkpoint,
 from ocrnet_pl.storage.saved_network import saved_network
 from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
-from ocrnet_pl.training.optimizers import adjust_groups, fuse_on_cpu, parameter_groups, warmup_cosine
-from ocrnet_pl.training.resume import (
-    OPTIMIZER_KEY,
-    PACE_KEY,
-    Pace,
-    Settings,
-    class_name,
-    follow,
-    other_class,
-    pace_of,
-    prepare_states,
-    settings_of,
-)
+from ocrnet_pl.training.continuing import Continuing
+from ocrnet_pl.training.optimizers import adjust_groups, fuse_on_cpu, parameter_groups
+from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
 
 _PRETRAINED_KEY = "encoder_pretrained"
@@ -92,8 +81,10 @@ class OCRNetTask(LightningModule):
         balancing: Combines the two tasks' losses; null for their sum.
         optimizer: Makes the optimiser from the parameter groups; norms and biases get no weight decay.
         encoder_lr: Factor on the learning rate of a pretrained encoder.
-        warmup_steps: Of the learning rate; a half cosine follows.
-        final_lr: Share of the learning rate that is left at the end.
+        scheduler: Learning-rate schedule: any scheduler of torch that depends on the number of steps alone. Where it
+            asks for its length (``total_steps``, ``T_max``, ``total_iters``), -1 stands for the whole run. By default a
+            linear warm-up of 100 steps is followed by a half cosine.
+        scheduler_interval: Unit in which the scheduler counts: optimiser steps (``step``) or epochs (``epoch``).
         input_size: (height, width) that prediction letterboxes into; the command line passes the data's.
         tile: How to evaluate and predict images larger than the input in tiles; null scales them down to fit.
         multiscale: How to evaluate and predict at several scales and mirrored; null for a single pass.
@@ -116,8 +107,8 @@ class OCRNetTask(LightningModule):
         balancing: Balancing | None = None,
         optimizer: OptimizerFactory = lambda params: AdamW(params, lr=1e-3, weight_decay=0.05),
         encoder_lr: float = 0.3,
-        warmup_steps: int = 100,
-        final_lr: float = 0.01,
+        scheduler: SchedulerFactory = WarmupCosine,
+        scheduler_interval: Interval = "step",
         input_size: tuple[int, int] = (512, 512),
         tile: Tiling | None = None,
         multiscale: MultiScale | None = None,
@@ -126,14 +117,10 @@ class OCRNetTask(LightningModule):
         super().__init__()
         if tile is not None and multiscale is not None:
             raise ValueError(ONE_WAY)
-        for option, value, most in (
-            ("encoder_lr", encoder_lr, math.inf),
-            ("warmup_steps", warmup_steps, math.inf),
-            ("final_lr", final_lr, 1),
-        ):
-            if not 0 <= value <= most:
-                limit = "" if most == math.inf else f" and at most {most}"
-                raise ValueError(f"model.{option}: expected at least 0{limit}, got {value}")
+        if not encoder_lr >= 0:
+            raise ValueError(f"model.encoder_lr: expected at least 0, got {encoder_lr}")
+        if scheduler_interval not in get_args(Interval):
+            raise ValueError(f"model.scheduler_interval: expected 'step' or 'epoch', got {scheduler_interval!r}")
         self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile", "multiscale", "compile_backend"])
         # Under the command line these are class paths, which rebuild the parts; objects could only be pickled.
         for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]:
@@ -158,14 +145,10 @@ class OCRNetTask(LightningModule):
         self.network.split.measuring = self.balancing.measures_gradients
         self._optimizer = _SharedFactory(optimizer)
         self._encoder_lr = encoder_lr
-        self._warmup_steps = warmup_steps
-        self._final_lr = final_lr
+        self.schedule = Schedule(scheduler, scheduler_interval)
+        self._continuing = Continuing(self.schedule)
         self.terms: dict[str, dict[str, Tensor]] = {}
         self._shown: Tensor | None = None
-        self._settings: Settings = []
-        self._pace: Pace | None = None
-        # The checkpoint that a run continues from, until it has begun.
-        self._restored: dict[str, Any] | None = None
         self.tile = tile
         self.multiscale = multiscale
         has_boxes, has_pixels = detection is not None, segmentation is not None
@@ -348,10 +331,14 @@ class OCRNetTask(LightningModule):
         metrics = self.test_metrics if self.trainer.testing else self.val_metrics
         return metrics.confusion()
 
+    @property
+    def _encoder_factor(self) -> float:
+        return self._encoder_lr if self.network.encoder.pretrained else 1.0
+
     def make_optimizer(self) -> Optimizer:
         """Return the optimiser over all parameter groups."""
         optimizer = self._optimizer.factory(parameter_groups(self.network, self.balancing))
-        adjust_groups(optimizer, self._encoder_lr if self.network.encoder.pretrained else 1.0)
+        adjust_groups(optimizer, self._encoder_factor)
         fuse_on_cpu(optimizer)
         return optimizer
 
@@ -359,40 +346,24 @@ class OCRNetTask(LightningModule):
         """Return the optimiser over all parameter groups and its schedule.
 
         Raises:
-            ValueError: The run has no planned end, which the schedule needs.
+            ValueError: The run cannot have this schedule, such as one that needs the end of a run without one.
         """
         optimizer = self.make_optimizer()
-        total = self.trainer.estimated_stepping_batches
-        if not math.isfinite(total):
-            raise ValueError("trainer: set max_epochs or max_steps; the learning-rate schedule needs the run's length")
-        schedule = LambdaLR(optimizer, warmup_cosine(int(total), self._warmup_steps, self._final_lr))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        scheduler = self._continuing.begin(self.trainer, optimizer, self._encoder_factor)
+        # Lightning would take a schedule by epochs on only after the epoch's checkpoint is written.
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:  # type: ignore[override]
+        """Take the schedule on."""
+        self._continuing.advance(self.trainer, scheduler)
 
     def on_fit_start(self) -> None:
-        """Keep the optimiser's own settings, which a checkpoint's would take the place of."""
-        optimizer = self.trainer.optimizers[0]
-        self._settings = settings_of(optimizer)
-        if self._restored is not None and (reason := prepare_states(self._restored, optimizer)) is not None:
-            rank_zero_warn(f"the optimiser starts with fresh moments: {reason}")
+        """Let the optimiser take over a checkpoint's state as far as it fits."""
+        self._continuing.prepare(self.trainer.optimizers[0])
 
     def on_train_start(self) -> None:
         """Let a run that continues follow its own settings from the first step on."""
-        trainer, batches = self.trainer, self.trainer.num_training_batches
-        self._pace = None
-        if math.isfinite(batches):
-            self._pace = Pace(math.ceil(batches / trainer.accumulate_grad_batches))
-        if self._restored is None:
-            return
-        before, self._restored = pace_of(self._restored), None
-        total = trainer.estimated_stepping_batches
-        if self._pace is not None and before is not None:
-            self._pace = before.continued(self._pace.steps_per_epoch, trainer.global_step)
-            if trainer.max_epochs is not None and trainer.max_epochs > 0:
-                most = self._pace.total_steps(trainer.max_epochs)
-                total = most if trainer.max_steps < 0 else min(most, trainer.max_steps)
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, LambdaLR):
-            follow(schedule, self._settings, warmup_cosine(int(total), self._warmup_steps, self._final_lr))
+        self._continuing.start(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what prediction and a run that continues need besides the weights, and the versions of what wrote them.
@@ -400,9 +371,7 @@ class OCRNetTask(LightningModule):
         A run that continues may start without the encoder's weights file, but not lose the lower rate that goes with
         it.
         """
-        if self._pace is not None:
-            checkpoint[PACE_KEY] = self._pace.to_dict()
-            checkpoint[OPTIMIZER_KEY] = class_name(self.trainer.optimizers[0])
+        if self._continuing.save(self.trainer, checkpoint):
             checkpoint[_PRETRAINED_KEY] = self.network.encoder.pretrained
         checkpoint[VERSIONS_KEY] = versions()
         checkpoint["taxonomy"] = self.taxonomy.to_dict()
@@ -421,12 +390,7 @@ class OCRNetTask(LightningModule):
             if fits != given:
                 raise CheckpointError(misfit("the checkpoint", fits, given, checkpoint))
         if self._trainer and self._trainer.state.fn == TrainerFn.FITTING:
-            # A strategy that shards the weights has loaded the optimiser's state before.
-            if self._trainer.strategy.restore_checkpoint_after_setup and (
-                reason := other_class(checkpoint, self._trainer.optimizers[0])
-            ):
-                raise CheckpointError(f"model.optimizer: sharded moments cannot start anew; {reason}")
-            self._restored = checkpoint
+            self._continuing.restore(self._trainer, checkpoint)
             self.network.encoder.pretrained = bool(checkpoint.get(_PRETRAINED_KEY, self.network.encoder.pretrained))
         elif FUSION_KEY in checkpoint:
             load_fusion_settings(self.network, checkpoint[FUSION_KEY], "the checkpoint")

@@ -18,6 +18,7 @@ from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.distributed.buffers import share_buffers
+from ocrnet_pl.training.schedules import WarmupCosine
 from ocrnet_pl.training.sharding import FullySharded
 from tests.helpers.processes import run_together
 from tests.training.test_task import make_data, make_task, make_trainer
@@ -56,7 +57,8 @@ class Seen(Callback):
 def train(folder: Path, kind: str) -> dict[str, Any]:
     seed_everything(0, verbose=False)
     source = SyntheticSource(length=8, seed=5, size=64)
-    task = make_task(source.taxonomy, optimizer=functools.partial(AdamW, lr=1e-2), warmup_steps=0)
+    schedule = functools.partial(WarmupCosine, warmup_steps=0)
+    task = make_task(source.taxonomy, optimizer=functools.partial(AdamW, lr=1e-2), scheduler=schedule)
     task.network.postprocess.decode.score_threshold = 1e-4
     checkpoint = BestCheckpoint(monitor="step", mode="max")
     checkpoint.dirpath = str(folder / kind)

@@ -59,7 +59,7 @@ def start(cli: OCRNetCLI, settings: dict[str, Any]) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"max_epochs": -1}, "trainer.max_epochs: the learning-rate schedule needs the end of the run"),
+    ({"max_epochs": -1}, "trainer.max_epochs: the schedule WarmupCosine needs the end of the run"),
     ({"max_epochs": -1, "max_time": "00:01:00:00"}, "set max_epochs or max_steps, also beside max_time"),
     ({"max_epochs": 0}, "trainer.max_epochs: expected at least 1, or -1 for no limit, got 0"),
     ({"max_steps": 0}, "trainer.max_steps: expected at least 1, or -1 for no limit, got 0"),

@@ -317,7 +317,7 @@ def test_a_trusted_package_is_built_and_no_other(save: Callable[[dict[str, Any]]
     images = torch.rand(1, 3, 64, 64) * 255
     with torch.inference_mode():
         assert torch.equal(network(images).semantic, reference(images).semantic)  # type: ignore[arg-type]
-    task = OCRNetTask.load_from_checkpoint(path, trust=["tests", "my_package"], warmup_steps=3)
+    task = OCRNetTask.load_from_checkpoint(path, trust=["tests", "my_package"], encoder_lr=0.5)
     assert type(task.network.neck) is type(network.neck)
     # What a trusted package has from elsewhere stays out, and so does what is no class or of another kind.
     for name in ("system", "nn", "nn.Identity", "make", "absent"):
@@ -368,6 +368,34 @@ def test_the_optimiser_of_a_task_is_one(save: Callable[[dict[str, Any]], Path], 
     assert isinstance(task.make_optimizer(), torch.optim.SGD)
     with pytest.raises(NotImplementedError, match="build it from the config"):
         JointDataModule.load_from_checkpoint(save(entries))
+
+
+def test_the_schedule_of_a_task_is_one(save: Callable[[dict[str, Any]], Path], mark: Path) -> None:
+    for scheduler, line in (
+        (spec("os.system", **SHELL), "is not a class of"),
+        (spec("torch.optim.SGD", lr=0.5), "is not of type LRScheduler"),
+        (spec("torch.optim.lr_scheduler.LambdaLR", lr_lambda="os.system"), "'os.system' is not valid here"),
+    ):
+        entries = content(hyper_parameters=parts() | {"scheduler": scheduler})
+        with pytest.raises(CheckpointError, match=line):
+            OCRNetTask.load_from_checkpoint(save(entries), trust=["tests"])
+        assert not mark.exists()
+
+    def rates(hyper_parameters: dict[str, Any]) -> list[float]:
+        task = OCRNetTask.load_from_checkpoint(save(content(hyper_parameters=hyper_parameters)), trust=["tests"])
+        optimizer = torch.optim.SGD([{"name": "decoders", "params": [torch.zeros(1, requires_grad=True)]}], lr=1.0)
+        schedule = task.schedule.build(optimizer, length=8)
+        found = []
+        for _ in range(3):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return found
+
+    falling = spec("torch.optim.lr_scheduler.PolynomialLR", total_iters=-1, power=1.0)
+    assert rates(parts() | {"scheduler": falling}) == pytest.approx([1.0, 7 / 8, 6 / 8])
+    # As earlier versions wrote it.
+    assert rates(parts() | {"warmup_steps": 1, "final_lr": 1.0}) == pytest.approx([0.5, 1.0, 1.0])
 
 
 def test_the_types_of_all_own_classes_are_known() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.callbacks.early_stopping import EarlyStopping
@@ -20,6 +21,7 @@ from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.training.resume import Pace, effects, pace_of
+from ocrnet_pl.training.schedules import WarmupCosine
 from tests.helpers.builders import TinyEncoder
 from tests.storage.test_checkpoints import Stop, live, saver
 from tests.training.test_task import make_data, make_task, make_trainer
@@ -72,7 +74,7 @@ def train(
     if not any(isinstance(each, Stop) for each in callbacks):
         callbacks = (*callbacks, saver(folder))
     trainer = make_trainer(folder, callbacks=[watch, *callbacks, *more], **settings)
-    parts = {"encoder": Pretrained(), "warmup_steps": WARMUP, "final_lr": FINAL} | (task or {})
+    parts = {"encoder": Pretrained(), "scheduler": cosine()} | (task or {})
     trainer.fit(
         make_task(source.taxonomy, **parts), make_data(source, val, batch_size), ckpt_path=ckpt_path, weights_only=True
     )
@@ -102,6 +104,10 @@ def by_hand(total: int, peak: float = PEAK, warmup: int = WARMUP, final: float =
     return rates
 
 
+def cosine(warmup: int = WARMUP, final: float = FINAL) -> Callable[..., LRScheduler]:
+    return functools.partial(WarmupCosine, warmup_steps=warmup, final_lr=final)
+
+
 def adamw(**options: Any) -> Callable[..., Optimizer]:
     return functools.partial(AdamW, **({"lr": PEAK, "weight_decay": 0.05} | options))
 
@@ -123,7 +129,7 @@ def test_a_run_in_which_nothing_changed_is_the_one_that_was_not_broken_off(broke
         ({"max_epochs": 3}, by_hand(21)),
         ({"max_epochs": -1, "max_steps": 9}, by_hand(9)),
         ({"max_epochs": 4, "max_steps": 12}, by_hand(12)),
-        ({"max_epochs": 3, "task": {"warmup_steps": 7, "final_lr": 0.5}}, by_hand(21, warmup=7, final=0.5)),
+        ({"max_epochs": 3, "task": {"scheduler": cosine(7, 0.5)}}, by_hand(21, warmup=7, final=0.5)),
         # 5 of 7 steps of the first epoch are done; half as many images per step are twice as many steps.
         ({"batch_size": 2}, by_hand(5 + 4 + 14)),
         ({"accumulate_grad_batches": 2}, by_hand(5 + 2 + 4)),
