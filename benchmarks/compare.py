@@ -23,20 +23,15 @@ from joint_speed import medians
 from rich.console import Console
 from rich.table import Table
 
+from ocrnet_pl.metrics.figures import BY_NAME, FUSED
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.report.runs import Run
 from ocrnet_pl.report.statistics import paired_difference
 from ocrnet_pl.storage.files import write_json
 from ocrnet_pl.structures import Placement, Predictions
 
-METRICS = {
-    "val/map": "mAP",
-    "val/miou": "mIoU",
-    "val/pq": "PQ",
-    "val/fused_map": "fused mAP",
-    "val/fused_miou": "fused mIoU",
-    "val/fused_pq": "fused PQ",
-    "val/fused_mask_map": "fused mask mAP",
+METRICS = {f"val/{name}": BY_NAME[name].short for name in ("map", "miou", "pq")} | {
+    f"val/{FUSED}{name}": f"fused {BY_NAME[name].short}" for name in ("map", "miou", "pq", "mask_map")
 }
 
 Results = dict[str, list[dict[str, Any]]]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ocrnet_pl.losses.boxes import BoxLoss
     from ocrnet_pl.losses.pixels import PixelLoss
     from ocrnet_pl.losses.scores import ScoreLoss
+    from ocrnet_pl.metrics.base import Metric
+    from ocrnet_pl.metrics.figures import Figure
     from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
     from ocrnet_pl.models.ocrnet import OCRNet
     from ocrnet_pl.structures import (
@@ -55,9 +57,11 @@ __all__ = [
     "DetectionOutput",
     "Encoder",
     "Features",
+    "Figure",
     "JointDataModule",
     "Loss",
     "LossError",
+    "Metric",
     "MixingTransform",
     "MultiScale",
     "Neck",
@@ -106,6 +110,8 @@ _MODULES = {
     "losses.boxes": ("BoxLoss",),
     "losses.pixels": ("PixelLoss",),
     "losses.scores": ("ScoreLoss",),
+    "metrics.base": ("Metric",),
+    "metrics.figures": ("Figure",),
     "models.base": ("DetectionDecoder", "Encoder", "Features", "Neck", "SegmentationDecoder", "Shapes"),
     "models.ocrnet": ("OCRNet",),
     "structures": (

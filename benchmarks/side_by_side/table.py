@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ocrnet_pl.drawing.plots import new_figure, save_figure, style_axes
+from ocrnet_pl.metrics.figures import BY_NAME
 from ocrnet_pl.storage.files import complete_file
 
-_COLUMNS = {
+
+def _text(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _figure(key: str, result: dict[str, Any]) -> str:
+    return _text(result.get(key), 4)
+
+
+_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "model": lambda r: r["name"],
-    "box mAP": lambda r: _text(r.get("map"), 4),
-    "mask mAP": lambda r: _text(r.get("mask_map"), 4),
-    "mIoU": lambda r: _text(r.get("miou"), 4),
-    "PQ": lambda r: _text(r.get("pq"), 4),
+    **{BY_NAME[key].short: partial(_figure, key) for key in ("map", "mask_map", "miou", "pq")},
     "million parameters": lambda r: _text(r["parameters"] / 1e6, 2),
     "ms, batch 1": lambda r: _text(r["latency_1_ms"], 1),
     "ms, batch 8": lambda r: _text(r["latency_8_ms"], 1),
@@ -26,10 +34,6 @@ _COLUMNS = {
     "GPU MiB": lambda r: _text(r["peak_memory_mb"]["gpu"], 0),
 }
 _HIGHLIGHT, _PLAIN = "#2563eb", "#64748b"
-
-
-def _text(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
 
 
 def write_table(results: Sequence[dict[str, Any]], folder: Path) -> str:
@@ -51,8 +55,8 @@ def write_table(results: Sequence[dict[str, Any]], folder: Path) -> str:
 def write_picture(results: Sequence[dict[str, Any]], folder: Path) -> None:
     """Write ``peers.png``: accuracy against the time of one pass, one point per model."""
     figure = new_figure(11, 4.6)
-    panels = (("Box mAP 50-95", "map"), ("mIoU", "miou"))
-    for position, (title, key) in enumerate(panels, 1):
+    panels = ("map", "miou")
+    for position, key in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), position)
         for result in results:
             if result.get(key) is None:
@@ -61,7 +65,7 @@ def write_picture(results: Sequence[dict[str, Any]], folder: Path) -> None:
             place = (result["latency_1_ms"], result[key])
             axes.plot(*place, "o", color=color, ms=7)
             axes.annotate(result["name"], place, (6, 4), textcoords="offset points", fontsize=8, color=color)
-        style_axes(axes, title, "milliseconds per pass, batch 1")
+        style_axes(axes, BY_NAME[key].title, "milliseconds per pass, batch 1")
         axes.margins(x=0.18, y=0.12)
         axes.set_xscale("log")
     save_figure(figure, folder / "peers.png")

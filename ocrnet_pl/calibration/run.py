@@ -14,6 +14,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.drawing.progress import Progress
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.metrics.figures import BY_NAME
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.files import complete_file, write_json
@@ -21,8 +22,6 @@ from ocrnet_pl.structures import FUSION_KEY
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_TITLES = {"map": "box mAP", "miou": "mIoU", "pq": "PQ", "mask_map": "mask mAP"}
 
 
 def run_calibration(
@@ -101,7 +100,7 @@ def _table(report: Report, group: str, count: int) -> Table:
     # The merge by rule does not change boxes and pixels, so theirs are the raw ones.
     table = Table("", "raw, merged by rule", *list(ways)[1:], title=f"Fusion, {group}: {count} images")
     for key in SCORES:
-        table.add_row(_TITLES[key], *(f"{figures[key]:.4f}" for figures in ways.values()))
+        table.add_row(BY_NAME[key].short, *(f"{figures[key]:.4f}" for figures in ways.values()))
     for column in table.columns[1:]:
         column.justify = "right"
     return table

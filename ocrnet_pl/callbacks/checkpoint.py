@@ -20,6 +20,7 @@ from torch import Tensor
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.distributed.first_process import tell
+from ocrnet_pl.metrics.figures import SCORE
 from ocrnet_pl.storage.linked_files import link_or_copy
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 
@@ -94,7 +95,11 @@ class BestCheckpoint(ModelCheckpoint):
         """Name the files by the figures that the network's tasks have."""
         network: Any = pl_module.network
         names = {"map": network.detection, "miou": network.segmentation}
-        figures = [f"{name}={{val/{name}:.3f}}" for name, decoder in names.items() if decoder is not None]
+        shown = [name for name, decoder in names.items() if decoder is not None]
+        chosen_by = str(self.monitor).removeprefix("val/")
+        if f"val/{chosen_by}" == self.monitor and chosen_by not in (*shown, SCORE.name) and "/" not in chosen_by:
+            shown.append(chosen_by)
+        figures = [f"{name}={{val/{name}:.3f}}" for name in shown]
         self.filename = "-".join(["epoch={epoch:03d}", *figures])
         super().setup(trainer, pl_module, stage)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor
 from ocrnet_pl.callbacks.progress import shows_bar
 from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.drawing.progress import Pace, duration
+from ocrnet_pl.metrics.figures import FIGURES, FUSED, SCORE, Figure, Place, figures_of, shown_in
 
-_MAIN = {"map": "box mAP", "mask_map": "mask mAP", "miou": "mIoU", "pq": "PQ"}
 _TRAINING_SECONDS = 60.0
 
 
@@ -145,28 +146,29 @@ class LogLines(Callback):
         if self._speaks and not trainer.sanity_checking:
             fitting = trainer.state.fn == "fit"
             where = f"{_epoch(trainer)}, step {trainer.global_step}, " if fitting else ""
-            _say(f"{where}validation: {figures_text(trainer.callback_metrics, 'val')}")
+            _say(f"{where}validation: {figures_text(trainer.callback_metrics, 'val', figures_of(pl_module))}")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the results of the test."""
         if self._speaks:
-            _say(f"test: {figures_text(trainer.callback_metrics, 'test')}")
+            _say(f"test: {figures_text(trainer.callback_metrics, 'test', figures_of(pl_module))}")
 
 
-def figures_text(figures: dict[str, Any], stage: str) -> str:
+def figures_text(values: Mapping[str, Any], stage: str, figures: Iterable[Figure] = FIGURES) -> str:
     """Return the main figures of a stage in one line, raw and fused.
 
     Args:
-        figures: Figures by logged key.
+        values: Figures by logged key.
         stage: The stage, "val" or "test".
+        figures: Names and titles of the figures that were measured.
     """
-    parts = [f"score {_number(figures.get(f'{stage}/score'))}"]
-    for key, title in _MAIN.items():
-        raw, fused = (figures.get(f"{stage}/{prefix}{key}") for prefix in ("", "fused_"))
+    parts = [f"{SCORE.short} {_number(values.get(f'{stage}/{SCORE.name}'))}"]
+    for figure in shown_in(Place.LOG, figures):
+        raw, fused = (values.get(f"{stage}/{prefix}{figure.name}") for prefix in ("", FUSED))
         if raw is not None and fused is not None:
-            parts.append(f"{title} {_number(raw)} raw, {_number(fused)} fused")
+            parts.append(f"{figure.short} {_number(raw)} raw, {_number(fused)} fused")
         elif raw is not None:
-            parts.append(f"{title} {_number(raw)}")
+            parts.append(f"{figure.short} {_number(raw)}")
     return "; ".join(parts)
 
 

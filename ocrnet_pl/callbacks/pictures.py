@@ -18,6 +18,7 @@ from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.distributed.gather import compute_on_first
 from ocrnet_pl.drawing.overlays import draw_prediction, draw_truth, panel, write_png
 from ocrnet_pl.drawing.plots import plot_confusion, plot_curves
+from ocrnet_pl.metrics.figures import figures_of
 from ocrnet_pl.storage.files import records
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonomy
 from ocrnet_pl.tracking.wandb_media import to_wandb_image
@@ -194,8 +195,9 @@ class Pictures(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger):
                 logger.save()
+                table = Path(logger.log_dir, "metrics.csv")
                 with records("curves"):
-                    plot_curves(Path(logger.log_dir, "metrics.csv"), self._folder / "curves.png")
+                    plot_curves(table, self._folder / "curves.png", figures_of(trainer.lightning_module))
 
     def _plot_confusion(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._folder is None or not trainer.is_global_zero:

@@ -18,11 +18,12 @@ from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.distributed.gather import is_distributed
 from ocrnet_pl.drawing.results_table import results_tables
+from ocrnet_pl.metrics.figures import FIGURES, SCORE, figures_of
 from ocrnet_pl.storage.checkpoints import versions
 from ocrnet_pl.storage.files import records, write_json
 from ocrnet_pl.training.step_memory import peak_memory_mb
 
-_SCORE = "val/score"
+_SCORE = f"val/{SCORE.name}"
 _MOST_LISTED = 20
 
 
@@ -30,13 +31,14 @@ class Summary(Callback):
     """Writes ``summary.json`` at the end of fit, validate and test, and prints the figures, raw next to fused.
 
     The file contains: ``name``, ``version``, ``command`` (the subcommand), ``status`` (``finished``, ``interrupted``,
-    or ``incomplete`` if its last or best checkpoint could not be written), ``last`` and ``best`` (figures by their
-    logged names), ``best_checkpoint`` (for validate and test: the one that was evaluated), ``epochs``, ``steps``,
-    ``time_s``, ``images_per_s``, ``peak_memory_mb`` (``ram`` of this process and ``gpu``, null without one),
-    ``peak_memory_by_size_mb`` (of the GPU, by size of the training batch), ``seed``, ``versions``, ``skipped`` (the
-    number of files that could not be read), ``skipped_files`` (the reason by file), ``skipped_steps`` (the number of
-    optimiser steps that were skipped because their loss was not finite) and ``skipped_step_numbers`` (the first 100 of
-    them, counted from 0 as in ``metrics.csv``).
+    or ``incomplete`` if its last or best checkpoint could not be written), ``own_figures`` (``name``, ``title``,
+    ``per_class`` and ``higher_is_better`` of each figure of ``model.metrics``), ``last`` and ``best`` (figures by their
+    logged names; the best by the figure that the best checkpoint is chosen by), ``best_checkpoint`` (for validate and
+    test: the one that was evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``peak_memory_mb`` (``ram``
+    of this process and ``gpu``, null without one), ``peak_memory_by_size_mb`` (of the GPU, by size of the training
+    batch), ``seed``, ``versions``, ``skipped`` (the number of files that could not be read), ``skipped_files`` (the
+    reason by file), ``skipped_steps`` (the number of optimiser steps that were skipped because their loss was not
+    finite) and ``skipped_step_numbers`` (the first 100 of them, counted from 0 as in ``metrics.csv``).
 
     Args:
         throughput: Callback that measures the images per second.
@@ -68,7 +70,8 @@ class Summary(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the figures if they are the best so far."""
         figures = self._figures(trainer)
-        score, best = figures.get(_SCORE, math.nan), self._best.get(_SCORE, -math.inf)
+        monitor, sign = self._monitor(trainer)
+        score, best = sign * figures.get(monitor, math.nan), sign * self._best.get(monitor, -sign * math.inf)
         # A score of NaN compares as larger than None; of equal ones the first is the best, as among the checkpoints.
         if not trainer.sanity_checking and score > best:
             self._best = {key: value for key, value in figures.items() if key.startswith("val/")}
@@ -95,6 +98,14 @@ class Summary(Callback):
         return found
 
     @staticmethod
+    def _monitor(trainer: Trainer) -> tuple[str, int]:
+        """Return the figure that checkpoints are chosen by, and -1 if less of it is better, else 1."""
+        checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, ModelCheckpoint) and str(checkpoint.monitor).startswith("val/"):
+            return str(checkpoint.monitor), -1 if checkpoint.mode == "min" else 1
+        return _SCORE, 1
+
+    @staticmethod
     def _figures(trainer: Trainer) -> dict[str, float]:
         # Figures that are only for the progress bar have no stage in their name.
         return {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
@@ -112,7 +123,8 @@ class Summary(Callback):
             if len(skipped) > _MOST_LISTED:
                 print(f"skipped: {len(skipped)} files in all; summary.json lists them")
 
-            for table in results_tables(self._figures(trainer), "test" if self._command == "test" else "val"):
+            stage = "test" if self._command == "test" else "val"
+            for table in results_tables(self._figures(trainer), stage, figures_of(trainer.lightning_module)):
                 Console().print(table)
             if self._folder is not None:
                 print(f"Run folder: {self._folder}")
@@ -133,6 +145,7 @@ class Summary(Callback):
             "version": self._folder.name,
             "command": self._command,
             "status": status,
+            "own_figures": [each.to_dict() for each in figures_of(trainer.lightning_module)[len(FIGURES) :]],
             "last": last,
             "best": self._best if self._command == "fit" else last,
             "best_checkpoint": str(best) if best else None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.metrics.evaluation import EvaluationMetrics
+from ocrnet_pl.metrics.figures import FUSED
 from ocrnet_pl.training.step_memory import by_size, random_batch
 from ocrnet_pl.training.task import OCRNetTask
 
@@ -159,12 +158,7 @@ def _check_processes(trainer: Trainer) -> None:
 
 def validation_figures(task: OCRNetTask) -> list[str]:
     """Return the names of all that a validation will log."""
-    network = task.network
-    metrics = EvaluationMetrics(task.taxonomy, network.detection is not None, network.segmentation is not None)
-    with warnings.catch_warnings():
-        # It is the names that are wanted, and they do not depend on what was seen.
-        warnings.simplefilter("ignore")
-        return [f"val/{name}" for name in metrics.compute()]
+    return [f"val/{name}" for name in task.val_metrics.names()]
 
 
 @torch.no_grad()
@@ -197,6 +191,7 @@ def _check_monitors(
     others = [task, *callbacks]
     foreign = any(not type(each).__module__.startswith(_OWN) for each in others)
     rates = any(isinstance(callback, LearningRateMonitor) for callback in callbacks)
+    lower = {f"val/{prefix}{each.name}" for each in task.figures if not each.higher_is_better for prefix in ("", FUSED)}
     why_never = _never_validates(trainer)
     for callback, name in monitors:
         key = f"{_place(callback, keys)}.monitor"
@@ -206,6 +201,12 @@ def _check_monitors(
             raise MisconfigurationException(f"{key}: this run logs no figure {name!r}; {hint}")
         if name.startswith("val/") and why_never and isinstance(callback, ModelCheckpoint) and id(callback) not in keys:
             raise MisconfigurationException(f"{key}: there will be no figure {name!r}, since {why_never}")
+        mode = "min" if name in lower else "max"
+        if name.startswith("val/") and name in known and getattr(callback, "mode", mode) != mode:
+            raise MisconfigurationException(
+                f"{_place(callback, keys)}.mode: {name!r} is better where it is "
+                f"{'lower' if mode == 'min' else 'higher'}; set mode to {mode}"
+            )
     if why_never and any(name.startswith("val/") for _, name in monitors):
         rank_zero_warn(f"There will be no best checkpoint and no early stopping, since {why_never}.")
 

@@ -12,6 +12,7 @@ _ROOMS = (
     "data.transforms",
     "inference",
     "losses",
+    "metrics",
     "models",
     "tracking",
     "training.schedules",

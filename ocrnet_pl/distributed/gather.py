@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -18,18 +17,19 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def sum_over_processes(values: Tensor, device: torch.device) -> Tensor:
-    """Return the sum of all processes' tensors on the CPU.
+def gather_tensors(part: Tensor, group: Any = None) -> list[Tensor]:
+    """Return all processes' tensors in the order of the processes, each on the device of the process's own.
+
+    They may differ in shape, which torchmetrics' own gather does not allow; empty ones are left out where others have
+    values, since a process without an image knows neither shape nor type of what it lacks.
 
     Args:
-        values: Tensor of the same shape on every process.
-        device: A device that the process group can use.
+        part: Tensor of this process.
+        group: Processes that take part; None for all.
     """
-    if not is_distributed():
-        return values.cpu()
-    total = values.to(device, copy=True)
-    dist.all_reduce(total)
-    return total.cpu()
+    parts: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(parts, part.cpu(), group=group)
+    return [each.to(part.device) for each in parts if each.numel()] or [part]
 
 
 def compute_on_first(part: Part, compute: Callable[[list[Part]], Result]) -> Result:

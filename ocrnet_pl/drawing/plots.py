@@ -5,25 +5,20 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ocrnet_pl.metrics.figures import FIGURES, FUSED, Figure, Place, shown_in
 from ocrnet_pl.storage.files import complete_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Picture
 
 Series = tuple[list[float], list[float]]
 
-_METRICS = {
-    "Box mAP": ("map", "map_50", "map_75"),
-    "Mask mAP": ("mask_map", "mask_map_50", "mask_map_75"),
-    "mIoU": ("miou", "pixel_accuracy"),
-    "Panoptic quality": ("pq", "sq", "rq"),
-}
 _NUMBERED_CLASSES = 12
 """Largest number of classes for which a confusion matrix shows its numbers."""
 _NAMED_CLASSES = 60
@@ -56,12 +51,15 @@ def read_series(path: str | os.PathLike[str]) -> dict[str, Series]:
     return series
 
 
-def plot_curves(metrics_csv: str | os.PathLike[str], png: str | os.PathLike[str]) -> bool:
+def plot_curves(
+    metrics_csv: str | os.PathLike[str], png: str | os.PathLike[str], figures: Iterable[Figure] = FIGURES
+) -> bool:
     """Plot losses, metrics (raw dashed, fused solid), learning rates and speed over the steps.
 
     Args:
         metrics_csv: Path of a run's ``metrics.csv``.
         png: Path of the file to write.
+        figures: Names and titles of the figures that were measured.
 
     Returns:
         Whether there was anything to plot.
@@ -70,13 +68,13 @@ def plot_curves(metrics_csv: str | os.PathLike[str], png: str | os.PathLike[str]
     panels: list[tuple[str, dict[str, tuple[Series, str]]]] = []
     losses = {key: (series[key], "-") for key in sorted(series) if key.startswith("train/loss")}
     panels.append(("Training loss", {key.removeprefix("train/"): curve for key, curve in losses.items()}))
-    for title, names in _METRICS.items():
-        curves: dict[str, tuple[Series, str]] = {}
-        for name in names:
-            for prefix, style in (("fused_", "-"), ("", "--")):
-                if f"val/{prefix}{name}" in series:
-                    curves[f"{prefix}{name}".replace("_", " ")] = (series[f"val/{prefix}{name}"], style)
-        panels.append((title, curves))
+    measured: dict[str, dict[str, tuple[Series, str]]] = {}
+    for each in shown_in(Place.CURVES, figures):
+        curves = measured.setdefault(each.panel, {})
+        for prefix, before, style in ((FUSED, "fused ", "-"), ("", "", "--")):
+            if (key := f"val/{prefix}{each.name}") in series:
+                curves[before + each.title] = (series[key], style)
+    panels += measured.items()
     rates = {key: (series[key], "-") for key in sorted(series) if key.startswith("lr-")}
     panels.append(("Learning rate", {key.partition("/")[2] or key: curve for key, curve in rates.items()}))
     if "train/images_per_s" in series:
@@ -148,18 +146,18 @@ def style_axes(axes: Axes, title: str, x_label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Picture:
     """Return an empty figure of the given size in inches."""
     # Not pyplot: it would keep figures alive and look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Picture
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Picture(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def save_figure(figure: Figure, png: str | os.PathLike[str]) -> None:
+def save_figure(figure: Picture, png: str | os.PathLike[str]) -> None:
     """Write a figure as a PNG, which appears under its name only when complete."""
     with complete_file(png) as unfinished:
         figure.savefig(unfinished, format="png", dpi=120)

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric
 
 from ocrnet_pl.distributed.gather import compute_on_first
+from ocrnet_pl.metrics.base import Metric
 from ocrnet_pl.metrics.coco_evaluation import AREAS, COCO_LIMIT, IOU_50, IOU_75, evaluate, mean_defined
+from ocrnet_pl.metrics.figures import BOXES, MASKS
 from ocrnet_pl.metrics.shared import OncePerBatch
 from ocrnet_pl.structures import Prediction, Sample, Taxonomy
 
@@ -108,8 +109,6 @@ class DetectionMetric(Metric):
             batches; None for separate ones.
     """
 
-    full_state_update = False
-
     def __init__(
         self,
         taxonomy: Taxonomy,
@@ -117,8 +116,8 @@ class DetectionMetric(Metric):
         per_class: bool = True,
         true_instances: OncePerBatch[TrueInstances | None] | None = None,
     ) -> None:
-        super().__init__(sync_on_compute=False)
-        self.taxonomy = taxonomy
+        super().__init__(taxonomy)
+        self.figures = MASKS if masks else BOXES
         self.masks = masks
         self.per_class = per_class
         self._true_instances = true_instances or OncePerBatch(encoded_truth if masks else measured_truth)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ocrnet_pl.metrics.base import Metric, MetricFactory
 from ocrnet_pl.metrics.detection import DetectionMetric, encoded_truth, measured_truth
+from ocrnet_pl.metrics.figures import BY_NAME, FIGURES, FUSED, Figure
 from ocrnet_pl.metrics.object_limit import ObjectLimit
 from ocrnet_pl.metrics.panoptic import PanopticMetric, TrueSegments
 from ocrnet_pl.metrics.segmentation import SegmentationMetric
@@ -19,20 +23,28 @@ class EvaluationMetrics(nn.Module):
     """The metrics of one stage: those of the raw predictions, and the same after fusion under ``fused_``.
 
     Args:
-        taxonomy: The categories.
-        boxes: The network detects.
-        pixels: The network segments.
+        taxonomy: Categories of the data.
+        boxes: Whether the network detects.
+        pixels: Whether the network segments.
+        own: Classes or factories of additional metrics.
+
+    Attributes:
+        figures: All figures that may be logged, the package's own first.
+
+    Raises:
+        ValueError: The name of an additional figure is taken, or a metric does not compute the figures it declares.
     """
 
-    def __init__(self, taxonomy: Taxonomy, boxes: bool, pixels: bool) -> None:
+    def __init__(self, taxonomy: Taxonomy, boxes: bool, pixels: bool, own: Sequence[MetricFactory] = ()) -> None:
         super().__init__()
+        self.figures = (*FIGURES, *_checked([make(taxonomy) for make in own]))
 
         # The truth is that of the raw and of the fused figures, of boxes and of masks.
         instances = OncePerBatch(encoded_truth if pixels else measured_truth)
         segments = OncePerBatch(TrueSegments(taxonomy))
 
         def of_predictions() -> nn.ModuleList:
-            metrics: list[nn.Module] = []
+            metrics: list[Metric] = []
             if boxes:
                 metrics.append(DetectionMetric(taxonomy, true_instances=instances))
             if pixels:
@@ -40,7 +52,7 @@ class EvaluationMetrics(nn.Module):
             if boxes and pixels:
                 metrics.append(PanopticMetric(taxonomy, segments))
                 metrics.append(DetectionMetric(taxonomy, masks=True, true_instances=instances))
-            return nn.ModuleList(metrics)
+            return nn.ModuleList([*metrics, *(make(taxonomy) for make in own)])
 
         # The data does not change from one epoch to the next: it is told once.
         self._limit: ObjectLimit | None = ObjectLimit()
@@ -57,10 +69,12 @@ class EvaluationMetrics(nn.Module):
         """
         if limits is not None and self._limit is not None:
             self._limit.update(batch.truths, limits)
-        for metric in self.raw:
-            metric.update(predictions.raw, batch.truths)  # type: ignore[operator]
-        for metric in self.fused:
-            metric.update(predictions.fused, batch.truths)  # type: ignore[operator]
+        # An image without any label may only keep a process busy, and is none of the set.
+        labelled = [bool(t.supervision.detection.any() or t.supervision.semantic.any()) for t in batch.truths]
+        truths = [truth for truth, counts in zip(batch.truths, labelled, strict=True) if counts]
+        for prefix, metric in self._metrics() if truths else ():
+            found = (predictions.fused or []) if prefix else predictions.raw
+            metric.update([each for each, counts in zip(found, labelled, strict=True) if counts], truths)
 
     def compute(self) -> dict[str, Tensor]:
         """Return all figures, gathered over all processes, and start again.
@@ -69,15 +83,27 @@ class EvaluationMetrics(nn.Module):
         by. Of the two, one that there is nothing to measure for (NaN) is left out; without either, the score is NaN.
         """
         values: dict[str, Tensor] = {}
-        for prefix, metrics in (("", self.raw), ("fused_", self.fused)):
-            for metric in metrics:
-                for key, value in metric.compute().items():  # type: ignore[operator]
-                    values[prefix + key] = value
-                metric.reset()  # type: ignore[operator]
-        prefix = "fused_" if self.fused else ""
+        for prefix, metric in self._metrics():
+            values |= {prefix + key: value for key, value in metric.computed().items()}
+            metric.reset()
+        prefix = FUSED if self.fused else ""
         parts = [values[key] for key in (f"{prefix}map", f"{prefix}miou") if key in values]
         values["score"] = torch.stack(parts).nanmean()
         return values
+
+    def names(self) -> list[str]:
+        """Return the names of all that :meth:`compute` returns."""
+        with warnings.catch_warnings():
+            # The names do not depend on what was seen.
+            warnings.simplefilter("ignore")
+            return list(copy.deepcopy(self).compute())
+
+    def _metrics(self) -> Iterator[tuple[str, Metric]]:
+        """Yield all metrics, each with what the names of its figures begin with."""
+        for prefix, metrics in (("", self.raw), (FUSED, self.fused)):
+            for metric in metrics:
+                assert isinstance(metric, Metric)
+                yield prefix, metric
 
     def over_limit(self) -> str | None:
         """Return one line if images have more objects than the network may return, only after the first epoch."""
@@ -93,3 +119,34 @@ class EvaluationMetrics(nn.Module):
             if isinstance(metric, SegmentationMetric):
                 return metric.confusion
         return None
+
+
+def _checked(metrics: Sequence[Metric]) -> list[Figure]:
+    """Return the figures of additional metrics, after trying each before its first update."""
+    taken = dict.fromkeys(BY_NAME, "the package's own")
+    for metric in metrics:
+        kind = type(metric).__name__
+        if not isinstance(metric, Metric):
+            raise ValueError(f"model.metrics: {kind} does not extend ocrnet_pl.metrics.base.Metric")
+        if not metric.figures:
+            raise ValueError(f"model.metrics: {kind} declares no figures; set its attribute figures")
+        for figure in metric.figures:
+            if figure.name in taken:
+                raise ValueError(
+                    f"model.metrics: {kind} has a figure {figure.name!r}, which is {taken[figure.name]}; rename it"
+                )
+            taken[figure.name] = f"one of {kind} already"
+        if kept := list(metric.state_dict()):
+            raise ValueError(f"model.metrics: {kind}.{kept[0]} would be part of checkpoints; use persistent=False")
+        # Nothing was measured yet, and other processes may not be here: no exchange between processes.
+        metric._to_sync = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                metric.computed()
+            except Exception as error:
+                text = " ".join(str(error).split()) or type(error).__name__
+                raise ValueError(
+                    f"model.metrics: {kind} cannot compute before the first update ({text}); return NaN then"
+                ) from error
+    return [figure for metric in metrics for figure in metric.figures]

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from ocrnet_pl.distributed.gather import sum_over_processes
+from ocrnet_pl.metrics.base import Metric
+from ocrnet_pl.metrics.figures import PANOPTIC
 from ocrnet_pl.metrics.shared import OncePerBatch
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
 
@@ -63,14 +63,13 @@ class PanopticMetric(Metric):
         true_segments: Results of :class:`TrueSegments`, shared by metrics of the same batches; None for separate ones.
     """
 
-    full_state_update = False
+    figures = PANOPTIC
     _sums: Tensor
 
     def __init__(self, taxonomy: Taxonomy, true_segments: OncePerBatch[Segments | None] | None = None) -> None:
-        super().__init__(sync_on_compute=False)
-        self.taxonomy = taxonomy
+        super().__init__(taxonomy)
         count = len(taxonomy.categories)
-        self.add_state("_sums", torch.zeros(4, count, dtype=torch.float64), dist_reduce_fx=None)
+        self.add_state("_sums", torch.zeros(4, count, dtype=torch.float64), dist_reduce_fx="sum")
         segments = TrueSegments(taxonomy)
         self._true_segments = true_segments or OncePerBatch(segments)
         self._of_tasks = (segments.of_detection, segments.of_semantic)
@@ -131,7 +130,7 @@ class PanopticMetric(Metric):
 
         A category that is neither in the truth nor predicted is left out of the means; NaN where all are.
         """
-        sums = sum_over_processes(self._sums, self.device)
+        sums = self._sums.cpu()
         weight = sums[_TP] + (sums[_FP] + sums[_FN]) / 2
         quality = sums[_IOU] / weight
         segmentation = torch.where(sums[_TP] > 0, sums[_IOU] / sums[_TP].clamp(min=1), 0.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from ocrnet_pl.distributed.gather import sum_over_processes
+from ocrnet_pl.metrics.base import Metric
+from ocrnet_pl.metrics.figures import PIXELS
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
 
 
@@ -21,14 +21,13 @@ class SegmentationMetric(Metric):
         taxonomy: The categories.
     """
 
-    full_state_update = False
+    figures = PIXELS
     _counts: Tensor
 
     def __init__(self, taxonomy: Taxonomy) -> None:
-        super().__init__(sync_on_compute=False)
-        self.taxonomy = taxonomy
+        super().__init__(taxonomy)
         size = taxonomy.num_semantic
-        self.add_state("_counts", torch.zeros(size, size, dtype=torch.int64), dist_reduce_fx=None)
+        self.add_state("_counts", torch.zeros(size, size, dtype=torch.int64), dist_reduce_fx="sum")
         self.confusion: Tensor | None = None
 
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
@@ -50,7 +49,7 @@ class SegmentationMetric(Metric):
 
         The matrix itself, rows true and columns predicted, is then in ``confusion``.
         """
-        self.confusion = sum_over_processes(self._counts, self.device)
+        self.confusion = self._counts.cpu()
         matrix = self.confusion.double()
         hit = matrix.diagonal()
         union = matrix.sum(0) + matrix.sum(1) - hit

@@ -5,12 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ocrnet_pl.drawing.plots import Series, new_figure, read_series, save_figure, style_axes
+from ocrnet_pl.metrics.figures import BY_NAME, FUSED
 
 _JOINT, _FUSED, _ALONE = "#2563eb", "#10b981", "#f59e0b"
 _COLUMNS = 3
+_ALONE_NAMES = ("detection", "segmentation")
+_TWINS = {"map": "detection", "miou": "segmentation", "pq": "detection"}
+"""The figures that are drawn, each with the twin that has it."""
 
 
 class _Curve(NamedTuple):
@@ -19,12 +23,15 @@ class _Curve(NamedTuple):
     runs: list[Series]
 
 
-def draw_curves(folders: Mapping[str, Sequence[Path]], png: Path) -> bool:
+def draw_curves(
+    folders: Mapping[str, Sequence[Path]], png: Path, own_figures: Sequence[Mapping[str, Any]] = ()
+) -> bool:
     """Draw figures and losses over the steps: the mean over the seeds, and each seed as a thin line.
 
     Args:
         folders: Run folders with a ``metrics.csv``, one per seed, of ``joint``, ``detection`` and ``segmentation``.
         png: Path of the file to write.
+        own_figures: Figures of ``model.metrics``, as ``summary.json`` holds them.
 
     Returns:
         Whether there was anything to draw.
@@ -39,19 +46,18 @@ def draw_curves(folders: Mapping[str, Sequence[Path]], png: Path) -> bool:
             title,
             [
                 _Curve("joint", _JOINT, runs_of("joint", f"val/{key}")),
-                _Curve("joint, fused", _FUSED, runs_of("joint", f"val/fused_{key}")),
+                _Curve("joint, fused", _FUSED, runs_of("joint", f"val/{FUSED}{key}")),
                 _Curve(f"{twin} alone", _ALONE, runs_of(twin, f"val/{key}")),
             ],
         )
         for title, key, twin in (
-            ("Box mAP", "map", "detection"),
-            ("mIoU", "miou", "segmentation"),
-            ("Panoptic quality", "pq", "detection"),
+            *((BY_NAME[name].panel, name, twin) for name, twin in _TWINS.items()),
+            *((own["title"], own["name"], _one_that_has(series, own["name"])) for own in own_figures),
         )
     ]
     terms = dict.fromkeys(key for run in series["joint"] for key in sorted(run) if key.startswith("train/loss_"))
     for key in terms:
-        twin = next((t for t in ("detection", "segmentation") if any(_moves(s) for s in runs_of(t, key))), "detection")
+        twin = next((t for t in _ALONE_NAMES if any(_moves(s) for s in runs_of(t, key))), "detection")
         curves = [_Curve("joint", _JOINT, runs_of("joint", key)), _Curve(f"{twin} alone", _ALONE, runs_of(twin, key))]
         panels.append((f"Training loss: {key.removeprefix('train/loss_')}", curves))
     panels = [(title, [curve for curve in curves if curve.runs]) for title, curves in panels]
@@ -72,6 +78,11 @@ def draw_curves(folders: Mapping[str, Sequence[Path]], png: Path) -> bool:
         axes.legend(fontsize=8, frameon=False)
     save_figure(figure, png)
     return True
+
+
+def _one_that_has(series: Mapping[str, Sequence[Mapping[str, Series]]], name: str) -> str:
+    """Return the twin that measured a figure."""
+    return next((twin for twin in _ALONE_NAMES if any(f"val/{name}" in run for run in series[twin])), "detection")
 
 
 def _moves(series: Series) -> bool:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ocrnet_pl.drawing.pages import as_data_url, write_document
 from ocrnet_pl.imaging.image_files import open_with_pillow, opened
+from ocrnet_pl.metrics.figures import BY_NAME
 from ocrnet_pl.report.curves import draw_curves
 from ocrnet_pl.report.table import Row, Seed
 
 _WIDTH = 1500
-_TILES = ("box mAP", "mIoU", "panoptic quality", "one pass, with decoding and fusion", "parameters")
+_TILES = (*(BY_NAME[name].short for name in ("map", "miou", "pq")), "one pass, with decoding and fusion", "parameters")
 _PICTURE = re.compile(r".*_(\d{5}_.*)\.png")
 _COLORS = {"earned": "good", "cost": "error"}
 
@@ -111,7 +112,8 @@ def _note(count: int) -> str:
 def _curves(page: Path, seeds: Sequence[Seed], folders: Mapping[tuple[int, str], Path]) -> str:
     names = ("joint", "detection", "segmentation")
     png = page.with_name("curves.png")
-    if not draw_curves({name: [folders[seed.seed, name] for seed in seeds] for name in names}, png):
+    runs = {name: [folders[seed.seed, name] for seed in seeds] for name in names}
+    if not draw_curves(runs, png, seeds[0].own_figures):
         return '<p class="soft">The runs logged no figures.</p>'
     with opened(png) as file, open_with_pillow(file) as image:
         source = as_data_url(image.convert("RGB"))

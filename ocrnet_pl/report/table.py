@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ocrnet_pl.metrics.figures import BY_NAME, FUSED
 from ocrnet_pl.report.statistics import Difference, paired_difference
 
 
@@ -27,6 +28,12 @@ class Seed(NamedTuple):
     detection: dict[str, Any]
     segmentation: dict[str, Any]
     compare: dict[str, Any]
+
+    @property
+    def own_figures(self) -> list[dict[str, Any]]:
+        """The figures of the config's own metrics: ``name``, ``title`` and ``higher_is_better`` of each."""
+        figures: list[dict[str, Any]] = self.joint.get("own_figures", [])
+        return [figure for figure in figures if not figure["per_class"]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class Row:
 
 
 Getter = Callable[[Seed], float | None]
+_Line = tuple[str, str, str, bool, Getter, Getter]
+"""A row's title, twins, unit, whether more is better, and where the figures of both come from."""
 
 
 def _last(run: str, key: str) -> Getter:
@@ -117,21 +126,24 @@ def _memory(kind: str, *runs: str) -> Getter:
 
 _BOTH = "both, one after the other"
 _MERGED = "both, merged alike"
-_ROWS: tuple[tuple[str, str, str, bool, Getter, Getter], ...] = (
-    ("box mAP", "detection alone", "", True, _last("joint", "val/map"), _last("detection", "val/map")),
-    ("mIoU", "segmentation alone", "", True, _last("joint", "val/miou"), _last("segmentation", "val/miou")),
-    ("panoptic quality", _MERGED, "", True, _last("joint", "val/pq"), _last("compare", "val/pq")),
-    ("box mAP, fused", _MERGED, "", True, _last("joint", "val/fused_map"), _last("compare", "val/fused_map")),
-    ("mIoU, fused", _MERGED, "", True, _last("joint", "val/fused_miou"), _last("compare", "val/fused_miou")),
-    ("panoptic quality, fused", _MERGED, "", True, _last("joint", "val/fused_pq"), _last("compare", "val/fused_pq")),
-    (
-        "mask mAP, fused",
-        _MERGED,
-        "",
-        True,
-        _last("joint", "val/fused_mask_map"),
-        _last("compare", "val/fused_mask_map"),
+
+
+def _of_figure(name: str, title: str, twin: str, higher_is_better: bool = True) -> _Line:
+    """Return the row of a figure; ``twin`` is the run that measured it for the twins."""
+    against = _MERGED if twin == "compare" else f"{twin} alone"
+    return title, against, "", higher_is_better, _last("joint", f"val/{name}"), _last(twin, f"val/{name}")
+
+
+_FIGURES: tuple[_Line, ...] = (
+    _of_figure("map", BY_NAME["map"].short, "detection"),
+    _of_figure("miou", BY_NAME["miou"].short, "segmentation"),
+    _of_figure("pq", BY_NAME["pq"].short, "compare"),
+    *(
+        _of_figure(FUSED + name, f"{BY_NAME[name].short}, fused", "compare")
+        for name in ("map", "miou", "pq", "mask_map")
     ),
+)
+_COSTS: tuple[_Line, ...] = (
     ("training, with validations", _BOTH, "s", False, lambda seed: seed.joint["time_s"], _time),
     ("training speed", _BOTH, "images/s", True, lambda seed: seed.joint["images_per_s"], _speed),
     ("one pass, networks", _BOTH, "ms", False, _measured("pass_joint_ms"), _measured("pass_twins_ms")),
@@ -172,11 +184,16 @@ _ROWS: tuple[tuple[str, str, str, bool, Getter, Getter], ...] = (
 
 def table_rows(seeds: Sequence[Seed]) -> list[Row]:
     """Return the rows for which every seed has both figures."""
+    own = [
+        _of_figure(prefix + each["name"], each["title"] + suffix, "compare", each["higher_is_better"])
+        for each in seeds[0].own_figures
+        for prefix, suffix in (("", ""), (FUSED, ", fused"))
+    ]
     rows = []
-    for title, twins, unit, more_is_better, of_joint, of_twins in _ROWS:
+    for title, twins, unit, more_is_better, of_joint, of_twins in (*_FIGURES, *own, *_COSTS):
         joint, alone = [of_joint(seed) for seed in seeds], [of_twins(seed) for seed in seeds]
-        own = [value for value in joint if value is not None and math.isfinite(value)]
+        ours = [value for value in joint if value is not None and math.isfinite(value)]
         theirs = [value for value in alone if value is not None and math.isfinite(value)]
-        if len(own) == len(theirs) == len(seeds):
-            rows.append(Row(title, twins, unit, more_is_better, own, theirs))
+        if len(ours) == len(theirs) == len(seeds):
+            rows.append(Row(title, twins, unit, more_is_better, ours, theirs))
     return rows

@@ -26,6 +26,9 @@ _OF_TRAINING = {
 }
 """Options of training, and of the machine that it ran on."""
 
+_OF_EVALUATION = {"model": ("metrics",)}
+"""Options that only the subcommands that measure figures have a use for."""
+
 _NOT_TAKEN = ("cache", "storage_options")
 """Options of sources that decide where files are written, and with which credentials they are read."""
 
@@ -74,13 +77,13 @@ def stored_config(
     precision = config["trainer"].get("precision") if isinstance(config.get("trainer"), dict) else None
     if isinstance(precision, str | int):
         taken["trainer"] = {"precision": precision}
+    unused = {} if subcommand in ("validate", "test") else _OF_EVALUATION
     for section in kinds:
         if not isinstance(config.get(section), dict):
             continue
+        left = (*_OF_TRAINING.get(section, ()), *unused.get(section, ()))
         parts = {
-            key: value
-            for key, value in config[section].items()
-            if key not in _OF_TRAINING.get(section, ()) and f"{section}.{key}" not in given
+            key: value for key, value in config[section].items() if key not in left and f"{section}.{key}" not in given
         }
         unknown = [key for key in parts if key not in kinds[section]]
         if unknown:

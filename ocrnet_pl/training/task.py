@@ -24,7 +24,9 @@ from ocrnet_pl.inference.tiled_inference import Tiling
 from ocrnet_pl.losses.base import Loss
 from ocrnet_pl.losses.detection import QualityDetectionLoss
 from ocrnet_pl.losses.segmentation import SegmentationLoss
+from ocrnet_pl.metrics.base import MetricFactory
 from ocrnet_pl.metrics.evaluation import EvaluationMetrics
+from ocrnet_pl.metrics.figures import FUSED, Figure, Place, shown_in
 from ocrnet_pl.models.base import Encoder
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
@@ -64,6 +66,13 @@ class _SharedFactory:
         return self
 
 
+def _is_object(value: Any) -> bool:
+    """Return whether a hyper-parameter is, or holds, what a checkpoint could only pickle."""
+    if isinstance(value, list | tuple):
+        return any(_is_object(item) for item in value)
+    return isinstance(value, nn.Module) or callable(value)
+
+
 class OCRNetTask(LightningModule):
     """Trains an :class:`OCRNet` on both tasks at once with one optimiser over their joint loss.
 
@@ -89,9 +98,11 @@ class OCRNetTask(LightningModule):
         tile: How to evaluate and predict images larger than the input in tiles; null scales them down to fit.
         multiscale: How to evaluate and predict at several scales and mirrored; null for a single pass.
         compile_backend: Compile the network with this backend of ``torch.compile``, such as ``inductor``.
+        metrics: Additional metrics for validation and testing, each a subclass of ``ocrnet_pl.metrics.base.Metric``;
+            null adds none.
 
     Raises:
-        ValueError: Both ``tile`` and ``multiscale`` are given, or a number is out of range.
+        ValueError: Both ``tile`` and ``multiscale`` are given, a number is out of range, or a metric is unusable.
     """
 
     def __init__(
@@ -113,6 +124,7 @@ class OCRNetTask(LightningModule):
         tile: Tiling | None = None,
         multiscale: MultiScale | None = None,
         compile_backend: str | None = None,
+        metrics: list[MetricFactory] | None = None,
     ) -> None:
         super().__init__()
         if tile is not None and multiscale is not None:
@@ -123,7 +135,7 @@ class OCRNetTask(LightningModule):
             raise ValueError(f"model.scheduler_interval: expected 'step' or 'epoch', got {scheduler_interval!r}")
         self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile", "multiscale", "compile_backend"])
         # Under the command line these are class paths, which rebuild the parts; objects could only be pickled.
-        for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]:
+        for name in [n for n, value in self.hparams.items() if _is_object(value)]:
             del self.hparams[name]
         self.network = OCRNet(
             taxonomy,
@@ -152,8 +164,8 @@ class OCRNetTask(LightningModule):
         self.tile = tile
         self.multiscale = multiscale
         has_boxes, has_pixels = detection is not None, segmentation is not None
-        self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
-        self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels)
+        self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels, metrics or ())
+        self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels, metrics or ())
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -197,6 +209,11 @@ class OCRNetTask(LightningModule):
     def taxonomy(self) -> Taxonomy:
         """The categories."""
         return self.network.taxonomy
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures that its evaluations may log, with their titles."""
+        return self.val_metrics.figures
 
     def setup(self, stage: str) -> None:
         """Raise an error for a strategy that could not make a step."""
@@ -300,10 +317,11 @@ class OCRNetTask(LightningModule):
         values = metrics.compute()
         if (line := metrics.over_limit()) is not None:
             rank_zero_warn(f"{stage}: {line}")
-        shown = {"map", "miou", "pq", "fused_map", "fused_miou", "fused_pq"}
+        shown = {figure.name for figure in shown_in(Place.BAR, metrics.figures)}
         for name, value in values.items():
             # Every process computed the same figure from all processes' images: nothing is left to synchronise.
-            self.log(f"{stage}/{name}", value, prog_bar=name in shown, sync_dist=False, rank_zero_only=False)
+            in_bar = name.removeprefix(FUSED) in shown
+            self.log(f"{stage}/{name}", value, prog_bar=in_bar, sync_dist=False, rank_zero_only=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
         """Return the batch's predictions, for the callbacks."""

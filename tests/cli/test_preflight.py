@@ -84,6 +84,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"early_stopping.monitor": "val/fused_moiu"},
         "early_stopping.monitor: this run logs no figure 'val/fused_moiu'; did you mean 'val/fused_miou'?",
     ),
+    ({"early_stopping.mode": "min"}, "early_stopping.mode: 'val/score' is better where it is higher; set mode to max"),
     ({"checkpoint.monitor": "fused_map"}, "checkpoint.monitor: this run logs no figure 'fused_map'; did you mean"),
     ({"checkpoint.monitor": "val/map_per_class/disk"}, "did you mean 'val/map_per_class/disc'?"),
     ({"checkpoint.monitor": "train/loss_dise"}, "did you mean 'train/loss_dice'?"),

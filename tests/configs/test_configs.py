@@ -20,7 +20,7 @@ STEP = [
     "--data.num_workers=0",
     "--data.batch_size=2",
 ]
-OVERLAYS = ["overlays/losses/tutorial.yaml", "overlays/tracking/wandb.yaml"]
+OVERLAYS = ["overlays/losses/tutorial.yaml", "overlays/metrics/boundary_iou.yaml", "overlays/tracking/wandb.yaml"]
 
 
 def summary(root: Path, name: str) -> dict[str, object]:

@@ -30,7 +30,9 @@ from ocrnet_pl.losses.detection import TutorialDetectionLoss
 from ocrnet_pl.losses.pixels import Focal
 from ocrnet_pl.losses.regions import Tversky
 from ocrnet_pl.losses.segmentation import SegmentationLoss
+from ocrnet_pl.metrics.boundary import BoundaryIoU
 from ocrnet_pl.training.sharding import StaticDDP
+from tests.helpers.own_metrics import CountError, FoundBoxes
 from tests.helpers.processes import run_together
 from tests.metrics.test_metrics import _share, make_case, metrics
 from tests.training.test_task import PartlyLabelled, even, make_data, make_task, make_trainer
@@ -142,7 +144,7 @@ def figures(folder: Path, images: int, batch_size: int) -> dict[str, float]:
     """Return what an untrained network reaches on so many images."""
     seed_everything(0, verbose=False)
     source = SyntheticSource(length=images, seed=6, size=64)
-    task = make_task(source.taxonomy)
+    task = make_task(source.taxonomy, metrics=[FoundBoxes, CountError, BoundaryIoU])
     task.network.postprocess.decode.score_threshold = 1e-4
     count = int(os.environ.get("WORLD_SIZE", 1))
     trainer = make_trainer(folder, devices=count, strategy="ddp" if count > 1 else "auto")
@@ -158,6 +160,7 @@ def many_figures(folder: Path) -> list[dict[str, float]]:
 def test_the_figures_are_those_of_one_process(tmp_path: Path, count: int) -> None:
     """Seven images share out unevenly; two leave some processes without any."""
     alone = many_figures(tmp_path)
+    assert alone[0]["val/found_boxes"] > 0 and alone[0]["val/count_error"] != alone[1]["val/count_error"]
     assert alone[0]["val/miou"] > 0 and alone[0]["val/miou"] != alone[1]["val/miou"]
     for member_figures in run_together(tmp_path, count, many_figures, tmp_path):
         for one, several in zip(alone, member_figures, strict=True):

@@ -195,6 +195,52 @@ def test_average_precision_on_real_nuclei(shared_data: Path) -> None:
             assert float(got[name]) == pytest.approx(value, abs=1e-6, nan_ok=True), name
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_the_size_of_an_object_is_that_of_its_pixels(masks: bool) -> None:
+    """Halves of boxes: what is small by its pixels has a medium box, and what is medium a large one."""
+    size = (128, 160)
+    boxes = [[0, 0, 40, 40], [45, 5, 155, 115], [0, 60, 30, 90]]
+    pixels = [(0, 0, 40, 20), (45, 5, 155, 65), (0, 60, 30, 80), (0, 20, 40, 40)]
+
+    def drawn(*rows: int) -> Tensor:
+        plane = torch.zeros(size, dtype=torch.int32)
+        for number, row in enumerate(rows, 1):
+            x1, y1, x2, y2 = pixels[row]
+            plane[y1:y2, x1:x2] = number
+        return plane
+
+    truth = Sample(
+        image=tv_tensors.Image(torch.zeros(3, *size, dtype=torch.uint8)),
+        boxes=tv_tensors.BoundingBoxes(torch.tensor(boxes).float(), format="XYXY", canvas_size=size),
+        labels=torch.zeros(3, dtype=torch.long),
+        crowd=torch.zeros(3, dtype=torch.bool),
+        supervision=Supervision.full(TAXONOMY),
+        instances=tv_tensors.Mask(drawn(0, 1, 2)),
+    )
+    # The small ones are found, and not the medium one; the other class has a false alarm of a small mask.
+    found = Prediction(
+        torch.tensor([boxes[0], boxes[0], boxes[2]]).float(),
+        torch.tensor([0.9, 0.8, 0.7]),
+        torch.tensor([1, 0, 0]),
+        instances=drawn(3, 0, 2),
+    )
+    other = truth.replace(
+        boxes=tv_tensors.BoundingBoxes(torch.tensor([boxes[2]]).float(), format="XYXY", canvas_size=size),
+        labels=torch.ones(1, dtype=torch.long),
+        crowd=torch.zeros(1, dtype=torch.bool),
+        instances=tv_tensors.Mask(drawn(2)),
+        image_id=1,
+    )
+    hit = Prediction(torch.tensor([boxes[2]]).float(), torch.tensor([0.5]), torch.tensor([1]), instances=drawn(2))
+    metric = DetectionMetric(TAXONOMY, masks=masks)
+    metric.update([found, hit], [truth, other])
+    got = {name.removeprefix("mask_"): float(value) for name, value in metric.compute().items()}
+    for name, value in by_pycocotools([found, hit], [truth, other], masks).items():
+        assert got[name] == pytest.approx(value, nan_ok=True), name
+    assert got["map_medium"] == 0 and math.isnan(got["map_large"])
+    assert got["map_small"] == pytest.approx(0.75 if masks else 1)
+
+
 def test_average_precision_without_boxes_on_either_side() -> None:
     predictions, truths = make_case(3, 3)
     nothing = Prediction(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
