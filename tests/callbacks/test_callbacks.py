@@ -34,15 +34,42 @@ def fit(tmp_path: Path, callbacks: list[Callback], task: OCRNetTask | None = Non
     return task
 
 
-def test_the_average_follows_its_formula(tmp_path: Path) -> None:
-    recorder = Recorder()
-    task = fit(tmp_path, [recorder, EMA(decay=0.3)], max_epochs=3)
-    average = recorder.weights[0].clone()
-    # The first update copies; the decay of the n-th is min(0.3, (1 + n) / (10 + n)).
-    for updates, weights in enumerate(recorder.weights[1:], 1):
-        decay = min(0.3, (1 + updates) / (10 + updates))
-        average = decay * average + (1 - decay) * weights
-    torch.testing.assert_close(next(task.parameters()).detach(), average)
+class Walk(LightningModule):
+    """Weights and statistics that go far at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1)
+        self.states: list[dict[str, torch.Tensor]] = []
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        return (self.linear(self.norm(batch)) - 3.0).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def on_train_batch_end(self, *args: object) -> None:
+        self.states.append({name: value.clone() for name, value in self.state_dict().items()})
+
+
+def test_the_average_of_weights_and_statistics_follows_its_formula(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    walk = Walk()
+    data = torch.randn(24, 2) * 5 + torch.arange(24)[:, None]
+    loader = torch.utils.data.DataLoader(data, batch_size=4)  # type: ignore[arg-type]
+    make_trainer(tmp_path, callbacks=[EMA(decay=0.3)], max_epochs=1).fit(walk, loader)
+    average = walk.states[0]
+    assert len(walk.states) == 6
+    # The first update copies; the decay of the n-th is min(0.3, (1 + n) / (10 + n)), and counters are copied.
+    for updates, state in enumerate(walk.states[1:], 1):
+        decay = (2 / 11, 3 / 12, 0.3, 0.3, 0.3)[updates - 1]
+        average = {
+            name: decay * average[name] + (1 - decay) * value if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+    got = walk.state_dict()
+    assert got["norm.num_batches_tracked"] == 6
+    torch.testing.assert_close(got, average, rtol=1e-5, atol=0)
 
 
 def test_no_average_when_switched_off(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.models.segmentation import SubPixelDecoder
-from ocrnet_pl.structures import Batch, Placement, Taxonomy
+from ocrnet_pl.structures import Batch, DetectionOutput, Placement, Taxonomy
 
 TAXONOMY = Taxonomy.build(things=["disc", "square", "star"], stuff=["sky", "ground"])
 
@@ -86,3 +86,15 @@ def make_batch(
             x1, y1, x2, y2 = (int(v) for v in box)
             batch.semantic[i, y1:y2, x1:x2] = taxonomy.detection_to_semantic[label]
     return batch
+
+
+def detected(batch: Batch, seed: int = 0) -> DetectionOutput:
+    """Return random candidates whose tensors are leaves."""
+    with torch.no_grad():
+        detection = tiny_network()(batch.images).detection
+    assert detection is not None
+    generator = torch.Generator().manual_seed(seed)
+    leaves = [t + torch.randn(t.shape, generator=generator) for t in detection[:3]]
+    boxes, confidence, classes = (leaf.requires_grad_() for leaf in leaves)
+    scores = (confidence.detach().sigmoid()[..., None] * classes.detach().sigmoid()).sqrt()
+    return detection._replace(boxes=boxes, confidence=confidence, classes=classes, scores=scores)

@@ -25,6 +25,7 @@ class Looped(NamedTuple):
         boxes: One a box.
         shown: The rows that the panoptic map shows.
         before: Pairs (a, b) of which a comes before b.
+        left: Of each pixel that the map shows in no box, its class after fusion.
     """
 
     owner: NDArray[np.int64]
@@ -32,6 +33,7 @@ class Looped(NamedTuple):
     boxes: list[list[float]]
     shown: list[int]
     before: list[tuple[int, int]]
+    left: dict[tuple[int, int], int]
 
 
 def fuse_by_loops(
@@ -106,7 +108,7 @@ def fuse_by_loops(
                 most[y, x], owner[y, x] = own * central * strength[row], row
 
     # 4 to 6. Scores, sides and the map.
-    result = Looped(owner, [], [], [], before)
+    result = Looped(owner, [], [], [], before, {})
     for row in rows:
         own_pixels = {(int(y), int(x)) for y, x in np.argwhere(owner == row)}
         x1, y1, x2, y2 = inside[row]
@@ -126,4 +128,18 @@ def fuse_by_loops(
         fill = max(count / size, full)
         if scores[row] >= settings.mask_threshold and count and fill >= settings.min_fill:
             result.shown.append(row)
+    for y in range(height):
+        for x in range(width):
+            row = int(owner[y, x])
+            if row not in result.shown:
+                result.left[y, x] = int(seen[y, x]) if row < 0 else classes[row]
     return result
+
+
+def stuff_by_loops(looped: Looped, settings: FusionSettings, taxonomy: Taxonomy) -> dict[int, Pixels]:
+    """Return the pixels of each stuff class that the panoptic map shows."""
+    regions: dict[int, Pixels] = {}
+    for pixel, semantic in looped.left.items():
+        if not taxonomy.semantic_categories[semantic].is_thing:
+            regions.setdefault(semantic, set()).add(pixel)
+    return {semantic: own for semantic, own in regions.items() if len(own) >= settings.min_stuff_area}

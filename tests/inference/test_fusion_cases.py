@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,7 +14,7 @@ from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.pixels import SemanticMap, box_pixels
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.structures import Prediction
-from tests.helpers.fusion_by_loops import fuse_by_loops
+from tests.helpers.fusion_by_loops import fuse_by_loops, stuff_by_loops
 from tests.helpers.fusion_drawings import CLASSES, SINGLE, TAXONOMY, Scene
 from tests.helpers.fusion_drawings_several import SEVERAL
 
@@ -138,6 +139,19 @@ def test_fusion_is_what_the_rules_in_the_documentation_give_by_plain_loops(seed:
     torch.testing.assert_close(got.boxes, torch.tensor([want.boxes[row] for row in order]), atol=1e-4, rtol=1e-4)
     shown = [order[s.instance] for s in got.segments if s.instance is not None]
     assert sorted(shown) == want.shown
+
+    # Stuff, with the limit on its size at that of one of its own regions, and just above it.
+    sizes = sorted(len(own) for own in stuff_by_loops(want, post.settings, TAXONOMY).values())
+    for limit in (sizes[len(sizes) // 2], sizes[len(sizes) // 2] + 1):
+        post.settings = replace(post.settings, min_stuff_area=limit)
+        got = post.with_panoptic(corrected, TAXONOMY)
+        assert got.panoptic is not None
+        stuff = {
+            TAXONOMY.categories[s.category].semantic: {(y, x) for y, x in (got.panoptic == s.id).nonzero().tolist()}
+            for s in got.segments
+            if s.instance is None
+        }
+        assert stuff == stuff_by_loops(want, post.settings, TAXONOMY)
 
 
 def test_the_random_scenes_hold_boxes_that_come_before_outer_ones() -> None:

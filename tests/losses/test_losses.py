@@ -10,7 +10,7 @@ from ocrnet_pl.losses.boxes import BoxLoss, CIoULoss, DIoULoss, GIoULoss, IoULos
 from ocrnet_pl.losses.detection import QualityDetectionLoss, TutorialDetectionLoss, outside_crowds
 from ocrnet_pl.losses.segmentation import SegmentationLoss, logits_at_input
 from ocrnet_pl.structures import Batch, Output
-from tests.helpers.builders import TAXONOMY, make_batch, tiny_network
+from tests.helpers.builders import TAXONOMY, detected, make_batch, tiny_network
 
 LOSSES: list[Loss] = [QualityDetectionLoss(), TutorialDetectionLoss(), SegmentationLoss()]
 
@@ -127,6 +127,20 @@ def test_task_aligned_assignment_equals_a_naive_loop() -> None:
     }
     assert pairs == naive_assignment(detection, batch, 7, 0.5, 6.0)
     assert {row for (image, _), row in pairs.items() if image == 0} == {0, 1, 2}
+
+
+def test_a_candidate_that_two_boxes_want_goes_to_the_one_that_it_overlaps_more() -> None:
+    """Two boxes side by side: the left one has the better metric, since its class is sure, the right one the IoU."""
+    batch = make_batch([[[16, 16, 36, 36], [24, 16, 44, 36]]], [[0, 1]])
+    detection = detected(batch)
+    boxes, scores = torch.zeros_like(detection.boxes), torch.zeros_like(detection.scores)
+    # It lies in both; of the left box it covers 14 columns, of the right one 18.
+    wanted = int((detection.points - 30.0).abs().sum(-1).argmin())
+    boxes[0, wanted] = torch.tensor([22.0, 16.0, 42.0, 36.0])
+    scores[0, wanted, 0], scores[0, wanted, 1] = 1.0, 1e-3
+    assert 1.0**0.5 * (14 / 26) ** 6 > 1e-3**0.5 * (18 / 22) ** 6
+    got = TaskAlignedAssigner(topk=1)(detection._replace(boxes=boxes, scores=scores), batch)
+    assert got.boxes[0][got.positive[0] & (got.candidates[0] == wanted)].tolist() == [1]
 
 
 def test_quality_peaks_at_each_boxes_best_iou() -> None:

@@ -23,25 +23,13 @@ from ocrnet_pl.losses.one_to_one import OneToOneDetectionLoss
 from ocrnet_pl.losses.scores import BCEScore, FocalScore, MSEScore, QualityFocalScore, VarifocalScore
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.structures import Batch, DetectionOutput, Output
-from tests.helpers.builders import make_batch, tiny_network
+from tests.helpers.builders import detected, make_batch, tiny_network
 
 BINS = 5
 
 
 def batch_of_two() -> Batch:
     return make_batch([[[4, 4, 30, 28], [36, 30, 60, 62]], [[8, 8, 40, 40]]], [[0, 2], [1]])
-
-
-def detected(batch: Batch, seed: int = 0) -> DetectionOutput:
-    """Candidates whose tensors are leaves."""
-    with torch.no_grad():
-        detection = tiny_network()(batch.images).detection
-    assert detection is not None
-    generator = torch.Generator().manual_seed(seed)
-    leaves = [t + torch.randn(t.shape, generator=generator) for t in detection[:3]]
-    boxes, confidence, classes = (leaf.requires_grad_() for leaf in leaves)
-    scores = (confidence.detach().sigmoid()[..., None] * classes.detach().sigmoid()).sqrt()
-    return detection._replace(boxes=boxes, confidence=confidence, classes=classes, scores=scores)
 
 
 def with_distribution(detection: DetectionOutput) -> DetectionOutput:

@@ -39,6 +39,19 @@ def test_collate_pads_and_sorts_out() -> None:
     assert batch.truths == [] and batch.placements[0].scale == (1.0, 1.0)
 
 
+def test_a_box_of_one_pixel_is_a_target_and_a_thinner_one_is_not() -> None:
+    sample = make_sample(
+        torch.zeros(3, 32, 32, dtype=torch.uint8),
+        boxes=[[4, 4, 5, 5], [4, 4, 5, 20], [4, 4, 20, 5], [4, 4, 4.99, 20], [4, 4, 20, 4.99]],
+        labels=[0] * 5,
+        crowd=[False] * 5,
+        supervision=Supervision.full(TAXONOMY),
+    )
+    batch = collate([sample])
+    assert batch.valid[0, :5].tolist() == [True, True, True, False, False]
+    assert batch.crowd[0, :5].tolist() == [False, False, False, True, True]
+
+
 def test_collate_refuses_mixed_sizes() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         collate([_blank(20, 20), _blank(20, 24)])

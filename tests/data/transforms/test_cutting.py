@@ -56,10 +56,14 @@ def _one_object(instance_map: bool) -> Sample:
 
 
 @pytest.mark.parametrize("instance_map", [True, False])
-@pytest.mark.parametrize(("left", "target"), [(5, True), (7, True), (8, False)])
-def test_cut_objects_become_crowds_when_too_little_is_left(instance_map: bool, left: int, target: bool) -> None:
-    """Cut by hand at columns 5, 7 and 8 of 10: shares of 0.5, 0.3 and 0.2 against a limit of 0.25."""
-    after = place(_one_object(instance_map), (0, left, 20, 12), (20, 12), (20, 12), (0, 0), min_visible=0.25)
+@pytest.mark.parametrize(
+    ("left", "limit", "target"), [(5, 0.25, True), (7, 0.25, True), (8, 0.25, False), (5, 0.5, True), (5, 0.51, False)]
+)
+def test_cut_objects_become_crowds_when_less_than_the_limit_is_left(
+    instance_map: bool, left: int, limit: float, target: bool
+) -> None:
+    """Cut by hand at columns 5, 7 and 8 of 10, which leaves shares of 0.5, 0.3 and 0.2."""
+    after = place(_one_object(instance_map), (0, left, 20, 12), (20, 12), (20, 12), (0, 0), min_visible=limit)
     assert after.boxes.tolist() == [[0, 0, 10 - left, 10], [12 - left, 12, 12, 20]]
     assert after.crowd.tolist() == [not target, True]
     assert (array(after.semantic)[:10, : 10 - left] == 1).all()  # its pixels keep their class
@@ -116,6 +120,14 @@ def test_hiding_without_an_instance_map_goes_by_the_box() -> None:
     assert len(hide(crowd_row, hidden, 0.2).labels) == 0
     hidden[5, 5] = False
     assert hide(crowd_row, hidden, 0.2).crowd.tolist() == [True]
+
+
+@pytest.mark.parametrize("instances", [True, False])
+def test_an_object_of_which_just_the_limit_stays_in_sight_remains_a_target(instances: bool) -> None:
+    hidden = torch.zeros(24, 32, dtype=torch.bool)
+    hidden[2:12, 2:7] = True  # five of ten columns
+    sample = flat((24, 32), 20, [(2, 2, 12, 12, 0)], **({} if instances else {"instances": None}))
+    assert [hide(sample, hidden, limit).crowd.tolist() for limit in (0.5, 0.51)] == [[False], [True]]
 
 
 def test_erase_by_brute_force() -> None:

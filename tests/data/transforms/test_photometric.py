@@ -15,6 +15,7 @@ from ocrnet_pl.data.transforms.quality import blur
 from ocrnet_pl.data.transforms.rotation import rotate
 from ocrnet_pl.structures import Sample, Supervision
 from tests.helpers.painted import TAXONOMY, array, bounds, generator, painted
+from tests.helpers.shapes import flat
 
 
 def _noisy(channels: int = 3, height: int = 40, width: int = 56) -> Sample:
@@ -124,6 +125,13 @@ def test_turned_boxes_without_pixels_are_those_of_ellipses() -> None:
         assert np.abs(array(rotate(_disc(True), degrees, 0.2).boxes) - [[40, 30, 80, 70]]).max() <= 1
     grown = array(rotate(_disc(False, crowd=True), 45.0, 0.2).boxes)[0]
     assert np.allclose(grown, [60 - 20 * 2**0.5, 50 - 20 * 2**0.5, 60 + 20 * 2**0.5, 50 + 20 * 2**0.5], atol=1e-3)
+
+
+def test_an_object_of_which_just_the_limit_is_turned_in_remains_a_target() -> None:
+    """A bar from the left edge to the middle, stood up in an image half as high: five of its ten columns fit."""
+    bar = flat((10, 20), 20, [(0, 4, 10, 6, 0)])
+    assert array(rotate(bar, 90.0, 0.5).boxes).tolist() == [[9, 5, 11, 10]]
+    assert [rotate(bar, 90.0, limit).crowd.tolist() for limit in (0.5, 0.51)] == [[False], [True]]
 
 
 @pytest.mark.parametrize("instances", [True, False])
