@@ -16,19 +16,10 @@ from ocrnet_pl.balancing.task_split import TaskSplit
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.callbacks.gradients import GradientLog
-from ocrnet_pl.cli.main import main
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
-from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.training.task import OCRNetTask
-from tests.configs.test_configs import CONFIGS, STEP, summary
 from tests.training.test_task import PartlyLabelled, always, even, make_data, make_task, make_trainer, odd
 
-OVERLAYS = [
-    "overlays/balancing/uncertainty.yaml",
-    "overlays/balancing/dynamic_weight_average.yaml",
-    "overlays/balancing/gradnorm.yaml",
-    "overlays/balancing/pcgrad.yaml",
-]
 SHARES = {"train/grad_share_detection", "train/grad_share_segmentation", "train/grad_cosine"}
 
 
@@ -46,19 +37,6 @@ def fit(tmp_path: Path, task: OCRNetTask, callbacks: list[Callback] | None = Non
 def seeded(**options: object) -> OCRNetTask:
     seed_everything(0, verbose=False)
     return make_task(source().taxonomy, **options)
-
-
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_method_takes_a_step_over_the_quickstart(tmp_path: Path, overlay: str) -> None:
-    words = ["--config", str(CONFIGS / "quickstart.yaml"), "--config", str(CONFIGS / overlay), *STEP]
-    main(["fit", *words, f"--trainer.default_root_dir={tmp_path}", "--gradients.every_n_steps=1"])
-    found = summary(tmp_path, "quickstart")
-    assert found["steps"] == 1
-    figures = found["last"]
-    assert isinstance(figures, dict) and set(figures) >= SHARES
-    assert ("train/weight_detection" in figures) == ("pcgrad" not in overlay)
-    checkpoint = tmp_path / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
-    OCRNet.from_checkpoint(checkpoint, trust="tests").predict(torch.zeros(3, 32, 32, dtype=torch.uint8))
 
 
 def test_the_log_is_written_at_its_steps_only(tmp_path: Path) -> None:

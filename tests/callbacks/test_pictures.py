@@ -21,6 +21,7 @@ def run(tmp_path: Path, pictures: Pictures, *others: Callback, **options: object
     return {p.name for p in (tmp_path / "run" / "one" / "pictures").glob("*")}
 
 
+@pytest.mark.usefixtures("rendered_plots")
 def test_the_same_images_spread_over_the_set_are_drawn_each_time(tmp_path: Path) -> None:
     names = run(tmp_path, Pictures(count=2, every_n_epochs=1), max_epochs=2)
     assert names == {
@@ -31,6 +32,9 @@ def test_the_same_images_spread_over_the_set_are_drawn_each_time(tmp_path: Path)
     with Image.open(tmp_path / "run" / "one" / "pictures" / "epoch-0001_00002_synthetic-5-2.png") as picture:
         # Truth, raw and fused side by side, a 64 pixel image enlarged to 512 each.
         assert picture.width > 3 * 512
+    for name in ("curves.png", "confusion.png"):
+        with Image.open(tmp_path / "run" / "one" / "pictures" / name) as plot:
+            assert min(plot.size) > 200 and len(plot.convert("RGB").getcolors(1 << 24) or []) > 20
 
 
 def test_the_last_validation_is_drawn_whatever_the_rhythm(tmp_path: Path) -> None:

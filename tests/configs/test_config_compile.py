@@ -47,25 +47,22 @@ def losses(run: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
-def test_a_compiled_run_is_the_same_run_and_either_goes_on_from_the_other(tmp_path: Path) -> None:
+def test_a_compiled_run_goes_on_from_a_plain_one_as_that_does_itself(tmp_path: Path) -> None:
     torch._dynamo.reset()
-    fit(tmp_path / "plain")
+    fit(tmp_path / "plain", "--checkpoint.save_top_k=-1")
     plain = tmp_path / "plain" / "quickstart" / "version_0"
-    fit(tmp_path / "compiled", *COMPILED)
+    saved = {torch.load(path, weights_only=True)["global_step"]: path for path in plain.rglob("*.ckpt")}
+    fit(tmp_path / "compiled", *COMPILED, f"--ckpt_path={saved[4]}")
     compiled = tmp_path / "compiled" / "quickstart" / "version_0"
     assert len(losses(plain)) == 8
-    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
+    assert losses(compiled)[-4:] == pytest.approx(losses(plain)[-4:], rel=1e-4)
+    # Names of weights are those of a plain run, so that one goes on from a compiled one as well.
     assert weights(compiled).keys() == weights(plain).keys()
-
-    # One epoch without, the second with.
-    fit(tmp_path / "mixed", "--trainer.limit_train_batches=4", "--trainer.max_epochs=1")
-    last = tmp_path / "mixed" / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
-    fit(tmp_path / "mixed", *COMPILED, f"--ckpt_path={last}")
-    assert len(losses(tmp_path / "mixed" / "quickstart" / "version_1")) == 8
     network = OCRNet.from_checkpoint(compiled / "checkpoints" / "last.ckpt")
     assert network.predict(torch.zeros(3, 40, 60, dtype=torch.uint8))[0].semantic is not None
 
 
+@pytest.mark.slow
 def test_compiled_under_ddp_with_checkpointing(tmp_path: Path) -> None:
     words = ["--config", str(ROOT / "configs" / "overlays/distributed/ddp.yaml"), "--trainer.devices=2"]
     more = ["--model.encoder.init_args.checkpointing=true", "--trainer.max_epochs=1"]

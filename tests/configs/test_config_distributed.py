@@ -1,23 +1,16 @@
-"""The overlays of several processes, and the command line under torchrun."""
+"""The command line under torchrun."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 
-from ocrnet_pl import OCRNet
-from ocrnet_pl.cli.main import main
-from tests.helpers.processes import run_together
-from tests.helpers.project import ROOT
+from tests.helpers.project import CONFIGS, ROOT
 
-CONFIGS = ROOT / "configs"
 SMALL = [
     "--config",
     str(CONFIGS / "quickstart.yaml"),
@@ -34,47 +27,9 @@ SMALL = [
     "--trainer.enable_progress_bar=false",
 ]
 
-BLOCKS = "--trainer.strategy.init_args.block_parameters=1000"
-
-
-def fit(folder: Path, *words: str) -> None:
-    os.environ["OCRNET_PL_DEBUG"] = "1"
-    main(["fit", *SMALL, *words, f"--trainer.default_root_dir={folder}"])
-
 
 def over(name: str) -> tuple[str, str]:
     return "--config", str(CONFIGS / name)
-
-
-def test_sharded_training_leaves_a_checkpoint_for_one_process(tmp_path: Path) -> None:
-    words = (
-        *over("overlays/distributed/fsdp.yaml"),
-        *over("overlays/distributed/bf16.yaml"),
-        "--trainer.devices=2",
-        BLOCKS,
-    )
-    run_together(tmp_path / "results", 2, fit, tmp_path, *words)
-    (run,) = (tmp_path / "quickstart").iterdir()
-    assert run.name == "version_0" and json.loads((run / "summary.json").read_text())["steps"] == 2
-    network = OCRNet.from_checkpoint(run / "checkpoints" / "last.ckpt")
-    assert all(parameter.device.type == "cpu" and parameter.numel() for parameter in network.parameters())
-    assert network.predict(torch.zeros(3, 40, 60, dtype=torch.uint8))[0].semantic is not None
-
-
-def test_a_static_graph_by_its_overlay(tmp_path: Path) -> None:
-    words = (*over("overlays/distributed/ddp.yaml"), "--trainer.devices=2", "--trainer.accumulate_grad_batches=2")
-    run_together(tmp_path / "results", 2, fit, tmp_path, *words)
-    assert [path.name for path in (tmp_path / "quickstart").iterdir()] == ["version_0"]
-
-
-@pytest.mark.parametrize("name", ["overlays/distributed/sync_batchnorm.yaml", "overlays/distributed/fp16.yaml"])
-def test_what_needs_a_gpu_is_read(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", *SMALL, *over(name), "--print_config"])
-    assert not stopped.value.code
-    trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
-    for key, value in yaml.safe_load((CONFIGS / name).read_text())["trainer"].items():
-        assert trainer[key] == value
 
 
 @pytest.mark.slow

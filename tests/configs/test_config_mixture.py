@@ -1,4 +1,4 @@
-"""configs/formats/mixture.yaml takes a step, and its benchmark's four experiments are what they say."""
+"""configs/formats/mixture.yaml: its benchmark's four experiments are what they say, and a wrong name is told."""
 
 from __future__ import annotations
 
@@ -10,21 +10,8 @@ import pytest
 import yaml
 
 from ocrnet_pl.cli.main import main
-from tests.configs.test_configs import CONFIGS, STEP, summary, write_nuclei
-
-
-def test_mixture_yaml_takes_a_step_on_data_of_its_shape(tmp_path: Path) -> None:
-    """mixture.yaml: the root reaches the sources inside sources."""
-    write_nuclei(tmp_path / "data")
-    words = ["--config", str(CONFIGS / "formats/mixture.yaml"), "--data.root", str(tmp_path / "data"), *STEP]
-    encoder = ["--model.encoder.init_args.name=mobilenetv4_conv_small", "--model.encoder.init_args.weights=null"]
-    encoder += ["--model.encoder.init_args.weights_by_order=false"]
-    main(["fit", *words, *encoder, f"--trainer.default_root_dir={tmp_path}"])
-    content = summary(tmp_path, "mixture")
-    assert content["steps"] == 1 and content["skipped"] == 0
-    saved = yaml.safe_load((tmp_path / "mixture" / "version_0" / "config.yaml").read_text())
-    inner = saved["data"]["train"]["init_args"]["sources"]["masks"]["init_args"]["source"]["init_args"]["source"]
-    assert inner["init_args"]["root"] == str(tmp_path / "data")
+from tests.helpers.config_data import write_nuclei
+from tests.helpers.project import CONFIGS
 
 
 def test_the_benchmark_compares_equal_images() -> None:

@@ -1,4 +1,4 @@
-"""`train.py pack`, and configs/formats/packed.yaml on what it wrote: training, resuming midway, and the check."""
+"""`train.py pack`, and what reads what it wrote: resuming midway, and the check."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from ocrnet_pl.data.shards.source import Packed
 from ocrnet_pl.data.shards.writer import pack
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
-from tests.configs.test_configs import CONFIGS, STEP, summary, write_nuclei
+from tests.helpers.config_data import write_nuclei, write_packed_nuclei
 from tests.helpers.packed_data import assert_same, contents
-
-RANDOM_WEIGHTS = [
-    "--model.encoder.init_args.name=mobilenetv4_conv_small",
-    "--model.encoder.init_args.weights=null",
-    "--model.encoder.init_args.weights_by_order=false",
-]
+from tests.helpers.project import CONFIGS
 
 
-def test_packed_yaml_takes_a_step_on_what_pack_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pack_writes_what_the_source_holds_and_once_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = tmp_path / "data", tmp_path / "packed"
     write_nuclei(data)
     words = ["pack", "--config", str(CONFIGS / "nuclei.yaml"), "--data.root", str(data), "--output", str(out)]
@@ -41,16 +36,11 @@ def test_packed_yaml_takes_a_step_on_what_pack_wrote(tmp_path: Path, capsys: pyt
     main(words)
     assert capsys.readouterr().out.count("(packed already)") == 2
     assert {name: contents(out / name) for name in ("train", "val")} == before
-    config = ["--config", str(CONFIGS / "formats/packed.yaml"), "--data.root", str(out)]
-    main(["fit", *config, *STEP, *RANDOM_WEIGHTS, f"--trainer.default_root_dir={tmp_path}"])
-    content = summary(tmp_path, "packed")
-    assert content["steps"] == 1 and content["skipped"] == 0
 
 
 def test_the_check_reads_packed_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, out = tmp_path / "data", tmp_path / "packed"
-    write_nuclei(data)
-    main(["pack", "--config", str(CONFIGS / "nuclei.yaml"), "--data.root", str(data), "--output", str(out)])
+    out = tmp_path / "packed"
+    write_packed_nuclei(out)
     config = ["--config", str(CONFIGS / "formats/packed.yaml"), "--data.root", str(out)]
     words = ["check", *config, "--output", str(tmp_path / "report"), "--data.num_workers=0"]
     main(words)

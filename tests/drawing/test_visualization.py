@@ -20,6 +20,8 @@ from tests.helpers.builders import TAXONOMY
 
 DISC, SQUARE = (TAXONOMY.detection_categories[i] for i in (0, 1))
 
+pytestmark = pytest.mark.usefixtures("rendered_plots")
+
 
 def make_prediction(
     boxes: list[list[float]], scores: list[float], labels: list[int], semantic: Tensor | None = None

@@ -25,7 +25,8 @@ from ocrnet_pl.data.readers.label_maps import read_id_map, read_rgba_map
 from ocrnet_pl.data.sources.folder import ImageFolder
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.images import check_image, read_header, read_image
-from tests.configs.test_configs import CONFIGS, write_nuclei
+from tests.helpers.config_data import write_nuclei
+from tests.helpers.project import CONFIGS
 
 HEIGHT, WIDTH = 18, 26
 MUTATIONS = 200

@@ -438,7 +438,7 @@ def test_validation_by_tiles_measures_at_the_original_size(trained: tuple[Path, 
 
 
 def test_a_source_of_tiles_is_named_in_a_config_and_gets_the_root(trained: tuple[Path, Path], tmp_path: Path) -> None:
-    from tests.configs.test_configs import write_nuclei
+    from tests.helpers.config_data import write_nuclei
 
     config, _ = trained
     write_nuclei(tmp_path / "data")

@@ -21,8 +21,9 @@ from ocrnet_pl.cli.main import main
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.same_checkpoint import check_same_checkpoint, expects_others, read_start
-from tests.configs.test_configs import CONFIGS, STEP
+from tests.configs.test_configs import STEP
 from tests.helpers.processes import run_together
+from tests.helpers.project import CONFIGS
 from tests.training.test_task import make_data, make_task, make_trainer
 
 NAME = "last.ckpt"

@@ -64,7 +64,7 @@ def test_each_size_is_compiled_once_and_gives_the_same_gradients(measuring: bool
     counter = CompileCounter()
     compiled.compile_parts(counter)
     for _ in range(2):
-        for height, width in ((64, 64), (64, 96), (96, 64)):
+        for height, width in ((64, 64), (64, 96)):
             images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
             for network in (eager, compiled):
                 network.split.measuring = measuring
@@ -77,8 +77,8 @@ def test_each_size_is_compiled_once_and_gives_the_same_gradients(measuring: bool
                     assert b.grad is None
                 else:
                     torch.testing.assert_close(a.grad, b.grad)
-    # Encoder, neck and two decoders, for three sizes; fullgraph makes a break an error.
-    assert counter.frame_count == 12
+    # Encoder, neck and two decoders, for two sizes; fullgraph makes a break an error.
+    assert counter.frame_count == 8
     assert list(compiled.state_dict()) == names
     assert list(copy.deepcopy(compiled).state_dict()) == names
 
