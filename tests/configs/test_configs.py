@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -98,7 +97,6 @@ def words_of(config: str, folder: Path) -> list[str]:
 
 
 def fit(words: list[str]) -> None:
-    os.environ["OCRNET_PL_DEBUG"] = "1"
     main(["fit", *words])
 
 

@@ -49,7 +49,7 @@ def write_nuclei(root: Path) -> None:
     for split in ("train", "val"):
         images, annotations = [], []
         for number in (1, 2):
-            photo(root / split / f"{number}.png", number, (64, 80))
+            photo(root / split / f"{number}.png", number + 2 * (split == "val"), (64, 80))
             images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 80})
             for x in (10, 40):
                 polygon = [x, 20, x + 12, 20, x + 12, 34, x, 34]
