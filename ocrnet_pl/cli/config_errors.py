@@ -32,7 +32,7 @@ def first_mistake(parser: Any, words: list[str]) -> str | None:
     """Return one line about the first setting of a command line that cannot be, or None if all of them fit.
 
     Args:
-        parser: The subcommand's.
+        parser: The subcommand's parser.
         words: The command line; its config files are sound YAML.
     """
     comparison = _Comparison(parser)
@@ -78,9 +78,9 @@ class _Comparison:
 
         Args:
             node: The mapping.
-            path: Dotted, of the mapping.
-            parser: That of a class, or of the subcommand.
-            prefix: Of the parser's options that belong here.
+            path: Dotted key of the mapping.
+            parser: Parser of a class's options, or of the subcommand's.
+            prefix: Beginning of the names of those of the parser's options that belong here.
             owner: The class whose options they are; None for the subcommand.
         """
         for key, value in node.value:

@@ -41,7 +41,7 @@ def cause(error: BaseException) -> BaseException:
     """Return what went wrong in building a part, without what the parser says around it.
 
     Args:
-        error: As the parser raised it, perhaps for the error of a part.
+        error: The parser's error, whose cause may be the error of a part.
     """
     if error.__cause__ is None or not _raised_in(error).startswith("jsonargparse"):
         return error

@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     Attributes:
         where: ``config 'x.yaml', line 3: ``, or nothing for the command line.
         path: Dotted keys, without ``init_args``; a class's own path has the key of what it is the class of.
-        value: Of a scalar; nothing for a mapping or a list.
+        value: Text of a scalar; empty for a mapping or a list.
     """
 
     where: str
@@ -80,7 +80,7 @@ def place_of(path: str, value: str, words: list[str]) -> str:
 
     Args:
         path: Dotted keys, as the parser has them.
-        value: Of the setting.
+        value: Value of the setting.
         words: The command line.
     """
     key = _PLUMBING.sub("", path)

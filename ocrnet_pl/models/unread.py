@@ -34,7 +34,7 @@ def find_unread(output: Output, maps: Sequence[Tensor], weights: Mapping[str, Te
     usually depend on the weights of those before.
 
     Args:
-        output: Of the step.
+        output: Output of a training step.
         maps: The encoder's and the neck's maps.
         weights: All weights of the network, by name.
     """

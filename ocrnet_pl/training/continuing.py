@@ -48,7 +48,7 @@ class Continuing:
         """Return the schedule of a new optimiser, whose own settings are kept.
 
         Args:
-            trainer: Of the run.
+            trainer: Trainer of the run.
             optimizer: It has no schedule yet.
             encoder_factor: Factor on the rates of the encoder's groups.
 
@@ -88,7 +88,7 @@ class Continuing:
             if trainer.max_epochs is not None and trainer.max_epochs > 0:
                 most = self._pace.total_steps(trainer.max_epochs)
                 total = most if trainer.max_steps < 0 else min(most, trainer.max_steps)
-        # A task of one's own may have set up another optimiser, which goes on as the checkpoint has it.
+        # A task of one's own may have set up another optimiser, which continues as the checkpoint has it.
         if not self._settings or not trainer.lr_scheduler_configs:
             return
         config = trainer.lr_scheduler_configs[0]
@@ -118,7 +118,7 @@ class Continuing:
         if trainer.strategy.restore_checkpoint_after_setup and (
             reason := other_class(checkpoint, trainer.optimizers[0])
         ):
-            raise CheckpointError(f"model.optimizer: sharded moments cannot start anew; {reason}")
+            raise CheckpointError(f"model.optimizer: sharded moments cannot start from zero; {reason}")
         self._restored = checkpoint
 
     def _length(self, trainer: Trainer, pace: Pace | None, total: float) -> float:

@@ -90,7 +90,7 @@ def whole_run_options(kind: Any) -> list[str]:
         if name in parameters
         and (
             parameters[name].default in (parameters[name].empty, None, WHOLE_RUN)
-            # torch's own default ends after five steps, which nobody trains for.
+            # torch's own default ends after five steps, too few for any training.
             or (name == "total_iters" and inspect.isclass(kind) and issubclass(kind, PolynomialLR))
         )
     ]
@@ -139,7 +139,7 @@ class Schedule:
         """Return the scheduler of a run that begins.
 
         Args:
-            optimizer: With the peak rates in its groups.
+            optimizer: Optimiser whose groups have the peak rates.
             length: Planned length of the run in steps or epochs, as :attr:`interval` says; infinite if it has none.
             encoder_factor: Factor on the rates of the encoder's groups, for rates that the scheduler itself names.
 
@@ -171,9 +171,9 @@ class Schedule:
         """Return the scheduler of a run that continues, with the numbers that it would have come to by itself.
 
         Args:
-            optimizer: With the peak rates in its groups, as at the beginning.
-            length: As for :meth:`build`.
-            encoder_factor: As for :meth:`build`.
+            optimizer: Optimiser whose groups have the peak rates, as at the beginning.
+            length: Planned length of the run in steps or epochs; infinite if it has none.
+            encoder_factor: Factor on the rates of the encoder's groups, for rates that the scheduler itself names.
             done: Number of steps or epochs that the run has behind it.
         """
         scheduler = self.build(optimizer, length, encoder_factor)
