@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,6 +10,36 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ocrnet_pl.models.ocrnet import OCRNet
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+"""Makes the optimiser from the parameter groups."""
+
+
+class SharedFactory:
+    """A factory that copies of the task share: the command line's holds on to the parser and, by it, the trainer."""
+
+    def __init__(self, factory: OptimizerFactory) -> None:
+        self.factory = factory
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedFactory:
+        return self
+
+
+def make_optimizer(
+    factory: OptimizerFactory, network: OCRNet, balancing: nn.Module, encoder_factor: float
+) -> Optimizer:
+    """Return the optimiser of a network and of the balancing's own weights.
+
+    Args:
+        factory: Makes the optimiser from the parameter groups.
+        network: The network to train.
+        balancing: Joins the tasks' losses; it may have weights to train.
+        encoder_factor: Factor on the rates of the encoder's groups.
+    """
+    optimizer = factory(parameter_groups(network, balancing))
+    adjust_groups(optimizer, encoder_factor)
+    fuse_on_cpu(optimizer)
+    return optimizer
 
 
 def parameter_groups(network: OCRNet, balancing: nn.Module) -> list[dict[str, Any]]:

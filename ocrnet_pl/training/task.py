@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -46,24 +46,12 @@ from ocrnet_pl.storage.saved_network import saved_network
 from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
 from ocrnet_pl.training.continuing import Continuing
-from ocrnet_pl.training.optimizers import adjust_groups, fuse_on_cpu, parameter_groups
+from ocrnet_pl.training.optimizers import OptimizerFactory, SharedFactory, make_optimizer
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
 
 _PRETRAINED_KEY = "encoder_pretrained"
 """Where a checkpoint holds whether the encoder began with pretrained weights."""
-
-OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
-
-
-class _SharedFactory:
-    """A factory that copies of the task share: the command line's holds on to the parser and, by it, the trainer."""
-
-    def __init__(self, factory: OptimizerFactory) -> None:
-        self.factory = factory
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _SharedFactory:
-        return self
 
 
 def _is_object(value: Any) -> bool:
@@ -155,7 +143,7 @@ class OCRNetTask(LightningModule):
         self.balancing = balancing if joint else balancing.single()
         self.network.split.rule = self.balancing.rule
         self.network.split.measuring = self.balancing.measures_gradients
-        self._optimizer = _SharedFactory(optimizer)
+        self._optimizer = SharedFactory(optimizer)
         self._encoder_lr = encoder_lr
         self.schedule = Schedule(scheduler, scheduler_interval)
         self._continuing = Continuing(self.schedule)
@@ -355,10 +343,7 @@ class OCRNetTask(LightningModule):
 
     def make_optimizer(self) -> Optimizer:
         """Return the optimiser over all parameter groups."""
-        optimizer = self._optimizer.factory(parameter_groups(self.network, self.balancing))
-        adjust_groups(optimizer, self._encoder_factor)
-        fuse_on_cpu(optimizer)
-        return optimizer
+        return make_optimizer(self._optimizer.factory, self.network, self.balancing, self._encoder_factor)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser over all parameter groups and its schedule.
