@@ -127,8 +127,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of a picture, or of the batch when timing")
     parser.add_argument("--seed", type=int, default=3, help="of the scenes")
     parser.add_argument("--time", action="store_true", help="print the table of times instead")
-    parser.add_argument("--rounds", type=int, default=60, help="to time")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds to time, at least 2")
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds: at least 2")
     if options.time:
         measure(options.size or 512, options.rounds)
     else:

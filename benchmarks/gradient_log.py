@@ -53,10 +53,12 @@ def main() -> None:
     parser.add_argument("--encoder", default="mobilenetv4_conv_small")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=20, help="rounds to time, at least 2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds: at least 2")
     device = torch.device(options.device)
     precision = torch.bfloat16 if options.bf16 else torch.float32
     source = SyntheticSource(length=options.batch, seed=1, size=options.size)

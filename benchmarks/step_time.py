@@ -174,7 +174,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", nargs="*", default=[], help="configs whose run is profiled")
     parser.add_argument("--set", nargs="*", default=[], help="further words of that run, such as data.root=DIR")
-    parser.add_argument("--steps", type=int, default=60, help="of that run")
+    parser.add_argument(
+        "--steps", type=int, default=60, help=f"steps of that run, more than {WARM + 1}; the first {WARM} do not count"
+    )
     parser.add_argument("--encoder", default="efficientnet_lite0")
     parser.add_argument("--sizes", type=int, nargs="*", default=[192, 256, 320])
     parser.add_argument("--batch", type=int, default=8)
@@ -182,6 +184,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="also compiled; needs a C++ compiler")
     options = parser.parse_args()
+    if options.steps <= WARM + 1:
+        parser.error(f"--steps: more than {WARM + 1}, since the first {WARM} do not count")
     if options.config:
         words = [word for path in options.config for word in ("--config", path)] + [f"--{word}" for word in options.set]
         parts = profiled(words, options.steps)

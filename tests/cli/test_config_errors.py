@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +13,12 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from ocrnet_pl.cli.command import Run
 from ocrnet_pl.cli.library_errors import cause
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.running import _one_line
+from ocrnet_pl.cli.subcommands import OWN
 from tests.helpers.command_line import command_line_parser, complaint
 from tests.helpers.project import CONFIGS
 
@@ -161,6 +164,22 @@ def test_the_config_that_a_run_saved_works_for_each_command(
     assert parsed[command].name == "quickstart"
     said = complaint(parser, capsys, command, *QUICKSTART, "--ckpt_path=last")
     assert said.startswith("--ckpt_path is an option of fit")
+
+
+def test_the_checkpoint_that_a_saved_config_names_is_not_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs of a joint report would continue from it."""
+    configs = []
+
+    def keep(run: Run) -> int:
+        configs.append(run.written)
+        return 0
+
+    monkeypatch.setitem(OWN, "joint-report", dataclasses.replace(OWN["joint-report"], run=keep))
+    (tmp_path / "continued.yaml").write_text("ckpt_path: some/last.ckpt")
+    main(["joint-report", *QUICKSTART, "--config", str(tmp_path / "continued.yaml")])
+    assert configs[0]["name"] == "quickstart" and "ckpt_path" not in configs[0] and "weights_only" not in configs[0]
 
 
 class Unbuildable(CSVLogger):
