@@ -94,8 +94,7 @@ def test_a_run_that_continues_has_the_rates_of_the_schedule_it_is_given(
     assert seen(watch) == by_torch(reference, TOTAL, STEPS if interval == "epoch" else 1)[STEP:]
 
 
-@pytest.mark.parametrize("name", ["one-cycle", "steps by epochs"])
-@pytest.mark.parametrize("stop", [STEP, STEPS])
+@pytest.mark.parametrize(("name", "stop"), [("one-cycle", STEP), ("steps by epochs", STEPS)])
 def test_a_run_broken_off_and_continued_is_the_whole_run(name: str, stop: int, tmp_path: Path) -> None:
     factory, interval, reference = CASES[name]
     task = {"scheduler": factory, "scheduler_interval": interval}
