@@ -77,6 +77,8 @@ def gradients_apart(network: OCRNet, batch: Batch, place: str) -> tuple[list[Ten
         leaves.extend(m.detach().requires_grad_() for m in maps)
         return list(leaves)
 
+    # The first pass finds out which weights nothing reads, which must not be those that the cut hides.
+    network(batch.images)
     part = network.neck if place == "neck" else network.encoder
     assert part is not None
     hook = part.register_forward_hook(cut)
