@@ -29,7 +29,7 @@ from ocrnet_pl.callbacks.save_config import continuation
 from ocrnet_pl.cli.command import Run
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import check_precision, check_training
-from ocrnet_pl.cli.subcommands import EVALUATING, OWN, SUBCOMMANDS
+from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import read_checkpoint, verify_checkpoint
@@ -108,24 +108,27 @@ class OCRNetCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return the subcommands, each with the trainer's options that the command line sets itself."""
-        return {
-            name: skipped | set(_SETTINGS.get(name, {}))
-            for name, skipped in LightningCLI.subcommands().items()
-            if name in SUBCOMMANDS
-        }
+        """Return the trainer's subcommand to build a parser of, with the options that the command line sets itself.
+
+        The command line begins with its subcommand, and the parsers of all take several times as long as those of one.
+        """
+        # The project's own leave out what ``fit`` takes.
+        name = Parser.words[0] if Parser.words[0] in OF_LIGHTNING else "fit"
+        return {name: LightningCLI.subcommands()[name] | set(_SETTINGS.get(name, {}))}
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
-        """Add the project's own commands beside what the trainer does; they take the same configs."""
+        """Add the project's own command, if it is the one; it takes the same configs."""
         super()._add_subcommands(parser, **kwargs)
-        for command in OWN.values():
-            own = self._add_command(parser, command.name)
+        name = Parser.words[0]
+        command = OWN.get(name)
+        if command is not None:
+            own = self._add_command(parser, name)
             if not command.needs_checkpoint:
-                for name in self._subcommand_method_arguments["fit"]:
-                    own.add_argument(f"--{name}", action=_OptionOfFit, default=None, help=argparse.SUPPRESS)
+                for option in self._subcommand_method_arguments["fit"]:
+                    own.add_argument(f"--{option}", action=_OptionOfFit, default=None, help=argparse.SUPPRESS)
             if command.arguments is not None:
                 command.arguments(own)
-        for name in EVALUATING:
+        if name in EVALUATING:
             self._subcommand_parsers[name].add_argument(
                 "--trust",
                 type=list[str],
