@@ -128,7 +128,8 @@ def test_a_cache_full_of_indices_says_so(tmp_path: Path) -> None:
     index = tmp_path / "old" / "index.safetensors"
     cache.ensure(index, 60, lambda target: target.write_bytes(b"i" * 60) and None)
     cache.ensure(tmp_path / "set" / "a.tar", 40, lambda target: target.write_bytes(b"a" * 40) and None)
-    with pytest.raises(StoreError, match="indices take 6e-08 of 1e-07 GB, and 5e-08 are needed; raise `cache_gb`, or delete"):
+    line = "indices take 6e-08 of 1e-07 GB, and 5e-08 are needed; raise `cache_gb`, or delete"
+    with pytest.raises(StoreError, match=line):
         cache.ensure(tmp_path / "set" / "b.tar", 50, lambda target: pytest.fail("fetched"))
     assert index.exists() and not list(tmp_path.glob("*/*.part"))
 
