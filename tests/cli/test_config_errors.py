@@ -131,10 +131,10 @@ def test_what_can_be_set_is_not_blamed(parser: Parser, capsys: pytest.CaptureFix
         assert said == "there is no key 'data.qqqqq'", config
 
 
-def test_an_option_that_several_words_follow_is_compared(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
-    said = complaint(parser, capsys, "pack", *QUICKSTART, "--splits", "train", "foo")
+def test_an_option_that_several_words_follow_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(command_line_parser("pack"), capsys, "pack", *QUICKSTART, "--splits", "train", "foo")
     assert said == "splits: expected 'train' or 'val' or 'test', got 'foo'"
-    said = complaint(parser, capsys, "check", *QUICKSTART, "--limit", "0")
+    said = complaint(command_line_parser("check"), capsys, "check", *QUICKSTART, "--limit", "0")
     assert said == "limit: expected int > 0 or null, got '0'"
 
 
@@ -160,8 +160,9 @@ def test_the_config_that_a_run_saved_works_for_each_command(
     assert yaml.safe_load(saved)["ckpt_path"] == "some/last.ckpt"
     (tmp_path / "config.yaml").write_text(saved)
     for command in ("check", "pack", "joint-report", "memory"):
-        assert parser.parse_args([command, "--config", str(tmp_path / "config.yaml")])[command].name == "quickstart"
-    said = complaint(parser, capsys, "check", "--ckpt_path=last")
+        own = command_line_parser(command)
+        assert own.parse_args([command, "--config", str(tmp_path / "config.yaml")])[command].name == "quickstart"
+    said = complaint(command_line_parser("check"), capsys, "check", "--ckpt_path=last")
     assert said.startswith("--ckpt_path is an option of fit")
 
 

@@ -1,4 +1,4 @@
-"""The command line's parser, which takes seconds to build, for tests of many command lines."""
+"""A subcommand's parser, which takes a while to build, for tests of many command lines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ocrnet_pl.cli.main import main
 from ocrnet_pl.cli.parser import Parser
 
 
-def command_line_parser(**options: Any) -> Parser:
-    """Build the parser of all subcommands.
+def command_line_parser(subcommand: str = "fit", **options: Any) -> Parser:
+    """Build the parser of a command line.
 
     Args:
-        **options: Those of ``main``.
+        subcommand: Subcommand that the command line begins with.
+        **options: Options of ``main``.
     """
 
     class Built(BaseException):
@@ -30,7 +31,7 @@ def command_line_parser(**options: Any) -> Parser:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Built):
         patch.setattr(OCRNetCLI, "parse_arguments", keep)
-        main(["fit"], **options)
+        main([subcommand], **options)
     return built[0]
 
 
