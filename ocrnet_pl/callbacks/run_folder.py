@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from lightning.pytorch import Trainer
-
-_log = logging.getLogger(__name__)
 
 
 def run_folder(trainer: Trainer) -> Path | None:

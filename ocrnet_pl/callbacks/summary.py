@@ -16,7 +16,7 @@ from ocrnet_pl.callbacks.memory import PeakMemory
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.callbacks.throughput import Throughput
-from ocrnet_pl.distributed.gather import is_distributed
+from ocrnet_pl.distributed.gather import compute_on_first
 from ocrnet_pl.drawing.results_table import results_tables
 from ocrnet_pl.metrics.figures import FIGURES, SCORE, figures_of
 from ocrnet_pl.storage.checkpoints import versions
@@ -173,10 +173,4 @@ def _skipped(trainer: Trainer) -> dict[str, str]:
 
 def _of_all_processes(own: dict[str, str]) -> dict[str, str]:
     """Return the files of all processes, in the order of the files; to be called on all of them."""
-    from torch import distributed
-
-    found = [own]
-    if is_distributed():
-        found = [{} for _ in range(distributed.get_world_size())]
-        distributed.all_gather_object(found, own)
-    return dict(sorted(item for part in found for item in part.items()))
+    return compute_on_first(own, lambda parts: dict(sorted(item for part in parts for item in part.items())))

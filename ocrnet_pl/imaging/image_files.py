@@ -154,8 +154,6 @@ def unreadable(path: str | PathLike[str], error: BaseException, what: str = "ima
         error: The exception.
         what: What the file is, "image" or "mask".
     """
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return DataError.at(path, f"there is no such {what}")
     if isinstance(error, UnidentifiedImageError):
         kinds = f"those are {', '.join(FORMATS)}"
         return DataError.at(path, "this is not an image file of a format that is read", advice=kinds)

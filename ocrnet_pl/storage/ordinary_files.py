@@ -1,4 +1,4 @@
-"""Opening annotation files: only ordinary files, of a plausible size, and text in UTF-8."""
+"""Opening files of any origin: only ordinary files, of a plausible size, and text in UTF-8."""
 
 from __future__ import annotations
 

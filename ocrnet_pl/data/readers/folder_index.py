@@ -93,7 +93,7 @@ class FolderIndex:
             below = os.path.relpath(place, self.root)
             prefix = "" if below == os.curdir else below + os.sep
             self._folders[prefix.removesuffix(os.sep)] = set(names)
-            found += [prefix + name for name in names if name.lower().endswith(endings) and not name.startswith(".")]
+            found += [prefix + name for name in names if _counts(name, endings)]
         return sorted(found)
 
     def by_stem(self, endings: tuple[str, ...], subfolders: bool = True) -> dict[str, str]:
@@ -108,10 +108,11 @@ class FolderIndex:
         """
         found: dict[str, str] = {}
         # A folder with the ending of a file is taken for the file, and refused where it is opened.
-        names = self.walk(endings) if subfolders else sorted(os.listdir(self.root))
+        if subfolders:
+            names = self.walk(endings)
+        else:
+            names = sorted(name for name in os.listdir(self.root) if _counts(name, endings))
         for name in names:
-            if name.startswith(".") or not name.lower().endswith(endings):
-                continue
             stem = os.path.splitext(name)[0]
             if stem in found:
                 raise DataError.at(
@@ -153,6 +154,11 @@ class StemIndex(Mapping[str, str]):
     def path(self, stem: str) -> str:
         """Return the path of a stem's file."""
         return os.path.join(self.root, self._names[stem])
+
+
+def _counts(name: str, endings: tuple[str, ...]) -> bool:
+    """Return whether a file has one of the endings, in any case, and is not hidden."""
+    return name.lower().endswith(endings) and not name.startswith(".")
 
 
 def pack_names(names: list[str]) -> list[bytes]:
