@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -112,8 +113,12 @@ def test_the_subcommand_is_found_and_counts(parts: Path) -> None:
     )
     words = ["count", "--config", str(parts / "common.yaml"), "--config", str(parts / "own.yaml")]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), *words], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(folder), *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(parts)])},
+        capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
     found = dict(line.split(": ") for line in done.stdout.splitlines())
     assert set(found) == {"disc", "square", "triangle", "star", "ring"}
     assert sum(map(int, found.values())) > 0
