@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ocrnet_pl.callbacks import pictures
 from ocrnet_pl.drawing import plots
 from ocrnet_pl.storage.files import complete_file
+from tests.helpers.tiny_run import TINY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,14 +41,16 @@ def _save_blank(figure: Figure, png: str | os.PathLike[str]) -> None:
         Image.new("RGB", (1, 1)).save(unfinished, "PNG")
 
 
-# Each run ends with two plots, which take longer to render than a run of a few steps takes to train.
+# Each run ends with two plots and draws images, which takes longer than a run of a few steps takes to train.
 plots.save_figure = _save_blank
+_longer_side, pictures.LONGER_SIDE = pictures.LONGER_SIDE, 0
 
 
 @pytest.fixture
-def rendered_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that look at the plots of a run: they are rendered."""
+def rendered_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at the plots and pictures of a run: they are those that a user gets."""
     monkeypatch.setattr(plots, "save_figure", _render)
+    monkeypatch.setattr(pictures, "LONGER_SIDE", _longer_side)
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +60,11 @@ def shared_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no sample data at {root} (set OCRNET_PL_DATA to its folder)")
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the config of a run that takes two seconds."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY)
+    return path

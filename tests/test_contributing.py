@@ -19,12 +19,8 @@ from tests.helpers.project import ROOT
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", TEXT, re.DOTALL))
 
-COMMON = """
-model:
-  encoder: {class_path: tests.helpers.builders.TinyEncoder}
-  neck: {class_path: PathAggregationNeck, init_args: {width: 8}}
-data: {size: 64, scales: [1.0], batch_size: 4, num_workers: 0}
-trainer: {accelerator: cpu, max_steps: 1}
+SHORT = """
+trainer: {max_epochs: 1, limit_train_batches: 1, num_sanity_val_steps: 0}
 pictures: {enabled: false}
 early_stopping: {monitor: train/loss, mode: min}
 """
@@ -38,9 +34,6 @@ model:
     init_args: {terms: [{class_path: my_parts.loss.PolyCrossEntropy, init_args: {epsilon: 2.0}}]}
   metrics: [{class_path: my_parts.metric.CountError, init_args: {score: 0.3}}]
 checkpoint: {monitor: val/count_error, mode: min}
-data:
-  train: {class_path: SyntheticSource, init_args: {length: 4, seed: 1, size: 64}}
-  val: {class_path: SyntheticSource, init_args: {length: 2, seed: 2, size: 64}}
 """
 
 FORMAT = """
@@ -60,17 +53,17 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "__init__.py").touch()
     for name, text in EXAMPLES.items():
         (package / f"{name}.py").write_text(text)
-    (tmp_path / "common.yaml").write_text(COMMON)
+    (tmp_path / "short.yaml").write_text(SHORT)
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_parts"]:
         monkeypatch.delitem(sys.modules, name)
     return tmp_path
 
 
-def fit(folder: Path, config: str) -> None:
+def words_of(tiny: Path, folder: Path, config: str) -> list[str]:
     (folder / "own.yaml").write_text(config)
-    words = ["--config", str(folder / "common.yaml"), "--config", str(folder / "own.yaml")]
-    main(["fit", *words, f"--trainer.default_root_dir={folder}"])
+    files = (tiny, folder / "short.yaml", folder / "own.yaml")
+    return [*(f"--config={file}" for file in files), f"--trainer.default_root_dir={folder}"]
 
 
 def test_there_are_five_short_ones() -> None:
@@ -79,41 +72,40 @@ def test_there_are_five_short_ones() -> None:
         assert len(text.splitlines()) <= 40, name
 
 
-def test_decoder_loss_and_metric_train_together(parts: Path) -> None:
-    fit(parts, PARTS)
+def test_decoder_loss_and_metric_train_together(parts: Path, tiny: Path) -> None:
+    main(["fit", *words_of(tiny, parts, PARTS)])
     summary = json.loads((parts / "parts/version_0/summary.json").read_text())
     assert summary["best"]["val/count_error"] == summary["last"]["val/count_error"]
     assert "train/loss_poly" in summary["last"]
 
 
-def test_the_format_trains_and_names_a_wrong_line(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_format_trains_and_names_a_wrong_line(parts: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = parts / "images"
     images.mkdir()
     for name in ("a.png", "b.png"):
         torchvision.io.write_png(full((3, 48, 64), 90, dtype=uint8), str(images / name))
     lines = "a.png 2 3 20 30 cat\nb.png 5 5 40 40 dog\na.png 30 3 60 30 dog\n"
     (images / "boxes.txt").write_text(lines)
-    fit(parts, FORMAT % images)
+    words = ["fit", *words_of(tiny, parts, FORMAT % images)]
+    main(words)
     assert (parts / "format/version_0/checkpoints/last.ckpt").exists()
     (images / "boxes.txt").write_text(lines + "b.png 1 1 9 9 cow\n")
     with pytest.raises(SystemExit):
-        fit(parts, FORMAT % images)
+        main(words)
     assert "boxes.txt: line 4: there is no class 'cow'" in capsys.readouterr().err
 
 
-def test_the_subcommand_is_found_and_counts(parts: Path) -> None:
+def test_the_subcommand_is_found_and_counts(parts: Path, tiny: Path) -> None:
     """Count with the file in a second folder of the package ``commands``, as if it stood in the first."""
     folder = parts / "commands"
     folder.mkdir()
     (folder / "count.py").write_text(EXAMPLES["command"])
-    (parts / "own.yaml").write_text(PARTS)
     code = (
         "import sys, ocrnet_pl.cli.commands as commands; commands.__path__.append(sys.argv.pop(1)); "
         "from ocrnet_pl.cli.main import main; main()"
     )
-    words = ["count", "--config", str(parts / "common.yaml"), "--config", str(parts / "own.yaml")]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), *words],
+        [sys.executable, "-c", code, str(folder), "count", *words_of(tiny, parts, PARTS)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(parts)])},
         capture_output=True,
         text=True,

@@ -24,6 +24,9 @@ from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonom
 from ocrnet_pl.tracking.wandb_media import to_wandb_image
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 
+LONGER_SIDE = 512
+"""Length in pixels of the longer side up to which a smaller image is enlarged."""
+
 
 @dataclass
 class _Picture:
@@ -170,11 +173,12 @@ class Pictures(Callback):
     def _write(self, trainer: Trainer, taxonomy: Taxonomy, name: str, pictures: list[_Picture]) -> None:
         assert self._folder is not None
         for picture in pictures:
-            drawn = [draw_truth(picture.truth, taxonomy)]
+            drawn = [draw_truth(picture.truth, taxonomy, min_side=LONGER_SIDE)]
             titles = ["ground truth"]
             for title, prediction in (("raw", picture.raw), ("fused", picture.fused)):
                 if prediction is not None:
-                    drawn.append(draw_prediction(picture.truth.image, prediction, taxonomy, threshold=self.threshold))
+                    given = picture.truth.image, prediction, taxonomy
+                    drawn.append(draw_prediction(*given, threshold=self.threshold, min_side=LONGER_SIDE))
                     titles.append(title if picture.fused is not None else "prediction")
             stem = re.sub(r"[^\w.-]+", "_", Path(picture.truth.path or str(picture.truth.image_id)).stem)[:60]
             write_png(panel(drawn, titles), self._folder / f"{name}_{picture.position:05d}_{stem}.png")

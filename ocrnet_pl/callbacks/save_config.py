@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 from jsonargparse import Namespace
@@ -30,13 +32,18 @@ class SaveConfig(SaveConfigCallback):
         """Pass the config to Weights & Biases, on the first process."""
         for logger in trainer.loggers:
             if hasattr(logger, "log_config"):
-                logger.log_config(plain_config(self.parser, self.config))
+                logger.log_config(deepcopy(self._plain))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the config and the tracker's run in the checkpoint."""
-        checkpoint[CONFIG_KEY] = plain_config(self.parser, self.config)
+        checkpoint[CONFIG_KEY] = deepcopy(self._plain)
         ids = [logger.run_id for logger in trainer.loggers if isinstance(logger, WandbTracker)]
         checkpoint[TRACKER_KEY] = next((found for found in ids if found is not None), None)
+
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
+        """Every checkpoint has the same, and to write it takes longer than to write a small checkpoint."""
+        return plain_config(self.parser, self.config)
 
 
 def plain_config(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:

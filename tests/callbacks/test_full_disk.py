@@ -23,7 +23,7 @@ from ocrnet_pl.cli.main import main
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.csv_table import append_rows
 from tests.callbacks.test_best import NoFigureAtFirst, scores
-from tests.cli.test_cli import fails
+from tests.helpers.tiny_run import fails
 from tests.storage.test_checkpoints import Figure, fit, live, saver, words
 
 __all__ = ["scores"]

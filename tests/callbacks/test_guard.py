@@ -21,8 +21,8 @@ from ocrnet_pl.errors import LossError
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.structures import Batch, Output
 from ocrnet_pl.training.task import OCRNetTask
-from tests.cli.test_cli import TINY
 from tests.helpers.processes import run_together
+from tests.helpers.tiny_run import TINY
 from tests.training.test_task import make_data, make_task, make_trainer
 
 

@@ -21,7 +21,7 @@ def run(tmp_path: Path, pictures: Pictures, *others: Callback, **options: object
     return {p.name for p in (tmp_path / "run" / "one" / "pictures").glob("*")}
 
 
-@pytest.mark.usefixtures("rendered_plots")
+@pytest.mark.usefixtures("rendered_pictures")
 def test_the_same_images_spread_over_the_set_are_drawn_each_time(tmp_path: Path) -> None:
     names = run(tmp_path, Pictures(count=2, every_n_epochs=1), max_epochs=2)
     assert names == {

@@ -21,7 +21,7 @@ from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.latest_run import latest_checkpoint
 from ocrnet_pl.storage.stored_config import stored_config
 from ocrnet_pl.training.task import OCRNetTask
-from tests.cli.test_cli import TINY, fails
+from tests.helpers.tiny_run import TINY, fails
 
 STORED = stored_sections(OCRNetTask, JointDataModule)
 

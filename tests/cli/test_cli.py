@@ -19,40 +19,9 @@ from pycocotools import mask as rle
 
 from ocrnet_pl import OCRNet
 from ocrnet_pl.cli.main import main
+from tests.helpers.processes import started
 from tests.helpers.project import ROOT
-
-TINY = """
-name: tiny
-model:
-  encoder:
-    class_path: tests.helpers.builders.TinyEncoder
-  neck:
-    class_path: PathAggregationNeck
-    init_args:
-      width: 8
-data:
-  train:
-    class_path: SyntheticSource
-    init_args: {length: 8, seed: 1, size: 64}
-  val:
-    class_path: SyntheticSource
-    init_args: {length: 5, seed: 2, size: 64}
-  size: 64
-  scales: [1.0]
-  batch_size: 4
-  num_workers: 0
-trainer:
-  max_epochs: 2
-  log_every_n_steps: 1
-  accelerator: cpu
-"""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(TINY)
-    return path
+from tests.helpers.tiny_run import fails
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +30,6 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     main(["fit", "--config", str(tiny), "--trainer.default_root_dir", str(root)])
     return root / "tiny" / "version_0"
-
-
-def fails(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    """Run a command line that must fail; return its status and what it wrote to the error stream."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main(list(words))
-    return int(stopped.value.code or 0), capsys.readouterr().err
 
 
 def test_help_is_quick_and_lists_the_subcommands() -> None:
@@ -293,34 +254,34 @@ def test_a_missing_checkpoint_is_named(tiny: Path, capsys: pytest.CaptureFixture
     assert "absent.ckpt" in message
 
 
-def test_a_run_never_overwrites_another(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["fit", "--config", str(tiny), "--trainer.default_root_dir", str(tmp_path), "--version=one"]
-    main([*words, "--trainer.max_epochs=1"])
-    before = (tmp_path / "tiny" / "one" / "config.yaml").read_text()
-    status, message = fails(capsys, *words)
+def test_a_run_never_overwrites_another(trained: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    root = str(trained.parents[1])
+    status, message = fails(
+        capsys, "fit", "--config", str(tiny), "--trainer.default_root_dir", root, "--version", trained.name
+    )
     assert status == 1
     assert "--version" in message
-    assert (tmp_path / "tiny" / "one" / "config.yaml").read_text() == before
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
-def test_a_finished_run_is_made_longer(tiny: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_made_longer(trained: Path, tiny: Path, tmp_path: Path) -> None:
     """Two batches an epoch, and a validation after each."""
-    words = ["fit", "--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
-    main([*words, "--trainer.max_epochs=1"])
-    last = next((tmp_path / "tiny" / "version_0").rglob("last.ckpt"))
-    main([*words, "--trainer.max_epochs=2", "--ckpt_path", str(last)])
-    assert json.loads((tmp_path / "tiny" / "version_1" / "summary.json").read_text())["steps"] == 4
+    words = ["fit", "--config", str(tiny), "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs=3"]
+    main([*words, "--ckpt_path", str(trained / "checkpoints" / "last.ckpt")])
+    assert json.loads((tmp_path / "tiny" / "version_0" / "summary.json").read_text())["steps"] == 6
 
 
 def test_a_terminated_run_saves_itself_and_does_not_pass_for_finished(tiny: Path, tmp_path: Path) -> None:
     words = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs=1000"]
-    process = subprocess.Popen([sys.executable, "train.py", "fit", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = started(["fit", *words])
     run = tmp_path / "tiny" / "version_0"
     deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline:
+    while not (run / "checkpoints" / "last.ckpt").is_file() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.terminate()
-    assert process.wait(60) == 143
+    process.join(60)
+    assert process.exitcode == 143
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)

@@ -11,14 +11,7 @@ import torch
 from ocrnet_pl import OCRNet
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.inference.fusion import FusionPostProcess
-from tests.cli.test_cli import TINY, fails
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(TINY)
-    return path
+from tests.helpers.tiny_run import fails
 
 
 @pytest.fixture(scope="module")

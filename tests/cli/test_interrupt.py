@@ -22,9 +22,9 @@ from ocrnet_pl.report import runs
 from ocrnet_pl.report.runs import Run
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.structures import Sample
-from tests.cli.test_cli import TINY
-from tests.cli.test_survival import in_a_process
 from tests.helpers.builders import TinyEncoder
+from tests.helpers.processes import in_a_process
+from tests.helpers.tiny_run import TINY
 
 
 def press() -> None:

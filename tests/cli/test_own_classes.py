@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ocrnet_pl import JointDataModule, OCRNetTask, main
-from tests.cli.test_cli import TINY
 from tests.helpers.command_line import command_line_parser, complaint
+from tests.helpers.tiny_run import TINY
 
 SEEN: list[tuple[float, int, str]] = []
 

@@ -27,11 +27,11 @@ from ocrnet_pl.cli.library_errors import mistake
 from ocrnet_pl.cli.lightning_cli import OCRNetCLI
 from ocrnet_pl.cli.preflight import training_figures, validation_figures
 from ocrnet_pl.models.encoder import TimmEncoder
-from tests.cli.test_cli import fails, tiny  # noqa: F401 - a fixture
+from tests.helpers.tiny_run import fails
 
 
 @pytest.fixture(scope="module")
-def built(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> OCRNetCLI:  # noqa: F811
+def built(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> OCRNetCLI:
     root = tmp_path_factory.mktemp("runs")
     words = [f"--trainer.default_root_dir={root}", "--trainer.max_epochs=1", "--pictures.enabled=false"]
     return running.build(["fit", "--config", str(tiny), *words, "--trainer.limit_train_batches=1"])
@@ -200,7 +200,7 @@ def test_an_encoder_that_cannot_be_built_is_named() -> None:
     ],
 )
 def test_the_command_line_leaves_nothing_behind(
-    tiny: Path,  # noqa: F811
+    tiny: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     words: list[str],

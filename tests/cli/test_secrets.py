@@ -25,7 +25,7 @@ from ocrnet_pl.errors import StoreError
 from ocrnet_pl.report import joint
 from ocrnet_pl.storage.interpolation import InterpolationError, resolved
 from ocrnet_pl.storage.secrets import MARKER, hidden, hidden_words, in_environment, redacted, secrets_in
-from tests.cli.test_cli import fails
+from tests.helpers.tiny_run import fails
 
 KEY, TOKEN, SESSION, PASSWORD = "key-0123456789", "token-0123456789", "session-0123456789", "password-0123456789"
 SECRETS = (KEY, TOKEN, SESSION, PASSWORD)

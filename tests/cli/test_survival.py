@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-import multiprocessing
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ocrnet_pl.cli.main import main
 from ocrnet_pl.tracking.wandb_history import kept_rows
+from tests.helpers.processes import in_a_process
 
 CONFIG = """
 name: run
@@ -68,25 +65,6 @@ class KillAt(Callback):
     def _look(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         if trainer.global_step == self.step and not trainer.sanity_checking:
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_a_process(what: list[str] | Callable[[], None]) -> int | None:
-    """Run a command line, or something else, in a process of its own, and return its status."""
-
-    def run() -> None:
-        torch.set_num_threads(1)
-        os.setsid()
-        if callable(what):
-            what()
-        else:
-            main(what)
-
-    # A process of its own has a service of its own, not one that an earlier test left to be inherited.
-    wandb.teardown()
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join(240)
-    return process.exitcode
 
 
 def words_of(folder: Path, version: str, *more: str) -> list[str]:

@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import ModelSummary, TQDMProgressBar
 from ocrnet_pl.callbacks.progress import NetworkSummary, RunBar, use_own_display
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.drawing import progress
-from tests.cli.test_cli import TINY
 from tests.helpers.terminal import in_a_terminal, screen
+from tests.helpers.tiny_run import TINY
 from tests.training.test_task import make_trainer
 
 ROWS = ["box mAP 50-95", "box mAP 50", "box mAP 75", "box mAP small", "box mAP medium", "box mAP large"]

@@ -20,7 +20,7 @@ from tests.helpers.builders import TAXONOMY
 
 DISC, SQUARE = (TAXONOMY.detection_categories[i] for i in (0, 1))
 
-pytestmark = pytest.mark.usefixtures("rendered_plots")
+pytestmark = pytest.mark.usefixtures("rendered_pictures")
 
 
 def make_prediction(

@@ -1,4 +1,4 @@
-"""Several real processes of one machine, as torchrun would start them, for the tests of distributed training."""
+"""Processes for the tests. They are forked, which spares them the seconds that importing Lightning takes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,47 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import wandb
+
+from ocrnet_pl.cli.main import main
 
 LIMIT = 240.0
 """Seconds after which processes that wait for each other are ended."""
 
 
+def started(what: list[str] | Callable[[], object]) -> ForkProcess:
+    """Start a command line, or something else, in a process of its own."""
+
+    def run() -> None:
+        torch.set_num_threads(1)
+        os.setsid()
+        if callable(what):
+            what()
+        else:
+            main(what)
+
+    # A process of its own has a service of its own, not one that an earlier test left to be inherited.
+    wandb.teardown()
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
+
+
+def in_a_process(what: list[str] | Callable[[], object]) -> int | None:
+    """Run a command line, or something else, in a process of its own, and return its status."""
+    process = started(what)
+    process.join(LIMIT)
+    return process.exitcode
+
+
 def run_together(folder: Path, count: int, function: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
     """Run a function in so many processes that Lightning takes for torchrun's; return what each returned.
-
-    They are forked, which spares them the seconds that importing Lightning takes.
 
     Args:
         folder: Of the caller's own; the results pass through it.

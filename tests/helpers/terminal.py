@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import rich
 
-from tests.cli.test_survival import in_a_process
+from tests.helpers.processes import in_a_process
 
 _TOKEN = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|\x1b\].*?(?:\x07|\x1b\\\\)|\x1b.|[\r\n\b]|[^\x1b\r\n\b]+", re.DOTALL)
 

@@ -18,9 +18,9 @@ from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
 from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 from ocrnet_pl.training.task import OCRNetTask
-from tests.cli.test_cli import TINY
 from tests.helpers.builders import TAXONOMY, TinyEncoder, tiny_network
 from tests.helpers.project import CONFIGS
+from tests.helpers.tiny_run import TINY
 from tests.inference.test_tiling import oracle, scattered, scene
 
 CONFIG = CONFIGS / "overlays/inference/multiscale.yaml"

@@ -22,9 +22,9 @@ from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
 from ocrnet_pl.inference.tile_merging import join_tiles
 from ocrnet_pl.inference.tiled_inference import _Axis
 from ocrnet_pl.structures import DetectionOutput, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
-from tests.cli.test_cli import TINY
 from tests.helpers.builders import tiny_network
 from tests.helpers.project import ROOT
+from tests.helpers.tiny_run import TINY
 
 INSIDE = 7
 """The third channel of pixels that lie in the image; padding has another value."""

@@ -24,10 +24,10 @@ from ocrnet_pl.metrics.evaluation import EvaluationMetrics
 from ocrnet_pl.metrics.figures import BY_NAME, Figure
 from ocrnet_pl.report.table import Seed, table_rows
 from ocrnet_pl.structures import Prediction, Sample, Taxonomy
-from tests.cli.test_cli import TINY, fails
 from tests.helpers.builders import TAXONOMY
 from tests.helpers.own_metrics import CountError, FoundBoxes
 from tests.helpers.project import CONFIGS
+from tests.helpers.tiny_run import TINY, fails
 
 OWN = [{"class_path": f"tests.helpers.own_metrics.{name}"} for name in ("FoundBoxes", "CountError")]
 OVERLAY = CONFIGS / "overlays" / "metrics" / "boundary_iou.yaml"

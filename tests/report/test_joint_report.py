@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,52 +20,42 @@ from ocrnet_pl.errors import RunError
 from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.tiled_inference import Tiling
 from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.report import runs
 from ocrnet_pl.report.runs import Run
 from ocrnet_pl.report.statistics import paired_difference, student_quantile
 from ocrnet_pl.report.table import Row, Seed, table_rows
 from tests.doctor.test_doctor_report import Outline
 from tests.helpers.builders import tiny_network
+from tests.helpers.processes import in_a_process
 from tests.helpers.project import ROOT
 
-CONFIG = """
-name: tiny
-model:
-  encoder:
-    class_path: tests.helpers.builders.TinyEncoder
-  neck:
-    class_path: PathAggregationNeck
-    init_args:
-      width: 8
-data:
-  train:
-    class_path: SyntheticSource
-    init_args: {length: 8, seed: 1, size: 64}
-  val:
-    class_path: SyntheticSource
-    init_args: {length: 4, seed: 2, size: 64}
-  size: 64
-  scales: [1.0]
-  batch_size: 4
-  num_workers: 0
-trainer:
-  max_epochs: 1
-  log_every_n_steps: 1
-  accelerator: cpu
-"""
+
+def words_of(config: Path, output: Path, *more: str) -> tuple[str, ...]:
+    """One seed of two steps."""
+    return ("--config", str(config), "--trainer.max_epochs=1", "--seeds", "3", "--output", str(output), *more)
+
+
+def forked(command: list[str], log: Path) -> int | None:
+    """Run ``python -m``, without the seconds that a new interpreter takes."""
+    _, option, module, *words = command
+    assert option == "-m"
+
+    def run() -> None:
+        os.environ.pop("PL_GLOBAL_SEED", None)
+        file = log.open("w", buffering=1)
+        sys.argv, sys.stdout, sys.stderr = [module, *words], file, file
+        runpy.run_module(module, run_name="__main__")
+
+    return in_a_process(run)
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(CONFIG)
-    return path
-
-
-@pytest.fixture(scope="module")
-def report(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report over one seed of two steps."""
+def report(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report."""
     output = tmp_path_factory.mktemp("report")
-    main(["joint-report", "--config", str(config), "--seeds", "3", "--output", str(output)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "_run_and_show", forked)
+        main(["joint-report", *words_of(tiny, output)])
     return output
 
 
@@ -132,10 +124,10 @@ def test_the_page_needs_no_other_file_and_shows_curves_and_pictures(report: Path
     assert not list(report.glob(".*.part"))
 
 
-def test_finished_runs_are_not_trained_again(report: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_runs_are_not_trained_again(report: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in report.glob("runs/*/*/*") if path.is_file()}
     (report / "joint-report.html").unlink()
-    main(["joint-report", "--config", str(config), "--seeds", "3", "--output", str(report)])
+    main(["joint-report", *words_of(tiny, report)])
     assert {path: path.stat().st_mtime_ns for path in report.glob("runs/*/*/*") if path.is_file()} == before
     assert (report / "joint-report.html").is_file()
     assert capsys.readouterr().out.count("already finished") == 4
@@ -148,18 +140,28 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     return int(stopped.value.code or 0), capsys.readouterr().err
 
 
-def test_another_configuration_is_not_mixed_in(report: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--config", str(config), "--output", str(report), "--trainer.max_epochs", "2")
-    status, error = fails(capsys, *words)
+@pytest.mark.slow
+def test_processes_of_its_own_give_the_same_figures(report: Path, tiny: Path, tmp_path: Path) -> None:
+    main(["joint-report", *words_of(tiny, tmp_path)])
+    own, others = rows_of(tmp_path), rows_of(report)
+    assert own.keys() == others.keys()
+    for figure in ("box mAP", "mask mAP", "mIoU", "panoptic quality", "parameters"):
+        assert [own[figure][name] for name in ("joint", "alone")] == [
+            pytest.approx(others[figure][name]) for name in ("joint", "alone")
+        ]
+
+
+def test_another_configuration_is_not_mixed_in(report: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, error = fails(capsys, *words_of(tiny, report, "--trainer.max_epochs=2"))
     assert status == 1
     assert error.count("\n") == 1
     assert "another configuration" in error and "--output" in error
 
 
 def test_a_failed_run_ends_the_report_with_its_log(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--config", str(config), "--output", str(tmp_path), "--data.batch_size", "0")
+    words = ("--config", str(tiny), "--output", str(tmp_path), "--data.batch_size", "0")
     status, error = fails(capsys, *words)
     assert status == 1
     assert error.count("\n") == 1
@@ -177,9 +179,9 @@ def test_a_failed_run_ends_the_report_with_its_log(
     ],
 )
 def test_what_cannot_be_compared_is_said_at_once(
-    words: tuple[str, ...], expected: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], expected: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, error = fails(capsys, "--config", str(config), "--output", str(tmp_path / "out"), *words)
+    status, error = fails(capsys, "--config", str(tiny), "--output", str(tmp_path / "out"), *words)
     assert status == 1
     assert error.count("\n") == 1
     assert expected in error

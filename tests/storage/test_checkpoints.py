@@ -23,7 +23,7 @@ from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import differences, read_checkpoint, usable_checkpoint, verify_checkpoint, versions
 from tests.callbacks.test_guard import BrokenAt
-from tests.cli.test_cli import TINY, fails
+from tests.helpers.tiny_run import TINY, fails
 from tests.training.test_task import make_data, make_task, make_trainer
 
 

@@ -18,7 +18,7 @@ from ocrnet_pl.cli.main import main
 from ocrnet_pl.cli.running import build
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.storage.run_folder import claim_folder, release_folder
-from tests.cli.test_cli import fails, tiny  # noqa: F401 - a fixture
+from tests.helpers.tiny_run import fails
 
 ROUNDS = 50
 
@@ -94,7 +94,7 @@ class Refusing(Callback):
         raise DataError("no data")
 
 
-def _words(tiny: Path, root: Path, *more: str) -> list[str]:  # noqa: F811
+def _words(tiny: Path, root: Path, *more: str) -> list[str]:
     return ["fit", "--config", str(tiny), "--trainer.default_root_dir", str(root), "--trainer.max_epochs=1", *more]
 
 
@@ -106,7 +106,7 @@ def _run(words: list[str], barrier: Barrier) -> None:
     cli.execute()
 
 
-def test_two_command_lines_that_start_together_share_nothing(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_two_command_lines_that_start_together_share_nothing(tiny: Path, tmp_path: Path) -> None:
     words = _words(tiny, tmp_path, "--trainer.limit_train_batches=1", "--pictures.enabled=false")
     # Forked, which spares them the seconds that importing Lightning takes.
     context = multiprocessing.get_context("fork")
@@ -126,7 +126,7 @@ def test_two_command_lines_that_start_together_share_nothing(tiny: Path, tmp_pat
 
 
 def test_what_writes_nothing_leaves_no_folder(
-    tiny: Path,  # noqa: F811
+    tiny: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.training.step_memory import by_size, largest_that_fits, out_of_memory, ram_peak_mb, reset_peak
-from tests.cli.test_cli import TINY, fails
+from tests.helpers.tiny_run import TINY, fails
 
 
 @pytest.mark.parametrize("base", [0.0, 300.0])

@@ -35,10 +35,10 @@ from ocrnet_pl.data.sources.wrappers.tiled import Tiled
 from ocrnet_pl.data.transforms import Compose
 from ocrnet_pl.errors import DataError, StoreError
 from ocrnet_pl.structures import Placement, Sample, Supervision, Taxonomy
-from tests.cli.test_cli import fails
 from tests.helpers.config_data import write_nuclei
 from tests.helpers.packed_data import Numbered, assert_same, contents, packed_folder, write_coco
 from tests.helpers.project import CONFIGS
+from tests.helpers.tiny_run import fails
 
 
 def _as_it_is(entry: Any) -> Any:
