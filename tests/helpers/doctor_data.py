@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.data.sources.coco import CocoInstances
-from ocrnet_pl.data.sources.synthetic import SHAPES, SyntheticSource
+from ocrnet_pl.data.sources.synthetic import DEFAULT_SHAPES, SyntheticSource
 from ocrnet_pl.doctor.result import Recipe
 from ocrnet_pl.doctor.run import run_check
 
@@ -46,7 +46,7 @@ def write_clean(root: Path, size: tuple[int, int] = SIZE, lengths: tuple[int, in
                         "segmentation": {"size": list(size), "counts": code["counts"].decode()},
                     }
                 )
-        categories = [{"id": 10 + 3 * label, "name": name} for label, name in enumerate(SHAPES)]
+        categories = [{"id": 10 + 3 * label, "name": name} for label, name in enumerate(DEFAULT_SHAPES)]
         save(root, split, {"images": images, "annotations": annotations, "categories": categories})
     return root
 

@@ -58,14 +58,32 @@ def _ring(u: Array, v: Array) -> Array:
     return np.asarray(np.abs(np.hypot(u, v) - np.float32(0.75)) - np.float32(0.25))
 
 
+def _cross(u: Array, v: Array) -> Array:
+    u, v = np.abs(u), np.abs(v)
+    # Two bars, whose corners lie just inside the unit circle.
+    long, short = np.float32(0.93), np.float32(0.32)
+    return np.asarray(np.maximum(np.maximum(u, v) - long, np.minimum(u, v) - short))
+
+
+def _crescent(u: Array, v: Array) -> Array:
+    return np.asarray(np.maximum(np.hypot(u, v) - 1, np.float32(0.8) - np.hypot(u - np.float32(0.55), v)))
+
+
 SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "disc": _disc,
     "square": _square,
     "triangle": _triangle,
     "star": _star,
     "ring": _ring,
+    "cross": _cross,
+    "crescent": _crescent,
 }
 """The distance to each shape's outline, negative inside, for a shape that fits into the unit circle."""
+
+DEFAULT_SHAPES = ("disc", "square", "triangle", "star", "ring")
+
+_HUES = {"disc": 0.0, "square": 0.2, "triangle": 0.4, "star": 0.6, "ring": 0.8, "cross": 0.1, "crescent": 0.5}
+"""The mean hue of each shape's objects, from 0 to 1 around the color circle."""
 
 _COLORS = {
     "sky": (150, 200, 240),
@@ -76,6 +94,8 @@ _COLORS = {
     "triangle": (180, 60, 200),
     "star": (255, 120, 180),
     "ring": (40, 220, 220),
+    "cross": (120, 80, 40),
+    "crescent": (240, 240, 240),
 }
 
 
@@ -94,9 +114,13 @@ class SyntheticSource(Source):
         max_size: Side of the largest objects, as a fraction of the shorter side, at most 1.
         min_visible: Share of an object, 0 to 1, that has to be visible; objects hidden further are left out of the
             scene.
+        shapes: Shapes of the objects, in the order of their classes: any of ``disc``, ``square``, ``triangle``,
+            ``star``, ``ring``, ``cross`` and ``crescent``; null for the first five.
+        hue_shift: How far the colors of all objects are turned around the color circle, as a share of it from 0 to 1;
+            0 leaves them as they are.
 
     Raises:
-        ValueError: An option is out of range.
+        ValueError: An option is out of range, or a shape is unknown or named twice.
     """
 
     def __init__(
@@ -109,6 +133,8 @@ class SyntheticSource(Source):
         min_size: float = 0.035,
         max_size: float = 0.7,
         min_visible: float = 0.5,
+        shapes: list[str] | None = None,
+        hue_shift: float = 0.0,
     ) -> None:
         sides = (size, size) if isinstance(size, int) else tuple(size)
         if length < 1:
@@ -125,17 +151,27 @@ class SyntheticSource(Source):
             raise ValueError(f"SyntheticSource: expected 0 < min_size <= max_size <= 1, got {min_size} and {max_size}")
         if not 0 < min_visible <= 1:
             raise ValueError(f"SyntheticSource: min_visible must be from 0 to 1, got {min_visible}")
+        names = tuple(DEFAULT_SHAPES if shapes is None else shapes)
+        for name in names:
+            if name not in SHAPES:
+                raise ValueError(f"SyntheticSource: there is no shape {name!r}; choose from {', '.join(SHAPES)}")
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"SyntheticSource: shapes must be different and at least one, got {list(names)}")
+        if not 0 <= hue_shift <= 1:
+            raise ValueError(f"SyntheticSource: hue_shift must be from 0 to 1, got {hue_shift}")
         self.length = length
         self.seed = seed
         self.size = (sides[0], sides[1])
         self.objects = (min_objects, max_objects)
         self.range = (min_size, max_size)
         self.min_visible = min_visible
-        self._taxonomy = Taxonomy.build(things=list(SHAPES), stuff=STUFF, colors=_COLORS)
+        self.shapes = names
+        self.hue_shift = hue_shift
+        self._taxonomy = Taxonomy.build(things=names, stuff=STUFF, colors=_COLORS)
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """Three kinds of stuff and five kinds of things."""
+        """Three kinds of stuff, and each shape as a kind of thing."""
         return self._taxonomy
 
     def __len__(self) -> int:
@@ -183,7 +219,7 @@ class SyntheticSource(Source):
     def _visible_things(self, rng: np.random.Generator) -> list[_Thing]:
         """Return the objects to draw, the one farthest back first, without those that objects in front would hide."""
         count = int(rng.integers(self.objects[0], self.objects[1] + 1))
-        things = [_Thing(rng, self.size, self.range) for _ in range(count)]
+        things = [_Thing(rng, self) for _ in range(count)]
         covered = np.zeros(self.size, dtype=np.bool_)
         kept: list[_Thing] = []
         for thing in reversed(things):
@@ -205,8 +241,10 @@ class _Thing:
         area: Number of its pixels, including those outside the image.
     """
 
-    def __init__(self, rng: np.random.Generator, size: tuple[int, int], sizes: tuple[float, float]) -> None:
-        self.label = int(rng.integers(len(SHAPES)))
+    def __init__(self, rng: np.random.Generator, source: SyntheticSource) -> None:
+        size, sizes = source.size, source.range
+        self.label = int(rng.integers(len(source.shapes)))
+        shape = source.shapes[self.label]
         # Uniform in the logarithm, bent so that the smallest objects, which have only a few pixels, stay rare.
         share = sizes[0] * (sizes[1] / sizes[0]) ** (rng.random() ** 0.4)
         radius = max(3.0, share * min(size) / 2)
@@ -219,7 +257,7 @@ class _Thing:
         x = (x + 0.5 - center[1]).astype(np.float32)
         cos, sin = np.float32(np.cos(angle) / radius), np.float32(np.sin(angle) / radius)
         u, v = x * cos + y * sin, y * cos - x * sin
-        distance = list(SHAPES.values())[self.label](u, v) * np.float32(radius)
+        distance = SHAPES[shape](u, v) * np.float32(radius)
         self.area = int(np.count_nonzero(distance <= 0))
         first, last = np.maximum(-low, 0), np.minimum(size - low, high - low)
         inner = (slice(first[0], last[0]), slice(first[1], last[1]))
@@ -228,7 +266,7 @@ class _Thing:
         self._u, self._v = u[inner], v[inner]
         self._radius = radius
         self.mask = self._distance <= 0
-        self._hue = (self.label / len(SHAPES) + rng.normal(0, 0.04)) % 1
+        self._hue = (_HUES[shape] + source.hue_shift + rng.normal(0, 0.04)) % 1
         self._saturation, self._value = rng.uniform(0.55, 1.0), rng.uniform(0.6, 1.0)
         self._pattern, self._frequency = int(rng.integers(4)), rng.uniform(5, 9)
         self._edge = rng.uniform(0.25, 0.7) if rng.random() < 0.7 else rng.uniform(1.2, 1.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from matplotlib.path import Path as Polygon
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ocrnet_pl.data.sources.synthetic import SHAPES, STUFF, SyntheticSource
+from ocrnet_pl.data.sources.synthetic import DEFAULT_SHAPES, SHAPES, STUFF, SyntheticSource
 from ocrnet_pl.structures import Sample
 
 
@@ -63,7 +65,7 @@ def test_variety(scenes: list[Sample]) -> None:
     labels = torch.cat([scene.labels for scene in scenes])
     boxes = torch.cat([scene.boxes.as_subclass(Tensor) for scene in scenes])
     sides = (boxes[:, 2:] - boxes[:, :2]).amax(1)
-    assert torch.bincount(labels, minlength=len(SHAPES)).min() > 0.1 * len(labels)
+    assert torch.bincount(labels, minlength=len(DEFAULT_SHAPES)).min() > 0.1 * len(labels)
     assert sides.max() / sides.min() >= 15  # the whole range is 20:1; extremes are rare
     semantic = torch.stack([scene.semantic.as_subclass(Tensor) for scene in scenes])
     shares = torch.bincount(semantic.flatten().long(), minlength=8) / semantic.numel()
@@ -109,6 +111,19 @@ def test_colors_alone_do_not_tell_the_stuff(scenes: list[Sample]) -> None:
                 for k, radius in enumerate([1.0, 0.45] * 5)
             ],
         ),
+        (
+            "cross",
+            [
+                (sign_x * x, sign_y * y)
+                for sign_x, sign_y, corners in [
+                    (1, 1, [(0.93, 0.32), (0.32, 0.32), (0.32, 0.93)]),
+                    (-1, 1, [(0.32, 0.93), (0.32, 0.32), (0.93, 0.32)]),
+                    (-1, -1, [(0.93, 0.32), (0.32, 0.32), (0.32, 0.93)]),
+                    (1, -1, [(0.32, 0.93), (0.32, 0.32), (0.93, 0.32)]),
+                ]
+                for x, y in corners
+            ],
+        ),
     ],
 )
 def test_outlines_are_the_polygons_they_are_named_after(name: str, corners: list[tuple[float, float]]) -> None:
@@ -129,11 +144,37 @@ def test_outlines_are_the_polygons_they_are_named_after(name: str, corners: list
         ({"min_objects": 5, "max_objects": 4}, "min_objects"),
         ({"min_size": 0.0}, "min_size"),
         ({"min_visible": 0.0}, "min_visible"),
+        ({"shapes": ["disc", "oval"]}, "no shape 'oval'; choose from disc, square"),
+        ({"shapes": ["disc", "disc"]}, "different"),
+        ({"shapes": []}, "at least one"),
+        ({"hue_shift": 1.5}, "hue_shift"),
     ],
 )
-def test_options_out_of_range(options: dict[str, int], words: str) -> None:
+def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         SyntheticSource(**options)
+
+
+def test_other_shapes_are_other_classes_in_the_order_in_which_they_are_named() -> None:
+    source = SyntheticSource(4, size=96, shapes=["crescent", "disc", "cross"], min_size=0.5, max_size=0.6)
+    assert [each.name for each in source.taxonomy.detection_categories] == ["crescent", "disc", "cross"]
+    share: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    for scene in (source[index] for index in range(4)):
+        for number, (box, label) in enumerate(zip(scene.boxes, scene.labels, strict=True), 1):
+            area = float((box[2] - box[0]) * (box[3] - box[1]))
+            share[int(label)].append(float((scene.instances == number).sum()) / area)
+    # A disc fills pi / 4 of its box, the two others less, wherever they are not hidden.
+    assert max(share[1]) == pytest.approx(np.pi / 4, abs=0.03) and max(share[0]) < 0.6 and max(share[2]) < 0.7
+
+
+def test_turned_colors_change_the_objects_alone() -> None:
+    plain, turned = (SyntheticSource(1, seed=5, hue_shift=shift)[0] for shift in (0.0, 0.5))
+    assert torch.equal(plain.instances, turned.instances) and torch.equal(plain.labels, turned.labels)
+    differs = (plain.image.as_subclass(Tensor) != turned.image.as_subclass(Tensor)).any(0)
+    inside = plain.instances.as_subclass(Tensor).squeeze() > 0
+    # The blurred outline of an object covers a pixel around it, and a little more at the tip of a star.
+    grown = torch.nn.functional.max_pool2d(inside.float()[None, None], 3, 1, 1)[0, 0] > 0
+    assert differs[inside].float().mean() > 0.9 and differs[~grown].float().mean() < 0.002
 
 
 def test_a_scene_without_objects() -> None:
