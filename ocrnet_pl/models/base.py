@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from ocrnet_pl.structures import DetectionOutput
+
+ClassKind = Literal["detection", "semantic"]
+"""Detection classes or segmentation classes, each of which has its own indices."""
+
+
+class ClassRows(NamedTuple):
+    """The slices of a tensor that stand for the classes, one for each class in the order of their indices.
+
+    Attributes:
+        kind: Whether they are detection or segmentation classes.
+        dimension: Dimension along which the classes follow one another.
+        first: Index of the first class; the slices before it stand for something else, such as a confidence.
+    """
+
+    kind: ClassKind
+    dimension: int = 0
+    first: int = 0
+
+
+DeclaredRows = Mapping[str, Sequence[ClassRows]]
+"""The class rows of tensors by the tensor's name in the decoder; a tensor may have classes along two dimensions."""
+
+
+def layer_rows(name: str, kind: ClassKind, first: int = 0) -> DeclaredRows:
+    """Return the class rows of a convolution or linear layer, with a bias, whose outputs are the classes.
+
+    Args:
+        name: Name of the layer in the decoder.
+        kind: Whether they are detection or segmentation classes.
+        first: Index of the first class among the outputs.
+    """
+    return {f"{name}.{tensor}": (ClassRows(kind, 0, first),) for tensor in ("weight", "bias")}
 
 
 class Encoder(nn.Module, ABC):
@@ -56,6 +88,14 @@ class DetectionDecoder(nn.Module, ABC):
     def forward(self, features: Sequence[Tensor]) -> DetectionOutput:
         """Return the candidates of all levels."""
 
+    def class_rows(self) -> DeclaredRows | None:
+        """Return which slices of which tensors stand for classes, so that they can move to other classes by name.
+
+        A subclass that adds tensors with one row per class declares them as well. None declares nothing: such a decoder
+        starts from another one's weights only where the classes are the same.
+        """
+        return None
+
 
 class Shapes(NamedTuple):
     """Channels and strides of the maps that a segmentation decoder may read, finest first.
@@ -101,3 +141,7 @@ class SegmentationDecoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Return the logits [B, S, h, w] first, then any auxiliary logits."""
+
+    def class_rows(self) -> DeclaredRows | None:
+        """Return which slices of which tensors stand for classes, as :meth:`DetectionDecoder.class_rows` does."""
+        return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocrnet_pl.models.base import DetectionDecoder
+from ocrnet_pl.models.base import ClassRows, DeclaredRows, DetectionDecoder, layer_rows
 from ocrnet_pl.models.layers import SeparableConv, SharedTower
 from ocrnet_pl.structures import DetectionOutput, Taxonomy
 
@@ -150,6 +150,13 @@ class AnchorFreeDecoder(DetectionDecoder):
         scores = self._scores(confidence, classes)
         return DetectionOutput(boxes, confidence, classes, scores, points, strides, tuple(grids), distribution)
 
+    def class_rows(self) -> DeclaredRows:
+        """Return the rows of the class heads, whose first output is the confidence."""
+        rows: dict[str, Sequence[ClassRows]] = {}
+        for index in range(len(self.class_head)):
+            rows |= layer_rows(f"class_head.{index}", "detection", first=1)
+        return rows
+
     def _heads(self, feature: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Return the box head's and the class head's output on one level."""
         if self.shared:
@@ -196,3 +203,13 @@ class OneToOneDecoder(DetectionDecoder):
             return self.one_to_one(features)  # type: ignore[no-any-return]
         single: DetectionOutput = self.one_to_one([feature.detach() for feature in features])
         return single._replace(one_to_many=self.one_to_many(features))
+
+    def class_rows(self) -> DeclaredRows | None:
+        """Return the rows of both branches; None if their decoder declares none."""
+        rows: dict[str, Sequence[ClassRows]] = {}
+        for name, branch in self.named_children():
+            own = cast(DetectionDecoder, branch).class_rows()
+            if own is None:
+                return None
+            rows |= {f"{name}.{tensor}": classes for tensor, classes in own.items()}
+        return rows

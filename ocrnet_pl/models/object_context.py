@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ocrnet_pl.models.base import Features, SegmentationDecoder, Shapes
+from ocrnet_pl.models.base import ClassRows, DeclaredRows, Features, SegmentationDecoder, Shapes, layer_rows
 from ocrnet_pl.models.layers import ConvNorm
 from ocrnet_pl.models.segmentation import PyramidSum, SubPixelHead, semantic_count
 from ocrnet_pl.structures import DetectionOutput, Taxonomy
@@ -101,6 +101,10 @@ class ObjectContextDecoder(SegmentationDecoder):
         augmented = self.context(pixels, self.membership(regions, features))
         return self.head(augmented), regions
 
+    def class_rows(self) -> DeclaredRows:
+        """Return the rows of the head and of the regions, each of which is a class."""
+        return {**self.head.class_rows("head"), **layer_rows("regions.1", "semantic")}
+
     def membership(self, regions: Tensor, features: Features) -> Tensor:
         """Return the logits of how much each pixel belongs to each region, which here are those of its class."""
         return regions
@@ -184,6 +188,11 @@ class GuidedObjectContextDecoder(ObjectContextDecoder):
             for detected, segmented in enumerate(taxonomy.detection_to_semantic):
                 if segmented >= 0:
                     self.guide.weight[segmented, detected] = gain
+
+    def class_rows(self) -> DeclaredRows:
+        """Return the rows of the head and the regions, and both sides of the map from boxes to pixels."""
+        guide = (ClassRows("semantic"), ClassRows("detection", 1))
+        return {**super().class_rows(), "guide.weight": guide}
 
     def membership(self, regions: Tensor, features: Features) -> Tensor:
         """Return the regions' logits, raised where boxes of their class are."""

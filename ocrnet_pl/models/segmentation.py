@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocrnet_pl.models.base import Features, SegmentationDecoder, Shapes
+from ocrnet_pl.models.base import DeclaredRows, Features, SegmentationDecoder, Shapes, layer_rows
 from ocrnet_pl.models.layers import ConvNorm
 from ocrnet_pl.structures import Taxonomy
 
@@ -66,6 +66,14 @@ class SubPixelHead(nn.Sequential):
             nn.Conv2d(detail, classes, 3, padding=1),
         )
 
+    def class_rows(self, name: str) -> DeclaredRows:
+        """Return the rows of the last convolution.
+
+        Args:
+            name: Name of this head in the decoder.
+        """
+        return layer_rows(f"{name}.{len(self) - 1}", "semantic")
+
 
 def semantic_count(taxonomy: Taxonomy) -> int:
     """Return the number of segmentation classes.
@@ -110,3 +118,7 @@ class SubPixelDecoder(SegmentationDecoder):
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Return the logits [B, S, H / stride, W / stride]."""
         return (self.head(self.pixels(features.maps)),)
+
+    def class_rows(self) -> DeclaredRows:
+        """Return the rows of the head."""
+        return self.head.class_rows("head")

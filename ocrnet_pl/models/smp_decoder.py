@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ocrnet_pl.models.base import Features, SegmentationDecoder, Shapes
+from ocrnet_pl.models.base import DeclaredRows, Features, SegmentationDecoder, Shapes, layer_rows
 from ocrnet_pl.structures import Taxonomy
 
 
@@ -120,3 +120,7 @@ class SmpDecoder(SegmentationDecoder):
         ]
         logits: Tensor = self.classify(self.decoder(read))
         return (logits,)
+
+    def class_rows(self) -> DeclaredRows:
+        """Return the rows of the convolution to the classes."""
+        return layer_rows("classify", "semantic")
