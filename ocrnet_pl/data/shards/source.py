@@ -25,7 +25,8 @@ from ocrnet_pl.data.shards.format import (
     extents,
     split_members,
 )
-from ocrnet_pl.data.shards.store import FolderStore, RemoteStore, ShardCache, Store, file_digest
+from ocrnet_pl.data.shards.shard_cache import ShardCache
+from ocrnet_pl.data.shards.store import FolderStore, RemoteStore, Store, file_digest
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError, StoreError
 from ocrnet_pl.storage.flat_arrays import Texts, map_arrays

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from ocrnet_pl.data.loading.dataset import PreparedDataset
 from ocrnet_pl.data.shards import store as packing_cache
+from ocrnet_pl.data.shards.shard_cache import ShardCache
 from ocrnet_pl.data.shards.source import Packed
-from ocrnet_pl.data.shards.store import ShardCache
 from ocrnet_pl.errors import DataError, StoreError
 from tests.helpers.packed_data import Numbered, assert_same, packed_folder, served
 
