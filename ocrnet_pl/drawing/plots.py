@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -22,6 +22,10 @@ Series = tuple[list[float], list[float]]
 _NUMBERED_CLASSES = 12
 """Largest number of classes for which a confusion matrix shows its numbers."""
 _NAMED_CLASSES = 60
+_SHORT_LABEL = 26
+"""Largest number of letters of labels that stand side by side in a legend."""
+_LABELS_POINTS = 30
+"""Height of the ticks and the label of a horizontal axis, in points."""
 
 
 def read_series(path: str | os.PathLike[str]) -> dict[str, Series]:
@@ -75,8 +79,8 @@ def plot_curves(
             if (key := f"val/{prefix}{each.name}") in series:
                 curves[before + each.title] = (series[key], style)
     panels += measured.items()
-    rates = {key: (series[key], "-") for key in sorted(series) if key.startswith("lr-")}
-    panels.append(("Learning rate", {key.partition("/")[2] or key: curve for key, curve in rates.items()}))
+    rates = {key.partition("/")[2] or key: series[key] for key in sorted(series) if key.startswith("lr-")}
+    panels.append(("Learning rate", {label: (curve, "-") for label, curve in _of_parts(rates).items()}))
     if "train/images_per_s" in series:
         panels.append(("Training images per second", {"": (series["train/images_per_s"], "-")}))
     panels = [(title, curves) for title, curves in panels if curves]
@@ -85,7 +89,7 @@ def plot_curves(
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(4.6 * columns, 3.4 * rows)
+    figure = new_figure(4.6 * columns, 3.8 * rows)
     for position, (title, curves) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, position)
         _draw_curves(axes, title, curves)
@@ -134,7 +138,45 @@ def _draw_curves(axes: Axes, title: str, curves: dict[str, tuple[Series, str]]) 
         colors.setdefault(name, line.get_color())
     style_axes(axes, title, "step")
     if any(curves):
-        axes.legend(fontsize=8, frameon=False)
+        add_legend(axes)
+
+
+def _of_parts(rates: Mapping[str, Series]) -> dict[str, Series]:
+    """Return the learning rates of the parts of a network; those that are the same get one label.
+
+    Args:
+        rates: Learning rates of the optimiser's groups, in which each part has one or two.
+    """
+    joined: dict[str, Series] = {}
+    for curve in rates.values():
+        same = [name for name in rates if rates[name] == curve]
+        others = {_part(name) for name in rates if name not in same}
+        # A part whose groups differ is named by its groups.
+        names = [name if _part(name) in others else _part(name) for name in same]
+        joined[", ".join(dict.fromkeys(names))] = curve
+    return joined
+
+
+def _part(group: str) -> str:
+    return group.removesuffix("_no_decay")
+
+
+def add_legend(axes: Axes) -> None:
+    """Add a legend below the axes, where it covers no line."""
+    from matplotlib.transforms import ScaledTranslation
+
+    labels = axes.get_legend_handles_labels()[1]
+    two = len(labels) > 1 and max(map(len, labels)) <= _SHORT_LABEL
+    below = ScaledTranslation(0, -_LABELS_POINTS / 72, axes.figure.dpi_scale_trans)
+    axes.legend(
+        fontsize=8,
+        frameon=False,
+        ncols=2 if two else 1,
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axes.transAxes + below,
+        borderaxespad=0,
+    )
 
 
 def style_axes(axes: Axes, title: str, x_label: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ocrnet_pl.drawing.plots import Series, new_figure, read_series, save_figure, style_axes
+from ocrnet_pl.drawing.plots import Series, add_legend, new_figure, read_series, save_figure, style_axes
 from ocrnet_pl.metrics.figures import BY_NAME, FUSED
 
 _JOINT, _FUSED, _ALONE = "#2563eb", "#10b981", "#f59e0b"
@@ -75,7 +75,7 @@ def draw_curves(
             steps, values = _mean(runs)
             axes.plot(steps, values, color=color, label=label, marker="o" if len(steps) < 20 else None, ms=3)
         style_axes(axes, title, "step")
-        axes.legend(fontsize=8, frameon=False)
+        add_legend(axes)
     save_figure(figure, png)
     return True
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from ocrnet_pl.drawing import plots
 from ocrnet_pl.drawing.overlays import draw_prediction, draw_truth, panel, semantic_to_rgb, write_png
 from ocrnet_pl.drawing.plots import plot_confusion, plot_curves
 from ocrnet_pl.structures import Prediction, Sample, Supervision, Taxonomy
@@ -158,6 +160,34 @@ def test_curves_are_plotted(tmp_path) -> None:
     plot_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
     pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
     assert pixels.shape[1] > 600 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_legends_cover_no_line_and_equal_learning_rates_are_one_line(tmp_path, monkeypatch) -> None:
+    groups = {"encoder": 1, "encoder_no_decay": 1, "decoders": 2, "decoders_no_decay": 3, "balancing_no_decay": 2}
+    logged = [f"val/{prefix}{name}" for prefix in ("", "fused_") for name in ("pq", "sq", "rq", "map", "miou")]
+    with open(tmp_path / "metrics.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", "step", *(f"lr-AdamW/{name}" for name in groups), *logged])
+        for step in range(3):
+            writer.writerow([0, step, *(rate * step for rate in groups.values()), *(step % 2 for _ in logged)])
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, png: drawn.append(figure))
+    plot_curves(tmp_path / "metrics.csv", "")
+    drawn[0].canvas.draw()
+    assert len(drawn[0].axes) == 4
+    for axes in drawn[0].axes:
+        legend = axes.get_legend().get_window_extent()
+        assert not any(legend.overlaps(each.bbox) for each in drawn[0].axes)
+        assert legend.y0 >= 0 and axes.bbox.x0 <= legend.x0 and legend.x1 <= axes.get_tightbbox().x1 + 1
+        assert legend.y1 < axes.xaxis.get_tightbbox().y0
+    # The groups of the decoders differ, so each keeps its name.
+    (rates,) = (axes for axes in drawn[0].axes if axes.get_title(loc="left") == "Learning rate")
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in rates.lines}
+    assert lines == {
+        "balancing, decoders": [0, 2, 4],
+        "decoders_no_decay": [0, 3, 6],
+        "encoder": [0, 1, 2],
+    }
 
 
 def test_a_confusion_matrix_is_plotted_by_rows(tmp_path) -> None:
