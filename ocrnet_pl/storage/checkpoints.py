@@ -13,7 +13,6 @@ import torch
 
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.earlier_settings import config_now
-from ocrnet_pl.storage.import_paths import current_path
 from ocrnet_pl.version import __version__
 
 VERSIONS_KEY = "versions"
@@ -153,8 +152,7 @@ def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any] | None 
         now = versions()
         found += [f"{name} {was.get(name, 'absent')} -> {now[name]}" for name in now if was.get(name) != now[name]]
     if config is not None and CONFIG_KEY in checkpoint:
-        saved = _flat(config_now(checkpoint[CONFIG_KEY]))
-        old = {key: current_path(value) if isinstance(value, str) else value for key, value in saved}
+        old = dict(_flat(config_now(checkpoint[CONFIG_KEY])))
         new = dict(_flat(config))
         found += [
             f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"

@@ -1,9 +1,14 @@
-"""Settings of earlier versions under other keys: configs, command lines and checkpoints that have them still work."""
+"""Settings as earlier versions wrote them, under other keys and import paths: they still work.
+
+Whatever reads a config, a command line or a checkpoint brings it up to date here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from ocrnet_pl.storage.import_paths import with_current_paths
 
 _SCHEDULE = ("warmup_steps", "final_lr")
 """Keys of the model that are options of its default schedule now."""
@@ -23,10 +28,15 @@ def model_now(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_now(config: Any) -> Any:
-    """Return a config with today's keys; what has no section ``model`` comes back as it is."""
-    if isinstance(config, Mapping) and isinstance(config.get("model"), Mapping):
-        return {**config, "model": model_now(config["model"])}
-    return config
+    """Return a config, or any part of one, with today's keys and import paths.
+
+    Args:
+        config: Parsed YAML; it is not changed.
+    """
+    now = with_current_paths(config)
+    if isinstance(now, dict) and isinstance(now.get("model"), dict):
+        now["model"] = model_now(now["model"])
+    return now
 
 
 def words_now(words: list[str]) -> list[str]:

@@ -1,11 +1,12 @@
 """Where the classes stand now that earlier versions of this package kept elsewhere.
 
-Configs and checkpoints name classes by import path. What an earlier version wrote keeps working: its paths are brought
-up to date where they are read.
+Configs and checkpoints name classes by import path. Whole configs are brought up to date by
+:mod:`~ocrnet_pl.storage.earlier_settings`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _MOVED = {
@@ -39,7 +40,7 @@ def with_current_paths(value: Any) -> Any:
     Args:
         value: Nested dictionaries, lists and scalars; it is not changed.
     """
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: with_current_paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [with_current_paths(item) for item in value]

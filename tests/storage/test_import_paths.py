@@ -16,6 +16,8 @@ import pytest
 from ocrnet_pl import OCRNet
 from ocrnet_pl.balancing.methods import Uncertainty
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.storage.checkpoints import differences
+from ocrnet_pl.storage.earlier_settings import config_now
 from ocrnet_pl.storage.import_paths import _MOVED, current_path, with_current_paths
 from ocrnet_pl.training.task import OCRNetTask
 
@@ -74,6 +76,24 @@ def test_only_whole_paths_are_replaced() -> None:
         "b": 1.5,
         "c": None,
     }
+
+
+def test_one_call_brings_keys_and_paths_up_to_date() -> None:
+    old = {"model": {"tile": "ocrnet_pl.inference.tiling.Tiling", "final_lr": 0.5}, "trainer": {"logger": []}}
+    now = {
+        "model": {
+            "tile": "ocrnet_pl.inference.tiled_inference.Tiling",
+            "scheduler": {
+                "class_path": "ocrnet_pl.training.schedules.WarmupCosine",
+                "init_args": {"final_lr": 0.5},
+            },
+        },
+        "trainer": {"logger": []},
+    }
+    assert config_now(old) == now and config_now(now) == now and "final_lr" in old["model"]
+    # A path in a list is no difference either.
+    listed = {"metrics": ["ocrnet_pl.inference.tiling.Tiling"]}
+    assert differences({"config": listed}, config_now(listed))[1:] == []
 
 
 def test_python_code_loads_an_old_checkpoint(checkpoint: Path) -> None:
