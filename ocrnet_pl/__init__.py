@@ -9,7 +9,7 @@ from ocrnet_pl.version import __version__
 
 if TYPE_CHECKING:
     from ocrnet_pl.balancing.methods import Balancing
-    from ocrnet_pl.cli.command import Command, Run
+    from ocrnet_pl.cli.command import Command, NetworkCommand, NetworkRun, Run
     from ocrnet_pl.cli.main import main
     from ocrnet_pl.data.datamodule import JointDataModule
     from ocrnet_pl.data.records import RawBoxes, make_sample
@@ -65,6 +65,8 @@ __all__ = [
     "MixingTransform",
     "MultiScale",
     "Neck",
+    "NetworkCommand",
+    "NetworkRun",
     "OCRNet",
     "OCRNetTask",
     "Output",
@@ -95,7 +97,7 @@ __all__ = [
 
 _MODULES = {
     "balancing.methods": ("Balancing",),
-    "cli.command": ("Command", "Run"),
+    "cli.command": ("Command", "NetworkCommand", "NetworkRun", "Run"),
     "cli.main": ("main",),
     "data.datamodule": ("JointDataModule",),
     "data.records": ("RawBoxes", "make_sample"),

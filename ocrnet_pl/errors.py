@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from os import PathLike
 
+DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
+"""Set to 1, this environment variable shows the traceback behind a one-line error."""
+
 
 class DataError(ValueError):
     """A data set, an annotation file or an image that cannot be used as it is.
@@ -59,6 +62,10 @@ class LossError(ValueError):
 
 class RunError(RuntimeError):
     """A run that did not finish."""
+
+
+class CommandError(ValueError):
+    """A file of the package's own folder of subcommands is not one."""
 
 
 class UsageError(ValueError):

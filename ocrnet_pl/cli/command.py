@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -24,26 +24,38 @@ class Run:
         written: The same config, in which references to environment variables are kept.
         objects: The same config with the objects that were built from it; equal to ``config`` if none were.
         dump: Function that writes a config as YAML, without credentials.
-        trainer: The trainer; None unless the command asks for the network.
-        task: The LightningModule with the network; None unless the command asks for it.
-        data: The data module; None unless the command asks for the network.
     """
 
     config: Namespace
     written: Namespace
     objects: Namespace
     dump: Callable[[Namespace], str]
-    trainer: Trainer | None = None
-    task: OCRNetTask | None = None
-    data: JointDataModule | None = None
 
 
 @dataclass(frozen=True)
-class Command:
-    """A subcommand; a file in ``cli/commands/`` that defines one as ``COMMAND`` adds it to the command line.
+class NetworkRun(Run):
+    """One call of a subcommand for which the network was built.
 
-    The overview of ``train.py --help`` imports all of these files, so modules that take long to import are imported
-    inside the functions.
+    Attributes:
+        trainer: The trainer.
+        task: The LightningModule with the network.
+        data: The data module.
+    """
+
+    trainer: Trainer
+    task: OCRNetTask
+    data: JointDataModule
+
+
+RunT = TypeVar("RunT", bound=Run)
+
+
+@dataclass(frozen=True)
+class AnyCommand(Generic[RunT]):
+    """The parts that :class:`Command` and :class:`NetworkCommand` share.
+
+    The overview of ``train.py --help`` imports all files of ``cli/commands/``, so modules that take long to import are
+    imported inside the functions.
 
     Attributes:
         name: Name on the command line.
@@ -51,7 +63,6 @@ class Command:
         run: Function that runs the command and returns the exit status. ``ValueError``, ``OSError``, ``RunError`` and
             Lightning's ``MisconfigurationException`` become one line and status 1.
         arguments: Function that adds options to those of the config, which every subcommand takes.
-        needs_network: Whether data, network and trainer are built from the config before ``run``.
         needs_checkpoint: Whether a command line without ``--ckpt_path`` is refused, and parts that the config lacks are
             taken from the checkpoint's own. The command adds the option itself.
         options: Lines about its main options for the overview, as pairs of the option and its description.
@@ -59,8 +70,15 @@ class Command:
 
     name: str
     help: str
-    run: Callable[[Run], int]
+    run: Callable[[RunT], int]
     arguments: Callable[[LightningArgumentParser], Any] | None = None
-    needs_network: bool = False
     needs_checkpoint: bool = False
     options: tuple[tuple[str, str], ...] = ()
+
+
+class Command(AnyCommand[Run]):
+    """A subcommand; a file in ``cli/commands/`` that defines one as ``COMMAND`` adds it to the command line."""
+
+
+class NetworkCommand(AnyCommand[NetworkRun]):
+    """A subcommand for which data, network and trainer are built from the config before ``run``."""

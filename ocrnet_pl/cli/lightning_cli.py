@@ -26,7 +26,7 @@ from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.progress import use_own_display
 from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
 from ocrnet_pl.callbacks.save_config import continuation
-from ocrnet_pl.cli.command import Run
+from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import check_precision, check_training
 from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
@@ -212,7 +212,7 @@ class OCRNetCLI(LightningCLI):
 
     def _builds_network(self) -> bool:
         own = OWN.get(str(self.subcommand))
-        return own is None or own.needs_network
+        return own is None or isinstance(own, NetworkCommand)
 
     def _set_seed(self) -> None:
         """Seed what is random here."""
@@ -344,17 +344,12 @@ class OCRNetCLI(LightningCLI):
         """
         name = str(self.subcommand)
         command = OWN[name]
-        return command.run(
-            Run(
-                config=self._resolved(self.config)[name],
-                written=self.config[name],
-                objects=self.config_init[name] if command.needs_network else self.config[name],
-                dump=partial(self._parser(name).dump, skip_none=False, skip_validation=True),
-                trainer=self.trainer if command.needs_network else None,
-                task=self.model if command.needs_network else None,
-                data=self.datamodule if command.needs_network else None,
-            )
-        )
+        config, written = self._resolved(self.config)[name], self.config[name]
+        dump = partial(self._parser(name).dump, skip_none=False, skip_validation=True)
+        if isinstance(command, NetworkCommand):
+            built = self.config_init[name]
+            return command.run(NetworkRun(config, written, built, dump, self.trainer, self.model, self.datamodule))
+        return command.run(Run(config, written, written, dump))
 
 
 def lay_under(parser: LightningArgumentParser, config: dict[str, Any]) -> None:

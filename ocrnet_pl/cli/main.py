@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocrnet_pl.cli.exit_codes import EXIT_INTERRUPTED, EXIT_USAGE
-from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
+from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
+from ocrnet_pl.errors import DEBUG_VARIABLE, CommandError
 from ocrnet_pl.version import __version__
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def program() -> str:
 
 def overview() -> str:
     """Return the help that lists the subcommands."""
+    from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
+
     called = program()
     width = max(map(len, SUBCOMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in SUBCOMMANDS.items()]
@@ -75,6 +77,17 @@ def overview() -> str:
     )
 
 
+def _import_commands() -> None:
+    """Import the files of all subcommands; one that cannot be used ends the process with one line."""
+    try:
+        import ocrnet_pl.cli.subcommands  # noqa: F401
+    except CommandError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(EXIT_ERROR)
+
+
 def script() -> None:
     """Run the command line as ``ocrnet``; configs may name classes of the current folder, as with ``train.py``."""
     # For ``python train.py`` and ``python -m ocrnet_pl``, Python does so itself.
@@ -96,6 +109,7 @@ def main(
         data: A subclass of ``JointDataModule`` to load with; the options of its constructor become keys below ``data``.
     """
     words = list(sys.argv[1:] if args is None else args)
+    _import_commands()
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         if not words:

@@ -15,14 +15,11 @@ from ocrnet_pl.cli.exit_codes import EXIT_USAGE
 from ocrnet_pl.cli.short_names import import_rooms
 from ocrnet_pl.cli.written_settings import entries, place_of
 from ocrnet_pl.data.readers import yaml_text
+from ocrnet_pl.errors import DEBUG_VARIABLE
 from ocrnet_pl.storage.earlier_settings import config_now
-from ocrnet_pl.storage.import_paths import with_current_paths
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.secrets import MARKER, hidden, redacted, secrets_in, secrets_of_setting
 from ocrnet_pl.training.schedules import WHOLE_RUN, whole_run_options
-
-DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
-"""Set to 1, this environment variable shows the traceback behind a one-line error."""
 
 _LONGEST_LINE = 2000
 
@@ -34,7 +31,7 @@ def shortened(line: str) -> str:
 
 def _load(text: str) -> Any:
     """Parse a config, or a value on the command line, if it is harmless."""
-    return config_now(with_current_paths(yaml_text.load(text, _parse)))
+    return config_now(yaml_text.load(text, _parse))
 
 
 # Files that a config names in turn are parsed by this as well.

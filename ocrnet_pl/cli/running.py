@@ -26,11 +26,11 @@ from ocrnet_pl.cli.config_files import check_files
 from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_SKIPPED, EXIT_TERMINATED, EXIT_USAGE
 from ocrnet_pl.cli.library_errors import cause, mistake
 from ocrnet_pl.cli.lightning_cli import OCRNetCLI, stored_sections
-from ocrnet_pl.cli.parser import DEBUG_VARIABLE, Parser, shortened
+from ocrnet_pl.cli.parser import Parser, shortened
 from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
 from ocrnet_pl.cli.suggestions import closest
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.errors import CheckpointError, DataError, LossError, RunError, UsageError
+from ocrnet_pl.errors import DEBUG_VARIABLE, CheckpointError, DataError, LossError, RunError, UsageError
 from ocrnet_pl.storage.earlier_settings import words_now
 from ocrnet_pl.storage.secrets import hidden
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker

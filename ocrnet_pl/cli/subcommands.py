@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 
 from ocrnet_pl.cli import commands
-from ocrnet_pl.cli.command import Command
+from ocrnet_pl.cli.command import Command, NetworkCommand
+from ocrnet_pl.errors import DEBUG_VARIABLE, CommandError
 
 OF_LIGHTNING = {
     "fit": "train and validate",
@@ -17,15 +19,30 @@ OF_LIGHTNING = {
 """The subcommands of the trainer, with the help of each."""
 
 
-def _found() -> dict[str, Command]:
-    """Return the commands of all files in ``cli/commands/``, in the order of the files' names."""
-    found: dict[str, Command] = {}
+def _found() -> dict[str, Command | NetworkCommand]:
+    """Return the commands of all files in ``cli/commands/``, in the order of the files' names.
+
+    Raises:
+        CommandError: One of them cannot be imported, or defines no command of a name of its own.
+    """
+    found: dict[str, Command | NetworkCommand] = {}
     for module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
-        command = getattr(importlib.import_module(module.name), "COMMAND", None)
-        if not isinstance(command, Command):
-            raise TypeError(f"{module.name} defines no COMMAND; other code of the command line belongs one folder up")
+        spec = importlib.util.find_spec(module.name)
+        file = module.name if spec is None else spec.origin
+        try:
+            command = getattr(importlib.import_module(module.name), "COMMAND", None)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise CommandError(
+                f"{file}: it cannot be imported ({type(error).__name__}: {reason}; {DEBUG_VARIABLE}=1 shows where)"
+            ) from error
+        if not isinstance(command, Command | NetworkCommand):
+            raise CommandError(
+                f"{file}: it defines no COMMAND, which every file of this folder does; other code of the command line "
+                "belongs one folder up"
+            )
         if command.name in OF_LIGHTNING or command.name in found:
-            raise ValueError(f"{module.name}: there is already a subcommand {command.name!r}")
+            raise CommandError(f"{file}: COMMAND: there is already a subcommand {command.name!r}; give it another name")
         found[command.name] = command
     return found
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.helpers.project import CONFIGS, ROOT
@@ -130,13 +131,16 @@ def test_a_command_and_parts_are_found(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_defines_no_command_is_refused(tmp_path: Path) -> None:
-    for text, expected in (
-        (
-            "",
-            "TypeError: ocrnet_pl.cli.commands.dropped defines no COMMAND; other code of the command line belongs one",
-        ),
-        (COMMAND.replace('"greet"', '"fit"'), "ocrnet_pl.cli.commands.dropped: there is already a subcommand 'fit'"),
-    ):
-        done = run(tmp_path, {"ocrnet_pl.cli.commands": text}, "--help")
-        assert done.returncode and expected in done.stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "it defines no COMMAND, which every file of this folder does; other code of the command line belongs one"),
+        (COMMAND.replace('"greet"', '"fit"'), "COMMAND: there is already a subcommand 'fit'; give it another name"),
+        ("import no_such", "it cannot be imported (ModuleNotFoundError: No module named 'no_such'; OCRNET_PL_DEBUG=1"),
+    ],
+)
+def test_a_file_that_is_not_a_command_is_refused_in_one_line(tmp_path: Path, text: str, expected: str) -> None:
+    done = run(tmp_path, {"ocrnet_pl.cli.commands": text}, "--help")
+    file = tmp_path / "ocrnet_pl.cli.commands" / "dropped.py"
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith(f"error: {file}: {expected}") and done.stderr.count("\n") == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocrnet_pl.cli.command import Command, Run
+from ocrnet_pl.cli.command import NetworkCommand, NetworkRun
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
@@ -25,7 +25,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     parser.add_class_arguments(Calibration, "calibration")
 
 
-def calibrate(run: Run) -> int:
+def calibrate(run: NetworkRun) -> int:
     """Calibrate a checkpoint.
 
     Raises:
@@ -34,7 +34,6 @@ def calibrate(run: Run) -> int:
     """
     from ocrnet_pl.calibration.run import run_calibration
 
-    assert run.trainer is not None and run.data is not None
     config, device = run.config, run.trainer.strategy.root_device
     # The parser keeps the options as it read them; the object is created here.
     options = run.objects["calibration"]
@@ -42,12 +41,11 @@ def calibrate(run: Run) -> int:
     return 0
 
 
-COMMAND = Command(
+COMMAND = NetworkCommand(
     name="calibrate",
     help="choose the fusion settings on the validation set",
     run=calibrate,
     arguments=add_arguments,
-    needs_network=True,
     needs_checkpoint=True,
     options=(("--output FILE", "of calibrate: the new checkpoint; also --calibration.images N and .holdout false"),),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ocrnet_pl.cli.command import Command, Run
+from ocrnet_pl.cli.command import NetworkCommand, NetworkRun
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
@@ -22,7 +22,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     )
 
 
-def measure_memory(run: Run) -> int:
+def measure_memory(run: NetworkRun) -> int:
     """Print the memory of a training step at each size, and the largest batch size that fits the largest of them.
 
     Raises:
@@ -34,7 +34,6 @@ def measure_memory(run: Run) -> int:
     from ocrnet_pl.drawing.progress import Progress
     from ocrnet_pl.training.step_memory import StepMemory, advice, available_mb, by_size, largest_that_fits
 
-    assert run.trainer is not None and run.task is not None and run.data is not None
     device, batch_size, limit_gb = run.trainer.strategy.root_device, run.data.batch_size, run.config["limit_gb"]
     limit = available_mb(device) if limit_gb is None else limit_gb * 1024
     memory = StepMemory(run.task, device, run.trainer.precision_plugin.forward_context)
@@ -57,11 +56,10 @@ def measure_memory(run: Run) -> int:
     return 0
 
 
-COMMAND = Command(
+COMMAND = NetworkCommand(
     name="memory",
     help="measure the memory of training steps and find the largest batch size",
     run=measure_memory,
     arguments=add_arguments,
-    needs_network=True,
     options=(("--limit_gb N", "of memory: what a step may take; by default 90 % of the available memory"),),
 )
