@@ -88,11 +88,25 @@ def _import_commands() -> None:
         sys.exit(EXIT_ERROR)
 
 
-def script() -> None:
-    """Run the command line as ``ocrnet``; configs may name classes of the current folder, as with ``train.py``."""
-    # For ``python train.py`` and ``python -m ocrnet_pl``, Python does so itself.
-    sys.path.insert(0, os.getcwd())
-    main()
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """Let configs name classes of the current folder, whichever program calls.
+
+    Python's own entry for it, "", means another folder while a config is read from there.
+    """
+    here = os.getcwd()
+    relative, known = "" in sys.path, here in sys.path
+    if relative:
+        sys.path[sys.path.index("")] = here
+    elif not known:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if here in sys.path and relative:
+            sys.path[sys.path.index(here)] = ""
+        elif here in sys.path and not known:
+            sys.path.remove(here)
 
 
 def main(
@@ -101,7 +115,7 @@ def main(
     task: type[OCRNetTask] | None = None,
     data: type[JointDataModule] | None = None,
 ) -> None:
-    """Run the command line.
+    """Run the command line; configs may name classes of the current folder by their import paths.
 
     Args:
         args: The words of the command line; None for those of the process.
@@ -118,7 +132,7 @@ def main(
     if words[0] == "--version":
         print(f"ocrnet-pl {__version__}")
         return
-    with interruptible():
+    with interruptible(), _current_folder_importable():
         # Lightning takes seconds to import, which the overview has no use for.
         from ocrnet_pl.cli.running import run
 
