@@ -157,7 +157,7 @@ ATTACKS: dict[str, tuple[str, Any]] = {
     "subprocess through one of ours": ("neck", spec("ocrnet_pl.report.runs.subprocess.run", args=["touch", MARK])),
     "a class that one of ours imports": ("neck", spec("ocrnet_pl.models.ocrnet.Path")),
     "another class that one of ours imports": ("encoder", spec("ocrnet_pl.models.layers.nn.Identity")),
-    "a function of ours": ("neck", spec("ocrnet_pl.models.encoder.load_weights", name="x", weights="x", by_order=True)),
+    "a function of ours": ("neck", spec("ocrnet_pl.models.encoder_weights.resolve_weights", weights="x")),
     "the command line": ("neck", spec("ocrnet_pl.cli.main.main", args=["check"])),
     "a class of ours of another kind": ("neck", spec("ocrnet_pl.models.detection.AnchorFreeDecoder")),
     "another class of ours of another kind": ("detection", spec("ocrnet_pl.data.sources.coco.CocoInstances")),
