@@ -31,8 +31,9 @@ from tests.helpers.project import ROOT
 
 
 def words_of(config: Path, output: Path, *more: str) -> tuple[str, ...]:
-    """One seed of two steps."""
-    return ("--config", str(config), "--trainer.max_epochs=1", "--seeds", "3", "--output", str(output), *more)
+    """One seed of two steps, with a metric of one's own."""
+    own = "--model.metrics+=tests.helpers.own_metrics.CountError"
+    return ("--config", str(config), "--trainer.max_epochs=1", own, "--seeds", "3", "--output", str(output), *more)
 
 
 def forked(command: list[str], log: Path) -> int | None:
@@ -96,6 +97,17 @@ def test_the_twins_side_by_side_score_as_each_does_alone(report: Path) -> None:
     assert merged["val/map"] == pytest.approx(summary(report, "detection")["last"]["val/map"])
     assert merged["val/miou"] == pytest.approx(summary(report, "segmentation")["last"]["val/miou"])
     assert {"val/pq", "val/fused_pq", "val/fused_mask_map"} <= set(merged)
+
+
+def test_own_metrics_are_in_the_table_and_on_the_page(report: Path) -> None:
+    joint, twins, rows = summary(report, "joint")["last"], summary(report, "twins")["last"], rows_of(report)
+    for title, key in (
+        ("wrong number of boxes", "val/count_error"),
+        ("wrong number of boxes, fused", "val/fused_count_error"),
+    ):
+        assert rows[title]["joint"] == [joint[key]] and rows[title]["alone"] == [twins[key]]
+        assert title in (report / "joint-report.html").read_text()
+    assert "boxes" not in rows
 
 
 def test_parameters_are_those_of_the_checkpoints(report: Path) -> None:
