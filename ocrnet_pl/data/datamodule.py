@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -16,6 +15,7 @@ from ocrnet_pl.data.cache.shared_cache import Cached, CacheOptions
 from ocrnet_pl.data.loading.batch_loader import BatchLoader, TrainingLoader
 from ocrnet_pl.data.loading.batch_shapes import BatchShapes
 from ocrnet_pl.data.loading.dataset import Frame, PreparedDataset
+from ocrnet_pl.data.loading.loader_options import LoaderOptions, check_at_least
 from ocrnet_pl.data.loading.samplers import EvaluationSampler, MultiScaleSampler
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.folder import ImageFolder
@@ -32,6 +32,9 @@ class JointDataModule(LightningDataModule):
     All images of a training batch have one size, drawn from a fixed set; evaluation images are scaled and padded to the
     base size. All randomness depends only on the seed, the epoch and the image, never on the number of workers.
 
+    The options are in the order in which they act: the sources and what is done with their files, the shapes of images
+    and their augmentation, and the batches and the processes that load them.
+
     Args:
         train: Source of the training set; null for none.
         val: Source of the validation set; null for none.
@@ -41,28 +44,28 @@ class JointDataModule(LightningDataModule):
             three.
         root: Folder that the sources' paths start from; null leaves it to each source's own ``root``. The command line
             passes it to every source that has a ``root``.
+        cache: Whether the decoded samples are kept in memory that all processes of the machine share: true or false, or
+            ``CacheOptions`` that say where and how many.
+        on_error: What happens to a file that cannot be read: "raise" ends the run; "skip" replaces it in training by
+            another one of the same source, leaves it out in evaluation, and lists it at the end.
         size: Base input size in pixels, (height, width) or one side for both.
         scales: Factors of the base size for training batches; the sides are rounded to multiples of 32.
-        batch_size: Number of training images per step and process, at least 1.
-        eval_batch_size: Number of evaluation images per step and process, at least 1; null for ``batch_size``.
+        aspect_ratios: Ratios of width to height of the groups from which training batches are made, with each image in
+            the nearest group; the sizes of each group have about the area of ``size``. Null brings all images to one
+            shape. Images of sources that do not know their sizes count as the base ratio.
+        evaluate_at: Size at which metrics are computed: "original" for the images' own size, "input" for the network's
+            input size in the letterboxed frame.
         train_transforms: Augmentations of the training images, applied in this order; null for scale jitter, left-right
             flip and colors.
+        plain_epochs: Number of epochs at the end of training without ``train_transforms``, in which images are only
+            scaled and padded as in evaluation; 0 for none.
+        batch_size: Number of training images per step and process, at least 1.
+        eval_batch_size: Number of evaluation images per step and process, at least 1; null for ``batch_size``.
         num_workers: Number of loading processes per training process; 0 loads in the training process itself.
         worker_timeout: Longest time to wait for a batch, in seconds, before the loading processes are considered lost
             and replaced.
         seed: Seed of the order, the sizes and the transforms; null for the run's seed (``seed_everything``), or 0
             without one.
-        evaluate_at: Size at which metrics are computed: "original" for the images' own size, "input" for the network's
-            input size in the letterboxed frame.
-        cache: Whether the decoded samples are kept in memory that all processes of the machine share: true or false, or
-            ``CacheOptions`` that say where and how many.
-        aspect_ratios: Ratios of width to height of the groups from which training batches are made, with each image in
-            the nearest group; the sizes of each group have about the area of ``size``. Null brings all images to one
-            shape. Images of sources that do not know their sizes count as the base ratio.
-        plain_epochs: Number of epochs at the end of training without ``train_transforms``, in which images are only
-            scaled and padded as in evaluation; 0 for none.
-        on_error: What happens to a file that cannot be read: "raise" ends the run; "skip" replaces it in training by
-            another one of the same source, leaves it out in evaluation, and lists it at the end.
 
     Attributes:
         skipped: Path and reason of each file that was left out, on this process.
@@ -80,55 +83,44 @@ class JointDataModule(LightningDataModule):
         predict_path: str | None = None,
         predict_channels: int = 3,
         root: str | None = None,
+        cache: bool | CacheOptions = False,
+        on_error: Literal["raise", "skip"] = "raise",
         size: int | tuple[int, int] = 256,
         scales: Sequence[float] = (0.75, 1.0, 1.25),
+        aspect_ratios: Sequence[float] | None = None,
+        evaluate_at: Frame = "original",
+        train_transforms: list[Transform] | None = None,
+        plain_epochs: int = 0,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
-        train_transforms: list[Transform] | None = None,
         num_workers: int = 2,
         worker_timeout: float = 600.0,
         seed: int | None = None,
-        evaluate_at: Frame = "original",
-        cache: bool | CacheOptions = False,
-        aspect_ratios: Sequence[float] | None = None,
-        plain_epochs: int = 0,
-        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__()
         # A process without images to predict on waits for the others.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("plain_epochs", plain_epochs, 0),
-            ("predict_channels", predict_channels, 1),
+        check_at_least("predict_channels", predict_channels, 1)
+        check_at_least("plain_epochs", plain_epochs, 0)
+        for name, value, choices in (
+            ("on_error", on_error, ("raise", "skip")),
+            ("evaluate_at", evaluate_at, ("original", "input")),
         ):
-            if value < least:
-                raise ValueError(f"data.{name}: expected at least {least}, got {value}")
-        if worker_timeout <= 0:
-            raise ValueError(f"data.worker_timeout: expected more than 0 seconds, got {worker_timeout}")
-        if evaluate_at not in ("original", "input"):
-            raise ValueError(f"data.evaluate_at: expected 'original' or 'input', got {evaluate_at!r}")
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"data.on_error: expected 'raise' or 'skip', got {on_error!r}")
+            if value not in choices:
+                raise ValueError(f"data.{name}: expected {choices[0]!r} or {choices[1]!r}, got {value!r}")
+        in_evaluation = batch_size if eval_batch_size is None else eval_batch_size
+        self.loading = LoaderOptions(batch_size, in_evaluation, num_workers, worker_timeout)
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
         check_splits({"train": train, "val": val, "test": test}, root)
         self.shapes = BatchShapes(size, scales, aspect_ratios)
+        self.evaluate_at: Frame = evaluate_at
+        self.train_transforms = default_train_transforms() if train_transforms is None else train_transforms
         self.plain_epochs = plain_epochs
-        self.tolerant = on_error == "skip"
         self._parts = () if train is None else train.parts
         self._image_sizes = None if train is None or aspect_ratios is None else train.sizes
         self.train, self.val, self.test = _cached(train, val, test, cache)
-        self.predict_path = predict_path
-        self.predict_channels = predict_channels
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.train_transforms = default_train_transforms() if train_transforms is None else train_transforms
-        self.num_workers = num_workers
-        self.worker_timeout = worker_timeout
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
-        self.evaluate_at: Frame = evaluate_at
+        self.predict_path, self.predict_channels = predict_path, predict_channels
+        self.tolerant = on_error == "skip"
         self.skipped: list[tuple[str, str]] = []
         self._resume: dict[str, int] | None = None
         self._train_loader: TrainingLoader | None = None
@@ -141,6 +133,11 @@ class JointDataModule(LightningDataModule):
             NotImplementedError: Always.
         """
         raise NotImplementedError("a checkpoint does not contain a data module; build it from the config")
+
+    @property
+    def batch_size(self) -> int:
+        """Number of training images per step and process."""
+        return self.loading.batch_size
 
     @property
     def size(self) -> Size:
@@ -191,8 +188,7 @@ class JointDataModule(LightningDataModule):
             replicas,
             skipped=self.skipped,
             sampler=sampler,
-            batch_size=self.batch_size,
-            **self._loading(),
+            **self.loading.of_loader(training=True),
         )
         if self._resume is not None:
             loader.load_state_dict(self._resume)
@@ -281,17 +277,8 @@ class JointDataModule(LightningDataModule):
         return self._loader(dataset, sampler)
 
     def _loader(self, dataset: PreparedDataset, sampler: EvaluationSampler) -> BatchLoader:
-        return BatchLoader(
-            dataset, skipped=self.skipped, sampler=sampler, batch_size=self.eval_batch_size, **self._loading()
-        )
-
-    def _loading(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "patience": self.worker_timeout,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
+        options = self.loading.of_loader(training=False)
+        return BatchLoader(dataset, skipped=self.skipped, sampler=sampler, **options)
 
     def _share(self) -> tuple[int, int]:
         """Return the number of processes and the number of this one."""

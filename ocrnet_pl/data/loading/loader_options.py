@@ -1,0 +1,54 @@
+"""The options of the loaders that training, evaluation and prediction share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How many images are in a batch, and which processes load them.
+
+    Attributes:
+        batch_size: Number of training images per step and process, at least 1.
+        eval_batch_size: Number of evaluation images per step and process, at least 1.
+        num_workers: Number of loading processes per training process; 0 loads in the training process itself.
+        worker_timeout: Longest time to wait for a batch, in seconds, before the loading processes are considered lost.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+
+    batch_size: int
+    eval_batch_size: int
+    num_workers: int
+    worker_timeout: float
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
+            check_at_least(name, getattr(self, name), least)
+        if self.worker_timeout <= 0:
+            raise ValueError(f"data.worker_timeout: expected more than 0 seconds, got {self.worker_timeout}")
+
+    def of_loader(self, training: bool) -> dict[str, Any]:
+        """Return the arguments of a :class:`~ocrnet_pl.data.loading.batch_loader.BatchLoader`.
+
+        Args:
+            training: Whether it loads training batches.
+        """
+        return {
+            "batch_size": self.batch_size if training else self.eval_batch_size,
+            "num_workers": self.num_workers,
+            "patience": self.worker_timeout,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raise an error for an option of the data module that is too small."""
+    if value < least:
+        raise ValueError(f"data.{name}: expected at least {least}, got {value}")
