@@ -197,7 +197,7 @@ class RankWeights(Callback):
 def test_two_processes_have_the_same_weights(tmp_path: Path) -> None:
     """At a step one process often has boxes only and the other pixels only."""
     task = seeded(balancing=GradNorm(lr=0.1))
-    two: dict[str, object] = {"strategy": "ddp_spawn", "devices": 2, "limit_val_batches": 0, "max_epochs": 2}
+    two: dict[str, object] = {"strategy": "ddp_fork", "devices": 2, "limit_val_batches": 0, "max_epochs": 2}
     trainer = make_trainer(tmp_path, **two, callbacks=[GradientLog(1), RankWeights(tmp_path)])
     trainer.fit(task, make_data(PartlyLabelled(8, even, odd), source(), batch_size=1))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))

@@ -46,6 +46,9 @@ CONFIG: dict[str, Any] = {
     "ema": {"decay": 0.9},
 }
 
+SLOW = {"mask_rcnn", "retinanet", "fcos"}
+"""Peers that learn and predict by the code with which ``faster_rcnn`` does."""
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
@@ -54,7 +57,9 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(path, None, budget=1.0, steps=2, size=64, encoder={}, seed=0)
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PEERS]
+)
 def test_a_peer_trains_and_predicts(name: str, settings: Settings) -> None:
     settings.seed_all()
     data = settings.data_module()
@@ -147,6 +152,7 @@ def test_one_model_leaves_a_result_that_the_table_reads(
     assert (tmp_path / "peers.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_the_joint_network_trains_by_the_command_line(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,25 +1,70 @@
+"""The quickstart notebook, cell by cell."""
+
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
+from tests.helpers.processes import in_a_process
 from tests.helpers.project import ROOT
 
 
-def test_the_quickstart_notebook_runs(tmp_path) -> None:
+def shortened(runs: Path) -> Any:
+    """Return the notebook with parameters of a short run."""
     notebook = nbformat.read(ROOT / "notebooks" / "01_quickstart.ipynb", as_version=4)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     parameters.source += f"""
-runs = Path({str(tmp_path)!r})
+runs = Path({str(runs)!r})
 options = [
     "--trainer.max_epochs=1",
     "--trainer.check_val_every_n_epoch=1",
     "--trainer.limit_train_batches=2",
     "--trainer.limit_val_batches=1",
     "--data.num_workers=0",
+    "--data.size=64",
+    "--model.encoder.init_args.name=test_resnet",
 ]
 """
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
-    run = tmp_path / "notebook" / "version_0"
+    return notebook
+
+
+def check(runs: Path) -> None:
+    run = runs / "notebook" / "version_0"
     assert (run / "my_prediction.png").stat().st_size > 1000
+
+
+def test_the_cells_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a kernel, and with the training in a fork of this process."""
+    monkeypatch.chdir(ROOT / "notebooks")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert command[:2] == [sys.executable, "train.py"]
+        monkeypatch.chdir(options["cwd"])
+        status = in_a_process(command[2:])
+        monkeypatch.chdir(ROOT / "notebooks")
+        return subprocess.CompletedProcess(command, status or 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for cell in shortened(tmp_path).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+    check(tmp_path)
+    assert "map      raw 0." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_in_its_kernel(tmp_path: Path) -> None:
+    notebook = shortened(tmp_path)
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    check(tmp_path)
     assert any("raw" in out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))

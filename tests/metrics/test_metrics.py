@@ -413,7 +413,7 @@ def metrics() -> list[DetectionMetric | SegmentationMetric | PanopticMetric]:
 
 @pytest.mark.parametrize("images", [7, 1], ids=["uneven", "one rank empty"])
 def test_two_processes_give_the_figures_of_one(tmp_path: Path, images: int) -> None:
-    mp.spawn(_share, args=(2, images, str(tmp_path)), nprocs=2)
+    mp.start_processes(_share, args=(2, images, str(tmp_path)), nprocs=2, start_method="fork")
     predictions, truths = make_case(8, images)
     want = {}
     for metric in metrics():

@@ -68,7 +68,7 @@ def gigabytes_above(megabytes: float) -> float:
 def test_the_command_measures_each_size_and_proposes_a_batch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    limit = gigabytes_above(250)
+    limit = gigabytes_above(100)
     main(["memory", "--config", config(tmp_path), "--limit_gb", str(limit), "--data.batch_size", "1"])
     shown = capsys.readouterr().out
     assert shown.index("64 x 64") < shown.index("32 x 32")
@@ -82,7 +82,7 @@ def test_the_command_measures_each_size_and_proposes_a_batch(
 def test_the_command_measures_decoders_that_pool_an_image_to_one_value(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    limit = gigabytes_above(250)
+    limit = gigabytes_above(120)
     overlay = ["--config", "configs/overlays/decoders/deeplabv3plus.yaml"]
     small = ["--model.encoder.init_args.name=test_resnet", "--data.scales=[1.0]"]
     more = ["--limit_gb", str(limit), "--data.batch_size", "2"]

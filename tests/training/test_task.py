@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -188,8 +189,8 @@ def test_two_processes_train_with_a_rank_without_boxes_or_masks_and_validate_lik
     """Five validation images over two ranks; of the training images each rank sees its own kind of label only."""
     val = SyntheticSource(length=5, seed=6, size=64)
     task = make_task(val.taxonomy)
-    single = make_trainer(tmp_path).validate(task, make_data(val, val), verbose=False)[0]
-    both = {"strategy": "ddp_spawn", "devices": 2}
+    single = make_trainer(tmp_path).validate(copy.deepcopy(task), make_data(val, val), verbose=False)[0]
+    both = {"strategy": "ddp_fork", "devices": 2}
     double = make_trainer(tmp_path, **both).validate(task, make_data(val, val), verbose=False)[0]
     assert set(double) == set(single)
     for key, value in single.items():
