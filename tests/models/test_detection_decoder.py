@@ -34,6 +34,8 @@ KINDS = {
         c, s, t, lambda c, s, t: AnchorFreeDecoder(c, s, t, shared=True, bins=9)
     ),
 }
+COMPILED = {"separate", "coarse", "one to one, shared distribution"}
+"""Between them they have every part; the others are slow to trace."""
 
 
 def maps(width: int = 8, batch: int = 2) -> list[Tensor]:
@@ -72,7 +74,9 @@ def test_shapes(kind: str) -> None:
         check_shapes(trained.one_to_many, bins, strides)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in COMPILED)) for kind in KINDS]
+)
 def test_compiles(kind: str) -> None:
     for decoder in (made(kind), made(kind).eval()):
         # In evaluation mode the statistics stay; in training they move, so each call starts from the same weights.

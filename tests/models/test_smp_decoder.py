@@ -218,6 +218,10 @@ def test_maps_with_weights_of_their_own_keep_them_in_the_graph(joint: bool) -> N
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
+COMPILED = {"SmpUnet", "SmpDeepLabV3Plus", "SmpSegformer"}
+"""One of each kind: step by step, pooled, all maps at once. The others are slow to trace."""
+
+
 def test_only_maps_side_by_side_are_tied() -> None:
     tied = {}
     for name in ("resnet18", "hrnet_w18_small"):
@@ -227,7 +231,9 @@ def test_only_maps_side_by_side_are_tied() -> None:
     assert tied == {"resnet18": [], "hrnet_w18_small": [16, 8, 4]}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in COMPILED)) for name in NAMES]
+)
 def test_compiles(name: str) -> None:
     shapes = Shapes([], [], [8, 12, 16, 24], [4, 8, 16, 32])
     decoder = smp_decoder(name)(shapes, TAXONOMY).eval()
