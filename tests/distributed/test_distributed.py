@@ -32,9 +32,10 @@ from ocrnet_pl.losses.regions import Tversky
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.metrics.boundary import BoundaryIoU
 from ocrnet_pl.training.sharding import StaticDDP
+from tests.helpers.metric_cases import make_case
 from tests.helpers.own_metrics import CountError, FoundBoxes
 from tests.helpers.processes import run_together
-from tests.metrics.test_metrics import _share, make_case, metrics
+from tests.metrics.test_metrics import _share, metrics
 from tests.training.test_task import PartlyLabelled, even, make_data, make_task, make_trainer
 
 STEPS = 12

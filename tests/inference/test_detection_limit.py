@@ -26,7 +26,7 @@ from ocrnet_pl.structures import DetectionOutput, Prediction, Sample, Supervisio
 from ocrnet_pl.training.task import OCRNetTask
 from tests.helpers.builders import make_batch
 from tests.helpers.doctor_data import check, config, findings, run, write_clean
-from tests.metrics.test_metrics import TAXONOMY, make_case, make_prediction, make_truth
+from tests.helpers.metric_cases import TAXONOMY, make_case, make_prediction, make_truth
 from tests.training.test_task import make_data, make_task, make_trainer
 
 

@@ -9,7 +9,7 @@ import torch
 
 from ocrnet_pl.metrics.boundary import BoundaryIoU, near_edges
 from ocrnet_pl.structures import Prediction, Sample, Supervision
-from tests.metrics.test_metrics import TAXONOMY, make_case
+from tests.helpers.metric_cases import TAXONOMY, make_case
 
 
 def eroded(mask: list[list[bool]], times: int) -> list[list[bool]]:
