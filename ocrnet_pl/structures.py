@@ -5,7 +5,7 @@ Data flows one way through these types::
     source -> Sample -> transforms -> Sample -> collate -> Batch -> OCRNet -> Output
         -> losses, or -> PostProcess -> Prediction -> metrics, writers
 
-This module imports no other part of the package.
+Of the package it imports only what records how parts are made.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
+
+from ocrnet_pl.recording import Recorded
 
 IGNORE_INDEX = 255
 """The value of a pixel without a label in every semantic map."""
@@ -455,7 +457,7 @@ class Predictions:
         return self.raw if self.fused is None else self.fused
 
 
-class PostProcess(nn.Module, ABC):
+class PostProcess(Recorded, nn.Module, ABC):
     """Turns the network's output into predictions at the original size; it has no weights."""
 
     @abstractmethod
@@ -466,6 +468,10 @@ class PostProcess(nn.Module, ABC):
     def max_detections(self) -> int | None:
         """The largest number of boxes returned per image, or per tile where images are cut; None if unknown."""
         return None
+
+    def dump_settings(self) -> dict[str, Any]:
+        """Return what :meth:`load_settings` takes, as plain values; empty without such settings."""
+        return {}
 
     def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
         """Apply the calibrated settings of a checkpoint; a post-processing without such settings ignores them.

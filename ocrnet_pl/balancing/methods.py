@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ocrnet_pl.balancing.task_split import CombinationRule
 from ocrnet_pl.distributed.gather import summed_over_processes
+from ocrnet_pl.recording import Recorded
 
 
-class Balancing(nn.Module, ABC):
+class Balancing(Recorded, nn.Module, ABC):
     """Combines the losses of detection and segmentation; used only if a network has both tasks.
 
     A loss of exactly zero means that nothing in the batch was labelled for the task: such a batch must not change the

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ocrnet_pl.recording import Recorded
 from ocrnet_pl.structures import DetectionOutput
 
 
@@ -24,7 +25,7 @@ class Detections(NamedTuple):
     labels: Tensor
 
 
-class Decode(nn.Module):
+class Decode(Recorded, nn.Module):
     """Keeps the best boxes of each image, by default after non-maximum suppression within each class.
 
     Args:

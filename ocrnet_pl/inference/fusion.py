@@ -103,6 +103,10 @@ class FusionPostProcess(PostProcess):
         """The largest number of boxes returned per image, or per tile where images are cut."""
         return self.decode.max_detections
 
+    def dump_settings(self) -> dict[str, Any]:
+        """Return the settings as plain values, for a file."""
+        return self.settings.to_dict()
+
     def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
         """Apply calibrated settings; raises ValueError if they are not of this version or taxonomy."""
         self.settings = FusionSettings.from_dict(settings, taxonomy)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ocrnet_pl.losses.boxes import paired_iou
+from ocrnet_pl.recording import Recorded
 from ocrnet_pl.structures import Batch, DetectionOutput
 
 
@@ -30,7 +31,7 @@ class Assignment(NamedTuple):
     quality: Tensor
 
 
-class Assigner(nn.Module, ABC):
+class Assigner(Recorded, nn.Module, ABC):
     """Chooses for each box the candidates that learn it."""
 
     @abstractmethod

@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from ocrnet_pl.recording import Recorded
 from ocrnet_pl.structures import Batch, Output
 
 
-class Loss(nn.Module, ABC):
+class Loss(Recorded, nn.Module, ABC):
     """Computes named, weighted loss terms of one task.
 
     Every term is a float32 scalar, finite for every empty case, keeps all of the decoder's outputs in the graph,

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from ocrnet_pl.recording import Recorded
+
 EPSILON = 1e-7
 
 
@@ -35,7 +37,7 @@ def paired_iou(first: Tensor, second: Tensor) -> Tensor:
     return intersection / union.clamp(min=EPSILON)
 
 
-class BoxLoss(nn.Module, ABC):
+class BoxLoss(Recorded, nn.Module, ABC):
     """Compares predicted with true boxes, pair by pair."""
 
     @abstractmethod

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ocrnet_pl.distributed.global_batch import over_all_processes
+from ocrnet_pl.recording import Recorded
 from ocrnet_pl.structures import IGNORE_INDEX
 
 UNLABELLED = -1e4
 """The logit of a class that the image was not labelled for: its probability is exactly 0 in float32."""
 
 
-class PixelLoss(nn.Module, ABC):
+class PixelLoss(Recorded, nn.Module, ABC):
     """Compares each pixel's distribution over the classes with its label.
 
     The result is a finite scalar, exactly zero with zero gradient if no pixel counts, and always in the graph. A class

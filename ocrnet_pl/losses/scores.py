@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ocrnet_pl.recording import Recorded
 
-class ScoreLoss(nn.Module, ABC):
+
+class ScoreLoss(Recorded, nn.Module, ABC):
     """Compares a sigmoid's logits with targets, which may be qualities between 0 and 1."""
 
     @abstractmethod

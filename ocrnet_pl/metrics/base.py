@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ocrnet_pl.distributed.gather import gather_tensors
 from ocrnet_pl.metrics.figures import Figure
+from ocrnet_pl.recording import Recorded
 from ocrnet_pl.structures import Prediction, Sample, Taxonomy
 
 
-class Metric(torchmetrics.Metric):
+class Metric(Recorded, torchmetrics.Metric):
     """A torchmetrics metric of whole predictions, whose figures have names and titles.
 
     States that are declared with ``add_state`` are joined over all processes before :meth:`compute`, also where a

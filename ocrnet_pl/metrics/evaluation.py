@@ -43,6 +43,8 @@ class EvaluationMetrics(nn.Module):
         instances = OncePerBatch(encoded_truth if pixels else measured_truth)
         segments = OncePerBatch(TrueSegments(taxonomy))
 
+        self._count_own = len(own)
+
         def of_predictions() -> nn.ModuleList:
             metrics: list[Metric] = []
             if boxes:
@@ -90,6 +92,11 @@ class EvaluationMetrics(nn.Module):
         parts = [values[key] for key in (f"{prefix}map", f"{prefix}miou") if key in values]
         values["score"] = torch.stack(parts).nanmean()
         return values
+
+    @property
+    def own(self) -> list[Metric]:
+        """The additional metrics of the raw predictions."""
+        return [metric for _, metric in self._metrics()][len(self.raw) - self._count_own : len(self.raw)]
 
     def names(self) -> list[str]:
         """Return the names of all that :meth:`compute` returns."""

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from ocrnet_pl.recording import Recorded
 from ocrnet_pl.structures import DetectionOutput
 
 ClassKind = Literal["detection", "semantic"]
@@ -43,7 +44,7 @@ def layer_rows(name: str, kind: ClassKind, first: int = 0) -> DeclaredRows:
     return {f"{name}.{tensor}": (ClassRows(kind, 0, first),) for tensor in ("weight", "bias")}
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(Recorded, nn.Module, ABC):
     """Turns images into feature maps of decreasing resolution.
 
     Attributes:
@@ -65,7 +66,7 @@ class Encoder(nn.Module, ABC):
         """Map normalised images [B, C, H, W] to one per stride, [B, channels[i], H / strides[i], W / strides[i]]."""
 
 
-class Neck(nn.Module, ABC):
+class Neck(Recorded, nn.Module, ABC):
     """Turns encoder maps into maps of equal width.
 
     Attributes:
@@ -81,7 +82,7 @@ class Neck(nn.Module, ABC):
         """Map the encoder's maps to the neck's, finest first."""
 
 
-class DetectionDecoder(nn.Module, ABC):
+class DetectionDecoder(Recorded, nn.Module, ABC):
     """Emits candidate boxes, each with a confidence and class scores, from the neck's maps."""
 
     @abstractmethod
@@ -127,7 +128,7 @@ class Features(NamedTuple):
     detection: DetectionOutput | None = None
 
 
-class SegmentationDecoder(nn.Module, ABC):
+class SegmentationDecoder(Recorded, nn.Module, ABC):
     """Emits a class for every pixel from the neck's or the encoder's maps.
 
     Attributes:

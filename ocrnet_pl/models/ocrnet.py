@@ -13,16 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ocrnet_pl.balancing.task_split import TaskSplit
-from ocrnet_pl.errors import CheckpointError, DataError
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.inputs import ids_of, require_image
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
 from ocrnet_pl.models.compilation import check_backend
+from ocrnet_pl.models.network_parts import Parts
+from ocrnet_pl.models.rebuilding import rebuild
 from ocrnet_pl.models.subsampling import subsample_first
 from ocrnet_pl.models.unread import Unread, find_unread, tie
-from ocrnet_pl.storage.checkpoints import misfit, read_checkpoint
-from ocrnet_pl.storage.plain_values import plain_values
-from ocrnet_pl.storage.saved_network import saved_network
-from ocrnet_pl.storage.trusted_classes import build_parts, one_line, rebuilt, trusted_packages
+from ocrnet_pl.storage.checkpoints import read_checkpoint, versions
+from ocrnet_pl.storage.network_folder import DESCRIPTION, read_description, read_weights, type_name, write_network
+from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, network_in_folder, saved_network
+from ocrnet_pl.storage.trusted_classes import trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
@@ -84,7 +86,8 @@ class OCRNet(nn.Module):
         self.encoder = encoder
         self.neck: Neck | None = neck(encoder.channels, encoder.strides)
         channels, strides = self.neck.channels, self.neck.strides
-        shapes = Shapes(channels, strides, encoder.channels, encoder.strides)
+        self._shapes = shapes = Shapes(channels, strides, encoder.channels, encoder.strides)
+        self._neck_made = Parts.of(neck=(self.neck, (encoder.channels, encoder.strides)))
         self.detection = None if detection is None else detection(channels, strides, taxonomy)
         self.segmentation = None if segmentation is None else segmentation(shapes, taxonomy)
         if self.detection is None and self.segmentation is not None and not self.segmentation.reads_neck:
@@ -237,9 +240,89 @@ class OCRNet(nn.Module):
             self.train(was_training)
         return predictions
 
+    @property
+    def parts(self) -> Parts:
+        """How its parts were made, as :meth:`save` and checkpoints store it."""
+        shapes = self._shapes
+        maps = (shapes.channels, shapes.strides)
+        found = Parts.of(
+            encoder=(self.encoder, ()),
+            neck=(self.neck, (shapes.encoder_channels, shapes.encoder_strides)),
+            detection=(self.detection, (*maps, self.taxonomy)),
+            segmentation=(self.segmentation, (shapes, self.taxonomy)),
+            postprocess=(self.postprocess, ()),
+        )
+        if self.neck is not None:
+            return found
+        # Nothing reads it, so it was not kept; a network that is built again asks it for the shapes of its maps.
+        return Parts(
+            {k: v for k, v in found.made.items() if k != "neck"} | self._neck_made.made,
+            found.unrecorded | self._neck_made.unrecorded,
+        )
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the network into a folder: ``model.safetensors`` and ``network.json``, without any pickle.
+
+        The folder appears when it is complete. Where several processes hold the network, one of them calls this.
+
+        Args:
+            path: Path of the folder, which does not exist or is empty.
+            overwrite: Whether the folder of a network that was saved before is replaced.
+
+        Raises:
+            FileExistsError: There is something at ``path`` that is not to be replaced.
+            ValueError: It computes in numbers of another type than float32, bfloat16 or float16.
+        """
+        parts = self.parts
+        description = {
+            "versions": versions(),
+            "input_size": list(self.input_size),
+            "dtype": type_name(self.mean.dtype),
+            "taxonomy": self.taxonomy.to_dict(),
+            "parts": parts.made,
+            UNRECORDED_KEY: parts.unrecorded,
+            FUSION_KEY: self.postprocess.dump_settings(),
+        }
+        write_network(path, description, self.state_dict(), overwrite)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        map_location: str | torch.device = "cpu",
+        trust: str | Sequence[str] = (),
+        **parts: Any,
+    ) -> OCRNet:
+        """Rebuild a network from the folder that :meth:`save` wrote, with the same predictions.
+
+        Args:
+            path: Path of the folder.
+            map_location: Device for the weights.
+            trust: Packages of your own whose classes the folder may name; a trusted package may run any code.
+            parts: Parts to use instead of the folder's, by name as in the constructor.
+
+        Returns:
+            The network in evaluation mode.
+
+        Raises:
+            FileNotFoundError: There is no such folder, or a file of it is absent.
+            CheckpointError: A file is damaged, comes from a version that differs, or names a class that is not trusted
+                or does not fit.
+            ValueError: ``trust`` names no package.
+        """
+        trusted_packages(trust)
+        where = f"network {str(path)!r}"
+        description = read_description(path)
+        saved = network_in_folder(description, read_weights(path), f"{where}: {DESCRIPTION}")
+        return rebuild(cls, saved, PARTS, parts, trust, f"{where}: {DESCRIPTION}").to(map_location)
+
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, map_location: str | torch.device = "cpu", trust: str | Sequence[str] = ()
+        cls,
+        path: str | Path,
+        map_location: str | torch.device = "cpu",
+        trust: str | Sequence[str] = (),
+        **parts: Any,
     ) -> OCRNet:
         """Rebuild a trained network from a checkpoint, ready to predict; needs no data set and no config.
 
@@ -250,6 +333,8 @@ class OCRNet(nn.Module):
             path: A checkpoint that training wrote.
             map_location: Device for the weights.
             trust: Packages of your own whose classes the checkpoint may name, such as ``["my_package"]``.
+            parts: Parts to use instead of the checkpoint's, by name as in the constructor; for those that it could not
+                record.
 
         Returns:
             The network in evaluation mode, with the averaged weights where training kept an average.
@@ -262,34 +347,7 @@ class OCRNet(nn.Module):
         """
         trusted_packages(trust)
         where = f"checkpoint {str(path)!r}"
-        checkpoint = read_checkpoint(path, map_location)
-        saved = saved_network(checkpoint, where)
-        parts = build_parts(saved.parts, PARTS, trust, f"{where}: hyper_parameters")
-        network = rebuilt(lambda: cls(saved.taxonomy, **parts, input_size=saved.input_size), where)
+        saved = saved_network(read_checkpoint(path, map_location), where)
         prefix = "network."
-        state = {k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)}
-        fits, given = ({name: value.shape for name, value in own.items()} for own in (network.state_dict(), state))
-        if fits != given:
-            raise CheckpointError(misfit(where, fits, given, checkpoint))
-        network.load_state_dict(state)
-        if FUSION_KEY in checkpoint:
-            load_fusion_settings(network, checkpoint[FUSION_KEY], where)
-        return network.eval()
-
-
-def load_fusion_settings(network: OCRNet, settings: Any, where: str) -> None:
-    """Apply the calibrated fusion settings of a checkpoint to a network.
-
-    Args:
-        network: The network that was built from the checkpoint.
-        settings: The settings as stored in the checkpoint.
-        where: Name of the file for error messages.
-
-    Raises:
-        CheckpointError: They are not settings of this fusion.
-    """
-    given = plain_values(settings, f"{where}: {FUSION_KEY}")
-    try:
-        network.postprocess.load_settings(given, network.taxonomy)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{where}: {FUSION_KEY}: these are not valid settings: {one_line(error)}") from error
+        own = {k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)}
+        return rebuild(cls, saved._replace(weights=own), PARTS, parts, trust, where).to(map_location)

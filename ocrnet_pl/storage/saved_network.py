@@ -1,10 +1,11 @@
-"""A checkpoint's entries on its network, apart from the parts to build, checked."""
+"""What a checkpoint, or a network's folder, says of its network, checked apart from the parts to build."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ocrnet_pl.errors import CheckpointError
@@ -15,21 +16,32 @@ from ocrnet_pl.structures import Taxonomy
 _LARGEST_SIDE = 65_536
 _MOST_CATEGORIES = 10_000
 
+UNRECORDED_KEY = "unrecorded"
+"""Where a file holds why it cannot say how some parts were made, by name."""
+
 
 class SavedNetwork(NamedTuple):
-    """The entries of a checkpoint that describe a network.
+    """The entries of a file that describe a network.
 
     Attributes:
-        parts: Hyper-parameters of the network, not checked yet.
+        content: All entries.
+        key: Name of the entry with the parts.
+        parts: How the parts were made, not checked yet.
+        unrecorded: Why the file does not say how some parts were made, by name.
         taxonomy: The categories.
         input_size: (height, width) in pixels.
-        weights: Weights by name, as the task names them.
+        weights: Weights by name; in a checkpoint as the task names them, in a folder as the network does.
+        dtype: The type of numbers to give the network; None leaves those that it is built with.
     """
 
+    content: Mapping[str, Any]
+    key: str
     parts: Mapping[str, Any]
+    unrecorded: Mapping[str, str]
     taxonomy: Taxonomy
     input_size: tuple[int, int]
     weights: dict[str, Tensor]
+    dtype: torch.dtype | None = None
 
 
 def saved_network(content: Mapping[str, Any], where: str) -> SavedNetwork:
@@ -42,15 +54,57 @@ def saved_network(content: Mapping[str, Any], where: str) -> SavedNetwork:
     Raises:
         CheckpointError: An entry is missing, or is not what training writes.
     """
-    for name in ("hyper_parameters", "taxonomy", "input_size", "state_dict"):
+    return _network(content, "hyper_parameters", where, content.get("state_dict"))
+
+
+def network_in_folder(description: Mapping[str, Any], weights: dict[str, Tensor], where: str) -> SavedNetwork:
+    """Return what a network's folder says of it.
+
+    Args:
+        description: Content of its ``network.json``, from :func:`~ocrnet_pl.storage.network_folder.read_description`.
+        weights: Its weights by name.
+        where: Name of the file for error messages.
+
+    Raises:
+        CheckpointError: An entry is missing, or is not what :meth:`OCRNet.save` writes.
+    """
+    return _network(description, "parts", where, weights)._replace(dtype=description["dtype"])
+
+
+def _network(content: Mapping[str, Any], key: str, where: str, weights: dict[str, Tensor] | None) -> SavedNetwork:
+    for name in (key, "taxonomy", "input_size"):
         if name not in content:
             raise CheckpointError(f"{where}: no entry {name!r}; it is not one of this project")
-    parts, weights = content["hyper_parameters"], content["state_dict"]
+    if weights is None:
+        raise CheckpointError(f"{where}: no entry 'state_dict'; it is not one of this project")
+    parts = content[key]
     if not isinstance(parts, Mapping):
-        raise CheckpointError(f"{where}: hyper_parameters: expected a dictionary, got {shown(parts)}")
+        raise CheckpointError(f"{where}: {key}: expected a dictionary, got {shown(parts)}")
     return SavedNetwork(
-        model_now(parts), saved_taxonomy(content, where), _size(content["input_size"], where), dict(weights)
+        content=content,
+        key=key,
+        parts=model_now(parts),
+        unrecorded=unrecorded_parts(content, where),
+        taxonomy=saved_taxonomy(content, where),
+        input_size=_size(content["input_size"], where),
+        weights=dict(weights),
     )
+
+
+def unrecorded_parts(content: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Return why a file does not say how some parts were made, by name.
+
+    Args:
+        content: Content of the file.
+        where: Name of the file for error messages.
+
+    Raises:
+        CheckpointError: The entry is not what training writes.
+    """
+    found = content.get(UNRECORDED_KEY, {})
+    if not isinstance(found, Mapping) or not all(isinstance(text, str) for item in found.items() for text in item):
+        raise CheckpointError(f"{where}: {UNRECORDED_KEY}: expected reasons by name, got {shown(found)}")
+    return {name: "".join(sign for sign in reason if sign.isprintable())[:300] for name, reason in found.items()}
 
 
 def saved_taxonomy(content: Mapping[str, Any], where: str) -> Taxonomy:

@@ -10,6 +10,7 @@ from ocrnet_pl.storage.checkpoints import CONFIG_KEY
 from ocrnet_pl.storage.earlier_settings import config_now
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.plain_values import plain_values, shown
+from ocrnet_pl.storage.saved_network import unrecorded_parts
 from ocrnet_pl.storage.trusted_classes import trusted_parts
 
 _OF_TRAINING = {
@@ -64,9 +65,11 @@ def stored_config(
         CheckpointError: There is no config, or something in it is not trusted, or not of this version.
     """
     if content.get(CONFIG_KEY) is None:
-        raise CheckpointError(f"{where}: it contains no config; give the one that it was trained with: --config FILE")
-    where = f"{where}: config"
-    config = config_now(plain_values(content[CONFIG_KEY], where))
+        config = _from_python(content, subcommand, kinds, given, where)
+        where = f"{where}: hyper_parameters"
+    else:
+        where = f"{where}: config"
+        config = config_now(plain_values(content[CONFIG_KEY], where))
     for name in ("model", "data"):
         if not isinstance(config, dict) or not isinstance(config.get(name), dict):
             raise CheckpointError(f"{where}: there is no section {name!r}; give --config FILE")
@@ -97,6 +100,36 @@ def stored_config(
         taken[section] = trusted_parts(parts, kinds[section], trust, f"{where}.{section}")
     _let_paths_start_anew(taken["data"], config["data"].get("root"))
     return taken, missed
+
+
+def _from_python(
+    content: Mapping[str, Any],
+    subcommand: str,
+    kinds: Mapping[str, Mapping[str, Any]],
+    given: Sequence[str],
+    where: str,
+) -> dict[str, Any]:
+    """Return the config of a checkpoint that was trained from Python: its parts say how they were made, its data not.
+
+    Raises:
+        CheckpointError: It does not say how parts were made that the subcommand needs and that are not given.
+    """
+    parts = content.get("hyper_parameters")
+    if not isinstance(parts, Mapping) or "encoder" not in {*parts, *unrecorded_parts(content, where)}:
+        raise CheckpointError(f"{where}: it contains no config; give the one that it was trained with: --config FILE")
+    for name, reason in unrecorded_parts(content, where).items():
+        if name in kinds["model"] and name not in _OF_TRAINING["model"] and f"model.{name}" not in given:
+            raise CheckpointError(
+                f"{where}: hyper_parameters: no entry {name!r} ({reason}); give it with --config FILE or --model.{name}"
+            )
+    sources = _SOURCES[subcommand]
+    if sources and not any(f"data.{name}" in given for name in sources):
+        raise CheckpointError(
+            f"{where}: it was trained from Python, and does not say on which data; give --data.{sources[0]}, or "
+            "--config FILE"
+        )
+    model = plain_values(parts, f"{where}: hyper_parameters")
+    return {"model": model, "data": {"size": plain_values(content.get("input_size"), f"{where}: input_size")}}
 
 
 def _name(name: Any, where: str) -> str:

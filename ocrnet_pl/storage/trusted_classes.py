@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.recording import Recorded
 from ocrnet_pl.storage.import_paths import current_path
 from ocrnet_pl.storage.plain_values import plain_values, shown
 
@@ -92,7 +93,11 @@ def named_packages(config: Any) -> list[str]:
 
 
 def build_parts(
-    parts: Mapping[str, Any], kinds: Mapping[str, Any], trust: str | Sequence[str], where: str
+    parts: Mapping[str, Any],
+    kinds: Mapping[str, Any],
+    trust: str | Sequence[str],
+    where: str,
+    unrecorded: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Build a checkpoint's parts, after :func:`trusted_parts` has checked them.
 
@@ -103,6 +108,7 @@ def build_parts(
         kinds: The type of each part, by name; all of them must be there.
         trust: Packages that are trusted besides the project's own.
         where: Name of the file and the entry for error messages.
+        unrecorded: Why the file does not say how some parts were made, by name.
 
     Returns:
         The parts by name.
@@ -115,17 +121,30 @@ def build_parts(
 
     missing = [name for name in kinds if name not in parts]
     if missing:
+        reason = (unrecorded or {}).get(missing[0])
         raise CheckpointError(
-            f"{where}: no entry {missing[0]!r}; only a network that a config describes is rebuilt from a checkpoint"
+            f"{where}: no entry {missing[0]!r}{f' ({reason})' if reason else ''}; give it in Python: "
+            f"{', '.join(f'{name}=...' for name in missing)}"
         )
     checked = trusted_parts(parts, kinds, trust, where)
-    encoder = checked.get("encoder")
-    if isinstance(encoder, dict) and "weights" in encoder.get("init_args", ()):
-        encoder["init_args"]["weights"] = None
+    _leave_weights(checked.get("encoder"))
     parser = ArgumentParser(exit_on_error=False)
     for name, kind in kinds.items():
         parser.add_argument(f"--{name}", type=kind)
     return rebuilt(lambda: vars(parser.instantiate_classes(parser.parse_object(checked))), where)
+
+
+def _leave_weights(part: Any) -> None:
+    """Let an encoder, and those inside it, start without the weights that it was made with."""
+    if isinstance(part, list):
+        for item in part:
+            _leave_weights(item)
+    elif isinstance(part, dict):
+        arguments = part.get("init_args")
+        if isinstance(arguments, dict) and "weights" in arguments:
+            arguments["weights"] = None
+        for item in part.values():
+            _leave_weights(item)
 
 
 def rebuilt(build: Callable[[], T], where: str) -> T:
@@ -176,7 +195,7 @@ class _Check:
             raise self.refuse(
                 key,
                 f"{shown(path)} is not a class of {PACKAGE}, and building it could run any code; if you know where the "
-                f"checkpoint is from, trust its package: --trust {path.partition('.')[0]}, in Python trust=[...]",
+                f"file is from, trust its package: --trust {path.partition('.')[0]}, in Python trust=[...]",
             )
 
     def resolve(self, path: str, bases: Sequence[type], key: str) -> type:
@@ -365,7 +384,7 @@ def _argument_kinds(owner: type) -> tuple[dict[str, Any], bool]:
     more = False
     for each in owner.__mro__:
         maker = each.__dict__.get("__init__") or each.__dict__.get("__new__")
-        if each in (object, nn.Module) or maker is None:
+        if each in (object, nn.Module, Recorded) or maker is None:
             continue
         try:
             parameters = inspect.signature(maker).parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -11,7 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -38,27 +39,21 @@ from ocrnet_pl.models.ocrnet import (
     NeckFactory,
     OCRNet,
     SegmentationFactory,
-    load_fusion_settings,
 )
+from ocrnet_pl.models.rebuilding import load_fusion_settings
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.storage.checkpoints import VERSIONS_KEY, misfit, read_checkpoint, versions
-from ocrnet_pl.storage.saved_network import saved_network
+from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, saved_network
 from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
 from ocrnet_pl.training.continuing import Continuing
+from ocrnet_pl.training.hyperparameters import given_arguments, keep_arguments
 from ocrnet_pl.training.optimizers import OptimizerFactory, SharedFactory, make_optimizer
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
 
 _PRETRAINED_KEY = "encoder_pretrained"
 """Where a checkpoint holds whether the encoder began with pretrained weights."""
-
-
-def _is_object(value: Any) -> bool:
-    """Return whether a hyper-parameter is, or holds, what a checkpoint could only pickle."""
-    if isinstance(value, list | tuple):
-        return any(_is_object(item) for item in value)
-    return isinstance(value, nn.Module) or callable(value)
 
 
 class OCRNetTask(LightningModule):
@@ -121,10 +116,6 @@ class OCRNetTask(LightningModule):
             raise ValueError(f"model.encoder_lr: expected at least 0, got {encoder_lr}")
         if scheduler_interval not in get_args(Interval):
             raise ValueError(f"model.scheduler_interval: expected 'step' or 'epoch', got {scheduler_interval!r}")
-        self.save_hyperparameters(ignore=["taxonomy", "input_size", "tile", "multiscale", "compile_backend"])
-        # Under the command line these are class paths, which rebuild the parts; objects could only be pickled.
-        for name in [n for n, value in self.hparams.items() if _is_object(value)]:
-            del self.hparams[name]
         self.network = OCRNet(
             taxonomy,
             encoder or TimmEncoder(),
@@ -154,6 +145,7 @@ class OCRNetTask(LightningModule):
         has_boxes, has_pixels = detection is not None, segmentation is not None
         self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels, metrics or ())
         self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels, metrics or ())
+        self._unrecorded = keep_arguments(self, inspect.currentframe(), self.network, self.val_metrics.own)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -185,10 +177,12 @@ class OCRNetTask(LightningModule):
         content = read_checkpoint(checkpoint_path, map_location)
         saved = saved_network(content, where)
         kinds = get_type_hints(cls.__init__)
-        chosen = {name: kinds[name] for name in kinds if (name in saved.parts or name in PARTS) and name not in changes}
-        parts = build_parts(saved.parts, chosen, trust, f"{where}: hyper_parameters")
+        known = {*saved.parts, *saved.unrecorded, *PARTS} - {*changes}
+        chosen = {name: kind for name, kind in kinds.items() if name in known}
+        parts = build_parts(saved.parts, chosen, trust, f"{where}: hyper_parameters", saved.unrecorded)
         own: dict[str, Any] = {"taxonomy": saved.taxonomy, "input_size": saved.input_size}
-        task = rebuilt(lambda: cls(**own | parts | changes), where)
+        with given_arguments({name: saved.parts[name] for name in parts}):
+            task = rebuilt(lambda: cls(**own | parts | changes), where)
         task.on_load_checkpoint(content)
         task.load_state_dict(saved.weights)
         return task.to(map_location)
@@ -379,6 +373,8 @@ class OCRNetTask(LightningModule):
         checkpoint[VERSIONS_KEY] = versions()
         checkpoint["taxonomy"] = self.taxonomy.to_dict()
         checkpoint["input_size"] = list(self.network.input_size)
+        if self._unrecorded:
+            checkpoint[UNRECORDED_KEY] = dict(self._unrecorded)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Apply calibrated settings of the fusion, unless training continues, after which they are no longer valid.

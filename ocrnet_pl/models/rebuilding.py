@@ -1,0 +1,103 @@
+"""A network from a file: built from the records of its parts, then given its weights and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.checkpoints import misfit
+from ocrnet_pl.storage.plain_values import plain_values
+from ocrnet_pl.storage.saved_network import SavedNetwork
+from ocrnet_pl.storage.trusted_classes import build_parts, one_line, rebuilt
+from ocrnet_pl.structures import FUSION_KEY, PostProcess, Taxonomy
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def rebuild(
+    make: Callable[..., N],
+    saved: SavedNetwork,
+    kinds: Mapping[str, Any],
+    given: Mapping[str, Any],
+    trust: str | Sequence[str],
+    where: str,
+) -> N:
+    """Build a network from what a file says of it.
+
+    Args:
+        make: Builds the network from the taxonomy, the parts by name, and ``input_size``.
+        saved: The entries of the file.
+        kinds: The types of the parts, by name.
+        given: Parts that are used instead of the file's.
+        trust: Packages that are trusted besides the project's own.
+        where: Name of the file for error messages.
+
+    Returns:
+        The network in evaluation mode, with its weights.
+
+    Raises:
+        CheckpointError: A part is missing, not trusted or cannot be built, or the weights are of another network.
+        TypeError: A given part is none of a network's.
+    """
+    foreign = [name for name in given if name not in kinds]
+    if foreign:
+        raise TypeError(f"a network has no part {foreign[0]!r}, only {', '.join(kinds)}")
+    wanted = {name: kind for name, kind in kinds.items() if name not in given}
+    parts = build_parts(saved.parts, wanted, trust, f"{where}: {saved.key}", saved.unrecorded)
+    network = rebuilt(lambda: make(saved.taxonomy, **parts, **given, input_size=saved.input_size), where)
+    states = (network.state_dict(), saved.weights)
+    fits, found = ({name: value.shape for name, value in state.items()} for state in states)
+    if fits != found:
+        raise CheckpointError(misfit(where, fits, found, saved.content))
+    if saved.dtype is not None:
+        give_types(network, saved.dtype, saved.weights, where)
+    network.load_state_dict(saved.weights)
+    if saved.content.get(FUSION_KEY) and "postprocess" not in given:
+        load_fusion_settings(network, saved.content[FUSION_KEY], where)
+    return network.eval()
+
+
+def give_types(network: nn.Module, kind: torch.dtype, weights: Mapping[str, torch.Tensor], where: str) -> None:
+    """Give a network, and each weight, the type of numbers that it was saved with; their memory format does not change.
+
+    Args:
+        network: The network, changed in place.
+        kind: The type of what is not among the weights.
+        weights: The saved weights by name.
+        where: Name of the file for error messages.
+
+    Raises:
+        CheckpointError: Whole numbers stand for others, or the reverse.
+    """
+    if kind != torch.float32:
+        network.to(kind)
+    for name, own in network.state_dict(keep_vars=True).items():
+        saved = weights.get(name, own)
+        if own.is_floating_point() != saved.is_floating_point() or own.is_complex() != saved.is_complex():
+            raise CheckpointError(f"{where}: {name}: expected {own.dtype}, got {saved.dtype}")
+        if own.is_floating_point() and own.dtype != saved.dtype:
+            own.data = own.data.to(saved.dtype)
+
+
+def load_fusion_settings(network: nn.Module, settings: Any, where: str) -> None:
+    """Apply calibrated fusion settings from a file to a network.
+
+    Args:
+        network: The network that was built from the file.
+        settings: The settings as stored in the file.
+        where: Name of the file for error messages.
+
+    Raises:
+        CheckpointError: They are not settings of this fusion.
+    """
+    given = plain_values(settings, f"{where}: {FUSION_KEY}")
+    postprocess, taxonomy = network.postprocess, network.taxonomy
+    assert isinstance(postprocess, PostProcess) and isinstance(taxonomy, Taxonomy)
+    try:
+        postprocess.load_settings(given, taxonomy)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{where}: {FUSION_KEY}: these are not valid settings: {one_line(error)}") from error
