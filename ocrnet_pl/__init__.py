@@ -8,36 +8,27 @@ from typing import TYPE_CHECKING, Any
 from ocrnet_pl.version import __version__
 
 if TYPE_CHECKING:
-    from ocrnet_pl.balancing.methods import Balancing, FixedWeights
+    from ocrnet_pl.balancing.methods import Balancing
     from ocrnet_pl.cli.command import Command, NetworkCommand, NetworkRun, Run
     from ocrnet_pl.cli.main import main
     from ocrnet_pl.data.datamodule import JointDataModule
     from ocrnet_pl.data.records import RawBoxes, make_sample
     from ocrnet_pl.data.sources.base import Source
-    from ocrnet_pl.data.sources.synthetic import SyntheticSource
     from ocrnet_pl.data.transforms.base import MixingTransform, Transform
     from ocrnet_pl.drawing.overlays import draw_prediction, write_png
     from ocrnet_pl.errors import CheckpointError, DataError, LossError, RunError, UsageError
     from ocrnet_pl.imaging.images import read_image
-    from ocrnet_pl.inference.decode import Decode
-    from ocrnet_pl.inference.fusion import FusionPostProcess
     from ocrnet_pl.inference.multiscale import MultiScale
     from ocrnet_pl.inference.tiled_inference import Tiling
     from ocrnet_pl.losses.assignment import Assigner
     from ocrnet_pl.losses.base import Loss
     from ocrnet_pl.losses.boxes import BoxLoss
-    from ocrnet_pl.losses.detection import QualityDetectionLoss
     from ocrnet_pl.losses.pixels import PixelLoss
     from ocrnet_pl.losses.scores import ScoreLoss
-    from ocrnet_pl.losses.segmentation import SegmentationLoss
     from ocrnet_pl.metrics.base import Metric
     from ocrnet_pl.metrics.figures import Figure
     from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
-    from ocrnet_pl.models.detection import AnchorFreeDecoder
-    from ocrnet_pl.models.encoder import TimmEncoder
-    from ocrnet_pl.models.necks import PathAggregationNeck
     from ocrnet_pl.models.ocrnet import OCRNet
-    from ocrnet_pl.models.segmentation import SubPixelDecoder
     from ocrnet_pl.recording import Recorded
     from ocrnet_pl.structures import (
         Batch,
@@ -56,7 +47,6 @@ if TYPE_CHECKING:
     from ocrnet_pl.training.task import OCRNetTask
 
 __all__ = [
-    "AnchorFreeDecoder",
     "Assigner",
     "Balancing",
     "Batch",
@@ -65,14 +55,11 @@ __all__ = [
     "CheckpointError",
     "Command",
     "DataError",
-    "Decode",
     "DetectionDecoder",
     "DetectionOutput",
     "Encoder",
     "Features",
     "Figure",
-    "FixedWeights",
-    "FusionPostProcess",
     "JointDataModule",
     "Loss",
     "LossError",
@@ -85,13 +72,11 @@ __all__ = [
     "OCRNet",
     "OCRNetTask",
     "Output",
-    "PathAggregationNeck",
     "PixelLoss",
     "Placement",
     "PostProcess",
     "Prediction",
     "Predictions",
-    "QualityDetectionLoss",
     "RawBoxes",
     "Recorded",
     "Run",
@@ -100,15 +85,11 @@ __all__ = [
     "ScoreLoss",
     "Segment",
     "SegmentationDecoder",
-    "SegmentationLoss",
     "Shapes",
     "Source",
-    "SubPixelDecoder",
     "Supervision",
-    "SyntheticSource",
     "Taxonomy",
     "Tiling",
-    "TimmEncoder",
     "Transform",
     "UsageError",
     "__version__",
@@ -120,7 +101,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "balancing.methods": ("Balancing", "FixedWeights"),
+    "balancing.methods": ("Balancing",),
     "cli.command": ("Command", "NetworkCommand", "NetworkRun", "Run"),
     "cli.main": ("main",),
     "data.datamodule": ("JointDataModule",),
@@ -155,15 +136,6 @@ _MODULES = {
         "Supervision",
         "Taxonomy",
     ),
-    "data.sources.synthetic": ("SyntheticSource",),
-    "inference.decode": ("Decode",),
-    "inference.fusion": ("FusionPostProcess",),
-    "losses.detection": ("QualityDetectionLoss",),
-    "losses.segmentation": ("SegmentationLoss",),
-    "models.detection": ("AnchorFreeDecoder",),
-    "models.encoder": ("TimmEncoder",),
-    "models.necks": ("PathAggregationNeck",),
-    "models.segmentation": ("SubPixelDecoder",),
     "recording": ("Recorded",),
     "training.task": ("OCRNetTask",),
 }

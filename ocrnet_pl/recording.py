@@ -60,21 +60,35 @@ def record_of(part: Any, passed: Sequence[Any] = ()) -> dict[str, Any]:
     return _spec(type(part), arguments.without(type(part), [plain_record(value) for value in passed]))
 
 
-def record_of_factory(factory: Any, passed: int) -> dict[str, Any]:
+def record_of_factory(factory: Any, passed: int | None) -> dict[str, Any]:
     """Return what a factory makes: a class, or a :class:`functools.partial` of a class.
 
     Args:
         factory: The class or the partial.
-        passed: Number of arguments that whoever calls the factory passes first.
+        passed: Number of arguments that whoever calls the factory passes first; None if it is not known, which leaves
+            out the defaults.
 
     Raises:
         NotRecordedError: It is anything else, or an argument cannot be written as plain values.
     """
-    kind, kwargs = (factory.func, factory.keywords) if isinstance(factory, partial) else (factory, {})
-    if not inspect.isclass(kind) or (isinstance(factory, partial) and factory.args):
+    kind, args, kwargs = factory, (), {}
+    if isinstance(factory, partial):
+        kind, args, kwargs = factory.func, factory.args, factory.keywords
+        if getattr(kind, "__module__", "").partition(".")[0] == "jsonargparse" and args:
+            # A factory that a config describes: the parser's own function, with the class as its last argument.
+            kind, args = args[-1], ()
+    if not inspect.isclass(kind) or args:
         found = "a partial of something else" if isinstance(factory, partial) else _kind(factory)
         raise NotRecordedError(f"{found}; give a class, or a functools.partial of a class with arguments by name")
-    return _spec(kind, _Arguments.of(kind, [None] * passed, kwargs).without(kind, [None] * passed))
+    first = [None] * (passed or 0)
+    signature = inspect.signature(kind.__init__)
+    try:
+        bound = signature.bind_partial(None, *first, **kwargs)
+    except TypeError as error:
+        raise NotRecordedError(f"a partial of {kind.__name__} that cannot be called: {error}") from None
+    if passed is not None:
+        bound.apply_defaults()
+    return _spec(kind, _Arguments.sorted(bound).without(kind, first))
 
 
 def plain_record(value: Any) -> Any:
@@ -101,7 +115,7 @@ def plain_record(value: Any) -> Any:
     if isinstance(value, type):
         return import_path(value)
     if isinstance(value, partial):
-        return record_of_factory(value, 0)
+        return record_of_factory(value, None)
     names = _fields(value)
     if names is not None:
         return _spec(type(value), {"init_args": {name: plain_record(getattr(value, name)) for name in names}})
@@ -156,16 +170,19 @@ class _Arguments:
 
     @classmethod
     def of(cls, kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Arguments:
-        found = cls()
         try:
-            signature = inspect.signature(kind.__init__)  # type: ignore[misc]
-            bound = signature.bind(None, *args, **kwargs)
+            bound = inspect.signature(kind.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
         except (TypeError, ValueError):
             # The constructor itself will say it better; and a copy is made without arguments, and then filled.
-            return found
+            return cls()
         bound.apply_defaults()
+        return cls.sorted(bound)
+
+    @classmethod
+    def sorted(cls, bound: inspect.BoundArguments) -> _Arguments:
+        found = cls()
         for name, value in list(bound.arguments.items())[1:]:
-            way = signature.parameters[name].kind
+            way = bound.signature.parameters[name].kind
             if way is inspect.Parameter.VAR_POSITIONAL:
                 found.more = [_tried(item) for item in value]
             elif way is inspect.Parameter.VAR_KEYWORD:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
@@ -39,6 +38,7 @@ from ocrnet_pl.storage.saved_network import saved_taxonomy
 from ocrnet_pl.storage.secrets import secrets_in
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking.wandb_tracker import MetricsTable, WandbTracker
+from ocrnet_pl.training.hyperparameters import argument_types
 from ocrnet_pl.training.task import OCRNetTask
 
 MONITOR = "val/score"
@@ -67,20 +67,7 @@ def stored_sections(task: type[OCRNetTask], data: type[JointDataModule]) -> dict
         "pictures": Pictures,
         "prediction": PredictionWriter,
     }
-    return {section: _option_types(kind) for section, kind in kinds.items()}
-
-
-def _option_types(kind: type) -> dict[str, Any]:
-    """Return the types of a constructor's options; those that it hands on to its base class are among them."""
-    found: dict[str, Any] = {}
-    for each in kind.__mro__:
-        if "__init__" not in vars(each):
-            continue
-        found = get_type_hints(each.__init__) | found  # type: ignore[misc]
-        kinds = {parameter.kind for parameter in inspect.signature(each.__init__).parameters.values()}  # type: ignore[misc]
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            break
-    return found
+    return {section: argument_types(kind) for section, kind in kinds.items()}
 
 
 class _OptionOfFit(argparse.Action):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, get_type_hints
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.mixins import hparams_mixin
@@ -96,4 +96,17 @@ def _defaults(task: LightningModule) -> dict[str, Any]:
         if "__init__" in vars(each) and issubclass(each, LightningModule):
             for name, parameter in inspect.signature(each.__init__).parameters.items():  # type: ignore[misc]
                 found.setdefault(name, parameter.default)
+    return found
+
+
+def argument_types(kind: type) -> dict[str, Any]:
+    """Return the types of a constructor's options; those that it hands on to its base class are among them."""
+    found: dict[str, Any] = {}
+    for each in kind.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        found = get_type_hints(each.__init__) | found  # type: ignore[misc]
+        kinds = {parameter.kind for parameter in inspect.signature(each.__init__).parameters.values()}  # type: ignore[misc]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
     return found

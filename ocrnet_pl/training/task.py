@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -47,7 +47,7 @@ from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, saved_network
 from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
 from ocrnet_pl.training.continuing import Continuing
-from ocrnet_pl.training.hyperparameters import given_arguments, keep_arguments
+from ocrnet_pl.training.hyperparameters import argument_types, given_arguments, keep_arguments
 from ocrnet_pl.training.optimizers import OptimizerFactory, SharedFactory, make_optimizer
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
@@ -176,7 +176,7 @@ class OCRNetTask(LightningModule):
         where = f"checkpoint {str(checkpoint_path)!r}"
         content = read_checkpoint(checkpoint_path, map_location)
         saved = saved_network(content, where)
-        kinds = get_type_hints(cls.__init__)
+        kinds = argument_types(cls)
         known = {*saved.parts, *saved.unrecorded, *PARTS} - {*changes}
         chosen = {name: kind for name, kind in kinds.items() if name in known}
         parts = build_parts(saved.parts, chosen, trust, f"{where}: hyper_parameters", saved.unrecorded)

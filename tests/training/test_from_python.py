@@ -9,28 +9,23 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import timm
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from ocrnet_pl import (
-    CheckpointError,
-    Decode,
-    FusionPostProcess,
-    JointDataModule,
-    OCRNet,
-    OCRNetTask,
-    PathAggregationNeck,
-    SegmentationLoss,
-    SubPixelDecoder,
-    SyntheticSource,
-    TimmEncoder,
-    main,
-)
+from ocrnet_pl import CheckpointError, JointDataModule, OCRNet, OCRNetTask, main
 from ocrnet_pl.balancing.methods import Uncertainty
+from ocrnet_pl.data.sources.synthetic import SyntheticSource
+from ocrnet_pl.inference.decode import Decode
+from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.tiled_inference import Tiling
 from ocrnet_pl.losses.pixels import CrossEntropy
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.metrics.boundary import BoundaryIoU
+from ocrnet_pl.models.encoder import TimmEncoder
+from ocrnet_pl.models.necks import PathAggregationNeck
+from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.storage.trusted_classes import trusted_parts
 from tests.cli.test_cli import fails
 from tests.helpers.builders import TinyEncoder
@@ -50,7 +45,7 @@ model:
     class_path: SegmentationLoss
     init_args: {terms: [{class_path: CrossEntropy, init_args: {weight: 2.0}}]}
   balancing: {class_path: Uncertainty}
-  optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}
+  optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1, weight_decay: 0.05}}
   metrics: [{class_path: BoundaryIoU, init_args: {width: 0.05}}]
   tile: {class_path: ocrnet_pl.inference.tiled_inference.Tiling, init_args: {overlap: 0.1}}
 """
@@ -65,7 +60,7 @@ def arguments(**changes: Any) -> dict[str, Any]:
         "postprocess": FusionPostProcess(Decode(max_detections=7), claim=0.5),
         "segmentation_loss": SegmentationLoss([CrossEntropy(weight=2.0)]),
         "balancing": Uncertainty(),
-        "optimizer": partial(torch.optim.SGD, lr=0.1),
+        "optimizer": partial(torch.optim.SGD, lr=0.1, weight_decay=0.05),
         "metrics": [lambda taxonomy: BoundaryIoU(taxonomy, 0.05)],
         "tile": Tiling(overlap=0.1),
         "input_size": (64, 64),
@@ -83,6 +78,7 @@ def fit(task: OCRNetTask, path: Path, steps: int = 1, **options: Any) -> Trainer
         max_steps=steps,
         accelerator="cpu",
         default_root_dir=path.parent,
+        limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -222,9 +218,9 @@ def test_a_task_of_ones_own_is_made_again(tmp_path: Path) -> None:
 
 def test_weights_of_the_encoder_are_not_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for the encoder, nor for one inside it."""
-    torch.save(TimmEncoder("test_efficientnet").model.state_dict(), tmp_path / "weights.pt")
-    weights = {"name": "test_efficientnet", "weights": str(tmp_path / "weights.pt"), "weights_by_order": True}
-    encoder = TimmEncoder(**weights)  # type: ignore[arg-type]
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "weights.pt")
+    weights = {"name": "test_efficientnet", "weights": str(tmp_path / "weights.pt")}
+    encoder = TimmEncoder(**weights)
     task = make_task(encoder=encoder)
     assert task.hparams["encoder"]["init_args"]["weights"] == str(tmp_path / "weights.pt")
     torch.save(saved(task), tmp_path / "python.ckpt")
