@@ -56,6 +56,10 @@ class CheckpointError(ValueError):
     """A file is not a checkpoint, or is no longer whole."""
 
 
+class WeightsError(ValueError):
+    """Encoder weights that cannot be loaded as requested."""
+
+
 class LossError(ValueError):
     """The training loss has been NaN or infinite too often."""
 

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ocrnet_pl.models.base import Encoder
-from ocrnet_pl.models.encoder_weights import HUB, load_weights
+from ocrnet_pl.models.encoder_hub import hub_weights
+from ocrnet_pl.models.encoder_weights import (
+    HUB,
+    fitting_weights,
+    is_checkpoint,
+    read_weights,
+    take_from_checkpoint,
+)
 
 
 @contextmanager
@@ -34,8 +41,9 @@ class TimmEncoder(Encoder):
 
     Args:
         name: Name of a timm model.
-        weights: ``hub`` for timm's own pretrained weights, the path of a local file, ``package:<package>/<file>`` for a
-            file inside an installed package, or null for random weights.
+        weights: ``hub`` for timm's own pretrained weights, which are downloaded once, the path of a local file or of a
+            checkpoint of this project, whose encoder is taken, ``package:<package>/<file>`` for a file inside an
+            installed package, or null for random weights.
         weights_by_order: Whether the file's tensors are matched by order instead of by name: for files whose tensors
             have the model's order and shapes, but other names.
         in_channels: Number of channels of the images; pretrained input weights are adapted to it.
@@ -77,10 +85,12 @@ class TimmEncoder(Encoder):
             options["drop_path_rate"] = drop_path
         if output_stride is not None:
             options["output_stride"] = output_stride
+        content = {} if weights is None or weights == HUB else read_weights(weights)
+        checkpoint = is_checkpoint(content)
         if weights == HUB:
-            options["pretrained"] = True
-        elif weights is not None:
-            state = load_weights(name, weights, weights_by_order)
+            options |= {"pretrained": True, "pretrained_cfg_overlay": hub_weights(name)}
+        elif weights is not None and not checkpoint:
+            state = fitting_weights(name, weights, content, weights_by_order)
             options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
         try:
             self.model: nn.Module = self._create(name, options)
@@ -104,6 +114,8 @@ class TimmEncoder(Encoder):
         self.pretrained = weights is not None
         self._channels_first = str(getattr(self.model, "output_fmt", "NCHW")).rpartition(".")[2] != "NHWC"
         self._frozen = self._freeze(frozen_stages)
+        if weights is not None and checkpoint:
+            take_from_checkpoint(self, name, weights, content, weights_by_order)
         if checkpointing:
             self._count_repetitions(in_channels)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ocrnet_pl.errors import WeightsError
+from ocrnet_pl.storage.checkpoints import read_checkpoint
 
 HUB = "hub"
 PACKAGE_PREFIX = "package:"
-
-
-class WeightsError(ValueError):
-    """Encoder weights that cannot be loaded as requested."""
+_ENCODER = "network.encoder."
+"""What stands before the names of an encoder's weights in a checkpoint of this project."""
 
 
 def resolve_weights(weights: str) -> Path:
@@ -66,34 +69,98 @@ def match_by_order(source: dict[str, Tensor], target: dict[str, Tensor], origin:
     return renamed
 
 
-def load_weights(name: str, weights: str, by_order: bool) -> dict[str, Tensor]:
-    """Read a weights file and check it against the whole timm model, so that no tensor silently stays random.
+def read_weights(weights: str) -> dict[str, Any]:
+    """Read a weights file; of what is not a checkpoint of this project only its tensors are returned.
+
+    Args:
+        weights: A path or ``package:<package>/<file>``, see :func:`resolve_weights`.
+
+    Raises:
+        WeightsError: The file is absent or unreadable.
+        CheckpointError: It is a damaged checkpoint.
+    """
+    path = resolve_weights(weights)
+    if path.suffix == ".ckpt":
+        content: Any = read_checkpoint(path)
+    else:
+        try:
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
+
+                content = load_file(path)
+            else:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise WeightsError(f"encoder weights {weights!r}: the file cannot be read as weights: {reason}") from error
+    tensors = content.get("state_dict", content.get("model", content)) if isinstance(content, Mapping) else None
+    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise WeightsError(f"encoder weights {weights!r}: the file holds no tensors by name")
+    if not any(key.startswith(_ENCODER) for key in tensors):
+        return dict(tensors)
+    # A checkpoint by another name is read with the same care.
+    return dict(content) if path.suffix == ".ckpt" else read_checkpoint(path)
+
+
+def is_checkpoint(content: Mapping[str, Any]) -> bool:
+    """Return whether the content of a weights file is a checkpoint of this project instead of tensors."""
+    return "state_dict" in content
+
+
+def take_from_checkpoint(encoder: nn.Module, name: str, weights: str, content: Mapping[str, Any], order: bool) -> None:
+    """Give an encoder the encoder's weights in a checkpoint, the averaged ones where training kept an average.
+
+    Args:
+        encoder: Changed in place.
+        name: Name of its model, for error messages.
+        weights: Name of the file, for error messages.
+        content: Content of the checkpoint.
+        order: Whether tensors are matched by order instead of by name.
+
+    Raises:
+        WeightsError: They are of another encoder.
+    """
+    state = {k.removeprefix(_ENCODER): v for k, v in content["state_dict"].items() if k.startswith(_ENCODER)}
+    own = encoder.state_dict()
+    if order:
+        state = match_by_order(state, own, f"encoder weights {weights!r}")
+    here, there = ([(key, list(value.shape)) for key, value in each.items()] for each in (own, state))
+    if dict(here) != dict(there):
+        pairs: Any = zip_longest(there, here, fillvalue=("nothing", []))
+        theirs, ours = next((theirs, ours) for theirs, ours in pairs if theirs != ours)
+        raise WeightsError(
+            f"encoder weights {weights!r} are of {_model_of(content)}, not of {name!r}: where the checkpoint has "
+            f"{theirs[0]} {theirs[1]}, the model has {ours[0]} {ours[1]}; set model.encoder.name and in_channels to "
+            "the checkpoint's, or take other weights"
+        )
+    encoder.load_state_dict(state)
+
+
+def _model_of(content: Mapping[str, Any]) -> str:
+    """Return what a checkpoint says its encoder is."""
+    part = content.get("hyper_parameters")
+    for key in ("encoder", "init_args", "name"):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return repr(part) if isinstance(part, str) and len(part) < 80 else "another encoder"
+
+
+def fitting_weights(name: str, weights: str, state: dict[str, Tensor], by_order: bool) -> dict[str, Tensor]:
+    """Check the tensors of a file against the whole timm model, so that none of it silently stays random.
 
     Args:
         name: Name of a timm model.
-        weights: A path or ``package:<package>/<file>``, see :func:`resolve_weights`.
-        by_order: Whether tensors are matched by order instead of by name.
+        weights: Name of the file, for error messages.
+        state: The tensors.
+        by_order: Whether they are matched by order instead of by name.
 
     Returns:
         The tensors under the model's names; those of the classifier may be missing or of another size.
 
     Raises:
-        WeightsError: The file is absent, unreadable, or does not fit the model.
+        WeightsError: They do not fit the model.
     """
     import timm
 
-    path = resolve_weights(weights)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"encoder weights {weights!r}: the file cannot be read as weights: {reason}") from error
-    state = dict(state.get("state_dict", state.get("model", state)))
     model = timm.create_model(name)
     own = model.state_dict()
     if by_order:

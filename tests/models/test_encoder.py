@@ -4,8 +4,8 @@ import pytest
 import timm
 import torch
 
+from ocrnet_pl.errors import WeightsError
 from ocrnet_pl.models.encoder import TimmEncoder
-from ocrnet_pl.models.encoder_weights import WeightsError
 
 NAMES = [
     "resnet18",
