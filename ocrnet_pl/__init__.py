@@ -27,16 +27,23 @@ if TYPE_CHECKING:
     from ocrnet_pl.losses.scores import ScoreLoss
     from ocrnet_pl.metrics.base import Metric
     from ocrnet_pl.metrics.figures import Figure
-    from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
+    from ocrnet_pl.models.base import (
+        DetectionDecoder,
+        Encoder,
+        Features,
+        Neck,
+        PostProcess,
+        SegmentationDecoder,
+        Shapes,
+    )
     from ocrnet_pl.models.ocrnet import OCRNet
-    from ocrnet_pl.recording import Recorded
+    from ocrnet_pl.storage.recording import Recorded
     from ocrnet_pl.structures import (
         Batch,
         Category,
         DetectionOutput,
         Output,
         Placement,
-        PostProcess,
         Prediction,
         Predictions,
         Sample,
@@ -120,15 +127,15 @@ _MODULES = {
     "losses.scores": ("ScoreLoss",),
     "metrics.base": ("Metric",),
     "metrics.figures": ("Figure",),
-    "models.base": ("DetectionDecoder", "Encoder", "Features", "Neck", "SegmentationDecoder", "Shapes"),
+    "models.base": ("DetectionDecoder", "Encoder", "Features", "Neck", "PostProcess", "SegmentationDecoder", "Shapes"),
     "models.ocrnet": ("OCRNet",),
+    "storage.recording": ("Recorded",),
     "structures": (
         "Batch",
         "Category",
         "DetectionOutput",
         "Output",
         "Placement",
-        "PostProcess",
         "Prediction",
         "Predictions",
         "Sample",
@@ -136,7 +143,6 @@ _MODULES = {
         "Supervision",
         "Taxonomy",
     ),
-    "recording": ("Recorded",),
     "training.task": ("OCRNetTask",),
 }
 """The module that each of the package's names comes from; type checkers read the imports above."""

@@ -11,7 +11,6 @@ Of the package it imports only what records how parts are made.
 from __future__ import annotations
 
 import colorsys
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -19,10 +18,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision import tv_tensors
-
-from ocrnet_pl.recording import Recorded
 
 IGNORE_INDEX = 255
 """The value of a pixel without a label in every semantic map."""
@@ -455,28 +452,3 @@ class Predictions:
     def best(self) -> list[Prediction]:
         """The fused predictions if there are any, else the raw ones."""
         return self.raw if self.fused is None else self.fused
-
-
-class PostProcess(Recorded, nn.Module, ABC):
-    """Turns the network's output into predictions at the original size; it has no weights."""
-
-    @abstractmethod
-    def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
-        """Return one prediction per placement, raw and, with both tasks, fused."""
-
-    @property
-    def max_detections(self) -> int | None:
-        """The largest number of boxes returned per image, or per tile where images are cut; None if unknown."""
-        return None
-
-    def dump_settings(self) -> dict[str, Any]:
-        """Return what :meth:`load_settings` takes, as plain values; empty without such settings."""
-        return {}
-
-    def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
-        """Apply the calibrated settings of a checkpoint; a post-processing without such settings ignores them.
-
-        Args:
-            settings: The settings as plain values.
-            taxonomy: The categories that they name.
-        """

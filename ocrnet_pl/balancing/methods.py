@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ocrnet_pl.balancing.task_split import CombinationRule
 from ocrnet_pl.distributed.gather import summed_over_processes
-from ocrnet_pl.recording import Recorded
+from ocrnet_pl.storage.recording import Recorded
 
 
 class Balancing(Recorded, nn.Module, ABC):

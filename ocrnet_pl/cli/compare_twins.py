@@ -26,10 +26,11 @@ from ocrnet_pl.cli.lightning_cli import OCRNetCLI
 from ocrnet_pl.cli.main import interruptible
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.models.base import PostProcess
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.files import write_json
 from ocrnet_pl.storage.trusted_classes import named_packages
-from ocrnet_pl.structures import Output, Placement, PostProcess, Predictions
+from ocrnet_pl.structures import Output, Placement, Predictions
 from ocrnet_pl.training.task import OCRNetTask
 
 _ROUNDS = 20

@@ -15,7 +15,7 @@ from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.tiled_inference import Tiling
-from ocrnet_pl.structures import PostProcess
+from ocrnet_pl.models.base import PostProcess
 
 
 def object_limit(model: Namespace, input_size: Size) -> Callable[[Size], int] | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ocrnet_pl.recording import Recorded
+from ocrnet_pl.storage.recording import Recorded
 from ocrnet_pl.structures import DetectionOutput
 
 

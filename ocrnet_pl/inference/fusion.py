@@ -17,7 +17,8 @@ from ocrnet_pl.inference.nesting import SURE, find_nesting
 from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.inference.pixels import BoxPixels, BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
 from ocrnet_pl.inference.settings import FusionSettings
-from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
+from ocrnet_pl.models.base import PostProcess
+from ocrnet_pl.structures import Output, Placement, Prediction, Predictions, Taxonomy
 
 
 class Corrected(NamedTuple):

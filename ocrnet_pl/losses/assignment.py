@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ocrnet_pl.losses.boxes import paired_iou
-from ocrnet_pl.recording import Recorded
+from ocrnet_pl.storage.recording import Recorded
 from ocrnet_pl.structures import Batch, DetectionOutput
 
 

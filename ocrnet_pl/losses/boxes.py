@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ocrnet_pl.recording import Recorded
+from ocrnet_pl.storage.recording import Recorded
 
 EPSILON = 1e-7
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ocrnet_pl.distributed.global_batch import over_all_processes
-from ocrnet_pl.recording import Recorded
+from ocrnet_pl.storage.recording import Recorded
 from ocrnet_pl.structures import IGNORE_INDEX
 
 UNLABELLED = -1e4

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocrnet_pl.recording import Recorded
+from ocrnet_pl.storage.recording import Recorded
 
 
 class ScoreLoss(Recorded, nn.Module, ABC):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ocrnet_pl.distributed.gather import gather_tensors
 from ocrnet_pl.metrics.figures import Figure
-from ocrnet_pl.recording import Recorded
+from ocrnet_pl.storage.recording import Recorded
 from ocrnet_pl.structures import Prediction, Sample, Taxonomy
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ocrnet_pl.recording import Recorded
-from ocrnet_pl.structures import DetectionOutput
+from ocrnet_pl.storage.recording import Recorded
+from ocrnet_pl.structures import DetectionOutput, Output, Placement, Predictions, Taxonomy
 
 ClassKind = Literal["detection", "semantic"]
 """Detection classes or segmentation classes, each of which has its own indices."""
@@ -146,3 +146,28 @@ class SegmentationDecoder(Recorded, nn.Module, ABC):
     def class_rows(self) -> DeclaredRows | None:
         """Return which slices of which tensors stand for classes, as :meth:`DetectionDecoder.class_rows` does."""
         return None
+
+
+class PostProcess(Recorded, nn.Module, ABC):
+    """Turns the network's output into predictions at the original size; it has no weights."""
+
+    @abstractmethod
+    def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
+        """Return one prediction per placement, raw and, with both tasks, fused."""
+
+    @property
+    def max_detections(self) -> int | None:
+        """The largest number of boxes returned per image, or per tile where images are cut; None if unknown."""
+        return None
+
+    def dump_settings(self) -> dict[str, Any]:
+        """Return what :meth:`load_settings` takes, as plain values; empty without such settings."""
+        return {}
+
+    def load_settings(self, settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
+        """Apply the calibrated settings of a checkpoint; a post-processing without such settings ignores them.
+
+        Args:
+            settings: The settings as plain values.
+            taxonomy: The categories that they name.
+        """

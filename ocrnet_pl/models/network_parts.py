@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ocrnet_pl.recording import NotRecordedError, record_of
+from ocrnet_pl.storage.recording import NotRecordedError, record_of
 
 
 class Parts(NamedTuple):

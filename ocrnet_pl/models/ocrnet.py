@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ocrnet_pl.balancing.task_split import TaskSplit
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.inputs import ids_of, require_image
-from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, SegmentationDecoder, Shapes
+from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, PostProcess, SegmentationDecoder, Shapes
 from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.network_parts import Parts
 from ocrnet_pl.models.rebuilding import rebuild
@@ -25,7 +25,7 @@ from ocrnet_pl.storage.checkpoints import read_checkpoint, versions
 from ocrnet_pl.storage.network_folder import DESCRIPTION, read_description, read_weights, type_name, write_network
 from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, network_in_folder, saved_network
 from ocrnet_pl.storage.trusted_classes import trusted_packages
-from ocrnet_pl.structures import FUSION_KEY, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
+from ocrnet_pl.structures import FUSION_KEY, Output, Placement, Prediction, Predictions, Taxonomy
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
 """Makes the neck from the encoder's channels and strides."""

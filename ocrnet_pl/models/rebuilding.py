@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.models.base import PostProcess
 from ocrnet_pl.storage.checkpoints import misfit
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import SavedNetwork
 from ocrnet_pl.storage.trusted_classes import build_parts, one_line, rebuilt
-from ocrnet_pl.structures import FUSION_KEY, PostProcess, Taxonomy
+from ocrnet_pl.structures import FUSION_KEY, Taxonomy
 
 N = TypeVar("N", bound=nn.Module)
 

@@ -20,9 +20,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.recording import Recorded
 from ocrnet_pl.storage.import_paths import current_path
 from ocrnet_pl.storage.plain_values import plain_values, shown
+from ocrnet_pl.storage.recording import Recorded
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ocrnet_pl.metrics.base import Metric
 from ocrnet_pl.models.ocrnet import PARTS, OCRNet
-from ocrnet_pl.recording import NotRecordedError, plain_record, record_of, record_of_factory
+from ocrnet_pl.storage.recording import NotRecordedError, plain_record, record_of, record_of_factory
 
 _ELSEWHERE = ("taxonomy", "input_size", "compile_backend")
 """Arguments that checkpoints have entries of their own for, and one that belongs to the machine."""

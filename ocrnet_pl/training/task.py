@@ -28,7 +28,7 @@ from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.metrics.base import MetricFactory
 from ocrnet_pl.metrics.evaluation import EvaluationMetrics
 from ocrnet_pl.metrics.figures import FUSED, Figure, Place, shown_in
-from ocrnet_pl.models.base import Encoder
+from ocrnet_pl.models.base import Encoder, PostProcess
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
@@ -45,7 +45,7 @@ from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.storage.checkpoints import VERSIONS_KEY, misfit, read_checkpoint, versions
 from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, saved_network
 from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
-from ocrnet_pl.structures import FUSION_KEY, Batch, Output, PostProcess, Predictions, Taxonomy
+from ocrnet_pl.structures import FUSION_KEY, Batch, Output, Predictions, Taxonomy
 from ocrnet_pl.training.continuing import Continuing
 from ocrnet_pl.training.hyperparameters import argument_types, given_arguments, keep_arguments
 from ocrnet_pl.training.optimizers import OptimizerFactory, SharedFactory, make_optimizer

@@ -16,7 +16,8 @@ from ocrnet_pl.cli.main import main
 from ocrnet_pl.data.transforms import letterbox_image
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
-from ocrnet_pl.structures import Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
+from ocrnet_pl.models.base import PostProcess
+from ocrnet_pl.structures import Output, Placement, Prediction, Predictions, Taxonomy
 from ocrnet_pl.training.task import OCRNetTask
 from tests.helpers.builders import TAXONOMY, TinyEncoder, tiny_network
 from tests.helpers.project import CONFIGS

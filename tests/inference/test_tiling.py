@@ -18,7 +18,8 @@ from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
 from ocrnet_pl.inference.tile_merging import join_tiles
 from ocrnet_pl.inference.tiled_inference import _Axis
-from ocrnet_pl.structures import DetectionOutput, Output, Placement, PostProcess, Prediction, Predictions, Taxonomy
+from ocrnet_pl.models.base import PostProcess
+from ocrnet_pl.structures import DetectionOutput, Output, Placement, Prediction, Predictions, Taxonomy
 from tests.helpers.builders import tiny_network
 from tests.helpers.processes import in_a_process
 

@@ -1,7 +1,7 @@
 """How a part was made: its class and the arguments of its constructor, as plain values that a file can hold.
 
 The form is that of a config, ``{class_path: ..., init_args: {...}}``, so that a network that was put together in Python
-is rebuilt as one that a config describes. This module imports no other part of the package.
+is rebuilt as one that a config describes.
 """
 
 from __future__ import annotations
