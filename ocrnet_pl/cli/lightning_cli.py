@@ -34,7 +34,7 @@ from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import read_checkpoint, verify_checkpoint
 from ocrnet_pl.storage.run_folder import refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
-from ocrnet_pl.storage.saved_network import saved_taxonomy
+from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
 from ocrnet_pl.storage.secrets import secrets_in
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking.wandb_tracker import MetricsTable, WandbTracker
@@ -150,6 +150,8 @@ class OCRNetCLI(LightningCLI):
         )
         parser.link_arguments("data", "model.taxonomy", compute_fn=self._choose_taxonomy, apply_on="instantiate")
         parser.link_arguments("data.size", "model.input_size", apply_on="instantiate")
+        # When the config is read, so that a checkpoint knows it as well. Encoders without this option get nothing.
+        parser.link_arguments("data.size", "model.encoder.init_args.input_size")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(EMA, "ema")
@@ -271,11 +273,15 @@ class OCRNetCLI(LightningCLI):
                     raise
             return
         verify_checkpoint(path)
+        content = read_checkpoint(path, mmap=True)
         arguments = config["model"]["encoder"].get("init_args")
         if arguments and "weights" in arguments:
             arguments["weights"] = None
+        if arguments and "input_size" in arguments and "input_size" in content:
+            # The one that the weights fit; whether it takes the data's is a question for the network.
+            arguments["input_size"] = saved_size(content, f"checkpoint {path!r}")
         if self.config["subcommand"] == "predict":
-            self._taxonomy = saved_taxonomy(read_checkpoint(path, mmap=True), f"checkpoint {path!r}")
+            self._taxonomy = saved_taxonomy(content, f"checkpoint {path!r}")
             config["data"]["root"] = None
             for split in ("train", "val", "test"):
                 config["data"][split] = None

@@ -100,6 +100,7 @@ def check_training(
         raise MisconfigurationException(
             "data.val: there is no source to validate on; set data.val.class_path, or trainer.limit_val_batches to 0"
         )
+    _check_sizes(task, data)
     _check_length(trainer, task)
     _check_processes(trainer)
     try:
@@ -118,6 +119,16 @@ def check_training(
                 f"{_place(callback, keys)}.patience: expected at least 0, got {callback.patience}"
             )
     _check_monitors(trainer, task, data, callbacks, keys)
+
+
+def _check_sizes(task: OCRNetTask, data: JointDataModule) -> None:
+    """Raise an error for images of other sizes than the encoder takes, in training or in passes at several scales."""
+    height, width = task.network.input_size
+    scales = () if task.multiscale is None else task.multiscale.scales
+    passes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in scales]
+    for size in (*data.training_sizes, *passes):
+        if (refusal := task.network.size_refusal(size)) is not None:
+            raise MisconfigurationException(refusal)
 
 
 def _check_numbers(settings: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -53,6 +53,8 @@ class Encoder(Recorded, nn.Module, ABC):
         mean: Mean of each input channel that the encoder expects, for values from 0 to 1.
         std: Standard deviation of each input channel that the encoder expects, for values from 0 to 1.
         pretrained: Whether weights were loaded, so that the optimiser may use a lower learning rate for them.
+        fixed_size: (height, width) of the only images that it takes; None if it takes any size whose sides are
+            multiples of the strides.
     """
 
     channels: list[int]
@@ -60,6 +62,11 @@ class Encoder(Recorded, nn.Module, ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pretrained: bool
+    fixed_size: tuple[int, int] | None = None
+
+    def new_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that no pretrained weights are for, which learn at the rate of the decoders."""
+        return iter(())
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:

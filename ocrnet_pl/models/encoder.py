@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -22,22 +20,16 @@ from ocrnet_pl.models.encoder_weights import (
     read_weights,
     take_from_checkpoint,
 )
-
-
-@contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    """Suppress a logger's warnings: timm lists the tensors of the head, which a feature extractor does not use."""
-    target = logging.getLogger(logger)
-    level = target.level
-    target.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        target.setLevel(level)
+from ocrnet_pl.models.plain_transformer import PlainPyramid, on_grid
+from ocrnet_pl.models.sized_model import channels_first, sized_model
 
 
 class TimmEncoder(Encoder):
     """A timm model with ``features_only`` as the encoder.
+
+    A plain transformer, whose maps all have one stride, gets a pyramid with strides 4, 8, 16 and 32
+    (:class:`~ocrnet_pl.models.plain_transformer.PlainPyramid`). Images are scaled so that patches of 14 pixels cover 16
+    pixels of them.
 
     Args:
         name: Name of a timm model.
@@ -54,6 +46,8 @@ class TimmEncoder(Encoder):
             that support it; null for the model's own stride.
         checkpointing: Whether activations are computed again in the backward pass instead of kept, which saves memory
             and costs time.
+        input_size: Size of the images in pixels, (height, width) or one side for both, for which models that cannot
+            take any size are built; null for the size that they come with. The command line passes the data's.
 
     Raises:
         WeightsError: The weights are absent or do not fit.
@@ -71,6 +65,7 @@ class TimmEncoder(Encoder):
         drop_path: float | None = None,
         output_stride: Literal[8, 16] | None = None,
         checkpointing: bool = False,
+        input_size: int | tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         import timm  # takes seconds; only runs that build an encoder pay for it
@@ -78,7 +73,7 @@ class TimmEncoder(Encoder):
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
             raise ValueError(f"encoder: timm has no model {name!r}; similar: {', '.join(close) or 'none'}")
-        options: dict[str, Any] = {"features_only": True, "in_chans": in_channels}
+        options: dict[str, Any] = {"in_chans": in_channels}
         if drop_path is not None:
             if not 0 <= drop_path < 1:
                 raise ValueError(f"model.encoder.drop_path: expected 0 to below 1, got {drop_path}")
@@ -92,27 +87,33 @@ class TimmEncoder(Encoder):
         elif weights is not None and not checkpoint:
             state = fitting_weights(name, weights, content, weights_by_order)
             options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+        size = (input_size, input_size) if isinstance(input_size, int) else input_size
         try:
-            self.model: nn.Module = self._create(name, options)
-            self.name = name
+            sized = sized_model(name, options, size)
         except Exception as error:  # models check their options in many ways
             if output_stride is not None and isinstance(error, TypeError | NotImplementedError | AssertionError):
                 raise ValueError(f"encoder: {name!r} cannot be dilated to output_stride={output_stride}") from error
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"model.encoder: timm cannot build {name!r} with these options: {reason}") from error
+        self.name = name
+        self.model: nn.Module = sized.model
         if checkpointing:
             try:
-                self.model.set_grad_checkpointing(True)  # type: ignore[operator]
+                # What wraps a transformer hands nothing on.
+                inner: Any = getattr(self.model, "model", self.model)
+                inner.set_grad_checkpointing(True)
             except (AttributeError, AssertionError, NotImplementedError):
                 raise ValueError(f"encoder: timm cannot checkpoint {name!r}; set checkpointing to false") from None
-        info: Any = self.model.feature_info
-        self.channels = list(info.channels())
-        self.strides = list(info.reduction())
+        self.channels, self.strides = sized.channels, sized.strides
+        self._scale, self._seen, self.fixed_size = sized.scale, sized.size, sized.padded
+        self.pyramid: PlainPyramid | None = None
+        if sized.plain:
+            self.pyramid = PlainPyramid(self.channels, self.strides, in_channels)
+            self.channels, self.strides = self.pyramid.channels, self.pyramid.strides
         config: Any = self.model.pretrained_cfg
         self.mean = self._per_channel(config["mean"], in_channels)
         self.std = self._per_channel(config["std"], in_channels)
         self.pretrained = weights is not None
-        self._channels_first = str(getattr(self.model, "output_fmt", "NCHW")).rpartition(".")[2] != "NHWC"
         self._frozen = self._freeze(frozen_stages)
         if weights is not None and checkpoint:
             take_from_checkpoint(self, name, weights, content, weights_by_order)
@@ -130,7 +131,7 @@ class TimmEncoder(Encoder):
             return
         kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            maps = self.train()(torch.zeros(2, channels, 64, 64))
+            maps = self.train()(torch.zeros(2, channels, *(self.fixed_size or (64, 64))))
             torch.stack([each.sum() for each in maps]).sum().backward()
         self.zero_grad(set_to_none=True)
         for norm, buffers in zip(norms, kept, strict=True):
@@ -139,18 +140,6 @@ class TimmEncoder(Encoder):
                 norm.momentum = 1 - math.sqrt(1 - norm.momentum)
             for name, buffer in norm.named_buffers():
                 buffer.copy_(buffers[name])
-
-    @staticmethod
-    def _create(name: str, options: dict[str, Any]) -> nn.Module:
-        import timm
-
-        with _quiet("timm.models._builder"):
-            try:
-                # Window transformers accept any input size only with this option; other models reject it.
-                model: nn.Module = timm.create_model(name, **options, strict_img_size=False)
-            except TypeError:
-                model = timm.create_model(name, **options)
-        return model
 
     @staticmethod
     def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -188,7 +177,22 @@ class TimmEncoder(Encoder):
             module.eval()
         return self
 
+    def new_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the pyramid of a plain transformer."""
+        return iter(()) if self.pyramid is None else self.pyramid.parameters()
+
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images [B, C, H, W] to the model's feature maps, finest first."""
-        features: list[Tensor] = self.model(images)
-        return features if self._channels_first else [feature.permute(0, 3, 1, 2) for feature in features]
+        """Map normalised images [B, C, H, W] to the feature maps, finest first; H and W are multiples of the strides.
+
+        Models of one size take only images of :attr:`fixed_size`.
+        """
+        height, width = images.shape[-2:]
+        up, down = self._scale
+        seen = self._seen or (height * up // down, width * up // down)
+        maps = channels_first(self.model, self.model(on_grid(images, seen)))
+        if self.pyramid is not None:
+            return self.pyramid(images, maps)  # type: ignore[no-any-return]
+        return [
+            on_grid(feature, (height // stride, width // stride))
+            for feature, stride in zip(maps, self.strides, strict=True)
+        ]

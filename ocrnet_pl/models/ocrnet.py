@@ -62,7 +62,7 @@ class OCRNet(nn.Module):
         input_size: (height, width) in pixels to which :meth:`predict` scales and pads images.
 
     Raises:
-        ValueError: Both decoders are None.
+        ValueError: Both decoders are None, or the encoder does not take images of ``input_size``.
     """
 
     mean: Tensor
@@ -98,16 +98,38 @@ class OCRNet(nn.Module):
         self._splits_neck = self.segmentation is not None and self.segmentation.reads_neck
         self.postprocess = postprocess
         self.divisor = max(*encoder.strides, *strides)
+        if (refusal := self.size_refusal(input_size)) is not None:
+            raise ValueError(refusal)
         scale = torch.tensor(255.0)
         self.register_buffer("mean", torch.tensor(encoder.mean).view(1, -1, 1, 1) * scale, persistent=False)
         self.register_buffer("std", torch.tensor(encoder.std).view(1, -1, 1, 1) * scale, persistent=False)
         subsample_first(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for tensor in (*self.parameters(), *self.buffers()):
+            # ``to`` would try the weights of 3-D convolutions as well.
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
     @property
     def in_channels(self) -> int:
         """The number of channels of the images."""
         return self.mean.shape[1]
+
+    def padding(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the rows and columns that are added to images of this (height, width)."""
+        return -size[0] % self.divisor, -size[1] % self.divisor
+
+    def size_refusal(self, size: tuple[int, int]) -> str | None:
+        """Return why the network takes no images of this (height, width), and what to do; None if it does."""
+        only = self.encoder.fixed_size
+        below, right = self.padding(size)
+        if only is None or only == (size[0] + below, size[1] + right):
+            return None
+        return (
+            f"model.encoder: {getattr(self.encoder, 'name', type(self.encoder).__name__)!r} takes images of "
+            f"{only[0]}x{only[1]} only, not {size[0]}x{size[1]}; set data.size to "
+            f"{only[0] if only[0] == only[1] else list(only)}, data.scales to [1.0] and model.multiscale to null, or "
+            "take a model for any size (docs/encoders.md)"
+        )
 
     def forward(self, images: Tensor) -> Output:
         """Map images to the decoders' raw output.
@@ -120,7 +142,7 @@ class OCRNet(nn.Module):
             Boxes in the pixels of ``images``; logits over the padded images.
 
         Raises:
-            DataError: The images do not have the number of channels that the encoder takes.
+            DataError: The images do not have the number of channels, or the size, that the encoder takes.
         """
         if images.shape[1] != self.in_channels:
             raise DataError(
@@ -128,8 +150,10 @@ class OCRNet(nn.Module):
                 "the sources (`data.predict_channels` to predict) or `in_channels` of the encoder"
             )
         normalised = (images - self.mean) / self.std
-        height, width = images.shape[-2:]
-        pad_y, pad_x = -height % self.divisor, -width % self.divisor
+        size = (images.shape[-2], images.shape[-1])
+        if (refusal := self.size_refusal(size)) is not None:
+            raise DataError(refusal)
+        pad_y, pad_x = self.padding(size)
         if pad_y or pad_x:
             normalised = F.pad(normalised, (0, pad_x, 0, pad_y))
         encoder_maps = self.encoder(normalised.contiguous(memory_format=torch.channels_last))

@@ -86,7 +86,7 @@ def _network(content: Mapping[str, Any], key: str, where: str, weights: dict[str
         parts=model_now(parts),
         unrecorded=unrecorded_parts(content, where),
         taxonomy=saved_taxonomy(content, where),
-        input_size=_size(content["input_size"], where),
+        input_size=saved_size(content, where),
         weights=dict(weights),
     )
 
@@ -138,7 +138,17 @@ def saved_taxonomy(content: Mapping[str, Any], where: str) -> Taxonomy:
     return taxonomy
 
 
-def _size(saved: Any, where: str) -> tuple[int, int]:
+def saved_size(content: Mapping[str, Any], where: str) -> tuple[int, int]:
+    """Return the (height, width) in pixels of a checkpoint's input.
+
+    Args:
+        content: Content of the checkpoint.
+        where: Name of the file for error messages.
+
+    Raises:
+        CheckpointError: It is not what training writes.
+    """
+    saved = content["input_size"]
     if not isinstance(saved, list | tuple) or len(saved) != 2:
         raise CheckpointError(f"{where}: input_size: expected height and width, got {shown(saved)}")
     for side in saved:

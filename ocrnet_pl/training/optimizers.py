@@ -52,6 +52,7 @@ def parameter_groups(network: OCRNet, balancing: nn.Module) -> list[dict[str, An
     """
     groups: dict[str, dict[str, Any]] = {}
     encoder = {id(parameter) for parameter in network.encoder.parameters()}
+    encoder -= {id(parameter) for parameter in network.encoder.new_parameters()}
     weights = {id(parameter) for parameter in balancing.parameters()}
     for parameter in (*network.parameters(), *balancing.parameters()):
         if parameter.requires_grad:
