@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from tests.helpers.processes import run_together
 from tests.helpers.project import CONFIGS, ROOT
 
 FOUND = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
-EXPERIMENTS = [name for name in FOUND if not name.startswith(("overlays/", "sweeps/"))]
+OVERLAYS = ("overlays/", "presets/")
+PRESETS = [name for name in FOUND if name.startswith("presets/")]
+EXPERIMENTS = [name for name in FOUND if not name.startswith((*OVERLAYS, "sweeps/"))]
 STEP = [
     "--trainer.max_epochs=1",
     "--trainer.check_val_every_n_epoch=1",
@@ -73,7 +76,7 @@ def over(*names: str) -> list[str]:
 
 def words_of(config: str, folder: Path) -> list[str]:
     """Return the words that run a config for a step, overlays on the quickstart."""
-    if config.startswith("overlays/"):
+    if config.startswith(OVERLAYS):
         words = over("quickstart.yaml", config)
     elif config.startswith("sweeps/"):
         sweep = yaml.safe_load((CONFIGS / config).read_text())
@@ -173,6 +176,7 @@ def reads_below_its_root(run: Run) -> None:
 
 CHECKS: dict[str, Callable[[Run], None]] = {
     "formats/mixture.yaml": reads_below_its_root,
+    **{name: partial(predicts, part="neck", kind="PathAggregationNeck") for name in PRESETS},
     "overlays/decoders/bifpn.yaml": partial(predicts, part="neck", kind="BiFPNNeck"),
     "overlays/decoders/fpn.yaml": partial(predicts, part="neck", kind="FeaturePyramidNeck"),
     "overlays/decoders/unet.yaml": partial(predicts, part="segmentation", kind="SmpUnet"),
@@ -214,6 +218,31 @@ def test_a_config_takes_a_step(config: str, tmp_path: Path, monkeypatch: pytest.
     assert run.folder.name == "version_0"
     assert (run.summary["steps"], run.summary["skipped"]) == (2 if together else 1, 0)
     CHECKS.get(config, lambda run: None)(run)
+
+
+@pytest.mark.parametrize("config", PRESETS)
+def test_a_preset_is_a_whole_network_over_any_data(config: str, parser: ArgumentParser) -> None:
+    words = ["fit", *over("nuclei.yaml", config)]
+    model = parser.parse_args(words).as_dict()["fit"]["model"]
+    encoder = model["encoder"]["init_args"]
+    assert timm.is_model(encoder["name"]) and timm.get_pretrained_cfg(encoder["name"]).hf_hub_id
+    assert (encoder["weights"], encoder["weights_by_order"], encoder["frozen_stages"]) == ("hub", False, 0)
+    # What the data's config says of its boxes stays.
+    assert model["detection"]["init_args"]["max_stride"] == 16
+
+
+def test_presets_grow_together(parser: ArgumentParser) -> None:
+    grown = []
+    for name in ("nano", "small", "medium", "large"):
+        model = parser.parse_args(["fit", *over("quickstart.yaml", f"presets/{name}.yaml")]).as_dict()["fit"]["model"]
+        with torch.device("meta"):
+            encoder = timm.create_model(model["encoder"]["init_args"]["name"], num_classes=0)
+        parts = [model[part]["init_args"] for part in ("neck", "detection", "segmentation")]
+        size = sum(parameter.numel() for parameter in encoder.parameters())
+        grown.append((size, parts[0]["width"], parts[1]["depth"], parts[2]["width"]))
+    for smaller, larger in pairwise(grown):
+        assert all(one < other for one, other in zip(smaller[:3], larger[:3], strict=True))
+        assert smaller[3] <= larger[3]
 
 
 def test_what_is_named_above_exists() -> None:
