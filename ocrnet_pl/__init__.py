@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Supervision,
         Taxonomy,
     )
+    from ocrnet_pl.training.starting import init_from, keep_classes
     from ocrnet_pl.training.task import OCRNetTask
 
 __all__ = [
@@ -101,6 +102,8 @@ __all__ = [
     "UsageError",
     "__version__",
     "draw_prediction",
+    "init_from",
+    "keep_classes",
     "main",
     "make_sample",
     "read_image",
@@ -143,6 +146,7 @@ _MODULES = {
         "Supervision",
         "Taxonomy",
     ),
+    "training.starting": ("init_from", "keep_classes"),
     "training.task": ("OCRNetTask",),
 }
 """The module that each of the package's names comes from; type checkers read the imports above."""

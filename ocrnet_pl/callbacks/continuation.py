@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 
 TABLE = "metrics.csv"
@@ -23,12 +24,14 @@ class Continuation(Callback):
         folder: Folder of the run that wrote the checkpoint.
         steps: Number of optimiser steps before the checkpoint.
         tracked: Id of the run in Weights & Biases; None if it is not tracked there.
+        taxonomy: The run's categories if they are more than those of its data; None if they are the data's.
     """
 
-    def __init__(self, folder: Path, steps: int, tracked: str | None = None) -> None:
+    def __init__(self, folder: Path, steps: int, tracked: str | None = None, taxonomy: Taxonomy | None = None) -> None:
         self.folder = folder
         self.steps = steps
         self.tracked = tracked
+        self.taxonomy = taxonomy
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the trainer count the batches of the epoch as the loader does, and copy the records."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -15,13 +17,23 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY, differences, read_checkpoint, usable_checkpoint
+from ocrnet_pl.storage.plain_values import plain_values
+from ocrnet_pl.storage.saved_network import saved_taxonomy
+from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 from ocrnet_pl.training.resume import effects
 
 TRACKER_KEY = "wandb_run"
 """Key of a checkpoint for the id of its run in Weights & Biases."""
 
-_OWN_TO_A_START = ("ckpt_path ", "version ", "trainer.default_root_dir ", "trainer.logger", "config ")
+INIT_OPTIONS: dict[str, tuple[type, Any]] = {
+    "init_from": (str, None),
+    "init_map": (dict, None),
+    "init_keep": (bool, False),
+}
+"""The options of what a run starts from, with their types and what they are without it."""
+
+_OWN_TO_A_START = ("init_", "ckpt_path ", "version ", "trainer.default_root_dir ", "trainer.logger", "config ")
 """Settings in which every start of a run differs from the one before."""
 
 
@@ -73,11 +85,45 @@ def continuation(config: Namespace, parser: LightningArgumentParser) -> Continua
     for name in ("global_step", "state_dict", "taxonomy"):
         if name not in content:
             raise CheckpointError(f"checkpoint {str(path)!r}: no entry {name!r}; it is not one of this project")
+    kept = _take_origin(config, content, path)
     now = plain_config(parser, config)
     different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
     if different:
         _say(f"Different from the run that wrote {path}: {'; '.join(effects(different))}")
-    return Continuation(path.parent.parent, int(content["global_step"]), content.get(TRACKER_KEY))
+    return Continuation(path.parent.parent, int(content["global_step"]), content.get(TRACKER_KEY), kept)
+
+
+def classes_to_keep(content: Mapping[str, Any], where: str) -> Taxonomy | None:
+    """Return a checkpoint's categories if they are more than those of the data that it was trained on, else None.
+
+    Args:
+        content: Content of the checkpoint.
+        where: Name of the file for error messages.
+
+    Raises:
+        CheckpointError: Its categories are not what training writes.
+    """
+    config = content.get(CONFIG_KEY)
+    keeps = isinstance(config, Mapping) and config.get("init_keep") is True
+    return saved_taxonomy(content, where) if keeps else None
+
+
+def _take_origin(config: Namespace, content: Mapping[str, Any], path: Path) -> Taxonomy | None:
+    """Let the config say what the run that continues started from, and return the categories to keep, if there are any.
+
+    Raises:
+        CheckpointError: The checkpoint's own config is not what training writes.
+    """
+    if config.get("init_from"):
+        _say(f"init_from: not read again, since the run continues from {path}")
+    where = f"checkpoint {str(path)!r}"
+    saved = content.get(CONFIG_KEY)
+    for option, (kind, without) in INIT_OPTIONS.items():
+        value = saved.get(option, without) if isinstance(saved, Mapping) else without
+        if value is not None and not isinstance(value, kind):
+            raise CheckpointError(f"{where}: config.{option}: not what training writes")
+        config[option] = plain_values(value, f"{where}: config.{option}")
+    return classes_to_keep(content, where)
 
 
 @rank_zero_only

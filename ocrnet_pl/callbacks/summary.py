@@ -36,7 +36,8 @@ class Summary(Callback):
     logged names; the best by the figure that the best checkpoint is chosen by), ``best_checkpoint`` (for validate and
     test: the one that was evaluated), ``epochs``, ``steps``, ``time_s``, ``images_per_s``, ``peak_memory_mb`` (``ram``
     of this process and ``gpu``, null without one), ``peak_memory_by_size_mb`` (of the GPU, by size of the training
-    batch), ``seed``, ``versions``, ``skipped`` (the number of files that could not be read), ``skipped_files`` (the
+    batch), ``seed``, ``init_from`` (the file that training started from and what was taken of it, null for none),
+    ``versions``, ``skipped`` (the number of files that could not be read), ``skipped_files`` (the
     reason by file), ``skipped_steps`` (the number of optimiser steps that were skipped because their loss was not
     finite) and ``skipped_step_numbers`` (the first 100 of them, counted from 0 as in ``metrics.csv``).
 
@@ -140,6 +141,7 @@ class Summary(Callback):
         last = self._figures(trainer)
         skipped = _skipped(trainer) if skipped is None else skipped
         guard = next((each for each in trainer.callbacks if isinstance(each, LossGuard)), None)  # type: ignore[attr-defined]
+        origin = getattr(trainer.lightning_module, "origin", None)
         content = {
             "name": self._folder.parent.name,
             "version": self._folder.name,
@@ -156,6 +158,7 @@ class Summary(Callback):
             "peak_memory_mb": self._peak(),
             "peak_memory_by_size_mb": self._memory.by_size,
             "seed": None if seed is None else int(seed),
+            "init_from": None if origin is None else origin.report,
             "skipped": len(skipped),
             "skipped_files": skipped,
             "skipped_steps": guard.skipped if guard else 0,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ocrnet_pl.cli.initial_weights import refuse_both
 from ocrnet_pl.cli.subcommands import EVALUATING
 from ocrnet_pl.errors import UsageError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
@@ -60,6 +61,8 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
         return Settled(words, None)
     if subcommand in EVALUATING:
         words = _join_trust(words)
+    else:
+        refuse_both(words)
     asked = resolved(setting(words, _OPTION))
     if asked is None:
         if subcommand == "fit" or any(word.startswith("--print_config") for word in words):

@@ -24,14 +24,15 @@ from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.progress import use_own_display
 from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
-from ocrnet_pl.callbacks.save_config import continuation
+from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
+from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import check_precision, check_training
 from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.storage.checkpoints import read_checkpoint, verify_checkpoint
+from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.run_folder import refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
 from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
@@ -85,6 +86,8 @@ class OCRNetCLI(LightningCLI):
     """What the subcommand takes from the config in its checkpoint; the command line is laid over it."""
 
     _taxonomy: Taxonomy | None = None
+    _kept: Taxonomy | None = None
+    _starting: StartingWeights | None = None
     _continuation: Continuation | None = None
     _table: MetricsTable
 
@@ -148,6 +151,11 @@ class OCRNetCLI(LightningCLI):
         parser.add_argument(
             "--version", type=str, default=None, help="Folder below the name; by default version_0, version_1, ..."
         )
+        if Parser.words[0] in ("fit", "joint-report"):
+            add_init_options(parser)
+        else:
+            for option in INIT_OPTIONS:
+                parser.add_argument(f"--{option}", action=_OptionOfFit, default=None, help=argparse.SUPPRESS)
         parser.link_arguments("data", "model.taxonomy", compute_fn=self._choose_taxonomy, apply_on="instantiate")
         parser.link_arguments("data.size", "model.input_size", apply_on="instantiate")
         # When the config is read, so that a checkpoint knows it as well. Encoders without this option get nothing.
@@ -251,7 +259,10 @@ class OCRNetCLI(LightningCLI):
         """Do not let the checkpoint's settings override those that were given here."""
 
     def before_instantiate_classes(self) -> None:
-        """Start the sources' paths from ``data.root``, and let a checkpoint stand in for what training started from."""
+        """Start the sources' paths from ``data.root``, and read what the run starts or continues from.
+
+        A checkpoint that is evaluated stands in for what its training started from.
+        """
         config = self.config[self.config["subcommand"]]
         mode = config["early_stopping"]["mode"]
         if mode not in EarlyStopping.mode_dict:
@@ -262,17 +273,20 @@ class OCRNetCLI(LightningCLI):
         if config.get("ckpt_path"):
             config["ckpt_path"] = self._resolved(Namespace(ckpt_path=config["ckpt_path"]))["ckpt_path"]
         path = config.get("ckpt_path")
+        if self.config["subcommand"] == "fit" and not path:
+            file = self._resolved(Namespace(init_from=config["init_from"]))["init_from"]
+            self._starting = starting_weights(file, config["init_map"], config["init_keep"])
         if not path or "://" in path:
             return
         if self.config["subcommand"] == "fit":
             try:
                 self._continuation = continuation(config, self._parser("fit"))
+                self._kept = self._continuation.taxonomy
             except (CheckpointError, FileNotFoundError):
                 # Other processes would wait for this one: all refuse together, as soon as they can talk.
                 if not expects_others(config["trainer"]["num_nodes"]):
                     raise
             return
-        verify_checkpoint(path)
         content = read_checkpoint(path, mmap=True)
         arguments = config["model"]["encoder"].get("init_args")
         if arguments and "weights" in arguments:
@@ -285,6 +299,13 @@ class OCRNetCLI(LightningCLI):
             config["data"]["root"] = None
             for split in ("train", "val", "test"):
                 config["data"][split] = None
+        else:
+            self._kept = classes_to_keep(content, f"checkpoint {path!r}")
+
+    def after_instantiate_classes(self) -> None:
+        """Let the network start from the weights that it was given."""
+        if self._starting is not None:
+            self._starting.put_into(self.model)
 
     def _resolved(self, config: Namespace) -> Namespace:
         """Return a config with the values of the environment variables that it refers to."""
@@ -292,6 +313,10 @@ class OCRNetCLI(LightningCLI):
         return self.parser.resolved(config)
 
     def _choose_taxonomy(self, data: JointDataModule) -> Taxonomy:
+        if self._starting is not None:
+            return self._starting.taxonomy(data)
+        if self._kept is not None:
+            data.widen(self._kept)
         return self._taxonomy or data.taxonomy
 
     def _run_subcommand(self, subcommand: str) -> None:

@@ -65,6 +65,7 @@ def overview() -> str:
             "  --config FILE       a YAML file, or the name of one in configs/; a later one overrides an earlier one",
             "  --KEY VALUE         any key of the config, such as --trainer.max_epochs 20 or --data.batch_size 8",
             "  --ckpt_path FILE    a checkpoint to evaluate, predict with, or continue from; also `last` and `best`",
+            "  --init_from FILE    weights that a new training starts from; also --init_map and --init_keep",
             "  --trust PACKAGE     allow the checkpoint to name classes of your own package; again for more",
             *(f"  {option:<18}  {text}" for command in OWN.values() for option, text in command.options),
             "  --print_config      print the whole configuration with its defaults, and exit",

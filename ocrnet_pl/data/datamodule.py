@@ -19,6 +19,7 @@ from ocrnet_pl.data.loading.loader_options import LoaderOptions, check_at_least
 from ocrnet_pl.data.loading.samplers import EvaluationSampler, MultiScaleSampler
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.folder import ImageFolder
+from ocrnet_pl.data.sources.wrappers.widened import Widened
 from ocrnet_pl.data.splits import check_splits
 from ocrnet_pl.data.transforms import Compose, Transform, default_train_transforms
 from ocrnet_pl.errors import DataError
@@ -155,6 +156,20 @@ class JointDataModule(LightningDataModule):
             if source is not None:
                 return source.taxonomy
         raise DataError("data: there is no source, so the categories are unknown; set data.train")
+
+    def widen(self, taxonomy: Taxonomy) -> None:
+        """Give all sources more categories, for which their images are not labelled.
+
+        Args:
+            taxonomy: The categories, those of the sources among them.
+
+        Raises:
+            DataError: It lacks a category of the sources, or its boxes or pixels.
+        """
+        self.train, self.val, self.test = (
+            source if source is None or source.taxonomy == taxonomy else Widened(source, taxonomy)
+            for source in (self.train, self.val, self.test)
+        )
 
     @property
     def training_sizes(self) -> list[Size]:

@@ -112,6 +112,19 @@ class FusionPostProcess(PostProcess):
         """Apply calibrated settings; raises ValueError if they are not of this version or taxonomy."""
         self.settings = FusionSettings.from_dict(settings, taxonomy)
 
+    def moved_settings(self, settings: Mapping[str, Any], parents: Mapping[str, Sequence[str]]) -> Mapping[str, Any]:
+        """Return calibrated settings in which a new category is left unchanged if all old ones that it stands for are.
+
+        Args:
+            settings: The settings as plain values.
+            parents: By the name of each new category, the old ones that it stands for; none for a new class.
+        """
+        lists = {
+            key: [name for name, old in parents.items() if old and set(old) <= set(settings.get(key, ()))]
+            for key in ("raw_boxes", "raw_pixels")
+        }
+        return {**settings, **lists}
+
     @torch.no_grad()
     def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
         """Return one prediction per placement, raw and, with both tasks, fused."""

@@ -178,3 +178,12 @@ class PostProcess(Recorded, nn.Module, ABC):
             settings: The settings as plain values.
             taxonomy: The categories that they name.
         """
+
+    def moved_settings(self, settings: Mapping[str, Any], parents: Mapping[str, Sequence[str]]) -> Mapping[str, Any]:
+        """Return calibrated settings for other categories; settings that name no category do not change.
+
+        Args:
+            settings: The settings as plain values.
+            parents: By the name of each new category, the old ones that it stands for; none for a new class.
+        """
+        return settings

@@ -49,6 +49,7 @@ from ocrnet_pl.structures import FUSION_KEY, Batch, Output, Predictions, Taxonom
 from ocrnet_pl.training.continuing import Continuing
 from ocrnet_pl.training.hyperparameters import argument_types, given_arguments, keep_arguments
 from ocrnet_pl.training.optimizers import OptimizerFactory, SharedFactory, make_optimizer
+from ocrnet_pl.training.origin import Origin
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
 
@@ -138,6 +139,7 @@ class OCRNetTask(LightningModule):
         self._encoder_lr = encoder_lr
         self.schedule = Schedule(scheduler, scheduler_interval)
         self._continuing = Continuing(self.schedule)
+        self.origin: Origin | None = None
         self.terms: dict[str, dict[str, Tensor]] = {}
         self._shown: Tensor | None = None
         self.tile = tile
@@ -375,6 +377,8 @@ class OCRNetTask(LightningModule):
         checkpoint["input_size"] = list(self.network.input_size)
         if self._unrecorded:
             checkpoint[UNRECORDED_KEY] = dict(self._unrecorded)
+        if self.origin is not None:
+            self.origin.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Apply calibrated settings of the fusion, unless training continues, after which they are no longer valid.
@@ -390,6 +394,7 @@ class OCRNetTask(LightningModule):
                 raise CheckpointError(misfit("the checkpoint", fits, given, checkpoint))
         if self._trainer and self._trainer.state.fn == TrainerFn.FITTING:
             self._continuing.restore(self._trainer, checkpoint)
+            self.origin = Origin.restored(checkpoint, self.network)
             self.network.encoder.pretrained = bool(checkpoint.get(_PRETRAINED_KEY, self.network.encoder.pretrained))
         elif FUSION_KEY in checkpoint:
             load_fusion_settings(self.network, checkpoint[FUSION_KEY], "the checkpoint")

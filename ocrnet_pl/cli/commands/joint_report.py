@@ -41,6 +41,8 @@ def joint_report(run: Run) -> int:
     for task in ("detection", "segmentation"):
         if config["model"][task] is None:
             raise ValueError(f"model.{task} is null: the report compares a network of both tasks with its twins")
+    if config["init_keep"]:
+        raise ValueError("init_keep: the twins of the report are evaluated on the data's classes; set it to false")
     output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "joint")
     # The runs' config is a file: they find the credentials in the environment, and resolve the references themselves.
     shared, variables = in_environment(run.written)
