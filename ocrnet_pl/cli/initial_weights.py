@@ -15,7 +15,7 @@ from ocrnet_pl.models.class_map import Names
 from ocrnet_pl.models.transfer_report import HEADER, TransferReport
 from ocrnet_pl.storage.initial_weights import read_initial_weights
 from ocrnet_pl.structures import Taxonomy
-from ocrnet_pl.training.starting import init_from, keep_classes
+from ocrnet_pl.training.starting import init_from, keep_classes, kept_classes
 from ocrnet_pl.training.task import OCRNetTask
 
 
@@ -55,12 +55,16 @@ class StartingWeights:
     Raises:
         FileNotFoundError: There is no such file.
         CheckpointError: It is damaged, or contains no weights.
+        UsageError: Classes shall be kept, and a name is unknown, or the file names none.
     """
 
     def __init__(self, file: str, names: Names, keep: bool) -> None:
         self.names = names
         self.keep = keep
         self.given = read_initial_weights(file)
+        if keep:
+            # Before anything is built.
+            kept_classes(self.given, names)
 
     def taxonomy(self, data: JointDataModule) -> Taxonomy:
         """Return the categories of the run: those of the data and, if they are kept, those of the file."""

@@ -76,7 +76,8 @@ class _OptionOfFit(argparse.Action):
 
     def __call__(self, parser: Any, *_: Any) -> None:
         """Refuse it on the command line, where it was meant for this very command."""
-        parser.error(f"{self.option_strings[0]} is an option of fit and of what evaluates a checkpoint, not of this")
+        of = "fit" if self.dest in INIT_OPTIONS else "fit and of what evaluates a checkpoint"
+        parser.error(f"{self.option_strings[0]} is an option of {of}, not of this")
 
 
 class OCRNetCLI(LightningCLI):

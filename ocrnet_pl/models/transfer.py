@@ -41,6 +41,7 @@ def transfer(network: OCRNet, weights: Mapping[str, Tensor], names: ClassMap | N
     declared, doubtful = _declared(network), _doubtful(network, names)
     moved: set[ClassKind] = set()
     unused = dict(weights)
+    others: dict[str, list[str]] = {}
     for name, target in own.items():
         part = name.partition(".")[0]
         count = report.parts[part]
@@ -57,6 +58,8 @@ def transfer(network: OCRNet, weights: Mapping[str, Tensor], names: ClassMap | N
             value = source if source.shape == target.shape and not _has(target, doubtful.get(part, ())) else None
         if value is None:
             count.new.add(target)
+            if source.shape != target.shape:
+                others.setdefault(part, []).append(f"{name} {list(source.shape)} for {list(target.shape)}")
             continue
         target.copy_(value)
         del unused[name]
@@ -66,6 +69,8 @@ def transfer(network: OCRNet, weights: Mapping[str, Tensor], names: ClassMap | N
         report.part(name.partition(".")[0]).left_out.add(tensor)
     if not any(count.taken.weights or count.mapped.weights for count in report.parts.values()):
         raise CheckpointError(f"{where}: nothing in it fits this network: {_both(weights, own)}")
+    for part, shapes in others.items():
+        report.notes.append(f"{part}: {len(shapes)} of another shape start afresh, such as {shapes[0]}")
     _report_classes(report, network, names, moved, doubtful)
     encoder = report.parts["encoder"]
     if encoder.taken.weights > encoder.new.weights:

@@ -88,11 +88,24 @@ def keep_classes(data: JointDataModule, path: str | Path | InitialWeights, names
         UsageError: A name is unknown, the file names no classes, or there are too many together.
     """
     given = path if isinstance(path, InitialWeights) else read_initial_weights(path)
-    if given.taxonomy is None:
-        raise UsageError(f"init_keep: {given.where} names no classes that could be kept")
     try:
-        union = unite({"data": data.taxonomy, "kept": keeping(given.taxonomy, names)})
+        union = unite({"data": data.taxonomy, "kept": kept_classes(given, names)})
     except DataError as error:
         raise UsageError(f"init_keep: the classes of the data and those of {given.where} together: {error}") from error
     data.widen(union)
     return union
+
+
+def kept_classes(given: InitialWeights, names: Names | None = None) -> Taxonomy:
+    """Return the classes of a file that keep their own names.
+
+    Args:
+        given: What was read from the file.
+        names: The new names of classes of the file, as in :func:`init_from`.
+
+    Raises:
+        UsageError: A name is unknown, or the file names no classes.
+    """
+    if given.taxonomy is None:
+        raise UsageError(f"init_keep: {given.where} names no classes that could be kept")
+    return keeping(given.taxonomy, names)

@@ -210,6 +210,8 @@ def test_another_encoder_and_decoder_take_what_fits() -> None:
     encoder = report.parts["encoder"]
     assert (encoder.taken.tensors, encoder.left_out.tensors, encoder.new.tensors) == (4, 2, 2)
     assert encoder.new.weights == 20 * 12 * 9 + 20
+    line = "encoder: 2 of another shape start afresh, such as encoder.stages.2.weight [16, 12, 3, 3] for [20, 12, 3, 3]"
+    assert line in report.notes
     # More of the encoder is new than old.
     assert encoder.taken.weights < encoder.new.weights and not new.encoder.pretrained
 

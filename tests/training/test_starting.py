@@ -19,7 +19,7 @@ from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.data.sources.wrappers.widened import Widened
-from ocrnet_pl.errors import CheckpointError, DataError
+from ocrnet_pl.errors import CheckpointError, DataError, UsageError
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.losses.detection import QualityDetectionLoss, TutorialDetectionLoss
@@ -112,6 +112,30 @@ def test_a_hostile_file_takes_one_line_that_names_it(content: Any, tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"x\.pt") as raised:
         init_from(old_task(), tmp_path / "x.pt")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_a_damaged_or_missing_file_takes_one_line(suffix: str, old: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"x{suffix}"
+    with pytest.raises(FileNotFoundError, match=rf"'{path}': no such file"):
+        init_from(old_task(), path)
+    state = {name: tensor.contiguous() for name, tensor in old_task().state_dict().items()}
+    if suffix == ".ckpt":
+        path.write_bytes(old.read_bytes()[:-2000])
+    else:
+        save_file(state, path)
+        path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(CheckpointError, match=rf"'{path}': unreadable") as raised:
+        init_from(old_task(), path)
+    assert "\n" not in str(raised.value)
+
+
+def test_names_need_a_file_with_classes(tmp_path: Path) -> None:
+    torch.save(old_task().state_dict(), tmp_path / "x.pt")
+    with pytest.raises(UsageError, match=r"init_map: checkpoint '.*x\.pt' names no classes"):
+        init_from(old_task(), tmp_path / "x.pt", {"star": "disc"})
+    with pytest.raises(UsageError, match=r"init_keep: checkpoint '.*x\.pt' names no classes"):
+        keep_classes(make_data(scenes(), scenes()), tmp_path / "x.pt")
 
 
 class Before(Callback):
@@ -228,7 +252,7 @@ def test_pixels_say_nothing_of_the_kept_classes(old: Path) -> None:
     labelled = int((batch.semantic != 255).sum())
     assert labelled
     for image, y, x in ((0, 3, 5), (1, 40, 20), (0, 63, 63), (1, 10, 50)):
-        values = [float(logits[image, place, y, x]) for place in known]
+        values = [float(logits.detach()[image, place, y, x]) for place in known]
         total = sum(math.exp(value) for value in values)
         truth = int(batch.semantic[image, y, x])
         for place, value in zip(known, values, strict=True):
