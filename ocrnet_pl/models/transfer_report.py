@@ -11,7 +11,7 @@ from torch import Tensor
 from ocrnet_pl.models.base import ClassKind
 
 KIND_TITLES: dict[ClassKind, str] = {"detection": "classes of boxes", "semantic": "classes of pixels"}
-HEADER = ("", "taken", "mapped", "left out", "new")
+HEADER = ("tensors (weights)", "taken", "mapped", "left out", "new")
 _MOST_NAMES = 12
 
 
@@ -37,8 +37,15 @@ class Count:
 
     def text(self) -> str:
         """Return the numbers in words."""
-        weights = f"{self.weights / 1e6:.2f} M" if self.weights >= 10**6 else f"{self.weights:,}"
-        return f"{self.tensors} tensor{'' if self.tensors == 1 else 's'} ({weights} weights)"
+        return f"{self.tensors} tensor{'' if self.tensors == 1 else 's'} ({self._weights} weights)"
+
+    def cell(self) -> str:
+        """Return the numbers, for a narrow column; a dash for nothing."""
+        return f"{self.tensors} ({self._weights})" if self.tensors else "-"
+
+    @property
+    def _weights(self) -> str:
+        return f"{self.weights / 1e6:.2f} M" if self.weights >= 10**6 else f"{self.weights:,}"
 
 
 @dataclass
@@ -57,6 +64,11 @@ class PartReport:
     left_out: Count = field(default_factory=Count)
     new: Count = field(default_factory=Count)
 
+    @property
+    def counts(self) -> tuple[Count, Count, Count, Count]:
+        """The four, in the order of :data:`HEADER`."""
+        return self.taken, self.mapped, self.left_out, self.new
+
 
 @dataclass
 class ClassReport:
@@ -73,6 +85,11 @@ class ClassReport:
     mapped: dict[str, list[str]]
     left_out: list[str]
     new: list[str]
+
+    def cells(self) -> list[str]:
+        """Return the names, in the order of :data:`HEADER`; a dash for none."""
+        mapped = [f"{' + '.join(parents)} -> {name}" for name, parents in self.mapped.items()]
+        return [_listed(names) for names in (self.taken, mapped, self.left_out, self.new)]
 
 
 @dataclass
@@ -107,17 +124,16 @@ class TransferReport:
         """Return the rows of a table under :data:`HEADER`."""
         rows: list[tuple[str, ...]] = []
         for name, part in self.parts.items():
-            counts = (part.taken, part.mapped, part.left_out, part.new)
-            rows.append((name, *(count.text() if count.tensors else "-" for count in counts)))
-        for title, own in self.classes.items():
-            mapped = [f"{' + '.join(parents)} -> {name}" for name, parents in own.mapped.items()]
-            rows.append((title, *(_listed(names) for names in (own.taken, mapped, own.left_out, own.new))))
-        return rows
+            rows.append((name, *(count.cell() for count in part.counts)))
+        return rows + [(title, *own.cells()) for title, own in self.classes.items()]
 
     def lines(self) -> list[str]:
         """Return the same in sentences, for a log."""
+        texts = {
+            name: [count.text() if count.tensors else "-" for count in part.counts] for name, part in self.parts.items()
+        }
         found = []
-        for name, *cells in self.rows():
+        for name, cells in (texts | {title: own.cells() for title, own in self.classes.items()}).items():
             said = [f"{title} {cell}" for title, cell in zip(HEADER[1:], cells, strict=True) if cell != "-"]
             found.append(f"{name}: {'; '.join(said) or 'nothing'}")
         return [*found, *self.notes]
