@@ -25,7 +25,8 @@ def add_init_options(parser: LightningArgumentParser) -> None:
         "--init_from",
         type=str | None,
         default=None,
-        help="File whose weights a new run starts from: a checkpoint, a state dict or a .safetensors file; "
+        help="File whose weights a new run starts from: a checkpoint, a saved network, a state dict "
+        "or a .safetensors file; "
         "null for none.",
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Weights to start from: of a checkpoint, of a bare state dict, or of a safetensors file. Nothing is executed."""
+"""Weights to start from: of a checkpoint, a saved network, a bare state dict or a safetensors file; nothing is run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
+from ocrnet_pl.storage.network_folder import read_description, read_weights
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import saved_taxonomy
 from ocrnet_pl.structures import FUSION_KEY, Taxonomy
@@ -49,8 +50,8 @@ def read_initial_weights(path: str | Path) -> InitialWeights:
     No class that the file names is imported.
 
     Args:
-        path: Path of a checkpoint that training wrote, of a file of ``torch.save`` with a dictionary of tensors
-            (alone, or under ``state_dict``), or of a safetensors file.
+        path: Path of a checkpoint that training wrote, of a folder that ``OCRNet.save`` wrote, of a file of
+            ``torch.save`` with a dictionary of tensors (alone, or under ``state_dict``), or of a safetensors file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -66,16 +67,18 @@ def read_initial_weights(path: str | Path) -> InitialWeights:
         except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"{where}: unreadable; it is not a safetensors file, or not complete") from error
         return InitialWeights(_named(content, where), None, None, str(path))
-    content = read_checkpoint(path)
+    content = read_description(path) | {"state_dict": read_weights(path)} if path.is_dir() else read_checkpoint(path)
     weights = _named(content.get("state_dict", content), where)
     if "taxonomy" not in content or "state_dict" not in content:
         return InitialWeights(weights, None, None, str(path))
-    fusion = plain_values(content[FUSION_KEY], f"{where}: {FUSION_KEY}") if FUSION_KEY in content else None
-    return InitialWeights(weights, saved_taxonomy(content, where), fusion, str(path))
+    # A folder without settings says so by an empty entry.
+    fusion = plain_values(content.get(FUSION_KEY), f"{where}: {FUSION_KEY}")
+    return InitialWeights(weights, saved_taxonomy(content, where), fusion or None, str(path))
 
 
 def _where(path: Path) -> str:
-    return f"{'weights' if path.suffix == _SUFFIX else 'checkpoint'} {str(path)!r}"
+    kind = "weights" if path.suffix == _SUFFIX else "network" if path.is_dir() else "checkpoint"
+    return f"{kind} {str(path)!r}"
 
 
 def _named(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.models.ocrnet import OCRNet, load_fusion_settings
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.models.rebuilding import load_fusion_settings
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.structures import FUSION_KEY
 

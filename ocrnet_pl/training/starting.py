@@ -9,7 +9,8 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.sources.wrappers.mixture import unite
 from ocrnet_pl.errors import CheckpointError, DataError, UsageError
 from ocrnet_pl.models.class_map import ClassMap, Names, keeping
-from ocrnet_pl.models.ocrnet import OCRNet, load_fusion_settings
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.models.rebuilding import load_fusion_settings
 from ocrnet_pl.models.transfer import transfer
 from ocrnet_pl.models.transfer_report import TransferReport
 from ocrnet_pl.storage.initial_weights import InitialWeights, read_initial_weights

@@ -53,7 +53,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "bare", "nested", "network", "wrapped", "safetensors"])
+@pytest.mark.parametrize("kind", ["checkpoint", "folder", "bare", "nested", "network", "wrapped", "safetensors"])
 def test_weights_come_from_files_of_several_kinds(kind: str, old: Path, tmp_path: Path) -> None:
     state = old_task().state_dict()
     path = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pt")
@@ -66,6 +66,9 @@ def test_weights_come_from_files_of_several_kinds(kind: str, old: Path, tmp_path
     }
     if kind == "checkpoint":
         path = old
+    elif kind == "folder":
+        path = tmp_path / "network"
+        old_task().network.save(path)
     elif kind == "safetensors":
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
     else:
@@ -74,7 +77,7 @@ def test_weights_come_from_files_of_several_kinds(kind: str, old: Path, tmp_path
     report = init_from(task, path)
     assert all(torch.equal(tensor, state[name]) for name, tensor in task.state_dict().items())
     assert sum(part.new.tensors + part.left_out.tensors for part in report.parts.values()) == 0
-    assert any("names no classes" in note for note in report.notes) == (kind != "checkpoint")
+    assert any("names no classes" in note for note in report.notes) == (kind not in ("checkpoint", "folder"))
 
 
 def test_a_checkpoint_of_an_earlier_layout_serves_as_well(tmp_path: Path) -> None:
