@@ -16,6 +16,7 @@ _ROOMS = (
     "models",
     "tracking",
     "training.schedules",
+    "training.teacher",
 )
 
 

@@ -90,7 +90,13 @@ class Neck(Recorded, nn.Module, ABC):
 
 
 class DetectionDecoder(Recorded, nn.Module, ABC):
-    """Emits candidate boxes, each with a confidence and class scores, from the neck's maps."""
+    """Emits candidate boxes, each with a confidence and class scores, from the neck's maps.
+
+    Attributes:
+        exclusive_classes: Whether its class logits are those of a softmax rather than of one sigmoid each.
+    """
+
+    exclusive_classes: bool = False
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> DetectionOutput:

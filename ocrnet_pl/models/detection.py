@@ -196,6 +196,7 @@ class OneToOneDecoder(DetectionDecoder):
         super().__init__()
         self.one_to_many = decoder(list(channels), list(strides), taxonomy)
         self.one_to_one = decoder(list(channels), list(strides), taxonomy)
+        self.exclusive_classes = self.one_to_one.exclusive_classes
 
     def forward(self, features: Sequence[Tensor]) -> DetectionOutput:
         """Return the one-to-one candidates; in training, the one-to-many candidates are attached to them."""

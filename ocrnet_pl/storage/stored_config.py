@@ -22,6 +22,7 @@ _OF_TRAINING = {
         "scheduler",
         "scheduler_interval",
         "compile_backend",
+        "teacher",
     ),
     "data": ("train", "train_transforms", "plain_epochs", "aspect_ratios", "predict_path", "cache"),
 }

@@ -17,8 +17,8 @@ from ocrnet_pl.metrics.base import Metric
 from ocrnet_pl.models.ocrnet import PARTS, OCRNet
 from ocrnet_pl.storage.recording import NotRecordedError, plain_record, record_of, record_of_factory
 
-_ELSEWHERE = ("taxonomy", "input_size", "compile_backend")
-"""Arguments that checkpoints have entries of their own for, and one that belongs to the machine."""
+_ELSEWHERE = ("taxonomy", "input_size", "compile_backend", "teacher")
+"""Arguments that checkpoints have entries of their own for, and those that only training has a use for."""
 _FACTORIES = ("optimizer", "scheduler")
 """Arguments that are called with one object, and that may be a class or a partial of one."""
 

@@ -52,6 +52,7 @@ from ocrnet_pl.training.optimizers import OptimizerFactory, SharedFactory, make_
 from ocrnet_pl.training.origin import Origin
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
+from ocrnet_pl.training.teacher import Teacher
 
 _PRETRAINED_KEY = "encoder_pretrained"
 """Where a checkpoint holds whether the encoder began with pretrained weights."""
@@ -84,6 +85,7 @@ class OCRNetTask(LightningModule):
         compile_backend: Compile the network with this backend of ``torch.compile``, such as ``inductor``.
         metrics: Additional metrics for validation and testing, each a subclass of ``ocrnet_pl.metrics.base.Metric``;
             null adds none.
+        teacher: A trained network that teaches this one besides the labels; null for none.
 
     Raises:
         ValueError: Both ``tile`` and ``multiscale`` are given, a number is out of range, or a metric is unusable.
@@ -109,6 +111,7 @@ class OCRNetTask(LightningModule):
         multiscale: MultiScale | None = None,
         compile_backend: str | None = None,
         metrics: list[MetricFactory] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         if tile is not None and multiscale is not None:
@@ -144,6 +147,7 @@ class OCRNetTask(LightningModule):
         self._shown: Tensor | None = None
         self.tile = tile
         self.multiscale = multiscale
+        self.teacher = teacher
         has_boxes, has_pixels = detection is not None, segmentation is not None
         self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels, metrics or ())
         self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels, metrics or ())
@@ -200,8 +204,10 @@ class OCRNetTask(LightningModule):
         return self.val_metrics.figures
 
     def setup(self, stage: str) -> None:
-        """Raise an error for a strategy that could not make a step."""
+        """Raise an error for a strategy that could not make a step, or a teacher that could not teach."""
         check_strategy(self.trainer)
+        if self.teacher is not None and stage == "fit":
+            self.teacher.load(self.network)
 
     def configure_model(self) -> None:
         """Shard the network if the strategy requires it."""
@@ -217,6 +223,9 @@ class OCRNetTask(LightningModule):
         """Return the joint loss and its terms by name; :attr:`terms` keeps them by task."""
         detection = self.detection_loss(output, batch)
         segmentation = self.segmentation_loss(output, batch)
+        if self.teacher is not None:
+            boxes, pixels = self.teacher(self.network, output, batch)
+            detection, segmentation = detection | boxes, segmentation | pixels
         total = self.balancing(sum(detection.values()), sum(segmentation.values()))
         named = {"detection": detection, "segmentation": segmentation}
         self.terms = {task: {name: term.detach() for name, term in own.items()} for task, own in named.items()}
