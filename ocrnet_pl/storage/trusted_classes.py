@@ -195,7 +195,8 @@ class _Check:
             raise self.refuse(
                 key,
                 f"{shown(path)} is not a class of {PACKAGE}, and building it could run any code; if you know where the "
-                f"file is from, trust its package: --trust {path.partition('.')[0]}, in Python trust=[...]",
+                f"file is from, trust its package: --trust {path.partition('.')[0]}, in Python and of a teacher "
+                "trust=[...]",
             )
 
     def resolve(self, path: str, bases: Sequence[type], key: str) -> type:

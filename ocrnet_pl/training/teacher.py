@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocrnet_pl.errors import UsageError
+from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.losses.distillation import SharedClasses, distil_boxes, distil_pixels
 from ocrnet_pl.models.base import ClassKind
 from ocrnet_pl.models.class_map import ClassMap, classes
 from ocrnet_pl.models.detection import OneToOneDecoder
 from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.storage.trusted_classes import trusted_packages
 from ocrnet_pl.structures import Batch, DetectionOutput, Output
 
 _SIDES: tuple[tuple[ClassKind, str, str], ...] = (
@@ -43,7 +44,7 @@ class Teacher:
         trust: Packages of your own whose classes the checkpoint may name: they can run any code. Null trusts none.
 
     Raises:
-        ValueError: A number is out of range, or both weights are 0.
+        ValueError: A number is out of range, both weights are 0, or ``trust`` names something that is not a package.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Teacher:
         self.weights: dict[str, float] = {"box_weight": box_weight, "pixel_weight": pixel_weight}
         self.temperature = temperature
         self.unlabelled_only = unlabelled_only
-        self.trust = trust or []
+        self.trust = list(trusted_packages(trust or ()))[1:]
         self.network: OCRNet | None = None
         self._shared: dict[str, SharedClasses] = {}
         self._device = torch.device("cpu")
@@ -83,8 +84,8 @@ class Teacher:
             device: Device of the network that learns.
 
         Raises:
-            UsageError: The file is gone, takes other images, or has nothing to teach this network.
-            CheckpointError: It is not a checkpoint of this project, or names a class that is not trusted.
+            CheckpointError: The file is gone or not a checkpoint of this project, names a class that is not trusted, or
+                its network takes other images or has nothing to teach this one.
         """
         device = torch.device(device)
         if self.network is None or self._device != device:
@@ -136,22 +137,24 @@ class Teacher:
         try:
             network = OCRNet.from_checkpoint(self.checkpoint, trust=self.trust)
         except FileNotFoundError as error:
-            raise UsageError(
+            raise CheckpointError(
                 f"{where}: there is no such file; training needs it, also to continue. Give its path, or set "
                 "model.teacher to null"
             ) from error
+        except CheckpointError as error:
+            raise CheckpointError(f"model.teacher: {error}") from error
         if network.in_channels != student.in_channels:
-            raise UsageError(
+            raise CheckpointError(
                 f"{where}: it takes images of {network.in_channels} channels, the network in training of "
                 f"{student.in_channels}; take a teacher of the same images"
             )
         taught = [weight for _, weight in self._taught(student)]
         for _, decoder, weight in _SIDES:
             if weight in taught and getattr(network, decoder) is None:
-                raise UsageError(f"{where}: it has no {decoder} decoder; set {weight} to 0")
+                raise CheckpointError(f"{where}: it has no {decoder} decoder; set {weight} to 0")
         if not taught:
             one = next(weight for weight, value in self.weights.items() if value > 0)
-            raise UsageError(
+            raise CheckpointError(
                 f"{where}: only {one} is above 0, and the network in training has nothing to learn from it"
             )
         if "pixel_weight" not in taught:
@@ -169,7 +172,7 @@ class Teacher:
         if not pairs:
             decoder, weight = next((decoder, weight) for each, decoder, weight in _SIDES if each == kind)
             names = ", ".join(repr(each.name) for each in known[:5]) + (", ..." if len(known) > 5 else "")
-            raise UsageError(
+            raise CheckpointError(
                 f"model.teacher: checkpoint {self.checkpoint!r}: none of its classes of {decoder} ({names}) is one of "
                 f"the network's; set {weight} to 0"
             )

@@ -76,6 +76,7 @@ def by_loops(
     student: DetectionOutput, teacher: DetectionOutput, batch: Batch, pairs: list[tuple[int, int]], unlabelled: bool
 ) -> float:
     """The loss of boxes on the same grids, of classes that do not exclude each other, one candidate at a time."""
+    student, teacher = (DetectionOutput(*(each.detach() for each in out[:6]), out.grids) for out in (student, teacher))
     sums, weights = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
     for image in range(len(batch)):
         labelled = batch.detection_classes[image].tolist()
@@ -194,6 +195,10 @@ def test_classes_that_exclude_each_other_and_distributions_are_compared_as_such(
     only = student._replace(confidence=torch.full_like(student.confidence, -9), distribution=teacher.distribution)
     deaf = teacher._replace(confidence=torch.full_like(teacher.confidence, -9))
     classes = distil_boxes(only, deaf, batch, shared, temperature=T, exclusive=(True, True)).item()
+    student, teacher = (
+        each._replace(classes=each.classes.detach(), distribution=each.distribution.detach())  # type: ignore[union-attr]
+        for each in (student, teacher)
+    )
     total = weights = sides = places = 0.0
     for row in range(5):
         q = (student.classes[0, row] / T).softmax(-1)
