@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ class Teacher:
     file.
 
     Args:
-        checkpoint: Path of the checkpoint of the network that teaches; one that training wrote.
+        checkpoint: Path of the network that teaches: a checkpoint that training wrote, or the folder of a network that
+            was saved.
         box_weight: Factor of what the boxes are taught, logged as ``train/loss_teacher_boxes``, at least 0; 0 teaches
             none.
         pixel_weight: Factor of what the pixels are taught, logged as ``train/loss_teacher_pixels``, at least 0; 0
@@ -135,7 +137,8 @@ class Teacher:
         """Return the network from the checkpoint, reduced to what is taught."""
         where = f"model.teacher: checkpoint {self.checkpoint!r}"
         try:
-            network = OCRNet.from_checkpoint(self.checkpoint, trust=self.trust)
+            read = OCRNet.load if Path(self.checkpoint).is_dir() else OCRNet.from_checkpoint
+            network = read(self.checkpoint, trust=self.trust)
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{where}: there is no such file; training needs it, also to continue. Give its path, or set "

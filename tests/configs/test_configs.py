@@ -17,11 +17,13 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.losses.detection import TutorialDetectionLoss
 from ocrnet_pl.models.ocrnet import OCRNet
 from tests.helpers.config_data import DATA
 from tests.helpers.processes import run_together
 from tests.helpers.project import CONFIGS, ROOT
+from tests.helpers.teachers import write_teacher
 
 FOUND = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 OVERLAYS = ("overlays/", "presets/")
@@ -70,6 +72,16 @@ MORE: dict[str, list[str]] = {
 """What a config needs to be run small, besides the options that all get."""
 
 
+def _teacher(folder: Path) -> list[str]:
+    encoder = {"class_path": "ocrnet_pl.models.encoder.TimmEncoder", "init_args": {"name": "test_resnet"}}
+    write_teacher(folder / "teacher.ckpt", SyntheticSource(length=1).taxonomy, encoder=encoder)
+    return [f"--model.teacher.init_args.checkpoint={folder / 'teacher.ckpt'}"]
+
+
+FILES: dict[str, Callable[[Path], list[str]]] = {"overlays/transfer/teacher.yaml": _teacher}
+"""Writes the files, other than data, that a config names, and returns the words that say where they are."""
+
+
 def over(*names: str) -> list[str]:
     return [word for name in names for word in ("--config", str(CONFIGS / name))]
 
@@ -96,6 +108,8 @@ def words_of(config: str, folder: Path) -> list[str]:
         words += ["--data.train.init_args.length=2", "--data.val.init_args.length=2"]
     if content.get("model", {}).get("encoder", {}).get("init_args", {}).get("weights"):
         words += ["--model.encoder.init_args.weights=null", "--model.encoder.init_args.weights_by_order=false"]
+    if config in FILES:
+        words += FILES[config](folder)
     return [*words, *MORE.get(config, []), f"--trainer.default_root_dir={folder}"]
 
 
@@ -149,6 +163,11 @@ def trains(run: Run, detection: set[str], **terms: str) -> None:
 DEFAULT = {"QualityDetectionLoss", "TaskAlignedAssigner", "GIoULoss", "QualityFocalScore"}
 
 
+def is_taught(run: Run) -> None:
+    assert run.losses == {"box", "confidence", "class", "ce", "dice", "teacher_boxes", "teacher_pixels"}
+    predicts(run)
+
+
 def is_the_tutorials(run: Run) -> None:
     trains(
         run,
@@ -199,6 +218,7 @@ CHECKS: dict[str, Callable[[Run], None]] = {
     "overlays/balancing/dynamic_weight_average.yaml": balances,
     "overlays/balancing/gradnorm.yaml": balances,
     "overlays/balancing/pcgrad.yaml": partial(balances, weights=False),
+    "overlays/transfer/teacher.yaml": is_taught,
     "overlays/distributed/fsdp.yaml": predicts,
     "overlays/distributed/ddp.yaml": predicts,
 }
@@ -246,7 +266,7 @@ def test_presets_grow_together(parser: ArgumentParser) -> None:
 
 
 def test_what_is_named_above_exists() -> None:
-    assert {*MORE, *CHECKS, *DATA} <= {*FOUND}
+    assert {*MORE, *FILES, *CHECKS, *DATA} <= {*FOUND}
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS)

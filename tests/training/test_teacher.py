@@ -12,20 +12,19 @@ import torch
 
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.models.ocrnet import PARTS, OCRNet
+from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.checkpoints import read_checkpoint
-from ocrnet_pl.storage.trusted_classes import build_parts
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.training.task import OCRNetTask
 from ocrnet_pl.training.teacher import Teacher
-from tests.helpers.builders import TinyEncoder, make_batch
+from tests.helpers.builders import TAXONOMY, TinyEncoder, make_batch
 from tests.helpers.project import CONFIGS
+from tests.helpers.teachers import write_teacher
 from tests.helpers.tiny_run import TINY, fails
 from tests.training.test_task import make_task
 
-OLD = Taxonomy.build(things=["disc", "square", "star"], stuff=["sky", "ground"])
 NEW = Taxonomy.build(things=["ring", "star", "disc"], stuff=["ground", "sky"])
-"""Another order, one class gone and one new."""
+"""The classes of the teacher in another order, one gone and one new."""
 BRANCHES = {"class_path": "ocrnet_pl.models.detection.OneToOneDecoder"}
 
 
@@ -41,35 +40,6 @@ class CoarseEncoder(TinyEncoder):
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return super().forward(images)[1:]
-
-
-def write_teacher(path: Path, taxonomy: Taxonomy = OLD, **changes: Any) -> OCRNet:
-    """Write the checkpoint of a network with random weights, as training writes them, and return the network."""
-    parts: dict[str, Any] = {
-        "encoder": {"class_path": "tests.helpers.builders.TinyEncoder"},
-        "neck": {"class_path": "ocrnet_pl.models.necks.PathAggregationNeck", "init_args": {"width": 8}},
-        "detection": {"class_path": "ocrnet_pl.models.detection.AnchorFreeDecoder"},
-        "segmentation": {
-            "class_path": "ocrnet_pl.models.segmentation.SubPixelDecoder",
-            "init_args": {"width": 8, "detail": 4},
-        },
-        "postprocess": {"class_path": "ocrnet_pl.inference.fusion.FusionPostProcess"},
-    } | changes
-    torch.manual_seed(1)
-    network = OCRNet(taxonomy, **build_parts(parts, PARTS, "tests", "the test"))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    state = {f"network.{name}": value for name, value in network.state_dict().items()}
-    entries = {
-        "hyper_parameters": parts,
-        "taxonomy": taxonomy.to_dict(),
-        "input_size": [64, 64],
-        "state_dict": state,
-        "pytorch-lightning_version": "2.6.0",
-    }
-    torch.save(entries, path)
-    return network.eval()
 
 
 def told(task: OCRNetTask, batch: Any) -> dict[str, float]:
@@ -102,6 +72,11 @@ def test_the_classes_that_both_have_are_taught_and_the_teacher_stays_as_it_is(tm
     count = sum(1 for _ in task.network.parameters())
     assert len(list(task.parameters())) == count == sum(len(g["params"]) for g in task.make_optimizer().param_groups)
     assert not any("teacher" in name for name in [*task.state_dict(), *task.hparams])
+    # A folder without pickle teaches the same.
+    teacher.network.save(tmp_path / "saved")
+    saved = make_task(NEW, teacher=Teacher(str(tmp_path / "saved"), trust=["tests"])).train()
+    saved.load_state_dict(task.state_dict())
+    assert told(saved, batch) == pytest.approx({k: v.item() for k, v in (boxes | pixels).items()})
     # As an average of the weights copies the task.
     assert copy.deepcopy(task).teacher is teacher
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
@@ -111,9 +86,9 @@ def test_the_classes_that_both_have_are_taught_and_the_teacher_stays_as_it_is(tm
 
 def test_a_student_with_its_teachers_weights_is_told_nothing_new(tmp_path: Path) -> None:
     network = write_teacher(tmp_path / "old.ckpt")
-    task = make_task(OLD, teacher=Teacher(str(tmp_path / "old.ckpt"), trust=["tests"])).eval()
+    task = make_task(TAXONOMY, teacher=Teacher(str(tmp_path / "old.ckpt"), trust=["tests"])).eval()
     task.network.load_state_dict(network.state_dict())
-    batch = make_batch([[[8, 8, 40, 40]], []], [[0], []], taxonomy=OLD)
+    batch = make_batch([[[8, 8, 40, 40]], []], [[0], []], taxonomy=TAXONOMY)
     assert told(task, batch) == pytest.approx({"teacher_boxes": 0, "teacher_pixels": 0}, abs=1e-5)
     task.network.detection.class_head[0].bias.data += 1  # type: ignore[union-attr, index]
     assert told(task, batch)["teacher_boxes"] > 0.01
@@ -146,9 +121,9 @@ def test_both_branches_of_a_student_learn_from_those_of_its_teacher(tmp_path: Pa
     network = write_teacher(tmp_path / "both.ckpt", detection=BRANCHES)
     teacher = Teacher(str(tmp_path / "both.ckpt"), trust=["tests"], pixel_weight=0)
     options: dict[str, Any] = {"detection": OneToOneDecoder, "detection_loss": OneToOneDetectionLoss()}
-    task = make_task(OLD, teacher=teacher, **options).train()
+    task = make_task(TAXONOMY, teacher=teacher, **options).train()
     task.network.load_state_dict(network.state_dict())
-    batch = make_batch([[[8, 8, 40, 40]], []], [[0], []], taxonomy=OLD)
+    batch = make_batch([[[8, 8, 40, 40]], []], [[0], []], taxonomy=TAXONOMY)
     start = told(task, batch)["teacher_boxes"]
     for branch in ("one_to_one", "one_to_many"):
         changed = copy.deepcopy(task)
