@@ -44,7 +44,7 @@ _CANNOT_WORK: tuple[tuple[type[Callback], str], ...] = (
         ModelPruning,
         "its masks would change the names of the weights; prune the network of a checkpoint instead",
     ),
-    (BackboneFinetuning, "set model.encoder.frozen_stages and model.encoder_lr instead"),
+    (BackboneFinetuning, "set frozen_stages and unfreeze_at of model.encoder, and model.encoder_lr, instead"),
 )
 """Lightning's callbacks that expect another kind of task, and what does their work here."""
 

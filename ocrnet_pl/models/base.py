@@ -68,6 +68,26 @@ class Encoder(Recorded, nn.Module, ABC):
         """Yield the parameters that no pretrained weights are for, which learn at the rate of the decoders."""
         return iter(())
 
+    def begin_step(self, epoch: int, step: int) -> bool:
+        """Prepare for a training step; return whether other weights are trained from here on than before.
+
+        Args:
+            epoch: Number of epochs of the run that are done.
+            step: Number of optimiser steps of the run that are done.
+        """
+        return False
+
+    def hold_still(self) -> None:
+        """Remove the gradients of weights that the optimiser must not move in this step."""
+
+    def layer_depths(self) -> dict[str, int]:
+        """Return how many layers each parameter is away from the decoders, by its name.
+
+        Raises:
+            ValueError: The encoder has no layers to tell apart.
+        """
+        raise ValueError(f"model.layer_decay: {type(self).__name__} names no layers (layer_depths); set it to null")
+
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images [B, C, H, W] to one per stride, [B, channels[i], H / strides[i], W / strides[i]]."""

@@ -20,6 +20,8 @@ from ocrnet_pl.models.encoder_weights import (
     read_weights,
     take_from_checkpoint,
 )
+from ocrnet_pl.models.freezing import FrozenStages
+from ocrnet_pl.models.layer_depths import layer_depths
 from ocrnet_pl.models.plain_transformer import PlainPyramid, on_grid
 from ocrnet_pl.models.sized_model import channels_first, sized_model
 
@@ -41,6 +43,8 @@ class TimmEncoder(Encoder):
         in_channels: Number of channels of the images; pretrained input weights are adapted to it.
         frozen_stages: Number of the model's first stages (the stem is the first) whose weights and normalisation
             statistics are not trained; 0 trains all.
+        unfreeze_at: Time from which the frozen stages train, ``{epoch: 3}`` or ``{step: 500}``, counted from 0; null
+            for never.
         drop_path: Stochastic depth rate, from 0 to below 1, for models that support it; null for the model's default.
         output_stride: Stride of the coarsest maps, 8 or 16: later stages are dilated instead of strided, for models
             that support it; null for the model's own stride.
@@ -62,6 +66,7 @@ class TimmEncoder(Encoder):
         weights_by_order: bool = False,
         in_channels: int = 3,
         frozen_stages: int = 0,
+        unfreeze_at: dict[str, int] | None = None,
         drop_path: float | None = None,
         output_stride: Literal[8, 16] | None = None,
         checkpointing: bool = False,
@@ -114,7 +119,7 @@ class TimmEncoder(Encoder):
         self.mean = self._per_channel(config["mean"], in_channels)
         self.std = self._per_channel(config["std"], in_channels)
         self.pretrained = weights is not None
-        self._frozen = self._freeze(frozen_stages)
+        self.frozen = FrozenStages(self.model, frozen_stages, unfreeze_at)
         if weights is not None and checkpoint:
             take_from_checkpoint(self, name, weights, content, weights_by_order)
         if checkpointing:
@@ -146,40 +151,31 @@ class TimmEncoder(Encoder):
         """Repeat the constants over extra input channels, as timm repeats the input weights."""
         return tuple(values[i % len(values)] for i in range(channels))
 
-    def _freeze(self, stages: int) -> list[nn.Module]:
-        if stages == 0:
-            return []
-        if not 0 < stages <= len(self.strides):
-            raise ValueError(f"encoder: frozen_stages is {stages}, the model {len(self.strides)} stages deep")
-        boundary = self.model.feature_info[stages - 1]["module"].split(".")  # type: ignore[index, operator]
-        frozen: list[nn.Module] = []
-        parent: nn.Module = self.model
-        # Everything that runs before the boundary: earlier siblings at every depth of its path, then itself.
-        for depth, part in enumerate(boundary):
-            children = dict(parent.named_children())
-            name = part if part in children else "_".join(boundary[depth:])
-            for sibling, module in children.items():
-                if sibling == name:
-                    break
-                frozen.append(module)
-            parent = children[name]
-            if name != part:
-                break
-        frozen.append(parent)
-        for module in frozen:
-            module.requires_grad_(False)
-        return frozen
-
     def train(self, mode: bool = True) -> TimmEncoder:
         """Set the mode; frozen stages stay in evaluation mode, so that their statistics do not change."""
         super().train(mode)
-        for module in self._frozen:
+        for module in self.frozen.modules:
             module.eval()
         return self
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters of the pyramid of a plain transformer."""
         return iter(()) if self.pyramid is None else self.pyramid.parameters()
+
+    def begin_step(self, epoch: int, step: int) -> bool:
+        """Let frozen stages train if it is time; return whether they begin now."""
+        if not self.frozen.begin_step(epoch, step):
+            return False
+        self.train(self.training)
+        return True
+
+    def hold_still(self) -> None:
+        """Remove the gradients of stages that are frozen for now."""
+        self.frozen.hold_still()
+
+    def layer_depths(self) -> dict[str, int]:
+        """Return how far each parameter is from the end in timm's own grouping into layers."""
+        return layer_depths(self.name, [name for name, _ in self.named_parameters()])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images [B, C, H, W] to the feature maps, finest first; H and W are multiples of the strides.

@@ -177,6 +177,16 @@ class OCRNet(nn.Module):
             self._unread = find_unread(output, trunk, dict(self.named_parameters()))
         return output if self._unread is None else tie(output, self._unread.of(trunk, self))
 
+    def begin_step(self, epoch: int, step: int) -> None:
+        """Prepare for a training step, from which on frozen stages of the encoder may train.
+
+        Args:
+            epoch: Number of epochs of the run that are done.
+            step: Number of optimiser steps of the run that are done.
+        """
+        if self.encoder.begin_step(epoch, step):
+            self._unread = None
+
     def compile_parts(self, backend: str | Callable[..., Any] = "inductor", sizes: int = 16) -> None:
         """Compile encoder, neck and decoders in place, once for each input size.
 

@@ -19,6 +19,7 @@ _OF_TRAINING = {
         "input_size",
         "optimizer",
         "encoder_lr",
+        "layer_decay",
         "scheduler",
         "scheduler_interval",
         "compile_backend",

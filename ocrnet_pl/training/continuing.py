@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -14,11 +15,13 @@ from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.training.resume import (
     OPTIMIZER_KEY,
     PACE_KEY,
+    PARAMETERS_KEY,
     Pace,
     Settings,
     class_name,
     other_class,
     pace_of,
+    parameter_names,
     prepare_states,
     restore_settings,
     settings_of,
@@ -39,36 +42,41 @@ class Continuing:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self._settings: Settings = []
-        self._encoder_factor = 1.0
         self._pace: Pace | None = None
         # The checkpoint that a run continues from, until it has begun.
         self._restored: dict[str, Any] | None = None
 
-    def begin(self, trainer: Trainer, optimizer: Optimizer, encoder_factor: float) -> LRScheduler:
+    def begin(self, trainer: Trainer, optimizer: Optimizer) -> LRScheduler:
         """Return the schedule of a new optimiser, whose own settings are kept.
 
         Args:
             trainer: Trainer of the run.
             optimizer: It has no schedule yet.
-            encoder_factor: Factor on the rates of the encoder's groups.
 
         Raises:
             ValueError: The run cannot have this schedule.
         """
-        self._settings, self._encoder_factor = settings_of(optimizer), encoder_factor
+        self._settings = settings_of(optimizer)
         total = trainer.estimated_stepping_batches
         if self.schedule.interval == "epoch" and math.isfinite(total):
             trainer.fit_loop.setup_data()
-        return self.schedule.build(optimizer, self._length(trainer, _pace(trainer), total), encoder_factor)
+        return self.schedule.build(optimizer, self._length(trainer, _pace(trainer), total))
 
     def advance(self, trainer: Trainer, scheduler: LRScheduler) -> None:
         """Take the schedule on after an optimiser step, if that ends what it counts."""
         if self.schedule.interval == "step" or trainer.is_last_batch:
             advance(scheduler)
 
-    def prepare(self, optimizer: Optimizer) -> None:
-        """Make the checkpoint that a run continues from fit its optimiser, and warn if its moments do not."""
-        if self._restored is not None and (reason := prepare_states(self._restored, optimizer)) is not None:
+    def prepare(self, task: nn.Module, optimizer: Optimizer) -> None:
+        """Make the checkpoint that a run continues from fit its optimiser, and warn if its moments do not.
+
+        Args:
+            task: Has the parameters.
+            optimizer: The run's own.
+        """
+        if self._restored is None:
+            return
+        if (reason := prepare_states(self._restored, optimizer, task)) is not None:
             rank_zero_warn(f"the optimiser starts with fresh moments: {reason}")
 
     def start(self, trainer: Trainer) -> None:
@@ -95,9 +103,7 @@ class Continuing:
         optimizer = config.scheduler.optimizer
         restore_settings(optimizer, self._settings)
         length = self._length(trainer, self._pace, total)
-        config.scheduler = self.schedule.build_at(
-            optimizer, length, self._encoder_factor, self._done(restored, trainer)
-        )
+        config.scheduler = self.schedule.build_at(optimizer, length, self._done(restored, trainer))
 
     def save(self, trainer: Trainer, checkpoint: dict[str, Any]) -> bool:
         """Add to a checkpoint what a run that continues needs; return whether this run trains at all."""
@@ -105,6 +111,7 @@ class Continuing:
             return False
         checkpoint[PACE_KEY] = self._pace.to_dict()
         checkpoint[OPTIMIZER_KEY] = class_name(trainer.optimizers[0])
+        checkpoint[PARAMETERS_KEY] = parameter_names(trainer.optimizers[0], trainer.lightning_module)
         checkpoint[_INTERVAL_KEY] = self.schedule.interval
         return True
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.training.optimizers import FACTOR, without_layers
 
 OPTIMIZER_KEY = "optimizer_class"
 """Key of a checkpoint for the class of its optimiser."""
+PARAMETERS_KEY = "optimizer_parameters"
+"""Key of a checkpoint for the names of the optimiser's parameters, by group."""
 PACE_KEY = "pace"
 """Key of a checkpoint for how its steps are counted in epochs."""
 
@@ -85,12 +89,13 @@ def settings_of(optimizer: Optimizer) -> Settings:
     ]
 
 
-def prepare_states(checkpoint: dict[str, Any], optimizer: Optimizer) -> str | None:
+def prepare_states(checkpoint: dict[str, Any], optimizer: Optimizer, task: nn.Module) -> str | None:
     """Make a checkpoint's optimiser state fit the run's own optimiser; remove it if that is not possible.
 
     Args:
         checkpoint: Content of the checkpoint; changed in place.
         optimizer: The optimiser that will restore the state.
+        task: Has the parameters, and names them.
 
     Returns:
         Why the optimiser has to start with fresh moments, in one line; None if it restores the checkpoint's.
@@ -98,6 +103,7 @@ def prepare_states(checkpoint: dict[str, Any], optimizer: Optimizer) -> str | No
     states = checkpoint.get("optimizer_states")
     if not states:
         return None
+    _regroup(checkpoint, optimizer, task)
     saved = states[0]["param_groups"]
     reason = other_class(checkpoint, optimizer)
     if reason is None and OPTIMIZER_KEY not in checkpoint and _lacks_settings(saved, optimizer.param_groups):
@@ -111,6 +117,40 @@ def prepare_states(checkpoint: dict[str, Any], optimizer: Optimizer) -> str | No
     return None
 
 
+def parameter_names(optimizer: Optimizer, task: nn.Module) -> list[list[str]]:
+    """Return the names of an optimiser's parameters in a task, by group."""
+    names = {id(parameter): name for name, parameter in task.named_parameters()}
+    return [[names.get(id(parameter), "") for parameter in group["params"]] for group in optimizer.param_groups]
+
+
+def _regroup(checkpoint: dict[str, Any], optimizer: Optimizer, task: nn.Module) -> None:
+    """Sort a checkpoint's state into the groups of the run's own optimiser, if they have the same parameters."""
+    state, own = checkpoint["optimizer_states"][0], parameter_names(optimizer, task)
+    saved: Settings = state["param_groups"]
+    kinds = [group.get("name", "") for group in optimizer.param_groups]
+    before = checkpoint.get(PARAMETERS_KEY)
+    if before is None:
+        # Of versions that had no rates by layer, and so no names either.
+        groups: dict[str, list[str]] = {}
+        group_of = {name: without_layers(kind) for kind, names in zip(kinds, own, strict=True) for name in names}
+        for name, _ in task.named_parameters():
+            if name in group_of:
+                groups.setdefault(group_of[name], []).append(name)
+        before = [groups.get(group.get("name", ""), []) for group in saved]
+    if before == own or not isinstance(before, list) or not all(isinstance(names, list) for names in before):
+        return
+    if [len(names) for names in before] != [len(group["params"]) for group in saved]:
+        return
+    place = dict(zip(chain(*before), chain(*(group["params"] for group in saved)), strict=True))
+    if set(place) != {name for names in own for name in names}:
+        return
+    settings = {without_layers(group.get("name", "")): group for group in saved}
+    state["param_groups"] = [
+        settings[without_layers(kind)] | {"name": kind, "params": [place[name] for name in names]}
+        for kind, names in zip(kinds, own, strict=True)
+    ]
+
+
 def other_class(checkpoint: Mapping[str, Any], optimizer: Optimizer) -> str | None:
     """Return in one line that a checkpoint's optimiser is of another class; None if it is not, or does not say."""
     was = checkpoint.get(OPTIMIZER_KEY)
@@ -120,7 +160,7 @@ def other_class(checkpoint: Mapping[str, Any], optimizer: Optimizer) -> str | No
 
 
 def _lacks_settings(saved: Settings, groups: Settings) -> bool:
-    return any(not set(own) <= set(before) for before, own in zip(saved, groups, strict=False))
+    return any(not set(own) - {FACTOR} <= set(before) for before, own in zip(saved, groups, strict=False))
 
 
 def _misfit(saved: Settings, groups: Settings) -> str | None:

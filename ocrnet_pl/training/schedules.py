@@ -12,6 +12,8 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR, PolynomialLR, ReduceLROnPlateau
 
+from ocrnet_pl.training.optimizers import FACTOR
+
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 """Makes the schedule of an optimiser."""
 Interval = Literal["step", "epoch"]
@@ -135,13 +137,13 @@ class Schedule:
             return NEEDS_END.format(name=self.name)
         return None
 
-    def build(self, optimizer: Optimizer, length: float, encoder_factor: float = 1.0) -> LRScheduler:
+    def build(self, optimizer: Optimizer, length: float) -> LRScheduler:
         """Return the scheduler of a run that begins.
 
         Args:
-            optimizer: Optimiser whose groups have the peak rates.
+            optimizer: Optimiser whose groups have the peak rates, and their factors for rates that the scheduler itself
+                names.
             length: Planned length of the run in steps or epochs, as :attr:`interval` says; infinite if it has none.
-            encoder_factor: Factor on the rates of the encoder's groups, for rates that the scheduler itself names.
 
         Raises:
             ValueError: There can be no such schedule.
@@ -150,9 +152,7 @@ class Schedule:
             raise ValueError(reason)
         options: dict[str, Any] = {name: int(length) for name in self._open_options()}
         if inspect.isclass(self._kind) and issubclass(self._kind, CyclicLR | OneCycleLR):
-            factors = [
-                encoder_factor if group["name"].startswith("encoder") else 1.0 for group in optimizer.param_groups
-            ]
+            factors = [group.get(FACTOR, 1.0) for group in optimizer.param_groups]
             options |= {name: _scaled(self._given[name], factors) for name in _RATES if name in self._given}
         try:
             scheduler: Any = self.factory(optimizer, **options)
@@ -167,16 +167,15 @@ class Schedule:
             )
         return scheduler
 
-    def build_at(self, optimizer: Optimizer, length: float, encoder_factor: float, done: int) -> LRScheduler:
+    def build_at(self, optimizer: Optimizer, length: float, done: int) -> LRScheduler:
         """Return the scheduler of a run that continues, with the numbers that it would have come to by itself.
 
         Args:
             optimizer: Optimiser whose groups have the peak rates, as at the beginning.
             length: Planned length of the run in steps or epochs; infinite if it has none.
-            encoder_factor: Factor on the rates of the encoder's groups, for rates that the scheduler itself names.
             done: Number of steps or epochs that the run has behind it.
         """
-        scheduler = self.build(optimizer, length, encoder_factor)
+        scheduler = self.build(optimizer, length)
         if isinstance(scheduler, LambdaLR) and done:
             # Each of its rates depends on the first alone.
             scheduler.last_epoch, scheduler._step_count, done = done - 1, done, 1

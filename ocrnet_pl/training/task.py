@@ -48,7 +48,7 @@ from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_pack
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, Predictions, Taxonomy
 from ocrnet_pl.training.continuing import Continuing
 from ocrnet_pl.training.hyperparameters import argument_types, given_arguments, keep_arguments
-from ocrnet_pl.training.optimizers import OptimizerFactory, SharedFactory, make_optimizer
+from ocrnet_pl.training.optimizers import EncoderRates, OptimizerFactory, SharedFactory, make_optimizer
 from ocrnet_pl.training.origin import Origin
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
@@ -75,6 +75,8 @@ class OCRNetTask(LightningModule):
         balancing: Combines the two tasks' losses; null for their sum.
         optimizer: Makes the optimiser from the parameter groups; norms and biases get no weight decay.
         encoder_lr: Factor on the learning rate of a pretrained encoder.
+        layer_decay: Factor, above 0 and at most 1, by which each layer of a pretrained encoder learns more slowly than
+            the next one; null for one rate.
         scheduler: Learning-rate schedule: any scheduler of torch that depends on the number of steps alone. Where it
             asks for its length (``total_steps``, ``T_max``, ``total_iters``), -1 stands for the whole run. By default a
             linear warm-up of 100 steps is followed by a half cosine.
@@ -104,6 +106,7 @@ class OCRNetTask(LightningModule):
         balancing: Balancing | None = None,
         optimizer: OptimizerFactory = lambda params: AdamW(params, lr=1e-3, weight_decay=0.05),
         encoder_lr: float = 0.3,
+        layer_decay: float | None = None,
         scheduler: SchedulerFactory = WarmupCosine,
         scheduler_interval: Interval = "step",
         input_size: tuple[int, int] = (512, 512),
@@ -116,8 +119,6 @@ class OCRNetTask(LightningModule):
         super().__init__()
         if tile is not None and multiscale is not None:
             raise ValueError(ONE_WAY)
-        if not encoder_lr >= 0:
-            raise ValueError(f"model.encoder_lr: expected at least 0, got {encoder_lr}")
         if scheduler_interval not in get_args(Interval):
             raise ValueError(f"model.scheduler_interval: expected 'step' or 'epoch', got {scheduler_interval!r}")
         self.network = OCRNet(
@@ -139,7 +140,7 @@ class OCRNetTask(LightningModule):
         self.network.split.rule = self.balancing.rule
         self.network.split.measuring = self.balancing.measures_gradients
         self._optimizer = SharedFactory(optimizer)
-        self._encoder_lr = encoder_lr
+        self._rates = EncoderRates(self.network.encoder, encoder_lr, layer_decay)
         self.schedule = Schedule(scheduler, scheduler_interval)
         self._continuing = Continuing(self.schedule)
         self.origin: Origin | None = None
@@ -231,6 +232,10 @@ class OCRNetTask(LightningModule):
         self.terms = {task: {name: term.detach() for name, term in own.items()} for task, own in named.items()}
         return total, detection | segmentation
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Let stages train that were frozen until now."""
+        self.network.begin_step(self.current_epoch, self.global_step)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the joint loss."""
         total, terms = self.losses(self(batch.images), batch)
@@ -249,8 +254,9 @@ class OCRNetTask(LightningModule):
         self.network.split.reset()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Pass the measured gradients of the tasks to the balancing."""
+        """Pass the measured gradients of the tasks to the balancing, and let what is frozen for now stay."""
         self.balancing.update(self.network.split.products)
+        self.network.encoder.hold_still()
 
     def on_validation_start(self) -> None:
         """Gather sharded weights."""
@@ -342,13 +348,9 @@ class OCRNetTask(LightningModule):
         metrics = self.test_metrics if self.trainer.testing else self.val_metrics
         return metrics.confusion()
 
-    @property
-    def _encoder_factor(self) -> float:
-        return self._encoder_lr if self.network.encoder.pretrained else 1.0
-
     def make_optimizer(self) -> Optimizer:
         """Return the optimiser over all parameter groups."""
-        return make_optimizer(self._optimizer.factory, self.network, self.balancing, self._encoder_factor)
+        return make_optimizer(self._optimizer.factory, self.network, self.balancing, self._rates)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser over all parameter groups and its schedule.
@@ -357,7 +359,7 @@ class OCRNetTask(LightningModule):
             ValueError: The run cannot have this schedule, such as one that needs the end of a run without one.
         """
         optimizer = self.make_optimizer()
-        scheduler = self._continuing.begin(self.trainer, optimizer, self._encoder_factor)
+        scheduler = self._continuing.begin(self.trainer, optimizer)
         # Lightning would take a schedule by epochs on only after the epoch's checkpoint is written.
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -367,7 +369,7 @@ class OCRNetTask(LightningModule):
 
     def on_fit_start(self) -> None:
         """Let the optimiser take over a checkpoint's state as far as it fits."""
-        self._continuing.prepare(self.trainer.optimizers[0])
+        self._continuing.prepare(self, self.trainer.optimizers[0])
 
     def on_train_start(self) -> None:
         """Let a run that continues follow its own settings from the first step on."""

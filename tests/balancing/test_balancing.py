@@ -25,7 +25,7 @@ from ocrnet_pl.models.base import Features, SegmentationDecoder, Shapes
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.structures import Batch, Taxonomy
-from ocrnet_pl.training.optimizers import adjust_groups, parameter_groups
+from ocrnet_pl.training.optimizers import EncoderRates, adjust_groups, parameter_groups
 from tests.helpers.builders import TAXONOMY, TinyEncoder, make_batch, tiny_network
 
 BOXES = [[[8.0, 8, 30, 34]], [[20.0, 12, 50, 40], [2, 2, 12, 12]]]
@@ -283,8 +283,10 @@ def test_the_uncertaintys_gradient_by_hand() -> None:
 
 def test_the_uncertainty_reaches_the_optimiser_without_weight_decay() -> None:
     balancing = Uncertainty()
-    optimizer = torch.optim.AdamW(parameter_groups(tiny_network(), balancing), lr=1.0, weight_decay=0.1)
-    adjust_groups(optimizer, 0.5)
+    network = tiny_network()
+    groups = parameter_groups(network, balancing, EncoderRates(network.encoder, 0.5))
+    optimizer = torch.optim.AdamW(groups, lr=1.0, weight_decay=0.1)
+    adjust_groups(optimizer)
     (group,) = (group for group in optimizer.param_groups if group["name"].startswith("balancing"))
     assert [id(p) for p in group["params"]] == [id(balancing.log_variance)]
     assert group["weight_decay"] == 0 and group["lr"] == 1.0

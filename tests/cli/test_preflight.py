@@ -93,7 +93,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"callbacks": lambda: [StochasticWeightAveraging(swa_lrs=0.1)]}, "already, as ema.decay says"),
     ({"callbacks": lambda: [EMAWeightAveraging()]}, "already, as ema.decay says"),
     ({"callbacks": lambda: [ModelPruning("l1_unstructured")]}, "ModelPruning does not work here; its masks would"),
-    ({"callbacks": lambda: [BackboneFinetuning()]}, "set model.encoder.frozen_stages and model.encoder_lr instead"),
+    (
+        {"callbacks": lambda: [BackboneFinetuning()]},
+        "set frozen_stages and unfreeze_at of model.encoder",
+    ),
     (
         {"callbacks": lambda: [ModelCheckpoint(monitor="val/moiu")]},
         "trainer.callbacks: ModelCheckpoint.monitor: this run logs no figure 'val/moiu'; did you mean 'val/miou'?",

@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import (
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.storage.checkpoints import read_checkpoint
+from ocrnet_pl.training.optimizers import FACTOR
 from ocrnet_pl.training.schedules import Schedule, WarmupCosine, warmup_cosine
 from tests.storage.test_checkpoints import Stop, live, saver
 from tests.training.test_resume import PEAK, STEP, STEPS, Watch, broken, train
@@ -142,8 +143,8 @@ def test_the_default_and_others_that_ask_for_an_end_are_refused_without_one(tmp_
 
 
 def optimizer_of_groups() -> SGD:
-    names = ("encoder", "decoders")
-    groups: list[Any] = [{"name": name, "params": [torch.zeros(1, requires_grad=True)]} for name in names]
+    factors = {"encoder": {FACTOR: 0.25}, "decoders": {}}
+    groups: list[Any] = [{"params": [torch.zeros(1, requires_grad=True)], "name": n} | f for n, f in factors.items()]
     return SGD(groups, lr=1.0, momentum=0.9)
 
 
@@ -174,7 +175,7 @@ def test_a_schedule_that_cannot_be_is_one_line(factory: Any, length: int, reason
 def test_rates_that_a_scheduler_names_are_lower_in_the_encoder(kind: Any, rate: Any) -> None:
     optimizer = optimizer_of_groups()
     given = {"base_lr": 0.1, "step_size_up": 3} if kind is CyclicLR else {}
-    schedule = Schedule(functools.partial(kind, max_lr=rate, **given), "step").build(optimizer, 10, 0.25)
+    schedule = Schedule(functools.partial(kind, max_lr=rate, **given), "step").build(optimizer, 10)
     highest = [0.0, 0.0]
     for _ in range(10):
         highest = [max(high, group["lr"]) for high, group in zip(highest, optimizer.param_groups, strict=True)]
