@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from ocrnet_pl import init_from
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.models.ocrnet import OCRNet
@@ -92,6 +93,15 @@ def test_a_student_with_its_teachers_weights_is_told_nothing_new(tmp_path: Path)
     assert told(task, batch) == pytest.approx({"teacher_boxes": 0, "teacher_pixels": 0}, abs=1e-5)
     task.network.detection.class_head[0].bias.data += 1  # type: ignore[union-attr, index]
     assert told(task, batch)["teacher_boxes"] > 0.01
+
+
+def test_classes_in_another_order_are_taught_by_their_names(tmp_path: Path) -> None:
+    write_teacher(tmp_path / "old.ckpt")
+    order = Taxonomy.build(things=["star", "disc", "square"], stuff=["ground", "sky"])
+    task = make_task(order, teacher=Teacher(str(tmp_path / "old.ckpt"), trust=["tests"])).eval()
+    init_from(task, tmp_path / "old.ckpt")
+    batch = make_batch([[[8, 8, 40, 40]], []], [[0], []], taxonomy=order)
+    assert told(task, batch) == pytest.approx({"teacher_boxes": 0, "teacher_pixels": 0}, abs=1e-5)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -179,7 +189,7 @@ def test_a_run_with_a_teacher_on_the_command_line(tmp_path: Path, capsys: pytest
     constant = str(CONFIGS / "overlays/schedules/constant.yaml")
     words = ["--config", str(tmp_path / "tiny.yaml"), f"--trainer.default_root_dir={tmp_path}"]
     words += ["--config", constant, "--trainer.limit_val_batches=0"]
-    taught = [f"--model.teacher={{class_path: Teacher, init_args: {{checkpoint: {old}, trust: [tests]}}}}"]
+    taught = [f"--model.teacher.checkpoint={old}", "--model.teacher.trust=[tests]"]
     main(["fit", *words, *taught, "--version=whole"])
     whole = tmp_path / "tiny" / "whole"
     rows = [row for row in rows_of(whole) if row["train/loss"]]
