@@ -62,6 +62,8 @@ MORE: dict[str, list[str]] = {
         "--model.encoder.init_args.name=test_convnext",
         "--trainer.strategy.init_args.block_parameters=1000",
     ],
+    # It validates in the middle of what would be many epochs.
+    "overlays/low_data.yaml": ["--trainer.val_check_interval=1.0"],
     # Dynamo's own backend runs the traced graphs as they are; the overlay's compiles for a minute.
     "overlays/speed/compile.yaml": ["--model.compile_backend=eager", "--trainer.limit_val_batches=0"],
     **{
