@@ -48,7 +48,7 @@ def parser() -> Parser:
         # A class.
         ("--model.encoder=TimEncoder", "model.encoder: there is no class 'TimEncoder'; did you mean 'TimmEncoder'?"),
         ("--model.optimizer=Adma", "model.optimizer: there is no class 'Adma'; did you mean 'Ada"),
-        ("--model.optimizer=TimmEncoder", "model.optimizer: there is no class 'TimmEncoder'; choose from ASGD, "),
+        ("--model.optimizer=TimmEncoder", "model.optimizer: there is no class 'TimmEncoder'"),
         ("--trainer.callbacks+=Timr", "trainer.callbacks: there is no class 'Timr'; did you mean 'Timer'?"),
         (
             "--model.encoder=ocrnet_pl.losses.boxes.GIoULoss",

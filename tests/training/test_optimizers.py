@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from ocrnet_pl.training.optimizers import fuse_on_cpu, parameter_groups
+from ocrnet_pl.training.optimizers import EncoderRates, fuse_on_cpu, parameter_groups
 from tests.helpers.whole_step import network_on
 
 
@@ -51,7 +51,8 @@ def test_what_was_chosen_or_cannot_be_fused_stays() -> None:
 
 def test_the_new_pyramid_of_a_pretrained_transformer_learns_with_the_decoders() -> None:
     network = network_on("test_vit", (64, 64))
-    place = {id(p): group["name"] for group in parameter_groups(network, nn.Module()) for p in group["params"]}
+    groups = parameter_groups(network, nn.Module(), EncoderRates(network.encoder, 0.3))
+    place = {id(p): group["name"] for group in groups for p in group["params"]}
     assert network.encoder.pyramid is not None
     assert {place[id(p)] for p in network.encoder.model.parameters()} == {"encoder", "encoder_no_decay"}
     assert {place[id(p)] for p in network.encoder.pyramid.parameters()} == {"decoders", "decoders_no_decay"}

@@ -8,7 +8,6 @@ from torch._dynamo.testing import CompileCounter
 
 from ocrnet_pl.losses.detection import QualityDetectionLoss
 from ocrnet_pl.losses.segmentation import SegmentationLoss
-from ocrnet_pl.models import encoder as encoders
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.structures import Batch
 from tests.helpers.builders import make_batch, tiny_network
@@ -51,7 +50,10 @@ def test_statistics_of_norms_move_once_a_step(name: str, frozen: int) -> None:
 
 
 def test_a_model_that_cannot_be_checkpointed_is_named(monkeypatch) -> None:
-    monkeypatch.setattr(encoders.TimmEncoder, "_create", staticmethod(lambda name, options: torch.nn.Identity()))
+    def refuse(self: torch.nn.Module, enable: bool = True) -> None:
+        raise AssertionError("no checkpointing here")
+
+    monkeypatch.setattr("timm.models._features.FeatureDictNet.set_grad_checkpointing", refuse)
     with pytest.raises(ValueError, match="cannot checkpoint 'resnet18'"):
         TimmEncoder("resnet18", checkpointing=True)
 
