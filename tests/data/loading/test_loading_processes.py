@@ -47,6 +47,8 @@ class Failing(Source):
         if index == self.index and left:
             left[0].unlink()
             if self.how != "sleep":
+                # What was loaded before is on its way: a message that is cut off would be waited for.
+                time.sleep(0.3)
                 os.kill(os.getpid(), signal.SIGKILL if self.how == "die" else signal.SIGSEGV)
             time.sleep(60)
         return self.inner[index]
