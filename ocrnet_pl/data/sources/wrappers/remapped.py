@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.data.sources.base import Source
-from ocrnet_pl.data.sources.wrappers.base import Wrapped, check_names
+from ocrnet_pl.data.sources.wrappers.base import check_names
+from ocrnet_pl.data.sources.wrappers.relabelled import Relabelled
 from ocrnet_pl.data.sources.wrappers.taxonomy_mapping import Relabelling
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.structures import Category, Sample, Taxonomy
+from ocrnet_pl.structures import Category, Taxonomy
 
 
-class Remapped(Wrapped):
+class Remapped(Relabelled):
     """Another source with other categories.
 
     Categories that no option names do not change. A merged category takes the place of its first member. Under the name
@@ -70,13 +70,6 @@ class Remapped(Wrapped):
     def taxonomy(self) -> Taxonomy:
         """The new categories, in the old order."""
         return self._taxonomy
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._relabel(self.source[index])
-
-    def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the stored boxes from the source under the new labels."""
-        return self._relabel.raw_boxes(self.source, index)
 
     def _build(self, old: Taxonomy, kinds: dict[str, Category]) -> Taxonomy:
         """Return the new taxonomy, with its classes in the order of the first old class that each is made of."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.data.sources.base import Source
-from ocrnet_pl.data.sources.wrappers.base import Wrapped
+from ocrnet_pl.data.sources.wrappers.relabelled import Relabelled
 from ocrnet_pl.data.sources.wrappers.taxonomy_mapping import Relabelling
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.structures import Sample, Taxonomy
+from ocrnet_pl.structures import Taxonomy
 
 
-class Widened(Wrapped):
+class Widened(Relabelled):
     """Another source among more categories; its images are not labelled for those that it does not have.
 
     Args:
@@ -38,10 +37,3 @@ class Widened(Wrapped):
     def taxonomy(self) -> Taxonomy:
         """All categories."""
         return self._taxonomy
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._relabel(self.source[index])
-
-    def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the stored boxes from the source under their new labels."""
-        return self._relabel.raw_boxes(self.source, index)
