@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from ocrnet_pl.data.loading.lost_workers import TakenUp, losses_told
+from ocrnet_pl.data.loading.lost_workers import TakenUp, watched
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.sources.yolo import Yolo
 from ocrnet_pl.doctor.classes import category_faults, rare_classes
@@ -165,10 +165,8 @@ def _look(split: Split, indices: NDArray[np.int64], input_size: Size, workers: i
     loader: DataLoader[Any] = DataLoader(
         examiner, sampler=indices.tolist(), batch_size=8, num_workers=workers, collate_fn=_as_they_are
     )
-    deliveries = iter(loader)
-    with losses_told(examiner.taken_up, split.source, deliveries):
-        for records in deliveries:
-            yield from records
+    for records in watched(loader, examiner.taken_up, split.source):
+        yield from records
 
 
 def _take(examined: Examined, position: int, record: Record, log: FindingLog) -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ocrnet_pl.data.loading.lost_workers import TakenUp, losses_told
+from ocrnet_pl.data.loading.lost_workers import TakenUp, watched
 from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.doctor.box_formats import Reading
 from ocrnet_pl.doctor.boxes import degenerate, duplicates
@@ -233,21 +233,19 @@ def _write_split(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     taken: set[str] = set()
-    deliveries = iter(loader)
-    with losses_told(fixer.taken_up, split.source, deliveries):
-        for fixed in itertools.chain.from_iterable(deliveries):
-            work.advance()
-            if fixed is None:
-                changes["images left out that cannot be used"] += 1
-                continue
-            changes.update(fixed.changes)
-            number = len(images) + 1
-            height, width = fixed.size
-            name = _place(fixed, folder / split.name, taken)
-            images.append({"id": number, "file_name": name, "height": height, "width": width})
-            for box, label, crowd, mask in zip(fixed.boxes, fixed.labels, fixed.crowd, fixed.masks, strict=True):
-                annotations.append(_annotation(box, ids[label], bool(crowd), mask))
-                annotations[-1] |= {"id": len(annotations), "image_id": number}
+    for fixed in itertools.chain.from_iterable(watched(loader, fixer.taken_up, split.source)):
+        work.advance()
+        if fixed is None:
+            changes["images left out that cannot be used"] += 1
+            continue
+        changes.update(fixed.changes)
+        number = len(images) + 1
+        height, width = fixed.size
+        name = _place(fixed, folder / split.name, taken)
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for box, label, crowd, mask in zip(fixed.boxes, fixed.labels, fixed.crowd, fixed.masks, strict=True):
+            annotations.append(_annotation(box, ids[label], bool(crowd), mask))
+            annotations[-1] |= {"id": len(annotations), "image_id": number}
     if not images:
         raise DataError(f"--fix: data.{split.name} has no readable image")
     content = {

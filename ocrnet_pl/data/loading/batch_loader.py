@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
-from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 from torchvision import tv_tensors
 
 from ocrnet_pl.data.loading.collate import collate
 from ocrnet_pl.data.loading.dataset import Prepared, PreparedDataset, Skipped
+from ocrnet_pl.data.loading.death_watch import next_delivery, torch_handler_undone
 from ocrnet_pl.data.loading.lost_workers import SILENT, TakenUp, is_of_processes, lost
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import wrap_boxes
@@ -29,8 +24,6 @@ _log = logging.getLogger(__name__)
 
 _LOOK = 5.0
 """Seconds between two checks whether loading processes are alive."""
-
-_MOMENT = 0.2
 
 _RESTARTS = 3
 """Number of times in an epoch that loading processes are replaced."""
@@ -141,7 +134,7 @@ class BatchLoader(DataLoader[Any]):
             if hasattr(self.sampler, "start"):
                 self.sampler.start = done * (self.batch_size or 1)
             try:
-                with _signals_kept():
+                with torch_handler_undone():
                     deliveries = super().__iter__()
                 while (delivery := self._next(deliveries)) is not None:
                     done += 1
@@ -166,55 +159,11 @@ class BatchLoader(DataLoader[Any]):
         waited = 0.0
         while True:
             try:
-                with _deaths_watched():
-                    return next(deliveries, None)
+                return next_delivery(deliveries)
             except RuntimeError as error:
                 waited += self.timeout
                 if not str(error).startswith(SILENT) or waited >= self.patience:
                     raise
-            except (OSError, EOFError):
-                # The rest of a message whose sender was killed; the news of its death may arrive a moment later.
-                time.sleep(_MOMENT)
-                _error_if_any_worker_fails()
-                raise
-
-
-@contextmanager
-def _deaths_watched() -> Iterator[None]:
-    """Let the death of a loading process interrupt the code that waits for a batch.
-
-    torch's own handler raises its error wherever the main process is at that moment, for example in the middle of a
-    step.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        _error_if_any_worker_fails()
-        if callable(before):
-            before(number, frame)
-
-    before = signal.signal(signal.SIGCHLD, handle)
-    try:
-        # A process may have died while nothing was waiting.
-        _error_if_any_worker_fails()
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, before)
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Undo torch's handler for the death of child processes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, before)
 
 
 class TrainingLoader(BatchLoader):

@@ -6,12 +6,12 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
+from ocrnet_pl.data.loading.death_watch import next_delivery, torch_handler_undone
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
 
@@ -89,22 +89,30 @@ def lost(error: RuntimeError, taken_up: TakenUp, source: Source, deliveries: Ite
     return text, "reading that file crashes the process: replace or remove it"
 
 
-@contextmanager
-def losses_told(taken_up: TakenUp, source: Source, deliveries: Iterator[Any]) -> Iterator[None]:
-    """Report the loss of loading processes in one line.
+def watched(loader: DataLoader[Any], taken_up: TakenUp, source: Source) -> Iterator[Any]:
+    """Yield what loading processes send, and report their loss in one line.
 
     Args:
+        loader: Starts the processes; they send anything but None.
         taken_up: The samples that they have started.
         source: The source that they read from.
-        deliveries: Iterator of the DataLoader.
+
+    Yields:
+        What they send.
 
     Raises:
         DataError: Loading processes are lost.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_of_processes(error):
-            raise
-        text, advice = lost(error, taken_up, source, deliveries)
-        raise DataError(f"data.num_workers: loading processes failed ({text}); {advice}") from error
+    with torch_handler_undone():
+        deliveries = iter(loader)
+    while True:
+        try:
+            sent = next_delivery(deliveries)
+        except RuntimeError as error:
+            if not is_of_processes(error):
+                raise
+            text, advice = lost(error, taken_up, source, deliveries)
+            raise DataError(f"data.num_workers: loading processes failed ({text}); {advice}") from error
+        if sent is None:
+            return
+        yield sent

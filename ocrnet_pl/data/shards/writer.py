@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from ocrnet_pl.data.loading.lost_workers import TakenUp, losses_told
+from ocrnet_pl.data.loading.lost_workers import TakenUp, watched
 from ocrnet_pl.data.shards.format import (
     FORMAT,
     INDEX,
@@ -302,25 +302,23 @@ def _write(
     )
     shard: _OpenShard | None = None
     try:
-        deliveries = iter(loader)
-        with losses_told(encoder.taken_up, source, deliveries):
-            for index, (record, fault) in enumerate(deliveries, start):
-                if shard is not None and shard.records and index in borders:
-                    # A shard with samples of two parts would be read for both.
-                    shard.close()
-                    number, shard = number + 1, None
-                if shard is None:
-                    shard = _OpenShard(folder, number, index)
-                shard.next = index + 1
-                if record is None:
-                    shard.skipped.append(fault)
-                else:
-                    shard.add(index, record)
-                    written += 1
-                if shard.size >= shard_bytes:
-                    shard.close()
-                    number, shard = number + 1, None
-                advance(index + 1)
+        for index, (record, fault) in enumerate(watched(loader, encoder.taken_up, source), start):
+            if shard is not None and shard.records and index in borders:
+                # A shard with samples of two parts would be read for both.
+                shard.close()
+                number, shard = number + 1, None
+            if shard is None:
+                shard = _OpenShard(folder, number, index)
+            shard.next = index + 1
+            if record is None:
+                shard.skipped.append(fault)
+            else:
+                shard.add(index, record)
+                written += 1
+            if shard.size >= shard_bytes:
+                shard.close()
+                number, shard = number + 1, None
+            advance(index + 1)
         if shard is not None and shard.records:
             shard.close()
             shard = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.data.loading import death_watch
 from ocrnet_pl.data.loading.batch_loader import BatchLoader
 from ocrnet_pl.data.shards.writer import pack
 from ocrnet_pl.data.sources.base import Source
@@ -47,8 +49,6 @@ class Failing(Source):
         if index == self.index and left:
             left[0].unlink()
             if self.how != "sleep":
-                # What was loaded before is on its way: a message that is cut off would be waited for.
-                time.sleep(0.3)
                 os.kill(os.getpid(), signal.SIGKILL if self.how == "die" else signal.SIGSEGV)
             time.sleep(60)
         return self.inner[index]
@@ -116,6 +116,31 @@ def test_errors_of_the_data_are_not_taken_for_lost_processes() -> None:
 
     with pytest.raises(RuntimeError, match="a mistake"):
         images(loaders(Broken(Path()))[1])
+
+
+def test_a_wait_that_the_news_of_a_death_just_missed_still_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def check() -> None:
+        calls.append(time.monotonic())
+        if len(calls) > 2:
+            raise RuntimeError("DataLoader worker is killed")
+
+    monkeypatch.setattr(death_watch, "_error_if_any_worker_fails", check)
+    receiving, sending = os.pipe()
+    handler = signal.getsignal(signal.SIGCHLD)
+    # A byte ends the wait if nothing reminds the main thread.
+    rescue = threading.Timer(20, os.write, (sending, b"x"))
+    rescue.start()
+    try:
+        with pytest.raises(RuntimeError, match="worker is killed"), death_watch._deaths_watched():
+            os.read(receiving, 1)
+    finally:
+        rescue.cancel()
+        os.close(receiving)
+        os.close(sending)
+    assert time.monotonic() - calls[0] < 10
+    assert signal.getsignal(signal.SIGCHLD) == handler
 
 
 def test_a_timeout_out_of_range() -> None:
