@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,17 +33,12 @@ class LogLines(Callback):
     def __init__(self, throughput: Throughput) -> None:
         self._throughput = throughput
         self._speaks = False
-        self._start, self._first_step = 0.0, 0
         self._training, self._evaluation = Pace(None), Pace(None)
         self._losses: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check whether anything else shows the results."""
         self._speaks = trainer.is_global_zero and not shows_bar(trainer)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._start, self._first_step = time.monotonic(), trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock and its mean loss."""
@@ -78,16 +72,9 @@ class LogLines(Callback):
         rates = sorted({float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups})
         parts.append(f"lr {' to '.join(f'{rate:.2e}' for rate in dict.fromkeys((rates[0], rates[-1])))}")
         parts.append(f"{self._throughput.images_per_s:.1f} images/s")
-        left = self._left(trainer)
+        left = self._throughput.seconds_left(trainer)
         parts += [f"{duration(left)} left"] if left is not None else []
         _say(f"{_epoch(trainer)}, {', '.join(parts)}")
-
-    def _left(self, trainer: Trainer) -> float | None:
-        """Return the seconds that the run will still take, with its validations; None if they are unknown."""
-        done, total = trainer.global_step - self._first_step, trainer.estimated_stepping_batches
-        if done < 1 or not math.isfinite(total):
-            return None
-        return max(0.0, (total - trainer.global_step) * (time.monotonic() - self._start) / done)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

@@ -79,8 +79,7 @@ class Summary(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file and print the table."""
-        missing = getattr(trainer.checkpoint_callback, "missing", None) is not None
-        self._finish(trainer, "interrupted" if trainer.interrupted else "incomplete" if missing else "finished")
+        self._finish(trainer, ending(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what is known."""
@@ -167,6 +166,12 @@ class Summary(Callback):
         }
         with records("summary.json"):
             write_json(self._folder / "summary.json", content)
+
+
+def ending(trainer: Trainer) -> str:
+    """Return how a training ended: ``finished``, ``interrupted``, or ``incomplete`` if a checkpoint is missing."""
+    missing = getattr(trainer.checkpoint_callback, "missing", None) is not None
+    return "interrupted" if trainer.interrupted else "incomplete" if missing else "finished"
 
 
 def _skipped(trainer: Trainer) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Images per second."""
+"""Images per second, and the time that is left."""
 
 from __future__ import annotations
 
+import math
 import time
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,6 +22,11 @@ class Throughput(Callback):
         self._images = 0
         self._seconds = 0.0
         self._last: float | None = None
+        self._start, self._first_step = 0.0, 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the whole run."""
+        self._start, self._first_step = time.monotonic(), trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock after whatever happened between the epochs."""
@@ -42,3 +48,10 @@ class Throughput(Callback):
             if trainer.global_step % int(getattr(trainer, "log_every_n_steps", 1)) == 0:
                 pl_module.log("train/images_per_s", self.images_per_s, batch_size=1)
         self._last = now
+
+    def seconds_left(self, trainer: Trainer) -> float | None:
+        """Return the seconds that a training will still take, with its validations; None if they are unknown."""
+        done, total = trainer.global_step - self._first_step, trainer.estimated_stepping_batches
+        if done < 1 or not math.isfinite(total):
+            return None
+        return max(0.0, (total - trainer.global_step) * (time.monotonic() - self._start) / done)

@@ -16,6 +16,7 @@ from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.log_lines import LogLines
 from ocrnet_pl.callbacks.memory import PeakMemory
 from ocrnet_pl.callbacks.progress import log_through_the_bar
+from ocrnet_pl.callbacks.run_status import RunStatus
 from ocrnet_pl.callbacks.save_config import SaveConfig
 from ocrnet_pl.callbacks.stopping import GracefulStop
 from ocrnet_pl.callbacks.summary import Summary
@@ -96,6 +97,7 @@ def build(
                     throughput,
                     memory,
                     LogLines(throughput),
+                    RunStatus(throughput),
                     Summary(throughput, memory),
                 ]
             },

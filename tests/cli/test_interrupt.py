@@ -109,6 +109,8 @@ def test_in_training_the_last_checkpoint_is_that_of_the_step_before(tmp_path: Pa
     assert line == f"interrupted at step 1; continue with --ckpt_path {last}"
     assert read_checkpoint(last)["global_step"] == 1
     assert summary(tmp_path)["status"] == "interrupted"
+    status = json.loads((tmp_path / "tiny" / "version_0" / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("interrupted", 1)
 
 
 @pytest.mark.slow
