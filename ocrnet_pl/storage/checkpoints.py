@@ -152,8 +152,8 @@ def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any] | None 
         now = versions()
         found += [f"{name} {was.get(name, 'absent')} -> {now[name]}" for name in now if was.get(name) != now[name]]
     if config is not None and CONFIG_KEY in checkpoint:
-        old = dict(_flat(config_now(checkpoint[CONFIG_KEY])))
-        new = dict(_flat(config))
+        old = dict(flat_config(config_now(checkpoint[CONFIG_KEY])))
+        new = dict(flat_config(config))
         found += [
             f"{key} {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
             for key in [*new, *(key for key in old if key not in new)]
@@ -190,9 +190,15 @@ def _is_word(value: Any) -> bool:
     return isinstance(value, str) and len(value) < 60 and value.isprintable()
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flat_config(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a nested config, each with its dotted key.
+
+    Args:
+        value: The config, as read from YAML.
+        key: Key of the config in a larger one.
+    """
     if isinstance(value, Mapping) and value:
         for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}" if key else str(name))
+            yield from flat_config(item, f"{key}.{name}" if key else str(name))
     else:
         yield key, list(value) if isinstance(value, tuple) else value
