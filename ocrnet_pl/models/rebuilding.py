@@ -13,6 +13,7 @@ from ocrnet_pl.models.base import PostProcess
 from ocrnet_pl.storage.checkpoints import misfit
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import SavedNetwork
+from ocrnet_pl.storage.size_limit import bounded_by
 from ocrnet_pl.storage.trusted_classes import build_parts, one_line, rebuilt
 from ocrnet_pl.structures import FUSION_KEY, Taxonomy
 
@@ -48,8 +49,9 @@ def rebuild(
     if foreign:
         raise TypeError(f"a network has no part {foreign[0]!r}, only {', '.join(kinds)}")
     wanted = {name: kind for name, kind in kinds.items() if name not in given}
-    parts = build_parts(saved.parts, wanted, trust, f"{where}: {saved.key}", saved.unrecorded)
-    network = rebuilt(lambda: make(saved.taxonomy, **parts, **given, input_size=saved.input_size), where)
+    with bounded_by(saved.weights):
+        parts = build_parts(saved.parts, wanted, trust, f"{where}: {saved.key}", saved.unrecorded)
+        network = rebuilt(lambda: make(saved.taxonomy, **parts, **given, input_size=saved.input_size), where)
     states = (network.state_dict(), saved.weights)
     fits, found = ({name: value.shape for name, value in state.items()} for state in states)
     if fits != found:

@@ -218,6 +218,16 @@ def test_a_hostile_description_takes_one_line(case: str, copied: Path) -> None:
     assert refusal(copied).startswith(f"network {str(copied)!r}: network.json")
 
 
+@pytest.mark.parametrize("number", [8192, 10**9])
+def test_a_number_that_would_fill_the_memory_is_refused_before_it_does(number: int, copied: Path) -> None:
+    path = copied / "network.json"
+    description = json.loads(path.read_text())
+    description["parts"]["neck"]["init_args"]["width"] = number
+    path.write_text(json.dumps(description))
+    line = refusal(copied)
+    assert "makes it much larger than the weights of the file" in line or number > 8192
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "nul", "[" * 100_000, "{}"])
 def test_a_description_that_is_none_takes_one_line(text: str, copied: Path) -> None:
     (copied / "network.json").write_text(text)

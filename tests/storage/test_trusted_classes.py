@@ -25,7 +25,8 @@ from ocrnet_pl import OCRNet
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.models.ocrnet import PARTS
-from ocrnet_pl.storage.trusted_classes import _argument_kinds, trusted_packages, trusted_parts
+from ocrnet_pl.storage.allowed_values import argument_kinds
+from ocrnet_pl.storage.trusted_classes import trusted_packages, trusted_parts
 from ocrnet_pl.training.task import OCRNetTask
 from tests.helpers.builders import TAXONOMY, tiny_network
 
@@ -408,7 +409,7 @@ def test_the_types_of_all_own_classes_are_known() -> None:
             own = inspect.isclass(value) and value.__module__ == each.name and issubclass(value, nn.Module)
             if own and not inspect.isabstract(value):
                 get_type_hints(value.__init__)
-                kinds, more = _argument_kinds(value)
+                kinds, more = argument_kinds(value)
                 assert not more, value
                 assert Any not in kinds.values(), value
 
