@@ -25,13 +25,22 @@ class Continuation(Callback):
         steps: Number of optimiser steps before the checkpoint.
         tracked: Id of the run in Weights & Biases; None if it is not tracked there.
         taxonomy: The run's categories if they are more than those of its data; None if they are the data's.
+        pretrained: Whether the run's encoder began with pretrained weights; None if the checkpoint does not say.
     """
 
-    def __init__(self, folder: Path, steps: int, tracked: str | None = None, taxonomy: Taxonomy | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        steps: int,
+        tracked: str | None = None,
+        taxonomy: Taxonomy | None = None,
+        pretrained: bool | None = None,
+    ) -> None:
         self.folder = folder
         self.steps = steps
         self.tracked = tracked
         self.taxonomy = taxonomy
+        self.pretrained = pretrained
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the trainer count the batches of the epoch as the loader does, and copy the records."""

@@ -21,7 +21,8 @@ from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import saved_taxonomy
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker
-from ocrnet_pl.training.resume import effects
+from ocrnet_pl.training.origin import KEPT_KEY
+from ocrnet_pl.training.resume import PRETRAINED_KEY, effects
 
 TRACKER_KEY = "wandb_run"
 """Key of a checkpoint for the id of its run in Weights & Biases."""
@@ -90,7 +91,9 @@ def continuation(config: Namespace, parser: LightningArgumentParser) -> Continua
     different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
     if different:
         _say(f"Different from the run that wrote {path}: {'; '.join(effects(different))}")
-    return Continuation(path.parent.parent, int(content["global_step"]), content.get(TRACKER_KEY), kept)
+    steps, pretrained = int(content["global_step"]), content.get(PRETRAINED_KEY)
+    known = None if pretrained is None else bool(pretrained)
+    return Continuation(path.parent.parent, steps, content.get(TRACKER_KEY), kept, known)
 
 
 def classes_to_keep(content: Mapping[str, Any], where: str) -> Taxonomy | None:
@@ -104,7 +107,8 @@ def classes_to_keep(content: Mapping[str, Any], where: str) -> Taxonomy | None:
         CheckpointError: Its categories are not what training writes.
     """
     config = content.get(CONFIG_KEY)
-    keeps = isinstance(config, Mapping) and config.get("init_keep") is True
+    # A run from Python has no config.
+    keeps = content.get(KEPT_KEY) is True or (isinstance(config, Mapping) and config.get("init_keep") is True)
     return saved_taxonomy(content, where) if keeps else None
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import torch
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.drawing.transfer_table import transfer_table
-from ocrnet_pl.errors import UsageError
+from ocrnet_pl.errors import CheckpointError, UsageError
+from ocrnet_pl.models.base import Encoder
 from ocrnet_pl.models.class_map import Names
 from ocrnet_pl.models.transfer_report import HEADER, TransferReport
 from ocrnet_pl.storage.initial_weights import read_initial_weights
+from ocrnet_pl.storage.trusted_classes import build_parts, named_packages
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.training.starting import init_from, keep_classes, kept_classes
 from ocrnet_pl.training.task import OCRNetTask
@@ -71,6 +76,30 @@ class StartingWeights:
         """Return the categories of the run: those of the data and, if they are kept, those of the file."""
         return keep_classes(data, self.given, self.names) if self.keep else data.taxonomy
 
+    def has_all_of(self, encoder: Namespace) -> bool:
+        """Return whether the file has all weights of an encoder that was to begin with pretrained ones.
+
+        Such an encoder needs no other weights. To know what its own are, it is built without them.
+
+        Args:
+            encoder: Its config, with environment variables resolved.
+        """
+        encoder = encoder.clone()
+        if not ReplacedWeights(encoder):
+            return False
+        spec = encoder.as_dict()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                own = build_parts({"encoder": spec}, {"encoder": Encoder}, named_packages(spec), "model")["encoder"]
+        except CheckpointError:
+            # The network is built in the same way, and says it better.
+            return False
+        weights = self.given.weights
+        return all(
+            name in weights and weights[name].shape == value.shape
+            for name, value in ((f"encoder.{name}", value) for name, value in own.state_dict().items())
+        )
+
     def put_into(self, task: OCRNetTask) -> None:
         """Let a task start from the weights, and print what was taken."""
         _show(init_from(task, self.given, self.names), self.given.path)
@@ -104,8 +133,9 @@ def refuse_both(words: Sequence[str]) -> None:
         UsageError: It has both options.
     """
     pairs = (word.partition("=")[::2] for word in words)
-    given = {name for (name, value), after in zip(pairs, [*words[1:], ""], strict=True) if (value or after) != "null"}
-    if {"--init_from", "--ckpt_path"} <= given:
+    # The last word on each counts.
+    given = {name: value or after for (name, value), after in zip(pairs, [*words[1:], ""], strict=True)}
+    if all(given.get(name, "null") != "null" for name in ("--init_from", "--ckpt_path")):
         raise UsageError(
             "init_from and ckpt_path are both given: ckpt_path continues a run, with its own weights; init_from starts "
             "a new one; give one of them"

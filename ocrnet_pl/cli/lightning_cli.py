@@ -29,6 +29,7 @@ from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import check_precision, check_training
+from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
@@ -90,6 +91,7 @@ class OCRNetCLI(LightningCLI):
     _kept: Taxonomy | None = None
     _starting: StartingWeights | None = None
     _continuation: Continuation | None = None
+    _replaced: ReplacedWeights | None = None
     _table: MetricsTable
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -277,6 +279,9 @@ class OCRNetCLI(LightningCLI):
         if self.config["subcommand"] == "fit" and not path:
             file = self._resolved(Namespace(init_from=config["init_from"]))["init_from"]
             self._starting = starting_weights(file, config["init_map"], config["init_keep"])
+        encoder = config["model"]["encoder"]
+        if path or (encoder and self._starting is not None and self._starting.has_all_of(self._resolved(encoder))):
+            self._replaced = ReplacedWeights(encoder)
         if not path or "://" in path:
             return
         if self.config["subcommand"] == "fit":
@@ -289,9 +294,7 @@ class OCRNetCLI(LightningCLI):
                     raise
             return
         content = read_checkpoint(path, mmap=True)
-        arguments = config["model"]["encoder"].get("init_args")
-        if arguments and "weights" in arguments:
-            arguments["weights"] = None
+        arguments = encoder and encoder.get("init_args")
         if arguments and "input_size" in arguments and "input_size" in content:
             # The one that the weights fit; whether it takes the data's is a question for the network.
             arguments["input_size"] = saved_size(content, f"checkpoint {path!r}")
@@ -304,9 +307,16 @@ class OCRNetCLI(LightningCLI):
             self._kept = classes_to_keep(content, f"checkpoint {path!r}")
 
     def after_instantiate_classes(self) -> None:
-        """Let the network start from the weights that it was given."""
+        """Let the network start from the weights that it was given, and a run that continues know of those it had."""
         if self._starting is not None:
             self._starting.put_into(self.model)
+        if self._replaced is None or self.subcommand != "fit":
+            return
+        self._replaced.put_back()
+        if self._starting is None:
+            before = None if self._continuation is None else self._continuation.pretrained
+            # Now, since the optimiser may be made before the checkpoint is loaded.
+            self.model.network.encoder.pretrained = bool(self._replaced) if before is None else before
 
     def _resolved(self, config: Namespace) -> Namespace:
         """Return a config with the values of the environment variables that it refers to."""

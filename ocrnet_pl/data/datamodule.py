@@ -121,6 +121,7 @@ class JointDataModule(LightningDataModule):
         self._image_sizes = None if train is None or aspect_ratios is None else train.sizes
         self.train, self.val, self.test = _cached(train, val, test, cache)
         self.predict_path, self.predict_channels = predict_path, predict_channels
+        self.widened = False
         self.tolerant = on_error == "skip"
         self.skipped: list[tuple[str, str]] = []
         self._resume: dict[str, int] | None = None
@@ -166,10 +167,11 @@ class JointDataModule(LightningDataModule):
         Raises:
             DataError: It lacks a category of the sources, or its boxes or pixels.
         """
+        before = self.train, self.val, self.test
         self.train, self.val, self.test = (
-            source if source is None or source.taxonomy == taxonomy else Widened(source, taxonomy)
-            for source in (self.train, self.val, self.test)
+            source if source is None or source.taxonomy == taxonomy else Widened(source, taxonomy) for source in before
         )
+        self.widened = self.widened or (self.train, self.val, self.test) != before
 
     @property
     def training_sizes(self) -> list[Size]:

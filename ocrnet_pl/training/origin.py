@@ -14,6 +14,8 @@ from ocrnet_pl.structures import FUSION_KEY
 
 ORIGIN_KEY = "init_from"
 """Where a checkpoint holds what its run started from."""
+KEPT_KEY = "kept_classes"
+"""Where a checkpoint holds that its classes are more than those of the data that it was trained on."""
 
 
 @dataclass

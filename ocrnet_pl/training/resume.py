@@ -18,6 +18,8 @@ OPTIMIZER_KEY = "optimizer_class"
 """Key of a checkpoint for the class of its optimiser."""
 PARAMETERS_KEY = "optimizer_parameters"
 """Key of a checkpoint for the names of the optimiser's parameters, by group."""
+PRETRAINED_KEY = "encoder_pretrained"
+"""Key of a checkpoint for whether the encoder began with pretrained weights."""
 PACE_KEY = "pace"
 """Key of a checkpoint for how its steps are counted in epochs."""
 

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ocrnet_pl.balancing.methods import Balancing, FixedWeights
 from ocrnet_pl.distributed.buffers import share_buffers
 from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.inference.batch_prediction import detection_limits, predict_batch
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.tiled_inference import Tiling
@@ -44,18 +45,17 @@ from ocrnet_pl.models.rebuilding import load_fusion_settings
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.storage.checkpoints import VERSIONS_KEY, misfit, read_checkpoint, versions
 from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, saved_network
+from ocrnet_pl.storage.size_limit import bounded_by
 from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Batch, Output, Predictions, Taxonomy
 from ocrnet_pl.training.continuing import Continuing
 from ocrnet_pl.training.hyperparameters import argument_types, given_arguments, keep_arguments
 from ocrnet_pl.training.optimizers import EncoderRates, OptimizerFactory, SharedFactory, make_optimizer
-from ocrnet_pl.training.origin import Origin
+from ocrnet_pl.training.origin import KEPT_KEY, Origin
+from ocrnet_pl.training.resume import PRETRAINED_KEY
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
 from ocrnet_pl.training.teacher import Teacher
-
-_PRETRAINED_KEY = "encoder_pretrained"
-"""Where a checkpoint holds whether the encoder began with pretrained weights."""
 
 
 class OCRNetTask(LightningModule):
@@ -186,9 +186,10 @@ class OCRNetTask(LightningModule):
         kinds = argument_types(cls)
         known = {*saved.parts, *saved.unrecorded, *PARTS} - {*changes}
         chosen = {name: kind for name, kind in kinds.items() if name in known}
-        parts = build_parts(saved.parts, chosen, trust, f"{where}: hyper_parameters", saved.unrecorded)
         own: dict[str, Any] = {"taxonomy": saved.taxonomy, "input_size": saved.input_size}
-        with given_arguments({name: saved.parts[name] for name in parts}):
+        with bounded_by(saved.weights):
+            parts = build_parts(saved.parts, chosen, trust, f"{where}: hyper_parameters", saved.unrecorded)
+        with bounded_by(saved.weights), given_arguments({name: saved.parts[name] for name in parts}):
             task = rebuilt(lambda: cls(**own | parts | changes), where)
         task.on_load_checkpoint(content)
         task.load_state_dict(saved.weights)
@@ -277,37 +278,14 @@ class OCRNetTask(LightningModule):
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end
 
-    def _predictions(self, batch: Batch) -> Predictions:
-        if self.multiscale is not None:
-            return self.multiscale.predict(self.network, [truth.image.as_subclass(Tensor) for truth in batch.truths])
-        if self.tile is None or self._fits_input(batch):
-            return self.network.postprocessed(self(batch.images), batch.placements)
-        parts = [self.tile(self.network, truth.image.as_subclass(Tensor)) for truth in batch.truths]
-        fused = [prediction for part in parts for prediction in part.fused or []]
-        return Predictions([prediction for part in parts for prediction in part.raw], fused or None)
-
-    @staticmethod
-    def _fits_input(batch: Batch) -> bool:
-        """Return whether the truth is in the frame of the letterboxed input, in which there is nothing to cut."""
-        return all(truth.size == batch.images.shape[-2:] for truth in batch.truths)
-
-    def _detection_limits(self, batch: Batch) -> list[int] | None:
-        """Return the largest number of boxes that the network returns for each image, None if there is no limit."""
-        limit = self.network.postprocess.max_detections
-        if limit is None or self.network.detection is None:
-            return None
-        if self.tile is None or self._fits_input(batch):
-            return [limit] * len(batch)
-        return [limit * self.tile.count(truth.size, self.network.input_size) for truth in batch.truths]
-
     def _evaluate(self, batch: Batch, metrics: EvaluationMetrics) -> Predictions:
-        predictions = self._predictions(batch)
+        predictions = predict_batch(self.network, batch, self.tile, self.multiscale)
         for group in (predictions.raw, predictions.best):
             for prediction, image_id, path in zip(group, batch.image_ids, batch.paths, strict=True):
                 prediction.image_id, prediction.path = image_id, path
         # The trial batches before training must not count.
         if not self.trainer.sanity_checking and not self.trainer.predicting:
-            metrics.update(predictions, batch, self._detection_limits(batch))
+            metrics.update(predictions, batch, detection_limits(self.network, batch, self.tile))
         return predictions
 
     def _log_metrics(self, stage: str, metrics: EvaluationMetrics) -> None:
@@ -382,7 +360,7 @@ class OCRNetTask(LightningModule):
         it.
         """
         if self._continuing.save(self.trainer, checkpoint):
-            checkpoint[_PRETRAINED_KEY] = self.network.encoder.pretrained
+            checkpoint[PRETRAINED_KEY] = self.network.encoder.pretrained
         checkpoint[VERSIONS_KEY] = versions()
         checkpoint["taxonomy"] = self.taxonomy.to_dict()
         checkpoint["input_size"] = list(self.network.input_size)
@@ -390,6 +368,8 @@ class OCRNetTask(LightningModule):
             checkpoint[UNRECORDED_KEY] = dict(self._unrecorded)
         if self.origin is not None:
             self.origin.save(checkpoint)
+        if getattr(getattr(self.trainer, "datamodule", None), "widened", False):
+            checkpoint[KEPT_KEY] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Apply calibrated settings of the fusion, unless training continues, after which they are no longer valid.
@@ -406,6 +386,6 @@ class OCRNetTask(LightningModule):
         if self._trainer and self._trainer.state.fn == TrainerFn.FITTING:
             self._continuing.restore(self._trainer, checkpoint)
             self.origin = Origin.restored(checkpoint, self.network)
-            self.network.encoder.pretrained = bool(checkpoint.get(_PRETRAINED_KEY, self.network.encoder.pretrained))
+            self.network.encoder.pretrained = bool(checkpoint.get(PRETRAINED_KEY, self.network.encoder.pretrained))
         elif FUSION_KEY in checkpoint:
             load_fusion_settings(self.network, checkpoint[FUSION_KEY], "the checkpoint")

@@ -15,9 +15,9 @@ from torchvision import tv_tensors
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.doctor.result import Recipe
 from ocrnet_pl.drawing.results_table import results_tables
+from ocrnet_pl.inference.batch_prediction import detection_limits
 from ocrnet_pl.inference.decode import Decode
 from ocrnet_pl.inference.fusion import FusionPostProcess
-from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.tiled_inference import Tiling
 from ocrnet_pl.metrics import coco_evaluation
 from ocrnet_pl.metrics.detection import DetectionMetric
@@ -157,13 +157,13 @@ def test_tiles_and_several_scales_change_the_limit_with_what_they_return() -> No
     batch = make_batch([[], []], [[], []])
     large = grid(900)[1]
     batch.truths = [large, large]
-    assert limited(7)._detection_limits(batch) == [7, 7]
-    assert limited(7, multiscale=MultiScale())._detection_limits(batch) == [7, 7]
-    assert limited(7, detection=None)._detection_limits(batch) is None
+    network = limited(7).network
+    assert detection_limits(network, batch, None) == [7, 7]
+    assert detection_limits(limited(7, detection=None).network, batch, None) is None
     tile = Tiling(overlap=0.25)
     # 240 pixels in tiles of 64 that share 16: five on each side.
     assert tile.count(large.size, (64, 64)) == 25
-    assert limited(7, tile=tile)._detection_limits(batch) == [175, 175]
+    assert detection_limits(network, batch, tile) == [175, 175]
     assert Tiling(scale=0.5).count((240, 128), (64, 64)) == 3
     assert Tiling().count((64, 20), (64, 64)) == 1
 

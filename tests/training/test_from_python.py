@@ -14,8 +14,9 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from ocrnet_pl import CheckpointError, JointDataModule, OCRNet, OCRNetTask, main
+from ocrnet_pl import CheckpointError, JointDataModule, OCRNet, OCRNetTask, keep_classes, main
 from ocrnet_pl.balancing.methods import Uncertainty
+from ocrnet_pl.callbacks.save_config import classes_to_keep
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.inference.decode import Decode
 from ocrnet_pl.inference.fusion import FusionPostProcess
@@ -72,8 +73,8 @@ def make_task(kind: type[OCRNetTask] = OCRNetTask, **changes: Any) -> OCRNetTask
     return kind(SCENES.taxonomy, **arguments(**changes))
 
 
-def fit(task: OCRNetTask, path: Path, steps: int = 1, **options: Any) -> Trainer:
-    data = JointDataModule(train=SCENES, size=64, scales=(1.0,), batch_size=2, num_workers=0)
+def fit(task: OCRNetTask, path: Path, steps: int = 1, data: JointDataModule | None = None, **options: Any) -> Trainer:
+    data = data or JointDataModule(train=SCENES, size=64, scales=(1.0,), batch_size=2, num_workers=0)
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -165,6 +166,21 @@ def test_the_command_line_reads_it(
     (tmp_path / "data.yaml").write_text("data: {val: {class_path: SyntheticSource, init_args: {length: 2, size: 64}}}")
     main(["validate", *words, "--config", "data.yaml"])
     assert "boundary" in capsys.readouterr().out.lower()
+
+
+def test_a_checkpoint_says_that_classes_were_kept(trained: tuple[OCRNetTask, Path], tmp_path: Path) -> None:
+    def train(name: str, old: Path | None) -> dict[str, Any]:
+        source = SyntheticSource(length=2, seed=1, size=64, shapes=["cross", "disc"])
+        data = JointDataModule(train=source, size=64, scales=(1.0,), batch_size=2, num_workers=0)
+        if old is not None:
+            keep_classes(data, old)
+        torch.manual_seed(0)
+        fit(OCRNetTask(data.taxonomy, **arguments()), tmp_path / name, data=data)
+        return torch.load(tmp_path / name, weights_only=True)
+
+    kept = classes_to_keep(train("kept.ckpt", trained[1]), "the file")
+    assert kept is not None and {"cross", "disc", "triangle"} <= {category.name for category in kept.categories}
+    assert classes_to_keep(train("other.ckpt", None), "the file") is None
 
 
 def test_what_cannot_be_recorded_is_said_twice_and_given_again(tmp_path: Path) -> None:
