@@ -4,8 +4,8 @@
 #   RUN=NAME launch/attempt.sh --config C [more words of `train.py fit`]
 #
 # Every start writes into its own folder, runs/<RUN>/<name in the config>/attempt-<N>. A start after the first one
-# continues from the newest last.ckpt of those before it. All processes look before the first of them writes, so they
-# agree; several nodes need the same runs folder, on shared storage.
+# continues from the newest last.ckpt of those before it, and no longer starts from --init_from. All processes look before
+# the first of them writes, so they agree; several nodes need the same runs folder, on shared storage.
 #
 # Settings (environment):
 #   RUN      name of the run: the same at every start, different for every run
@@ -33,7 +33,8 @@ done
 words=(--trainer.default_root_dir "$root" --version "$(printf 'attempt-%03d' $((last + 1)))")
 rank="${RANK:-${SLURM_PROCID:-0}}"
 if [[ -n "$newest" ]]; then
-    words+=(--ckpt_path "$newest")
+    # What only the first start begins from, which a command line may not name as well.
+    words+=(--ckpt_path "$newest" --init_from null)
     [[ "$rank" != 0 ]] || echo "attempt $((last + 1)) continues from $newest" >&2
 fi
 # The launcher knows the number of processes; after a restart there may be fewer.

@@ -187,6 +187,7 @@ def test_kept_classes_stay_and_count_in_no_figure(root: Path, old: Path, tmp_pat
             "init_map: there is no class of the weights",
         ),
         (["--init_from=OLD", "--ckpt_path=OLD"], 2, "init_from and ckpt_path are both given"),
+        (["--ckpt_path=OLD", "--init_from=null", "--init_from", "OLD"], 2, "init_from and ckpt_path are both given"),
     ],
 )
 def test_mistakes_take_one_line(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ocrnet_pl.cli.initial_weights import refuse_both
 from tests.helpers.project import ROOT
 
 LAUNCH = ROOT / "launch"
@@ -51,13 +52,15 @@ def test_an_attempt_goes_on_from_the_newest_checkpoint(tmp_path: Path, echo: dic
         if saved:
             (folder / "checkpoints" / "last.ckpt").touch()
     (root / "quickstart" / "attempt-x").mkdir()
-    done = start("attempt.sh", echo | {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"})
+    processes = {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+    done = start("attempt.sh", echo | processes, "--init_from", "old.ckpt")
     newest = str(root / "quickstart" / "attempt-009" / "checkpoints" / "last.ckpt")
-    assert done.stdout.split()[-8:] == [
-        *["--version", "attempt-011", "--ckpt_path", newest],
+    assert done.stdout.split()[-10:] == [
+        *["--version", "attempt-011", "--ckpt_path", newest, "--init_from", "null"],
         *["--trainer.devices", "4", "--trainer.num_nodes", "2"],
     ]
     assert "continues from" in done.stderr
+    refuse_both(done.stdout.split()[1:])
     under_slurm = echo | {"SLURM_PROCID": "3", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "3"}
     done = start("attempt.sh", under_slurm)
     assert done.stdout.split()[-4:] == ["--trainer.devices", "2", "--trainer.num_nodes", "3"]
