@@ -215,10 +215,17 @@ class Calibrator:
         return best
 
     def _fall_back(self, settings: FusionSettings, raw: Sequence[Prediction]) -> FusionSettings:
-        """Exclude each class that fusion makes worse, on all images or on either half."""
-        settings = replace(settings, raw_boxes=(), raw_pixels=())
+        """Exclude each class that fusion makes worse, on all images or on either half.
+
+        Of classes that the images are not labelled for, those stay excluded that were.
+        """
         every = {"all": list(range(len(self.items))), **self._groups}
         plain = {group: self._at(rows, raw, ("map", "miou")) for group, rows in every.items()}
+        settings = replace(
+            settings,
+            raw_boxes=_unmeasured(self.start.raw_boxes, plain["all"], "map"),
+            raw_pixels=_unmeasured(self.start.raw_pixels, plain["all"], "iou"),
+        )
         while True:
             fused = self._fuse(settings)
             losses: dict[str, dict[str, float]] = {"map": {}, "iou": {}}
@@ -274,6 +281,11 @@ def _loss(raw: float, fused: float) -> float:
     if math.isnan(raw):
         return 0.0 if math.isnan(fused) else math.inf
     return raw - fused
+
+
+def _unmeasured(names: Iterable[str], figures: Figures, kind: str) -> tuple[str, ...]:
+    """Return the names of classes without a figure."""
+    return tuple(name for name in names if math.isnan(figures.get(f"{kind}_per_class/{name}", math.nan)))
 
 
 def _with(settings: FusionSettings) -> FusionPostProcess:

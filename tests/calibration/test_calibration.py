@@ -160,6 +160,16 @@ def test_a_class_that_only_fusion_sees_is_left_alone() -> None:
     assert math.isnan(raw["iou_per_class/star"]) and math.isnan(fused["iou_per_class/star"])
 
 
+def test_what_was_found_of_classes_that_the_images_do_not_show_stays() -> None:
+    square = [35.0, 10.0, 55.0, 30.0]
+    items = [scene([(square, SQUARE)], [(square, SQUARE, SQUARE)], number) for number in range(2)]
+    start = FusionSettings(raw_boxes=("disc", "square"), raw_pixels=("disc", "square", "star"))
+    # Of the search itself nothing is needed.
+    calibrator = Calibrator(items, TAXONOMY, start, options=Calibration(holdout=False))
+    settings = calibrator._fall_back(start, calibrator._fuse(start))
+    assert (settings.raw_boxes, settings.raw_pixels) == (("disc",), ("disc", "star"))
+
+
 def test_the_fall_backs_end_where_an_untouched_class_keeps_losing() -> None:
     class Counted(Calibrator):
         fused = 0
