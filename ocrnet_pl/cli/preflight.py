@@ -100,7 +100,7 @@ def check_training(
         raise MisconfigurationException(
             "data.val: there is no source to validate on; set data.val.class_path, or trainer.limit_val_batches to 0"
         )
-    _check_sizes(task, data)
+    check_sizes(task, data)
     _check_length(trainer, task)
     _check_processes(trainer)
     try:
@@ -121,14 +121,29 @@ def check_training(
     _check_monitors(trainer, task, data, callbacks, keys)
 
 
-def _check_sizes(task: OCRNetTask, data: JointDataModule) -> None:
-    """Raise an error for images of other sizes than the encoder takes, in training or in passes at several scales."""
+def check_sizes(task: OCRNetTask, data: JointDataModule) -> None:
+    """Raise an error for images of other sizes than the encoder takes, in training or in passes at several scales.
+
+    A teacher sees the images of training.
+    """
     height, width = task.network.input_size
     scales = () if task.multiscale is None else task.multiscale.scales
     passes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in scales]
     for size in (*data.training_sizes, *passes):
         if (refusal := task.network.size_refusal(size)) is not None:
             raise MisconfigurationException(refusal)
+    if task.teacher is None:
+        return
+    teacher = task.teacher.load(task.network)
+    for size in data.training_sizes:
+        if teacher.size_refusal(size) is not None:
+            only = teacher.encoder.fixed_size
+            assert only is not None
+            raise MisconfigurationException(
+                f"model.teacher: checkpoint {task.teacher.checkpoint!r}: its encoder takes images of "
+                f"{only[0]}x{only[1]} only, not {size[0]}x{size[1]}; set data.size to {list(only)} and data.scales to "
+                "[1.0], or take another teacher"
+            )
 
 
 def _check_numbers(settings: Mapping[str, Any]) -> None:
@@ -177,14 +192,13 @@ def training_figures(task: OCRNetTask, size: tuple[int, int]) -> list[str]:
     """Return the names of all that a training step logs.
 
     Args:
-        task: The task, whose losses are computed on an image of noise to get their terms.
+        task: The task, whose losses are computed on an image of noise to get their terms, a teacher's among them.
         size: (height, width) of a training batch.
     """
     training = task.training
     with torch.random.fork_rng(devices=[]):
         batch = random_batch(task.taxonomy, size, 1, task.network.in_channels, task.device)
-        output = task.eval()(batch.images)
-        terms = task.detection_loss(output, batch) | task.segmentation_loss(output, batch)
+        _, terms = task.losses(task.eval()(batch.images), batch)
     task.train(training)
     return ["loss", "train/loss", "train/images_per_s", *(f"train/loss_{name}" for name in terms)]
 

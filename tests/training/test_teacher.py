@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ocrnet_pl import init_from
+from ocrnet_pl import JointDataModule, init_from
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.cli.preflight import check_sizes, training_figures
+from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.checkpoints import read_checkpoint
@@ -142,6 +145,24 @@ def test_both_branches_of_a_student_learn_from_those_of_its_teacher(tmp_path: Pa
     # Layers that behave otherwise in training stay as they are in evaluation.
     assert teacher.network is not None and teacher.network.detection is not None
     assert not any(module.training for branch in teacher.network.detection.children() for module in branch.modules())
+
+
+def test_what_a_teacher_adds_to_the_loss_can_be_monitored(tmp_path: Path) -> None:
+    write_teacher(tmp_path / "old.ckpt")
+    task = make_task(NEW, teacher=Teacher(str(tmp_path / "old.ckpt"), trust=["tests"], pixel_weight=0))
+    figures = training_figures(task, (64, 64))
+    assert "train/loss_teacher_boxes" in figures and "train/loss_teacher_pixels" not in figures
+
+
+def test_a_teacher_for_one_size_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    write_teacher(tmp_path / "old.ckpt")
+    teacher = Teacher(str(tmp_path / "old.ckpt"), trust=["tests"])
+    task = make_task(NEW, teacher=teacher)
+    data = JointDataModule(SyntheticSource(length=2, size=64), size=64, scales=(1.0, 1.5))
+    check_sizes(task, data)
+    teacher.load(task.network).encoder.fixed_size = (64, 64)
+    with pytest.raises(MisconfigurationException, match=r"model\.teacher: .* takes images of 64x64 only, not 96x96"):
+        check_sizes(task, data)
 
 
 def test_what_cannot_teach_is_refused_in_a_line(tmp_path: Path) -> None:
