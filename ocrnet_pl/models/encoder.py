@@ -25,12 +25,16 @@ from ocrnet_pl.models.layer_depths import layer_depths
 from ocrnet_pl.models.plain_transformer import PlainPyramid, on_grid
 from ocrnet_pl.models.sized_model import channels_first, sized_model
 
+_COARSEST = 8
+"""The largest stride that the finest maps may have without further ones before them."""
+
 
 class TimmEncoder(Encoder):
     """A timm model with ``features_only`` as the encoder.
 
     A plain transformer, whose maps all have one stride, gets a pyramid with strides 4, 8, 16 and 32
-    (:class:`~ocrnet_pl.models.plain_transformer.PlainPyramid`). Images are scaled so that patches of 14 pixels cover 16
+    (:class:`~ocrnet_pl.models.plain_transformer.PlainPyramid`), and a network whose maps begin at stride 16 gets those
+    of strides 4 and 8. Images are scaled so that patches of 14 pixels cover 16
     pixels of them.
 
     Args:
@@ -112,8 +116,9 @@ class TimmEncoder(Encoder):
         self.channels, self.strides = sized.channels, sized.strides
         self._scale, self._seen, self.fixed_size = sized.scale, sized.size, sized.padded
         self.pyramid: PlainPyramid | None = None
-        if sized.plain:
-            self.pyramid = PlainPyramid(self.channels, self.strides, in_channels)
+        self._map_strides = [] if sized.plain else self.strides
+        if sized.plain or min(self.strides) > _COARSEST:
+            self.pyramid = PlainPyramid(self.channels, self.strides, in_channels, begun=not sized.plain)
             self.channels, self.strides = self.pyramid.channels, self.pyramid.strides
         config: Any = self.model.pretrained_cfg
         self.mean = self._per_channel(config["mean"], in_channels)
@@ -159,7 +164,7 @@ class TimmEncoder(Encoder):
         return self
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of the pyramid of a plain transformer."""
+        """Yield the parameters of the pyramid of a model that has none."""
         return iter(()) if self.pyramid is None else self.pyramid.parameters()
 
     def begin_step(self, epoch: int, step: int) -> bool:
@@ -186,9 +191,9 @@ class TimmEncoder(Encoder):
         up, down = self._scale
         seen = self._seen or (height * up // down, width * up // down)
         maps = channels_first(self.model, self.model(on_grid(images, seen)))
-        if self.pyramid is not None:
-            return self.pyramid(images, maps)  # type: ignore[no-any-return]
-        return [
-            on_grid(feature, (height // stride, width // stride))
-            for feature, stride in zip(maps, self.strides, strict=True)
-        ]
+        if self._map_strides:
+            maps = [
+                on_grid(feature, (height // stride, width // stride))
+                for feature, stride in zip(maps, self._map_strides, strict=True)
+            ]
+        return maps if self.pyramid is None else self.pyramid(images, maps)

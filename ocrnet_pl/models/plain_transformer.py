@@ -1,4 +1,4 @@
-"""The maps of a plain transformer, which all have one stride, as a pyramid."""
+"""A pyramid for models that have none from stride 4 on: plain transformers, and networks that begin at stride 16."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ocrnet_pl.models.layers import ConvNorm, SeparableConv
 
 LEVELS = (4, 8, 16, 32)
-"""Strides of the pyramid."""
+"""Strides of the pyramid of a plain transformer."""
 
 
 class PlainPyramid(nn.Module):
@@ -23,58 +23,63 @@ class PlainPyramid(nn.Module):
     et al., "Real-Time Object Detection Meets DINOv3", 2025): a patch is as wide as a small object, and its token has
     hardly kept where its edges were. Coarser levels need none.
 
+    A network whose maps are a pyramid, but a coarse one, keeps them: the levels that are finer than its first map are
+    made from that map in the same way, and stand before them.
+
     Args:
         channels: Number of channels of each map, from the first block to the last.
-        strides: Stride of each map, a power of two from 4 to 32.
+        strides: Stride of each map, a power of two; of a plain transformer from 4 to 32.
         in_channels: Number of channels of the images.
+        begun: Whether the maps are the coarse levels of a pyramid, of which only the finer ones are missing.
 
     Attributes:
         channels: Number of channels of each level, finest first.
         strides: Strides of the levels.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], in_channels: int) -> None:
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], in_channels: int, begun: bool = False) -> None:
         super().__init__()
-        self.strides = list(LEVELS)
-        width = max(channels)
-        self.channels = [width // 4, width // 2, width, width]
-        self._read = [level * len(channels) // len(LEVELS) for level in range(len(LEVELS))]
+        self._made = [level for level in LEVELS if not begun or level < strides[0]]
+        width = channels[0] if begun else max(channels)
+        outs = [width // 4, width // 2, width, width][: len(self._made)]
+        self._read = [0 if begun else level * len(channels) // len(LEVELS) for level in range(len(self._made))]
+        self._kept = begun
+        self.channels = [*outs, *(channels if begun else ())]
+        self.strides = [*self._made, *(strides if begun else ())]
         self.norm = nn.ModuleList(nn.LayerNorm(channels[i]) for i in self._read)
         self.resample = nn.ModuleList(
             _resample(channels[i], out, strides[i], level)
-            for i, out, level in zip(self._read, self.channels, LEVELS, strict=True)
+            for i, out, level in zip(self._read, outs, self._made, strict=True)
         )
-        finer = sum(level < strides[i] for i, level in zip(self._read, LEVELS, strict=True))
-        details = [max(16, out // 4) for out in self.channels[:finer]]
+        finer = sum(level < strides[i] for i, level in zip(self._read, self._made, strict=True))
+        details = [max(16, out // 4) for out in outs[:finer]]
         self.detail = nn.ModuleList()
         before = 0
         for level, out in enumerate(details):
             stem = [] if level else [ConvNorm(in_channels, out, 3, stride=2)]
             self.detail.append(nn.Sequential(*stem, SeparableConv(before or out, out, 3, stride=2)))
             before = out
-        details += [0] * (len(LEVELS) - finer)
-        self.join = nn.ModuleList(
-            ConvNorm(out + detail, out, 1) for out, detail in zip(self.channels, details, strict=True)
-        )
+        details += [0] * (len(outs) - finer)
+        self.join = nn.ModuleList(ConvNorm(out + detail, out, 1) for out, detail in zip(outs, details, strict=True))
 
     def forward(self, images: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return the levels, finest first.
 
         Args:
-            images: Normalised images [B, C, H, W], whose sides are multiples of 32.
-            maps: The blocks' maps [B, channels[i], h, w] in any grid.
+            images: Normalised images [B, C, H, W], whose sides are multiples of the strides.
+            maps: The blocks' maps [B, channels[i], h, w] in any grid; kept maps in that of their stride.
         """
         height, width = images.shape[-2:]
         levels = []
         fine = images
-        for level, (stride, read) in enumerate(zip(LEVELS, self._read, strict=True)):
+        for level, (stride, read) in enumerate(zip(self._made, self._read, strict=True)):
             tokens = self.norm[level](maps[read].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             feature = on_grid(self.resample[level](tokens), (height // stride, width // stride))
             if level < len(self.detail):
                 fine = self.detail[level](fine)
                 feature = cat((feature, fine), 1)
             levels.append(self.join[level](feature))
-        return levels
+        return [*levels, *maps] if self._kept else levels
 
 
 def on_grid(feature: Tensor, size: tuple[int, int]) -> Tensor:

@@ -22,6 +22,8 @@ TABLE = {
 """Strides and input size of the models in the page's table."""
 
 SMALL = ("test_vit", "eva02_tiny_patch14_224", "xcit_nano_12_p8_224", "test_vit_relpos", "test_coatnet", "test_maxvit")
+COARSE = "efficientvit_m0"
+"""A network whose maps begin at stride 16."""
 EVEN, ODD = (224, 224), (193, 227)
 
 
@@ -58,7 +60,7 @@ def check(name: str, kind: str, even: tuple[int, int], odd: tuple[int, int]) -> 
     return network.encoder.strides
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, COARSE])
 def test_a_small_encoder_of_each_kind_trains_and_predicts(name: str) -> None:
     strides, kind = TABLE[name]
     assert check(name, kind, (96, 96), (70, 100)) == strides
@@ -118,6 +120,25 @@ def test_what_is_in_one_place_stays_there_in_the_pyramid() -> None:
             and (rows.max() + 1) * stride <= max(48, 64 if stride == 32 else 48) + 2 * stride
         )
         assert columns.min() * stride >= 32 - 2 * stride and (columns.max() + 1) * stride <= 64 + 2 * stride
+
+
+def test_a_network_that_begins_at_stride_16_keeps_its_maps_behind_finer_ones() -> None:
+    encoder = TimmEncoder(COARSE).eval()
+    own = timm.create_model(COARSE, features_only=True).eval()
+    own.load_state_dict(encoder.model.state_dict())
+    image = torch.rand(1, 3, 128, 192)
+    with torch.no_grad():
+        maps, want = encoder(image), own(image)
+        darker = encoder(image * 0.5)
+    assert encoder.strides == [4, 8, 16, 32, 64] and encoder.channels[2:] == own.feature_info.channels()
+    for got, expected in zip(maps[2:], want, strict=True):
+        torch.testing.assert_close(got, expected)
+    for level, stride in zip(maps[:2], (4, 8), strict=True):
+        assert level.shape[2:] == (128 // stride, 192 // stride)
+    assert all(not torch.equal(one, other) for one, other in zip(maps, darker, strict=True))
+    assert {id(p) for p in encoder.new_parameters()} == {id(p) for p in encoder.parameters()} - {
+        id(p) for p in encoder.model.parameters()
+    }
 
 
 def test_weights_of_another_size_are_resampled_or_the_size_is_named(tmp_path) -> None:
