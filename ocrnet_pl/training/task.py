@@ -375,7 +375,7 @@ class OCRNetTask(LightningModule):
         """Apply calibrated settings of the fusion, unless training continues, after which they are no longer valid.
 
         Raises:
-            CheckpointError: The weights are not those of this network.
+            CheckpointError: The weights are not those of this network, or its rates cannot become the checkpoint's.
         """
         # A strategy that shards the weights has loaded and taken them out before.
         if "state_dict" in checkpoint:
@@ -386,6 +386,14 @@ class OCRNetTask(LightningModule):
         if self._trainer and self._trainer.state.fn == TrainerFn.FITTING:
             self._continuing.restore(self._trainer, checkpoint)
             self.origin = Origin.restored(checkpoint, self.network)
-            self.network.encoder.pretrained = bool(checkpoint.get(PRETRAINED_KEY, self.network.encoder.pretrained))
+            encoder = self.network.encoder
+            pretrained = bool(checkpoint.get(PRETRAINED_KEY, encoder.pretrained))
+            if self._trainer.strategy.restore_checkpoint_after_setup and pretrained != encoder.pretrained:
+                raise CheckpointError(
+                    f"the checkpoint: its encoder counts as {'pretrained' if pretrained else 'random'}, and the rates "
+                    "of sharded weights are set before it is loaded; before fit, set task.network.encoder.pretrained "
+                    f"to {pretrained}"
+                )
+            encoder.pretrained = pretrained
         elif FUSION_KEY in checkpoint:
             load_fusion_settings(self.network, checkpoint[FUSION_KEY], "the checkpoint")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.training.sharding import StaticDDP
-from tests.helpers.builders import TinyEncoder
+from tests.helpers.builders import TAXONOMY, TinyEncoder
 from tests.helpers.processes import run_together
 from tests.storage.test_checkpoints import live
 from tests.training.test_resume import PEAK, train
+from tests.training.test_task import make_task
 
 SWITCH, LAST = 3, 6
 
@@ -142,3 +146,17 @@ def test_processes_agree_across_the_change(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
     state = live(read_checkpoint(tmp_path / "last.ckpt"))
     assert not torch.equal(state["network.encoder.model.conv1.0.weight"], thawing().model.conv1[0].weight)
+
+
+def test_rates_that_are_set_before_the_checkpoint_is_loaded_are_not_silently_others() -> None:
+    task: Any = make_task(TAXONOMY)
+    task._trainer = SimpleNamespace(
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        strategy=SimpleNamespace(restore_checkpoint_after_setup=True),
+        optimizers=[task.make_optimizer()],
+    )
+    task.on_load_checkpoint({"encoder_pretrained": False})
+    with pytest.raises(CheckpointError, match=r"set task\.network\.encoder\.pretrained to True"):
+        task.on_load_checkpoint({"encoder_pretrained": True})
+    task.network.encoder.pretrained = True
+    task.on_load_checkpoint({"encoder_pretrained": True})
