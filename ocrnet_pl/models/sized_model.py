@@ -30,6 +30,9 @@ _TRIAL: Size = (128, 192)
 _LARGEST_TRIAL = 384
 """Side of the largest images that a model is tried at: more would take seconds."""
 
+_MOST_PIXELS = 4096 * 4096
+"""Area of the largest images that a model is built for, which it has to be tried at: a forged size would not fit."""
+
 _OFF_GRID = 4
 """Cells by which a map may differ from the size of the image divided by its stride: convolutions without padding."""
 
@@ -102,7 +105,7 @@ def sized_model(name: str, options: dict[str, Any], input_size: Size | None) -> 
         return SizedModel(model, channels, strides, plain, scale)
     except _NoMapsError:
         pass
-    if input_size is not None:
+    if input_size is not None and input_size[0] * input_size[1] <= _MOST_PIXELS:
         padded = _round_up(input_size, multiple)
         seen = _scaled(padded, scale)
         try:

@@ -145,6 +145,8 @@ def test_weights_of_another_size_are_resampled_or_the_size_is_named(tmp_path) ->
     for name in ("test_coatnet", "gmlp_ti16_224"):
         torch.save(timm.create_model(name).state_dict(), tmp_path / f"{name}.pt")
     assert TimmEncoder("test_coatnet", str(tmp_path / "test_coatnet.pt"), input_size=(96, 130)).fixed_size == (96, 160)
+    # As a forged file may say it.
+    assert TimmEncoder("test_coatnet", input_size=65_536).fixed_size == TimmEncoder("test_coatnet").fixed_size
     mixer = TimmEncoder("gmlp_ti16_224", str(tmp_path / "gmlp_ti16_224.pt"), input_size=320)
     assert mixer.fixed_size == (224, 224)
 
