@@ -255,6 +255,8 @@ def test_a_factory_inside_a_part_is_recorded() -> None:
     again = build_parts({"part": record}, {"part": DetectionFactory}, (), "")["part"](*passed)
     shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (made, again)]
     assert shapes[0] == shapes[1]
+    # A parser's own factory hands its options on as well.
+    assert record_of(again, passed)["init_args"]["decoder"]["init_args"]["depth"] == 3
     with pytest.raises(NotRecordedError, match="cannot be called: got an unexpected keyword argument 'evil'"):
         record_of_factory(partial(AnchorFreeDecoder, evil=1), None)
 

@@ -28,6 +28,7 @@ from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.storage.trusted_classes import trusted_parts
+from ocrnet_pl.training.hyperparameters import given_arguments
 from tests.cli.test_cli import fails
 from tests.helpers.builders import TinyEncoder
 from tests.helpers.command_line import command_line_parser
@@ -166,6 +167,22 @@ def test_the_command_line_reads_it(
     (tmp_path / "data.yaml").write_text("data: {val: {class_path: SyntheticSource, init_args: {length: 2, size: 64}}}")
     main(["validate", *words, "--config", "data.yaml"])
     assert "boundary" in capsys.readouterr().out.lower()
+
+
+def test_what_a_config_says_is_kept_as_it_stands_there() -> None:
+    class Local(PathAggregationNeck):
+        """Could not be recorded."""
+
+    encoder = {"class_path": "TinyEncoder", "init_args": {"a": "${oc.env:B}"}}
+    said = {"encoder_lr": "${oc.env:RATE}", "encoder": encoder, "neck": {"class_path": "my.Local"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with given_arguments(said):
+            task = make_task(encoder_lr=0.5, neck=Local)
+        assert {name: task.hparams[name] for name in said} == said
+        # What the constructor brings along itself is not missed, though it is a lambda.
+        task = OCRNetTask(SCENES.taxonomy, TinyEncoder(), encoder_lr=0.5)
+    assert task.hparams["encoder_lr"] == 0.5 and "optimizer" not in task.hparams
 
 
 def test_a_checkpoint_says_that_classes_were_kept(trained: tuple[OCRNetTask, Path], tmp_path: Path) -> None:
