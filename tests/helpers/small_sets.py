@@ -15,14 +15,28 @@ from ocrnet_pl.data.sources.cityscapes import Cityscapes
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.data.sources.coco_panoptic import CocoPanoptic
 from ocrnet_pl.data.sources.coco_stuff import CocoStuff
+from ocrnet_pl.data.sources.cvat import CvatImages
+from ocrnet_pl.data.sources.label_studio import LabelStudio
 from ocrnet_pl.data.sources.labelled_folder import LabelledFolder
+from ocrnet_pl.data.sources.labelme import Labelme
+from ocrnet_pl.data.sources.object_masks import ObjectMasks
 from ocrnet_pl.data.sources.table import Table
+from ocrnet_pl.data.sources.via import Via
 from ocrnet_pl.data.sources.voc import PascalVoc
 from ocrnet_pl.data.sources.wrappers.mixture import Mixture
 from ocrnet_pl.data.sources.wrappers.remapped import Remapped
 from ocrnet_pl.data.sources.wrappers.split import Split
 from ocrnet_pl.data.sources.wrappers.tiled import Tiled
 from ocrnet_pl.data.sources.yolo import Yolo
+from tests.helpers.drawn_set_files import (
+    write_cvat,
+    write_label_studio,
+    write_labelme,
+    write_named_masks,
+    write_object_masks,
+    write_via,
+    write_yolo_names,
+)
 from tests.helpers.small_set_files import (
     MEMBERS,
     open_kept,
@@ -148,6 +162,9 @@ SETS = {
     "yolo loose": SmallSet(
         write_yolo, Yolo, {"split": "val", "strict": False}, ("data.yaml", "labels/train/a.txt", "labels/train/b.txt")
     ),
+    "yolo names": SmallSet(
+        write_yolo_names, Yolo, {"data": "obj.data"}, ("obj.data", "obj.names", "train.txt", "obj_train_data/a.txt")
+    ),
     "folder": SmallSet(
         write_folder,
         LabelledFolder,
@@ -160,6 +177,30 @@ SETS = {
             "instances": "instances",
         },
         ("boxes.csv", "names.json", "boxes.csv", "instances/a.png"),
+    ),
+    "labelme": SmallSet(write_labelme, Labelme, {"images": ".", "stuff": ["soil"]}, ("a.json", "a.json", "b.json")),
+    "cvat": SmallSet(write_cvat, CvatImages, {"images": "images"}, ("annotations.xml",)),
+    "via": SmallSet(write_via, Via, {"images": ".", "annotations": "via.json"}, ("via.json",)),
+    "label studio": SmallSet(
+        write_label_studio, LabelStudio, {"images": ".", "annotations": "tasks.json"}, ("tasks.json",)
+    ),
+    "object masks": SmallSet(
+        write_object_masks,
+        ObjectMasks,
+        {"images": "images", "masks": "masks", "pattern": "{image}_{class}_{any}", "tasks": "tasks.json"},
+        ("masks/1_cat_0.png", "tasks.json", "masks/2_dog_x.png"),
+    ),
+    "class dict": SmallSet(
+        write_named_masks,
+        LabelledFolder,
+        {"images": ".", "masks": ".", "mask_suffix": "_L", "semantic_names": "class_dict.csv"},
+        ("class_dict.csv",),
+    ),
+    "labelmap": SmallSet(
+        write_named_masks,
+        LabelledFolder,
+        {"images": ".", "masks": ".", "mask_suffix": "_L", "semantic_names": "labelmap.txt"},
+        ("labelmap.txt",),
     ),
     "table": SmallSet(
         write_table,

@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.json_text import read_json_value
+from ocrnet_pl.data.readers.name_tables import read_name_table
 from ocrnet_pl.data.readers.values import is_text, is_whole, shown
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.maps import read_map
 from ocrnet_pl.structures import IGNORE_INDEX, Taxonomy
 
 SemanticNames = list[str | None] | dict[int | str, str | None] | str
-"""Names by value: a list from 0, a mapping from values or from colors such as "#ff0000", or a JSON of categories.
+"""Names by value: a list from 0, a mapping from values or from colors such as "#ff0000", or the path of a file.
+
+The file is a JSON of categories, or a table (:func:`~ocrnet_pl.data.readers.name_tables.read_name_table`).
 
 Null instead of a name ignores the pixels. Value 255 is ignored unless a mapping names it.
 """
@@ -54,7 +57,8 @@ class Legend:
         place = option
         if isinstance(names, str):
             place = join(root, names)
-            entries = self._read_json(place)
+            is_table = place.lower().endswith((".csv", ".txt"))
+            entries = read_name_table(place) if is_table else self._read_json(place)
         elif isinstance(names, Mapping):
             entries = names
         else:

@@ -16,13 +16,15 @@ _ELEMENTS = 200_000
 """Largest number of elements: no image has that many objects, and an element takes far more memory than its text."""
 
 
-def read_xml(path: str | PathLike[str]) -> Element:
+def read_xml(path: str | PathLike[str], most: int = PER_IMAGE, elements: int = _ELEMENTS) -> Element:
     """Read an XML file without a document type.
 
     A document type could define entities that expand to gigabytes or name other files, so it is refused.
 
     Args:
         path: Path of the file.
+        most: Largest number of bytes.
+        elements: Largest number of elements.
 
     Returns:
         The root element.
@@ -38,8 +40,8 @@ def read_xml(path: str | PathLike[str]) -> Element:
     def start(name: str, attributes: dict[str, str]) -> None:
         nonlocal depth, count
         depth, count = depth + 1, count + 1
-        if depth > _DEPTH or count > _ELEMENTS:
-            raise DataError.at(path, f"it has more than {_ELEMENTS} elements, or nests them more than {_DEPTH} deep")
+        if depth > _DEPTH or count > elements:
+            raise DataError.at(path, f"it has more than {elements} elements, or nests them more than {_DEPTH} deep")
         builder.start(name, attributes)
 
     def end(name: str) -> None:
@@ -54,7 +56,7 @@ def read_xml(path: str | PathLike[str]) -> Element:
     parser.StartElementHandler = start
     parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
-    data = read_bytes(path, most=PER_IMAGE)
+    data = read_bytes(path, most=most)
     if not data.strip():
         raise DataError.at(path, "the file is empty", advice="export it again")
     try:

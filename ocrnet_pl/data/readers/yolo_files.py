@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.readers.folder_index import Fail, FolderIndex
 from ocrnet_pl.data.readers.values import is_text, is_whole, shown
+from ocrnet_pl.data.readers.yolo_names import is_plain, read_plain
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES
 from ocrnet_pl.storage.ordinary_files import PER_IMAGE, read_text
@@ -27,7 +28,7 @@ _SLACK = 0.01
 
 
 class YoloData:
-    """A ``data.yaml``.
+    """A ``data.yaml``, or what stands for one (:func:`~ocrnet_pl.data.readers.yolo_names.read_plain`).
 
     Args:
         path: Path of the file.
@@ -44,7 +45,10 @@ class YoloData:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = os.fspath(path)
         try:
-            content = yaml_text.load(read_text(self.path, most=yaml_text.MOST_BYTES))
+            is_yaml = not is_plain(self.path)
+            content = (
+                yaml_text.load(read_text(self.path, most=yaml_text.MOST_BYTES)) if is_yaml else read_plain(self.path)
+            )
         except yaml_text.YamlError as error:
             field = "" if error.line is None else f"line {error.line}"
             raise self.error(field, str(error), "correct it") from error

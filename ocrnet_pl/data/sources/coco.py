@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 from os.path import isfile, join
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
-from ocrnet_pl.data.readers.coco_arrays import NO_MASK, POLYGONS, RLE, CocoIndex, check_runs
+from ocrnet_pl.data.readers.coco_arrays import CocoIndex
 from ocrnet_pl.data.readers.coco_index import FLAT_ARRAYS, load_index, open_index
 from ocrnet_pl.data.readers.json_fields import Fields, Folder, read_json
+from ocrnet_pl.data.readers.packed_masks import PackedMasks, paint
 from ocrnet_pl.data.readers.sample_assembly import joint_taxonomy
 from ocrnet_pl.data.readers.semantic_masks import SemanticMasks
-from ocrnet_pl.data.readers.values import MOST
 from ocrnet_pl.data.records import RawBoxes, make_sample
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.imaging.images import MAX_PIXELS, read_image
+from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
-
-_LONGEST_OUTLINE = 4e6
-"""Largest length of the outlines of a mask, in pixels; that of the largest images is far shorter."""
 
 _ARRAYS = ("ids", "names", *FLAT_ARRAYS)
 
@@ -130,10 +127,11 @@ class CocoInstances(Source):
         self._index_file = index.file
         for name in _ARRAYS:
             setattr(self, f"_{name}", getattr(index, name))
+        self._packed = PackedMasks(index.kinds, index.ends, index.masks)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle with the index as a file name if there is one, so that nothing is copied."""
-        mapped = () if self._index_file is None else {f"_{name}" for name in _ARRAYS}
+        mapped = () if self._index_file is None else {"_packed", *(f"_{name}" for name in _ARRAYS)}
         return {name: value for name, value in self.__dict__.items() if name not in mapped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -181,7 +179,7 @@ class CocoInstances(Source):
             labels=self._labels[every],
             crowd=self._crowd[every],
             rows=np.concatenate([np.arange(len(rows)), np.full(len(empty), -1)]),
-            masks=tuple(self._whole_encoding(int(row), (height, width)) for row in every),
+            masks=tuple(self._packed.whole_encoding(int(row), (height, width)) for row in every),
         )
 
     def files(self, index: int) -> Sequence[str]:
@@ -207,11 +205,16 @@ class CocoInstances(Source):
         crowd = self._crowd[rows]
         labels = self._labels[rows]
         try:
-            instances, semantic = self._paint(rows, labels, crowd, (height, width))
+            windows = [self._packed.window(int(row), (height, width)) for row in rows]
         except ValueError as error:
             raise self._fields.error(
                 "annotations", f"a mask of image {self._ids[index]!r} is broken ({error})"
             ) from error
+        # A category without a name among the semantic PNGs has no segmentation class.
+        of_detection = self._taxonomy.detection_to_semantic
+        classes = [of_detection[label] for label in labels] if self.semantic else None
+        nothing = IGNORE_INDEX if self.background is None else 0
+        instances, semantic = paint(windows, self._boxes[rows], crowd, classes, (height, width), nothing)
         if self._semantic_masks is not None:
             semantic = self._semantic_masks.read(index, (height, width), semantic if self.fill_from_instances else None)
         return make_sample(
@@ -225,128 +228,3 @@ class CocoInstances(Source):
             image_id=self._ids[index],
             path=path,
         )
-
-    def _polygons(self, row: int) -> list[NDArray[np.float64]]:
-        """Return the polygons of a mask, each [N, 2].
-
-        Raises:
-            ValueError: They are broken.
-        """
-        values = self._masks[self._ends[row] : self._ends[row + 1]].copy().view(np.float64)
-        count = int(values[0]) if len(values) and 0 < values[0] < len(values) else len(values)
-        lengths, points = values[1 : count + 1], values[count + 1 :]
-        if not (lengths >= 6).all() or (lengths % 2).any() or lengths.sum() != len(points) or not len(points):
-            raise ValueError("the outlines are damaged")
-        polygons = [points.reshape(-1, 2)]
-        if count > 1:
-            polygons = np.split(polygons[0], np.cumsum(lengths[:-1].astype(int) // 2))
-        # The mask library allocates memory for every pixel of an outline, also far outside of the image.
-        low, high = float(points.min()), float(points.max())
-        if not -MOST <= low <= high <= MOST:
-            raise ValueError("an outline is far outside of the image")
-        if (high - low) * len(points) > _LONGEST_OUTLINE:
-            outline = sum(float(np.abs(part - np.roll(part, 1, axis=0)).max(1).sum()) for part in polygons)
-            if outline > _LONGEST_OUTLINE:
-                raise ValueError(f"the outline is {outline:.3g} pixels long")
-        return polygons
-
-    def _encoding(self, row: int, size: tuple[int, int]) -> dict[str, Any] | None:
-        """Return the mask of an annotation in the library's compressed form.
-
-        Raises:
-            ValueError: It is broken.
-        """
-        if self._kinds[row] == NO_MASK:
-            return None
-        if size[0] * size[1] > MAX_PIXELS:
-            raise ValueError(f"no image of {size[1]} x {size[0]} can be read")
-        if self._kinds[row] == RLE:
-            counts = self._masks[self._ends[row] : self._ends[row + 1]].tobytes()
-            check_runs(counts, size[0] * size[1])
-            return {"size": list(size), "counts": counts}
-        return _encode(self._polygons(row), size)
-
-    def _whole_encoding(self, row: int, size: tuple[int, int]) -> dict[str, Any] | None:
-        """Return the mask of an annotation; None for a broken one, which only matters where it is drawn."""
-        try:
-            return self._encoding(row, size)
-        except ValueError:
-            return None
-
-    def _mask(self, row: int, size: tuple[int, int]) -> _Mask | None:
-        """Draw the mask of an annotation, in the part of the image that it covers."""
-        from faster_coco_eval import mask as mask_api
-
-        if self._kinds[row] == NO_MASK:
-            return None
-        if self._kinds[row] == POLYGONS:
-            polygons = self._polygons(row)
-            corners = polygons[0] if len(polygons) == 1 else np.concatenate(polygons)
-            low, high = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 1
-            if (low >= 0).all() and (high <= (size[1], size[0])).all():
-                # Moved by whole pixels it looks the same, and an image of the mask's size is much smaller to draw.
-                shape = (int(high[1] - low[1]), int(high[0] - low[0]))
-                drawn = mask_api.decode(_encode([polygon - low for polygon in polygons], shape))
-                return _Mask(int(low[1]), int(low[0]), drawn.view(np.bool_))
-        whole = self._encoding(row, size)
-        left, top, width, height = (int(side) for side in np.ravel(mask_api.toBbox([whole])))
-        return _Mask(top, left, mask_api.decode(whole)[top : top + height, left : left + width].astype(np.bool_))
-
-    def _paint(
-        self, rows: NDArray[np.int64], labels: NDArray[np.int64], crowd: NDArray[np.bool_], size: tuple[int, int]
-    ) -> tuple[NDArray[np.int32] | None, NDArray[np.uint8] | None]:
-        """Return the instance and the semantic map; None for what is unknown."""
-        masks = [self._mask(int(row), size) for row in rows]
-        if len(rows) and not any(mask is not None for mask in masks):
-            return None, None
-        areas = [0 if mask is None else np.count_nonzero(mask.pixels) for mask in masks]
-        instances = np.zeros(size, dtype=np.int32)
-        nothing = IGNORE_INDEX if self.background is None else 0
-        semantic = np.full(size, nothing, dtype=np.uint8)
-        # A category without a name among the semantic PNGs has no segmentation class.
-        class_of = [IGNORE_INDEX if c < 0 else c for c in self._taxonomy.detection_to_semantic]
-        # Crowds are below everything, then come the large objects.
-        for i in sorted(range(len(rows)), key=lambda i: (not crowd[i], -areas[i])):
-            mask = masks[i]
-            if mask is None:
-                continue
-            height, width = mask.pixels.shape
-            window = (slice(mask.top, mask.top + height), slice(mask.left, mask.left + width))
-            np.copyto(instances[window], 0 if crowd[i] else i + 1, where=mask.pixels)
-            if self.semantic:
-                np.copyto(semantic[window], class_of[labels[i]], where=mask.pixels)
-        if self.semantic:
-            self._ignore_boxes(semantic, rows, masks)
-        return instances, semantic if self.semantic else None
-
-    def _ignore_boxes(
-        self, semantic: NDArray[np.uint8], rows: NDArray[np.int64], masks: Sequence[_Mask | None]
-    ) -> None:
-        """Ignore the pixels of boxes without a mask, where no mask says what they are."""
-        if not any(mask is None for mask in masks):
-            return
-        known = np.zeros(semantic.shape, dtype=np.bool_)
-        for mask in masks:
-            if mask is not None:
-                height, width = mask.pixels.shape
-                known[mask.top : mask.top + height, mask.left : mask.left + width] |= mask.pixels
-        for row, mask in zip(rows, masks, strict=True):
-            if mask is None:
-                x0, y0, x1, y1 = self._boxes[row]
-                window = (slice(max(0, int(y0)), int(np.ceil(y1))), slice(max(0, int(x0)), int(np.ceil(x1))))
-                semantic[window][~known[window]] = IGNORE_INDEX
-
-
-class _Mask(NamedTuple):
-    """A mask in a part of the image; the arrays are in column order in memory."""
-
-    top: int
-    left: int
-    pixels: NDArray[np.bool_]
-
-
-def _encode(polygons: list[NDArray[np.float64]], size: tuple[int, int]) -> dict[str, Any]:
-    from faster_coco_eval import mask as mask_api
-
-    encodings = mask_api.frPyObjects([polygon.ravel().tolist() for polygon in polygons], *size)
-    return dict(encodings[0] if len(encodings) == 1 else mask_api.merge(encodings))

@@ -34,8 +34,8 @@ class LabelledFolder(Source):
         classes: Names of the detection classes, in order; empty for segmentation only.
         masks: Folder of the masks; null for none.
         semantic_names: Names of the masks' values or colors: a list from value 0, a mapping from values or from colors
-            such as "#ff0000", or a JSON of categories. Null instead of a name ignores the pixels. Names that are not
-            among the classes are stuff.
+            such as "#ff0000", a JSON of categories, or a table such as ``class_dict.csv``, ``_classes.csv`` or
+            ``labelmap.txt``. Null instead of a name ignores the pixels. Names that are not among the classes are stuff.
         boxes: CSV or Parquet file with one box per row: image, x1, y1, x2, y2, label, and optionally crowd, in pixels;
             null for none.
         unlisted_are_empty: Whether an image that the boxes' file does not name has no objects; otherwise it was not
@@ -47,6 +47,11 @@ class LabelledFolder(Source):
             instances and the background are labelled then.
         background: Name of the segmentation class that pixels without an instance get in such a mask; null ignores
             them, and so does a name that is not a class of the masks.
+        image_suffix: End of the images' names that the other files' names lack, such as ``_sat``; files without it are
+            no images.
+        mask_suffix: End of the masks' names that the images' names lack, such as ``_mask`` or ``_L``; files without it
+            are no masks, so that both may be in one folder.
+        instance_suffix: The same for the instance maps.
         channels: Number of channels of the images; three makes all RGB, any other number reads them as stored.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
@@ -67,6 +72,9 @@ class LabelledFolder(Source):
         boxes_from_instances: bool = False,
         semantic_from_instances: bool = False,
         background: str | None = "background",
+        image_suffix: str = "",
+        mask_suffix: str = "",
+        instance_suffix: str = "",
         channels: int = 3,
         root: str | PathLike[str] = ".",
     ) -> None:
@@ -93,13 +101,19 @@ class LabelledFolder(Source):
         )
         listing = FolderIndex(join(root, images), "images")
         self._images = listing.root
-        stems = listing.by_stem(IMAGE_SUFFIXES)
+        others = [mask_suffix if masks is not None else "", instance_suffix if instances is not None else ""]
+        stems = _without_suffix(listing.by_stem(IMAGE_SUFFIXES), image_suffix)
+        # Maps in the folder of the images are none of them.
+        apart = {stem for stem in stems for end in others if end and stem.endswith(end) and stem[: -len(end)] in stems}
+        stems = {stem: name for stem, name in stems.items() if stem not in apart}
         if not stems:
             raise DataError.at(listing.root, "there is no image", advice="check the folder")
         self._names = np.array(pack_names(list(stems.values())))
-        self._masks, self._mask_names = self._match(join(root, masks) if masks is not None else None, "masks", stems)
+        self._masks, self._mask_names = self._match(
+            join(root, masks) if masks is not None else None, "masks", stems, mask_suffix
+        )
         self._maps, self._map_names = self._match(
-            join(root, instances) if instances is not None else None, "instance maps", stems
+            join(root, instances) if instances is not None else None, "instance maps", stems, instance_suffix
         )
         self._boxes: BoxTable | None = None
         if boxes is not None:
@@ -163,18 +177,22 @@ class LabelledFolder(Source):
         pairs = ((self._masks, self._mask_names[index]), (self._maps, self._map_names[index]))
         return [join(folder, os.fsdecode(name)) for folder, name in pairs if name]
 
-    def _match(self, folder: str | None, purpose: str, stems: dict[str, str]) -> tuple[str, NDArray[np.bytes_]]:
+    def _match(
+        self, folder: str | None, purpose: str, stems: dict[str, str], suffix: str
+    ) -> tuple[str, NDArray[np.bytes_]]:
         """Return the folder and for each image the name of its file there, empty for none."""
         if folder is None:
             return "", np.zeros(len(stems), dtype="S1")
         listing = FolderIndex(folder, purpose)
-        found = listing.by_stem(MASK_SUFFIXES)
+        found = _without_suffix(listing.by_stem(MASK_SUFFIXES), suffix)
         for stem, name in found.items():
             if stem not in stems:
+                end = next((stem[place:] for place in range(len(stem) - 1, 0, -1) if stem[:place] in stems), "")
+                option = "mask_suffix" if purpose == "masks" else "instance_suffix"
                 raise DataError.at(
                     listing.root / name,
                     f"there is no image {stem!r} in {self._images}",
-                    advice="add the image, or remove the file",
+                    advice=f"set `{option}: {end!r}`" if end else "add the image, or remove the file",
                 )
         if not found:
             raise DataError.at(listing.root, f"there are no {purpose}", advice="check the folder")
@@ -213,3 +231,8 @@ class LabelledFolder(Source):
                 "the classes of its instances are unknown",
                 advice="add a mask of the same name, or boxes",
             )
+
+
+def _without_suffix(stems: dict[str, str], suffix: str) -> dict[str, str]:
+    """Return the files whose stem has a suffix, by the stem without it."""
+    return {stem.removesuffix(suffix): name for stem, name in stems.items() if stem.endswith(suffix)}

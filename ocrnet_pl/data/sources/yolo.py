@@ -34,7 +34,9 @@ class Yolo(Source):
     no instance.
 
     Args:
-        data: Path of the ``data.yaml``. Its list files and folders may not lead out of its ``path``.
+        data: Path of the ``data.yaml``, or of a list of names such as ``classes.txt`` or ``obj.names``, with the images
+            in folders beside it, or of darknet's ``obj.data``. Its list files and folders may not lead out of its
+            ``path``.
         split: Key of the ``data.yaml`` that lists the images, such as ``train`` or ``val``.
         images: Folder of the images, instead of the entry of the ``data.yaml``; set ``labels`` as well. Null for the
             entry.
