@@ -13,7 +13,7 @@ from ocrnet_pl.data.sources.base import Source
 from tests.helpers.project import CONFIGS, ROOT
 from tests.helpers.tool_data import TOOLS
 
-BOXES_ALONE = ("yolo_txt", "open_images")
+BOXES_ALONE = ("yolo_names", "open_images", "lvis")
 PIXELS_ALONE = ("suffixed_masks",)
 
 
@@ -36,6 +36,7 @@ def test_a_config_and_its_page_read_the_tools_files(name: str, tmp_path: Path, p
     TOOLS[name](tmp_path)
     data = parser.parse_args(["fit", "--config", str(path), "--data.root", str(tmp_path)]).as_dict()["fit"]["data"]
     for split in ("train", "val"):
+        data[split]["init_args"]["root"] = str(tmp_path)
         single = ArgumentParser()
         single.add_argument("--source", type=Source)
         source: Any = single.instantiate_classes(single.parse_object({"source": data[split]})).source

@@ -104,3 +104,27 @@ def write_yolo_names(root: Path) -> None:
     (root / "obj.names").write_text("cat\ndog\n")
     (root / "train.txt").write_text("obj_train_data/a.png\n")
     (root / "obj.data").write_text("classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n")
+
+
+def write_lvis(root: Path) -> None:
+    images = []
+    for number, stem in enumerate("ab"):
+        picture(root / f"{stem}.png")
+        lists = {"neg_category_ids": [2 + number], "not_exhaustive_category_ids": [1] * number}
+        size = {"height": HEIGHT, "width": WIDTH}
+        images.append({"id": number, "file_name": f"{stem}.png"} | size | lists)
+    mask = [[2, 3, 7, 3, 7, 9, 2, 9]]
+    annotations = [
+        {"id": n, "image_id": n, "category_id": 1, "bbox": [2, 3, 5, 6], "segmentation": mask} for n in range(2)
+    ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(("cat", "dog", "cow"), 1)]
+    write_json(root / "lvis.json", {"images": images, "annotations": annotations, "categories": categories})
+
+
+def write_open_images(root: Path) -> None:
+    for stem in "ab":
+        picture(root / f"{stem}.png")
+    rows = "a,/m/1,0.1,0.35,0.25,0.75,0\na,/m/2,0.5,1,0,0.5,1\n"
+    (root / "boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n" + rows)
+    (root / "names.csv").write_text("/m/1,Cat\n/m/2,Dog\n")
+    (root / "verified.csv").write_text("ImageID,LabelName,Confidence\nb,/m/2,0\n")

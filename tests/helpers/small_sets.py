@@ -19,7 +19,9 @@ from ocrnet_pl.data.sources.cvat import CvatImages
 from ocrnet_pl.data.sources.label_studio import LabelStudio
 from ocrnet_pl.data.sources.labelled_folder import LabelledFolder
 from ocrnet_pl.data.sources.labelme import Labelme
+from ocrnet_pl.data.sources.lvis import Lvis
 from ocrnet_pl.data.sources.object_masks import ObjectMasks
+from ocrnet_pl.data.sources.open_images import OpenImages
 from ocrnet_pl.data.sources.table import Table
 from ocrnet_pl.data.sources.via import Via
 from ocrnet_pl.data.sources.voc import PascalVoc
@@ -32,8 +34,10 @@ from tests.helpers.drawn_set_files import (
     write_cvat,
     write_label_studio,
     write_labelme,
+    write_lvis,
     write_named_masks,
     write_object_masks,
+    write_open_images,
     write_via,
     write_yolo_names,
 )
@@ -189,6 +193,13 @@ SETS = {
         ObjectMasks,
         {"images": "images", "masks": "masks", "pattern": "{image}_{class}_{any}", "tasks": "tasks.json"},
         ("masks/1_cat_0.png", "tasks.json", "masks/2_dog_x.png"),
+    ),
+    "lvis": SmallSet(write_lvis, Lvis, {"images": ".", "annotations": "lvis.json"}, ("lvis.json",)),
+    "open images": SmallSet(
+        write_open_images,
+        OpenImages,
+        {"images": ".", "boxes": "boxes.csv", "descriptions": "names.csv", "image_labels": "verified.csv"},
+        ("boxes.csv", "names.csv", "verified.csv"),
     ),
     "class dict": SmallSet(
         write_named_masks,

@@ -88,6 +88,40 @@ def _object_masks(root: Path) -> None:
             png(root / f"{split}/masks/{stem}_cat_0.png", filled(255))
 
 
+def _lvis(root: Path) -> None:
+    for split in SPLITS:
+        images, annotations = [], []
+        for number in range(2):
+            photo(root / f"{split}2017/{number}.jpg")
+            size = {"height": SIZE[0], "width": SIZE[1]}
+            images.append({"id": number, "file_name": f"{number}.jpg", "neg_category_ids": [2]} | size)
+            box = [BOX[0], BOX[1], BOX[2] - BOX[0], BOX[3] - BOX[1]]
+            annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": box})
+        categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        text(root / f"lvis_v1_{split}.json", json.dumps(content))
+
+
+def _open_images(root: Path) -> None:
+    text(root / "class-descriptions-boxable.csv", "/m/1,Cat\n/m/2,Dog\n")
+    for folder, split in (("train", "train"), ("validation", "validation")):
+        rows = ""
+        for stem in "ab":
+            photo(root / folder / f"{stem}.jpg")
+            rows += f"{stem},/m/1,0.3125,0.7813,0.2083,0.625,0\n"
+        text(root / f"{split}-annotations-bbox.csv", f"ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n{rows}")
+        labels = f"{split}-annotations-human-imagelabels-boxable.csv"
+        text(root / labels, "ImageID,LabelName,Confidence\na,/m/2,0\n")
+
+
+def _yolo_names(root: Path) -> None:
+    text(root / "classes.txt", "cat\ndog\n")
+    for split in SPLITS:
+        for stem in "ab":
+            photo(root / f"images/{split}/{stem}.jpg")
+            text(root / f"labels/{split}/{stem}.txt", "0 0.5 0.4 0.4 0.4\n")
+
+
 TOOLS: dict[str, Callable[[Path], None]] = {
     "labelme": _labelme,
     "cvat_images": _cvat,
@@ -96,5 +130,8 @@ TOOLS: dict[str, Callable[[Path], None]] = {
     "suffixed_masks": _suffixed,
     "cvat_masks": _cvat_masks,
     "object_masks": _object_masks,
+    "lvis": _lvis,
+    "open_images": _open_images,
+    "yolo_names": _yolo_names,
 }
 """What writes the data of a config in ``configs/formats/`` and of the page of its name."""
