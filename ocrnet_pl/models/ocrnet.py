@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ocrnet_pl.balancing.task_split import TaskSplit
 from ocrnet_pl.errors import DataError
@@ -94,6 +95,7 @@ class OCRNet(nn.Module):
             # Weights without a gradient would abort a run on several GPUs.
             self.neck = None
         self._unread: Unread | None = None
+        self.frozen_norms = False
         self.split = TaskSplit()
         self._splits_neck = self.segmentation is not None and self.segmentation.reads_neck
         self.postprocess = postprocess
@@ -177,6 +179,15 @@ class OCRNet(nn.Module):
             self._unread = find_unread(output, trunk, dict(self.named_parameters()))
         return output if self._unread is None else tie(output, self._unread.of(trunk, self))
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; with :attr:`frozen_norms`, batch norms stay in evaluation mode and keep their statistics."""
+        super().train(mode)
+        if self.frozen_norms:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
     def begin_step(self, epoch: int, step: int) -> None:
         """Prepare for a training step, from which on frozen stages of the encoder may train.
 
@@ -186,6 +197,7 @@ class OCRNet(nn.Module):
         """
         if self.encoder.begin_step(epoch, step):
             self._unread = None
+            self.train(self.training)
 
     def compile_parts(self, backend: str | Callable[..., Any] = "inductor", sizes: int = 16) -> None:
         """Compile encoder, neck and decoders in place, once for each input size.

@@ -20,6 +20,7 @@ _OF_TRAINING = {
         "optimizer",
         "encoder_lr",
         "layer_decay",
+        "frozen_norms",
         "scheduler",
         "scheduler_interval",
         "compile_backend",

@@ -77,6 +77,8 @@ class OCRNetTask(LightningModule):
         encoder_lr: Factor on the learning rate of a pretrained encoder.
         layer_decay: Factor, above 0 and at most 1, by which each layer of a pretrained encoder learns more slowly than
             the next one; null for one rate.
+        frozen_norms: Whether batch norms keep the statistics that they start with, and normalise with them in training
+            too; null does so where classes of ``init_from`` are kept (``init_keep``) and the encoder is pretrained.
         scheduler: Learning-rate schedule: any scheduler of torch that depends on the number of steps alone. Where it
             asks for its length (``total_steps``, ``T_max``, ``total_iters``), -1 stands for the whole run. By default a
             linear warm-up of 100 steps is followed by a half cosine.
@@ -107,6 +109,7 @@ class OCRNetTask(LightningModule):
         optimizer: OptimizerFactory = lambda params: AdamW(params, lr=1e-3, weight_decay=0.05),
         encoder_lr: float = 0.3,
         layer_decay: float | None = None,
+        frozen_norms: bool | None = None,
         scheduler: SchedulerFactory = WarmupCosine,
         scheduler_interval: Interval = "step",
         input_size: tuple[int, int] = (512, 512),
@@ -141,6 +144,7 @@ class OCRNetTask(LightningModule):
         self.network.split.measuring = self.balancing.measures_gradients
         self._optimizer = SharedFactory(optimizer)
         self._rates = EncoderRates(self.network.encoder, encoder_lr, layer_decay)
+        self._frozen_norms = frozen_norms
         self.schedule = Schedule(scheduler, scheduler_interval)
         self._continuing = Continuing(self.schedule)
         self.origin: Origin | None = None
@@ -350,8 +354,17 @@ class OCRNetTask(LightningModule):
         self._continuing.prepare(self, self.trainer.optimizers[0])
 
     def on_train_start(self) -> None:
-        """Let a run that continues follow its own settings from the first step on."""
+        """Let a run that continues follow its own settings from the first step on, and freeze norms."""
         self._continuing.start(self.trainer)
+        keeps = self._keeps_classes and self.network.encoder.pretrained
+        self.network.frozen_norms = keeps if self._frozen_norms is None else self._frozen_norms
+        if self.network.frozen_norms:
+            self.network.train(self.network.training)
+
+    @property
+    def _keeps_classes(self) -> bool:
+        """Whether the network has classes that the data is not labelled for."""
+        return bool(getattr(getattr(self.trainer, "datamodule", None), "widened", False))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what prediction and a run that continues need besides the weights, and the versions of what wrote them.
@@ -368,7 +381,7 @@ class OCRNetTask(LightningModule):
             checkpoint[UNRECORDED_KEY] = dict(self._unrecorded)
         if self.origin is not None:
             self.origin.save(checkpoint)
-        if getattr(getattr(self.trainer, "datamodule", None), "widened", False):
+        if self._keeps_classes:
             checkpoint[KEPT_KEY] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
