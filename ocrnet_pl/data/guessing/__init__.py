@@ -1,0 +1,1 @@
+"""Recognising the format of a folder by its files."""

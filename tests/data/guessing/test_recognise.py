@@ -1,0 +1,85 @@
+"""Folders of all formats are recognised, and what is said of them opens them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocrnet_pl.cli.first_config import opened
+from ocrnet_pl.data.guessing.recognise import arranged, recognise
+from ocrnet_pl.errors import DataError
+from tests.helpers import config_data
+from tests.helpers.drawn_data import picture, write_json
+from tests.helpers.tool_data import TOOLS
+
+WRITERS = TOOLS | {
+    "yolo": config_data.write_yolo,
+    "folder": config_data.write_folder,
+    "coco_instances": config_data.write_nuclei,
+    "voc": config_data.write_voc,
+    "cityscapes": config_data.write_cityscapes,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_folder_is_recognised_and_opened(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path)
+    guess = recognise(tmp_path)
+    assert guess.page == name and guess.reason
+    sources = arranged(guess)
+    assert list(sources) == ["train", "val"]
+    for kind, options in sources.values():
+        source = opened(kind, options, tmp_path)
+        samples = [source[index] for index in range(len(source))]
+        assert samples and all(sample.supervision.detection.any() or sample.semantic is not None for sample in samples)
+
+
+def test_a_folder_without_splits_is_divided(tmp_path: Path) -> None:
+    for number in range(5):
+        picture(tmp_path / f"{number}.jpg")
+        corners = [[2, 3], [7, 3], [7, 9]]
+        write_json(tmp_path / f"{number}.json", {"shapes": [{"label": "cat", "points": corners}]})
+    sources = arranged(recognise(tmp_path))
+    assert [len(opened(*source, tmp_path)) for source in sources.values()] == [4, 1]
+
+
+def test_masks_without_names_are_named_by_their_values(tmp_path: Path) -> None:
+    values = np.zeros((24, 40), dtype=np.uint8)
+    values[3:9, 2:7], values[0] = 4, 255
+    for split in ("train", "valid"):
+        config_data.photo(tmp_path / split / "a.jpg", size=(24, 40))
+        Image.fromarray(values).save(tmp_path / split / "a_mask.png")
+    guess = recognise(tmp_path)
+    assert guess.page == "suffixed_masks" and "semantic_names" in guess.missing
+    sources = arranged(guess)
+    assert sources["val"][1]["semantic_names"] == {0: "background", 4: "class_4"}
+    semantic = opened(*sources["train"], tmp_path)[0].semantic
+    assert semantic is not None and np.array_equal(semantic, np.select([values == 0, values == 4], [0, 1], 255))
+
+
+def test_instance_maps_and_a_folder_of_masks_for_each_image(tmp_path: Path) -> None:
+    for number in range(4):
+        ids = np.zeros((24, 40), dtype=np.uint16)
+        for value in range(1, 5 + number):
+            ids[2 * value % 12, value] = value
+        config_data.photo(tmp_path / f"maps/images/{number}.png", number, (24, 40))
+        (tmp_path / "maps/labels").mkdir(exist_ok=True)
+        Image.fromarray(ids).save(tmp_path / f"maps/labels/{number}.png")
+        picture(tmp_path / f"many/{number}/images/{number}.png")
+        picture(tmp_path / f"many/{number}/masks/x.png")
+    _, options = arranged(recognise(tmp_path / "maps"))["train"]
+    assert options["source"]["init_args"]["instances"] == "labels"
+    assert recognise(tmp_path / "many").page == "object_masks"
+
+
+@pytest.mark.parametrize(("name", "words"), [("a.jpg", "1 images, but no labels"), ("a.csv", "there is no image")])
+def test_other_folders(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(DataError, match="the folder is empty"):
+        recognise(tmp_path)
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / name)
+    with pytest.raises(DataError, match=words):
+        recognise(tmp_path)
