@@ -14,7 +14,7 @@ from torch import Tensor
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.network_folder import read_description, read_weights
-from ocrnet_pl.storage.plain_values import plain_values
+from ocrnet_pl.storage.plain_values import plain_values, shown
 from ocrnet_pl.storage.saved_network import saved_taxonomy
 from ocrnet_pl.structures import FUSION_KEY, Taxonomy
 
@@ -93,4 +93,23 @@ def _named(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
         # A task also has weights of its own, such as those of a balancing.
         own = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
         found = own or found
+    check_finite(found, where)
     return found
+
+
+def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    """Raise an error for weights from which no training can go on.
+
+    Args:
+        weights: Weights by name.
+        where: Name of the file for error messages.
+
+    Raises:
+        CheckpointError: One of them is infinite or not a number.
+    """
+    wrong = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise CheckpointError(
+            f"{where}: {len(wrong)} of its tensors hold values that are not finite, such as {shown(wrong[0])}: the "
+            "training that wrote it had failed; take an earlier file"
+        )

@@ -14,6 +14,7 @@ from ocrnet_pl.models.base import ClassKind
 from ocrnet_pl.models.class_map import ClassMap, classes
 from ocrnet_pl.models.detection import OneToOneDecoder
 from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.storage.initial_weights import check_finite
 from ocrnet_pl.storage.trusted_classes import trusted_packages
 from ocrnet_pl.structures import Batch, DetectionOutput, Output
 
@@ -140,12 +141,15 @@ class Teacher:
             read = OCRNet.load if Path(self.checkpoint).is_dir() else OCRNet.from_checkpoint
             network = read(self.checkpoint, trust=self.trust)
         except FileNotFoundError as error:
+            if Path(self.checkpoint).exists():
+                raise CheckpointError(f"model.teacher: {error}") from error
             raise CheckpointError(
                 f"{where}: there is no such file; training needs it, also to continue. Give its path, or set "
                 "model.teacher to null"
             ) from error
         except CheckpointError as error:
             raise CheckpointError(f"model.teacher: {error}") from error
+        check_finite(network.state_dict(), where)
         if network.in_channels != student.in_channels:
             raise CheckpointError(
                 f"{where}: it takes images of {network.in_channels} channels, the network in training of "

@@ -104,6 +104,7 @@ class Runs:
         {"encoder.x": torch.zeros(2, device="meta")},
         {"encoder.x": torch.zeros(2, 2).to_sparse()},
         {"encoder.x": torch.zeros(2, dtype=torch.complex64)},
+        {"encoder.stages.0.bias": torch.full((8,), math.nan)},
         {3: torch.zeros(2)},
         {"state_dict": {"encoder.x": torch.zeros(2)}, "taxonomy": {"categories": [{"name": "x"}]}},
         [torch.zeros(2)],

@@ -175,11 +175,19 @@ def test_what_cannot_teach_is_refused_in_a_line(tmp_path: Path) -> None:
         assert "\n" not in str(refused.value) and str(tmp_path) in str(refused.value)
 
     refuses("there is no such file; training needs it")
+    (tmp_path / "old.ckpt").mkdir()
+    refuses(r"model\.teacher: network .*: there is no file network\.json")
+    (tmp_path / "old.ckpt").rmdir()
     write_teacher(
         tmp_path / "old.ckpt",
         encoder={"class_path": "tests.training.test_teacher.CoarseEncoder", "init_args": {"gray": True}},
     )
     refuses("images of 1 channels, the network in training of 3")
+    write_teacher(tmp_path / "old.ckpt")
+    content = torch.load(tmp_path / "old.ckpt", weights_only=True)
+    content["state_dict"]["network.encoder.stages.0.bias"][1] = float("inf")
+    torch.save(content, tmp_path / "old.ckpt")
+    refuses(r"1 of its tensors hold values that are not finite, such as 'encoder\.stages\.0\.bias'")
     write_teacher(tmp_path / "old.ckpt", detection=None)
     refuses("it has no detection decoder; set box_weight to 0")
     Teacher(path, trust=["tests"], box_weight=0).load(task.network)
