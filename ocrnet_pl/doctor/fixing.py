@@ -20,6 +20,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ocrnet_pl.data.exporting.coco_annotation import coco_annotation
 from ocrnet_pl.data.loading.lost_workers import TakenUp, watched
 from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.doctor.box_formats import Reading
@@ -244,7 +245,7 @@ def _write_split(
         name = _place(fixed, folder / split.name, taken)
         images.append({"id": number, "file_name": name, "height": height, "width": width})
         for box, label, crowd, mask in zip(fixed.boxes, fixed.labels, fixed.crowd, fixed.masks, strict=True):
-            annotations.append(_annotation(box, ids[label], bool(crowd), mask))
+            annotations.append(coco_annotation(box, ids[label], bool(crowd), mask))
             annotations[-1] |= {"id": len(annotations), "image_id": number}
     if not images:
         raise DataError(f"--fix: data.{split.name} has no readable image")
@@ -272,24 +273,6 @@ def _place(fixed: Fixed, folder: Path, taken: set[str]) -> str:
     except OSError:  # another file system, or one without links
         shutil.copyfile(original, target)
     return name
-
-
-def _annotation(box: NDArray[np.float64], category: int, crowd: bool, mask: dict[str, Any] | None) -> dict[str, Any]:
-    x0, y0, x1, y1 = (round(float(value), 3) for value in box)
-    entry: dict[str, Any] = {
-        "category_id": category,
-        "bbox": [x0, y0, round(x1 - x0, 3), round(y1 - y0, 3)],
-        "area": round((x1 - x0) * (y1 - y0), 3),
-        "iscrowd": int(crowd),
-    }
-    if mask is not None:
-        from faster_coco_eval import mask as mask_api
-
-        counts = mask["counts"]
-        text = counts.decode() if isinstance(counts, bytes) else counts
-        entry["segmentation"] = {"size": [int(side) for side in mask["size"]], "counts": text}
-        entry["area"] = float(mask_api.area(mask))
-    return entry
 
 
 def _config(result: Result, folder: Path) -> str:

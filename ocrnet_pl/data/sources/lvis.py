@@ -62,7 +62,7 @@ class Lvis(CocoInstances):
         )
         lists = _read_lists(join(root, annotations))
         fields = Fields(join(root, annotations))
-        if not any(entry.get(_ABSENT) for entry in lists["images"]):
+        if all(entry.get(_ABSENT) is None for entry in lists["images"]):
             raise fields.error(
                 f"images[0].{_ABSENT}", "no image has such a list", "use `CocoInstances`, if every class was labelled"
             )

@@ -1,0 +1,1 @@
+"""Writing data sets in formats that other programs read."""
