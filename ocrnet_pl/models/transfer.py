@@ -49,9 +49,13 @@ def transfer(network: OCRNet, weights: Mapping[str, Tensor], names: ClassMap | N
         if source is None or source.is_floating_point() != target.is_floating_point():
             count.new.add(target)
             continue
-        rows = declared.get(name)
+        rows, known = declared.get(name), target.numel()
         if rows and names is not None:
-            value = _moved(source, target, rows, names)
+            value, known = _moved(source, target, rows, names)
+            if value is not None and not known:
+                # All of its rows are those of classes that the other side does not have.
+                count.new.add(target)
+                continue
             if value is not None:
                 moved |= {row.kind for row in rows if part in _DECODERS and row.kind == _DECODERS[part][0]}
         else:
@@ -64,7 +68,8 @@ def transfer(network: OCRNet, weights: Mapping[str, Tensor], names: ClassMap | N
         target.copy_(value)
         del unused[name]
         same = not rows or names is None or all(names.same(row.kind) for row in rows)
-        (count.taken if same else count.mapped).add(target)
+        (count.taken if same else count.mapped).add(target, known)
+        count.new.weights += target.numel() - known
     for name, tensor in unused.items():
         report.part(name.partition(".")[0]).left_out.add(tensor)
     if not any(count.taken.weights or count.mapped.weights for count in report.parts.values()):
@@ -117,13 +122,16 @@ def _has(tensor: Tensor, lengths: set[int] | tuple[()]) -> bool:
     return any(side in lengths for place, side in enumerate(sides) if place == 0 or side > 1)
 
 
-def _moved(source: Tensor, target: Tensor, rows: Sequence[ClassRows], names: ClassMap) -> Tensor | None:
-    """Return the target with its class rows moved from the source; None if other dimensions differ."""
+def _moved(source: Tensor, target: Tensor, rows: Sequence[ClassRows], names: ClassMap) -> tuple[Tensor | None, int]:
+    """Return the target with its class rows moved from the source, or None if other dimensions differ.
+
+    The number is that of the weights which come from the source.
+    """
     wanted = list(target.shape)
     for row in rows:
         wanted[row.dimension] = row.first + len(classes(names.old, row.kind))
     if list(source.shape) != wanted:
-        return None
+        return None, 0
     value, known = source.to(target.device), torch.ones_like(target, dtype=torch.bool)
     for row in rows:
         others = [value.narrow(row.dimension, 0, row.first)]
@@ -136,7 +144,7 @@ def _moved(source: Tensor, target: Tensor, rows: Sequence[ClassRows], names: Cla
                 others.append(torch.zeros_like(value.narrow(row.dimension, 0, 1)))
                 known.select(row.dimension, row.first + index).fill_(False)
         value = torch.cat(others, row.dimension)
-    return torch.where(known, value.to(target.dtype), target)
+    return torch.where(known, value.to(target.dtype), target), int(known.sum())
 
 
 def _report_classes(

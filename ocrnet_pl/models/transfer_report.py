@@ -17,15 +17,20 @@ _MOST_NAMES = 12
 
 @dataclass
 class Count:
-    """A number of tensors and of the weights in them; counters, which are no weights, count as tensors only."""
+    """A number of tensors and of the weights in them.
+
+    Counters, which are no weights, count as tensors only. A tensor of which only some rows come from a file counts as
+    mapped, and its other rows as new weights without a tensor.
+    """
 
     tensors: int = 0
     weights: int = 0
 
-    def add(self, tensor: Tensor) -> None:
-        """Count a tensor."""
+    def add(self, tensor: Tensor, weights: int | None = None) -> None:
+        """Count a tensor, with all of its weights or some of them."""
         self.tensors += 1
-        self.weights += tensor.numel() if tensor.is_floating_point() else 0
+        if tensor.is_floating_point():
+            self.weights += tensor.numel() if weights is None else weights
 
     @classmethod
     def many(cls, tensors: Iterable[Tensor]) -> Count:
@@ -37,11 +42,13 @@ class Count:
 
     def text(self) -> str:
         """Return the numbers in words."""
+        if not self.tensors:
+            return f"rows ({self._weights} weights)" if self.weights else "-"
         return f"{self.tensors} tensor{'' if self.tensors == 1 else 's'} ({self._weights} weights)"
 
     def cell(self) -> str:
         """Return the numbers, for a narrow column; a dash for nothing."""
-        return f"{self.tensors} ({self._weights})" if self.tensors else "-"
+        return f"{self.tensors or 'rows'} ({self._weights})" if self.tensors or self.weights else "-"
 
     @property
     def _weights(self) -> str:
@@ -54,9 +61,9 @@ class PartReport:
 
     Attributes:
         taken: Tensors that are those of the file.
-        mapped: Tensors whose class rows were moved by the classes' names.
+        mapped: Tensors whose class rows were moved by the classes' names, with the weights that come from the file.
         left_out: Tensors of the file that were not used.
-        new: Tensors of the network that stayed as they were.
+        new: Tensors of the network that stayed as they were, and the weights of new rows in mapped ones.
     """
 
     taken: Count = field(default_factory=Count)
@@ -129,9 +136,7 @@ class TransferReport:
 
     def lines(self) -> list[str]:
         """Return the same in sentences, for a log."""
-        texts = {
-            name: [count.text() if count.tensors else "-" for count in part.counts] for name, part in self.parts.items()
-        }
+        texts = {name: [count.text() for count in part.counts] for name, part in self.parts.items()}
         found = []
         for name, cells in (texts | {title: own.cells() for title, own in self.classes.items()}).items():
             said = [f"{title} {cell}" for title, cell in zip(HEADER[1:], cells, strict=True) if cell != "-"]

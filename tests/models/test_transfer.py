@@ -141,6 +141,26 @@ def test_rows_move_by_the_names_of_their_classes(boxes: Any, pixels: Any) -> Non
     assert new.encoder.pretrained
 
 
+def test_what_is_counted_as_mapped_comes_from_the_file() -> None:
+    old, new = make(Taxonomy.build(things=["nucleus"]), 0), make(NEW, 1)
+    before, report = taken(new, old)
+    after = new.state_dict()
+    assert torch.equal(after["segmentation.head.5.weight"], before["segmentation.head.5.weight"])
+    pixels, boxes = report.parts["segmentation"], report.parts["detection"]
+    # None of the classes of pixels is in the file.
+    heads = [name for name in after if name.startswith("segmentation.head.5.")]
+    assert (pixels.mapped.tensors, pixels.new.tensors, pixels.left_out.tensors) == (0, len(heads), len(heads))
+    assert report.classes["classes of pixels"].new == [each.name for each in NEW.semantic_categories]
+    # Of the heads of boxes, only the row of the confidence is.
+    heads = [name for name in after if name.startswith("detection.class_head.")]
+    assert boxes.mapped.tensors == len(heads) and boxes.new.tensors == 0
+    assert boxes.mapped.weights == sum(after[name][0].numel() for name in heads)
+    assert boxes.new.weights == sum(after[name][1:].numel() for name in heads)
+    counted = sum(count.weights for part in report.parts.values() for count in (part.taken, part.mapped, part.new))
+    assert counted == sum(tensor.numel() for tensor in after.values() if tensor.is_floating_point())
+    assert "detection: taken" in str(report) and f"new rows ({boxes.new.weights:,} weights)" in str(report)
+
+
 def test_both_branches_move() -> None:
     old, new = make(OLD, 0, OneToOneDecoder), make(NEW, 1, OneToOneDecoder)
     before, _ = taken(new, old, **NAMES)
