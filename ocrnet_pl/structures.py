@@ -146,6 +146,22 @@ class Taxonomy:
         """The segmentation class of each detection class, -1 if it has none."""
         return tuple(-1 if c.semantic is None else c.semantic for c in self.detection_categories)
 
+    @cached_property
+    def positions_of_detection(self) -> tuple[int, ...]:
+        """The place of each detection class among the categories."""
+        return tuple(
+            index
+            for _, index in sorted((c.detection, i) for i, c in enumerate(self.categories) if c.detection is not None)
+        )
+
+    @cached_property
+    def positions_of_semantic(self) -> tuple[int, ...]:
+        """The place of each segmentation class among the categories."""
+        return tuple(
+            index
+            for _, index in sorted((c.semantic, i) for i, c in enumerate(self.categories) if c.semantic is not None)
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and dicts, for a checkpoint or JSON."""
         return {
@@ -289,6 +305,7 @@ class Batch:
         truths: The samples to evaluate against, in the frame to which predictions are mapped; empty in training.
         image_ids: One id per image.
         paths: One path per image.
+        has_crowds: Whether any row may be a crowd region, known on the host so that no loss has to ask the device.
     """
 
     images: Tensor
@@ -303,6 +320,7 @@ class Batch:
     truths: list[Sample] = field(default_factory=list)
     image_ids: list[int | str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    has_crowds: bool = True
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -401,7 +419,7 @@ class Segment:
 
 @dataclass
 class Prediction:
-    """The result for one image, at its original size.
+    """The result for one image, at its original size, on the CPU.
 
     Attributes:
         boxes: float32 [N, 4], xyxy in pixels, best first.

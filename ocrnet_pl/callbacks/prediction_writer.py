@@ -15,7 +15,7 @@ from PIL import Image
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.drawing.overlays import draw_prediction, write_png
-from ocrnet_pl.metrics.detection import encode_instances
+from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.storage.files import complete_file, write_json
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Taxonomy
 

@@ -7,8 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ocrnet_pl.inference.geometry import clip_boxes
 from ocrnet_pl.storage.recording import Recorded
 from ocrnet_pl.structures import DetectionOutput
+
+_TOGETHER = 1000
+"""Number of boxes up to which the classes are moved apart and suppressed together."""
 
 
 class Detections(NamedTuple):
@@ -71,22 +75,33 @@ class Decode(Recorded, nn.Module):
             detection: The decoder's output.
             size: (height, width) of the input; boxes are clipped to it.
         """
-        from torchvision.ops import batched_nms
-
-        batch, _, num_classes = detection.scores.shape
+        num_classes = detection.scores.shape[-1]
         scores = detection.scores.flatten(1).float()
         limit = self.max_detections if self.iou_threshold is None else self.max_candidates
         best, order = scores.topk(min(limit, scores.shape[1]), 1)
-        height, width = size
-        corner = best.new_tensor((width, height, width, height))
         results = []
-        for image in range(batch):
-            keep = best[image] > self.score_threshold
-            picked, score = order[image][keep], best[image][keep]
-            boxes = detection.boxes[image][picked // num_classes].float().clamp(min=0).minimum(corner)
+        # They are in order, so that their numbers say which are kept: the only transfer besides that of suppression.
+        kept_of_images = (best > self.score_threshold).sum(1).tolist()
+        for image, count in enumerate(kept_of_images):
+            picked, score = order[image, :count], best[image, :count]
+            boxes = clip_boxes(detection.boxes[image][picked // num_classes].float(), size)
             labels = picked % num_classes
             if self.iou_threshold is not None:
-                kept = batched_nms(boxes, score, labels, self.iou_threshold)[: self.max_detections]
+                kept = _suppressed(boxes, score, labels, self.iou_threshold)[: self.max_detections]
                 boxes, score, labels = boxes[kept], score[kept], labels[kept]
             results.append(Detections(boxes, score, labels))
         return results
+
+
+def _suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """Return the boxes that suppression within each class leaves, best first."""
+    from torchvision.ops import batched_nms, nms
+
+    kept: Tensor
+    if 0 < len(boxes) <= _TOGETHER:
+        # As torchvision does it for so many, but without its number from the host, for which a GPU would wait.
+        apart = labels.to(boxes.dtype) * (boxes.max() + 1)
+        kept = nms(boxes + apart[:, None], scores, iou_threshold)
+    else:
+        kept = batched_nms(boxes, scores, labels, iou_threshold)
+    return kept

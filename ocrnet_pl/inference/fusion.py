@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from ocrnet_pl.inference.decode import Decode, Detections
-from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
+from ocrnet_pl.inference.fetching import fetch
+from ocrnet_pl.inference.geometry import boxes_to_original, clip_boxes, maps_to_original
 from ocrnet_pl.inference.heuristic import HeuristicMerge
 from ocrnet_pl.inference.nesting import SURE, find_nesting
 from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.inference.pixels import BoxPixels, BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
 from ocrnet_pl.inference.settings import FusionSettings
+from ocrnet_pl.inference.tables import ClassTables
 from ocrnet_pl.models.base import PostProcess
 from ocrnet_pl.structures import Output, Placement, Prediction, Predictions, Taxonomy
 
@@ -98,6 +100,7 @@ class FusionPostProcess(PostProcess):
         self.decode = decode or Decode()
         self.heuristic = heuristic
         self.settings = FusionSettings(mask_threshold, spread, claim, rescore, refine, min_fill, min_stuff_area)
+        self._made: ClassTables | None = None
 
     @property
     def max_detections(self) -> int:
@@ -156,41 +159,59 @@ class FusionPostProcess(PostProcess):
         if detections is None:
             return Predictions([self._pixels_only(semantic)])
         if semantic is None:
-            return Predictions([Prediction(*detections)])
-        return Predictions([self.merge(detections, semantic, taxonomy)], [self.fuse(detections, semantic, taxonomy)])
+            boxes, scores, labels = fetch(*detections)
+            return Predictions([Prediction(boxes, scores, labels)])
+        # What is left works object by object, and needs one transfer for everything.
+        plain = (*detections, *_classes(semantic))
+        arrived = fetch(*plain, *_tensors(self.correct(detections, semantic, taxonomy)))
+        raw = self._merged(arrived[: len(plain)], taxonomy)
+        return Predictions([raw], [self.with_panoptic(_corrected(*arrived[len(plain) :]), taxonomy)])
 
     @staticmethod
     def _pixels_only(semantic: SemanticMap | None) -> Prediction:
         if semantic is None:
             raise ValueError("postprocess: the network's output holds neither boxes nor pixels")
-        empty = semantic.top.new_zeros(0, dtype=torch.float32)
-        return Prediction(empty.view(0, 4), empty, empty.long(), semantic.labels.to(torch.uint8))
+        (labels,) = fetch(semantic.labels.to(torch.uint8))
+        empty = torch.zeros(0)
+        return Prediction(empty.view(0, 4), empty, empty.long(), labels)
 
     def merge(self, detections: Detections, semantic: SemanticMap, taxonomy: Taxonomy) -> Prediction:
-        """Merge by rule, without changing boxes, scores or pixels.
+        """Merge by rule, without changing boxes, scores or pixels; the result is on the CPU.
 
         Args:
             detections: Boxes in the frame of ``semantic``.
             semantic: The pixels' classes.
             taxonomy: Relates detection to segmentation classes.
         """
-        prediction = self.heuristic(detections, semantic.labels.to(torch.uint8), taxonomy)
-        prediction.certainty = semantic.top
+        return self._merged(fetch(*detections, *_classes(semantic)), taxonomy)
+
+    def _merged(self, arrived: Sequence[Tensor], taxonomy: Taxonomy) -> Prediction:
+        boxes, scores, labels, classes, certainty = arrived
+        prediction = self.heuristic(Detections(boxes, scores, labels), classes, taxonomy)
+        prediction.certainty = certainty
         return prediction
 
     def fuse(self, detections: Detections, semantic: SemanticMap, taxonomy: Taxonomy) -> Prediction:
         """Merge with each side correcting the other; the arguments are those of :meth:`merge`."""
-        joined = self.correct(detections, semantic, taxonomy)
-        return self.with_panoptic(joined, taxonomy)
+        arrived = fetch(*_tensors(self.correct(detections, semantic, taxonomy)))
+        return self.with_panoptic(_corrected(*arrived), taxonomy)
+
+    def _tables(self, taxonomy: Taxonomy, device: torch.device) -> ClassTables:
+        """Return the tables of this taxonomy, which are made once."""
+        made = self._made
+        if made is None or not made.belong_to(taxonomy, self.settings, device):
+            made = self._made = ClassTables.of(taxonomy, self.settings, device)
+        return made
 
     def correct(self, detections: Detections, semantic: SemanticMap, taxonomy: Taxonomy) -> Corrected:
-        """Do everything that :meth:`fuse` does except the panoptic map."""
+        """Do everything that :meth:`fuse` does except the panoptic map, where the arguments are."""
         settings = self.settings
+        tables = self._tables(taxonomy, semantic.top.device)
         boxes, scores, labels = detections
         height, width = semantic.size
-        of_class = labels.new_tensor(taxonomy.detection_to_semantic)[labels]
+        of_class = tables.semantic_of[labels]
         joined = of_class >= 0
-        inside = boxes.clamp(min=0).minimum(boxes.new_tensor((width, height, width, height)))
+        inside = clip_boxes(boxes, semantic.size)
         confident = joined & (scores >= SURE)
         corner = math.exp(-1 / settings.spread**2)
         nesting = find_nesting(detections._replace(boxes=inside), confident, of_class, semantic, corner)
@@ -198,10 +219,12 @@ class FusionPostProcess(PostProcess):
         claimed = torch.zeros_like(labels)
         # Boxes of classes without pixels get none.
         for pixels in box_pixels(boxes * joined[:, None], semantic.size):
-            claims = self._claims(pixels, scores, of_class, semantic, taxonomy)
+            claims = self._claims(pixels, scores, of_class, semantic, tables)
             if nesting is not None:
                 claims.evidence.mul_(look_up(nesting.factor[pixels.row_box], claims.row))
-            of_row = torch.bincount(claims.row, minlength=len(pixels.row_box))
+            # The claims are in the order of the rows, and to count them otherwise makes a GPU wait.
+            ends = torch.arange(len(pixels.row_box) + 1, device=boxes.device)
+            of_row = torch.searchsorted(claims.row, ends).diff()
             claimed.scatter_add_(0, pixels.row_box, of_row)
             if best is not None:
                 claims = _Claims(*map(torch.cat, zip(best, claims, strict=True)))
@@ -219,13 +242,12 @@ class FusionPostProcess(PostProcess):
         owned = torch.zeros_like(scores).scatter_add(0, owner, best.probability)
         if nesting is not None:
             # The pixels of a right box nested in it do not belong to its object.
-            claimed.scatter_add_(0, nesting.outer, -count[nesting.inner])
+            claimed.scatter_add_(0, nesting.outer, -count[nesting.inner] * nesting.both)
         reached = reach.share() ** 3 * (count / torch.maximum(claimed, count).clamp(min=1))
         sureness = owned / count.clamp(min=1)
         agreement = torch.maximum(owned / (area * torch.pi / 4), reached * sureness).clamp(1e-3, 1.0)
         if settings.raw_boxes:
-            names = [category.name for category in taxonomy.detection_categories]
-            joined = joined & ~labels.new_tensor([name in settings.raw_boxes for name in names]).bool()[labels]
+            joined = joined & ~tables.raw_boxes[labels]
         fused_scores = scores * torch.where(joined, agreement.pow(settings.rescore), 1.0)
         # Only boxes that own what they enclose may move: the box of a half-hidden object extends beyond its pixels.
         trust = settings.refine * (joined & (agreement > 0.6)).to(boxes.dtype)[:, None]
@@ -249,7 +271,7 @@ class FusionPostProcess(PostProcess):
         return Corrected(prediction, scores[order], torch.maximum(count / area, reached)[order])
 
     def _claims(
-        self, pixels: BoxPixels, scores: Tensor, of_class: Tensor, semantic: SemanticMap, taxonomy: Taxonomy
+        self, pixels: BoxPixels, scores: Tensor, of_class: Tensor, semantic: SemanticMap, tables: ClassTables
     ) -> _Claims:
         """Return the boxes' claims to those of their pixels that have their class, or lost it narrowly to another."""
         settings = self.settings
@@ -263,27 +285,44 @@ class FusionPostProcess(PostProcess):
         raised = own * (1 + settings.claim * weight)
         claims = (raised >= look_up(semantic.top.flatten(), pixels.pixel)).nonzero()[:, 0]
         if settings.raw_pixels:
-            claims = claims[self._may_change(pixels, claims, of_class, semantic, taxonomy)]
+            claims = claims[self._may_change(pixels, claims, of_class, semantic, tables.raw_pixels)]
         own, weight = look_up(own, claims), look_up(weight, claims)
         return _Claims(look_up(pixels.pixel, claims), look_up(pixels.row, claims), own, own * weight)
 
-    def _may_change(
-        self, pixels: BoxPixels, claims: Tensor, of_class: Tensor, semantic: SemanticMap, taxonomy: Taxonomy
-    ) -> Tensor:
+    @staticmethod
+    def _may_change(pixels: BoxPixels, claims: Tensor, of_class: Tensor, semantic: SemanticMap, kept: Tensor) -> Tensor:
         """Return the claims, bool, that do not move a pixel into or out of an unchanged class."""
-        names = self.settings.raw_pixels
-        kept = of_class.new_tensor([category.name in names for category in taxonomy.semantic_categories]).bool()
         wanted = look_up(of_class, look_up(pixels.row_box, look_up(pixels.row, claims)))
         there = look_up(semantic.labels.flatten(), look_up(pixels.pixel, claims))
         return (there == wanted) | ~(look_up(kept, there) | look_up(kept, wanted))
 
     def with_panoptic(self, corrected: Corrected, taxonomy: Taxonomy) -> Prediction:
-        """Return the prediction with its panoptic map: confident instances that fill their boxes, then stuff."""
+        """Return the prediction with its panoptic map: confident instances that fill their boxes, then stuff.
+
+        Args:
+            corrected: The result of :meth:`correct`, on the CPU.
+            taxonomy: The categories.
+        """
         prediction = replace(corrected.prediction)
-        assert prediction.instances is not None
-        areas = torch.bincount(prediction.instances.flatten(), minlength=len(prediction.scores) + 1)[1:]
         # Whether an object is there was the detector's decision; the pixels only changed its rank.
-        shown = (corrected.confidence >= self.settings.mask_threshold) & (areas > 0)
-        shown &= corrected.fill >= self.settings.min_fill
-        add_panoptic(prediction, shown, areas, self.settings.min_stuff_area, taxonomy)
+        shown = (corrected.confidence >= self.settings.mask_threshold) & (corrected.fill >= self.settings.min_fill)
+        add_panoptic(prediction, shown, self.settings.min_stuff_area, taxonomy)
         return prediction
+
+
+def _classes(semantic: SemanticMap) -> tuple[Tensor, Tensor]:
+    """Return what the rule needs of the pixels: their classes, uint8 [H, W], and the probability of these."""
+    return semantic.labels.to(torch.uint8), semantic.top
+
+
+def _tensors(corrected: Corrected) -> tuple[Tensor, ...]:
+    """Return the parts of a corrected prediction."""
+    own = corrected.prediction
+    assert own.semantic is not None and own.instances is not None
+    return own.boxes, own.scores, own.labels, own.semantic, own.instances, corrected.confidence, corrected.fill
+
+
+def _corrected(*tensors: Tensor) -> Corrected:
+    """Return the corrected prediction that has these parts."""
+    boxes, scores, labels, semantic, instances, confidence, fill = tensors
+    return Corrected(Prediction(boxes, scores, labels, semantic, instances), confidence, fill)

@@ -19,12 +19,16 @@ def boxes_to_original(boxes: Tensor, placement: Placement) -> Tensor:
     Returns:
         float [..., 4], xyxy in original pixels.
     """
-    height, width = placement.original_size
+    # Number by number: a tensor made of them here would make a GPU wait.
     (scale_y, scale_x), (offset_y, offset_x) = placement.scale, placement.offset
-    offset = boxes.new_tensor((offset_x, offset_y, offset_x, offset_y))
-    scale = boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
-    limit = boxes.new_tensor((width, height, width, height))
-    return torch.minimum(((boxes - offset) / scale).clamp(min=0), limit)
+    x, y = (boxes[..., 0::2] - offset_x) / scale_x, (boxes[..., 1::2] - offset_y) / scale_y
+    return clip_boxes(torch.stack((x, y), -1).flatten(-2), placement.original_size)
+
+
+def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return boxes [..., 4], xyxy, clipped to an image of this (height, width)."""
+    height, width = size
+    return torch.stack((boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)), -1).flatten(-2)
 
 
 def maps_to_original(maps: Tensor, stride: int, placement: Placement) -> Tensor:

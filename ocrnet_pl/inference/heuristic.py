@@ -55,14 +55,13 @@ class HeuristicMerge:
 
         Args:
             detections: Best first, in the frame of ``semantic``.
-            semantic: uint8 [H, W], the arg-max class of every pixel.
+            semantic: uint8 [H, W], the arg-max class of every pixel. Both are on the CPU.
             taxonomy: Relates detection to segmentation classes.
         """
         boxes, scores, labels = detections
         # One box after the other, each on a small part of the image: numpy has the least overhead for that.
-        classes = semantic.cpu().numpy()
+        classes = semantic.numpy()
         owner = np.zeros(classes.shape, dtype=np.int32)
-        areas = np.zeros(len(scores), dtype=np.int64)
         of_class = taxonomy.detection_to_semantic
         # The pixels whose centre is in the box.
         sides = (boxes - 0.5).ceil().clamp(min=0).int().tolist()
@@ -77,10 +76,7 @@ class HeuristicMerge:
             if area - left > self.overlap_threshold * area:
                 continue
             window[free] = row + 1
-            areas[row] = left
-        instances = torch.from_numpy(owner).to(semantic.device)
-        pixels = torch.from_numpy(areas).to(semantic.device)
-        prediction = Prediction(boxes, scores, labels, semantic, instances)
+        prediction = Prediction(boxes, scores, labels, semantic, torch.from_numpy(owner))
         limit = self.stuff_area * min(1.0, semantic.numel() / _FULL_SIZE)
-        add_panoptic(prediction, (scores >= self.score_threshold) & (pixels > 0), pixels, limit, taxonomy)
+        add_panoptic(prediction, scores >= self.score_threshold, limit, taxonomy)
         return prediction

@@ -83,7 +83,7 @@ class MultiScale:
             images: One uint8 tensor [C, H, W] per image, of any sizes, on the CPU.
 
         Returns:
-            Predictions at the images' sizes, on the network's device.
+            Predictions at the images' sizes, on the CPU.
 
         Raises:
             ValueError: The network's postprocess is not a ``FusionPostProcess``, whose parts the passes use.

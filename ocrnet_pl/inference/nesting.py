@@ -32,6 +32,8 @@ _LEVELS = 4
 """How many levels of boxes may be nested in each other, each level before its outer ones."""
 _BEFORE = 0.99
 """An outer box's evidence at its strongest, as a share of a nested box's evidence at its weakest."""
+_FEW = 512
+"""Number of boxes of which all are compared with all, whether chosen or not."""
 _BLOCK = 2**22
 """Number of pairs of boxes that are compared together."""
 
@@ -41,13 +43,15 @@ class Nesting(NamedTuple):
 
     Attributes:
         factor: float [N], factor on each box's evidence that puts outer boxes behind the right ones nested in them.
-        inner: int64 [P], the nested box of each pair in which both are right.
+        inner: int64 [P], the nested box of each pair.
         outer: int64 [P], the outer box of each pair.
+        both: bool [P], whether both boxes of the pair are right.
     """
 
     factor: Tensor
     inner: Tensor
     outer: Tensor
+    both: Tensor
 
 
 def find_nesting(
@@ -90,8 +94,7 @@ def find_nesting(
     for _ in range(_LEVELS):
         behind = torch.where(first, _BEFORE * edge * strength[inner], torch.inf)
         strength = strength.scatter_reduce(0, outer, behind, "amin")
-    kept = first & both
-    return Nesting(strength / scores.clamp(min=1e-12), inner[kept], outer[kept])
+    return Nesting(strength / scores.clamp(min=1e-12), inner, outer, first & both)
 
 
 def nested_pairs(boxes: Tensor, labels: Tensor, chosen: Tensor, block: int = _BLOCK) -> tuple[Tensor, Tensor]:
@@ -104,8 +107,10 @@ def nested_pairs(boxes: Tensor, labels: Tensor, chosen: Tensor, block: int = _BL
         block: Number of pairs that are compared together; it may be exceeded by the pairs of one box.
     """
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    rows = (chosen & (area > 0)).nonzero()[:, 0]
-    kind, every = labels[rows], area[rows]
+    chosen = chosen & (area > 0)
+    # To pick the chosen ones makes a GPU wait, which pays only for many.
+    rows = torch.arange(len(boxes), device=boxes.device) if len(boxes) <= _FEW else chosen.nonzero()[:, 0]
+    kind, every, taken = labels[rows], area[rows], chosen[rows]
     corners = boxes[rows].T.contiguous().view(2, 2, -1)
     inner, outer = [rows[:0]], [rows[:0]]
     step = max(block // max(len(rows), 1), 1)
@@ -116,10 +121,15 @@ def nested_pairs(boxes: Tensor, labels: Tensor, chosen: Tensor, block: int = _BL
         own = every[part, None]
         # The smaller of both margins: combining conditions takes many times as long on a CPU.
         margin = torch.minimum(sides[0].mul_(sides[1]).sub_(_INSIDE * own), _SMALLER * every - own)
-        first, second = (margin >= 0).nonzero().unbind(1)
-        same = kind[first + start] == kind[second]
-        inner.append(rows[first[same] + start])
-        outer.append(rows[second[same]])
+        if len(boxes) <= _FEW:
+            margin = margin.masked_fill(~(taken[part, None] & taken & (kind[part, None] == kind)), -1.0)
+            first, second = (margin >= 0).nonzero().unbind(1)
+        else:
+            first, second = (margin >= 0).nonzero().unbind(1)
+            same = kind[first + start] == kind[second]
+            first, second = first[same], second[same]
+        inner.append(rows[first + start])
+        outer.append(rows[second])
     return torch.cat(inner), torch.cat(outer)
 
 

@@ -88,7 +88,8 @@ class BoxReach:
             pixel: int64 [K], ``y * width + x``.
             row: int64 [K], the row of the box that each pixel is in, as an index into ``row_box``.
         """
-        self._in_row += torch.bincount(row, minlength=len(self._in_row))
+        # Not bincount, which makes a GPU wait.
+        self._in_row.scatter_add_(0, row, torch.ones_like(row))
         self._in_column.index_fill_(0, pixel - look_up(self._column_shift, row), 1)
 
     def count(self) -> Tensor:
@@ -124,8 +125,10 @@ def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iter
     x1, x2 = first[:, 0].clamp(0, width), first[:, 2].clamp(0, width)
     y1, y2 = first[:, 1].clamp(0, height), first[:, 3].clamp(0, height)
     columns, rows = (x2 - x1).clamp(min=0), (y2 - y1).clamp(min=0)
-    column_box, x, column_start = _lines(columns, x1)
-    row_box, y, _ = _lines(rows, y1)
+    # All sizes in one transfer.
+    num_columns, num_rows, total = torch.stack((columns.sum(), rows.sum(), (columns * rows).sum())).tolist()
+    column_box, x, column_start = _lines(columns, x1, num_columns)
+    row_box, y, _ = _lines(rows, y1, num_rows)
     lengths = columns[row_box]
     row_end = lengths.cumsum(0)
     row_start = row_end - lengths
@@ -135,8 +138,8 @@ def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iter
     row_offset = (y + 0.5 - center[row_box, 1]) / half[row_box, 1]
     column_offset = (x + 0.5 - center[column_box, 0]) / half[column_box, 0]
 
-    def pairs(first_row: int, last_row: int) -> BoxPixels:
-        row = torch.repeat_interleave(lengths[first_row:last_row])
+    def pairs(first_row: int, last_row: int, count: int) -> BoxPixels:
+        row = torch.repeat_interleave(lengths[first_row:last_row], output_size=count)
         place = torch.arange(len(row), device=boxes.device)
         if first_row:
             row += first_row
@@ -145,20 +148,20 @@ def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iter
         column = pixel - look_up(column_shift, row)
         return BoxPixels(pixel, row, column, row_box, column_box, row_offset, column_offset, column_shift)
 
-    total = int(lengths.sum())
     if total <= block:
-        yield pairs(0, len(lengths))
+        yield pairs(0, num_rows, total)
         return
     # A block ends with the row in which the pairs reach a multiple of its size.
     cuts = torch.searchsorted(row_end, torch.arange(block, total, block, device=boxes.device)) + 1
-    for first_row, last_row in pairwise(sorted({0, *cuts.tolist(), len(lengths)})):
-        yield pairs(first_row, last_row)
+    ends = {0: 0, num_rows: total} | dict(torch.stack((cuts, row_end[cuts - 1]), 1).tolist())
+    for first_row, last_row in pairwise(sorted(ends)):
+        yield pairs(first_row, last_row, ends[last_row] - ends[first_row])
 
 
-def _lines(counts: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _lines(counts: Tensor, first: Tensor, total: int) -> tuple[Tensor, Tensor, Tensor]:
     """List the rows (or columns) of all boxes: the box of each, its place in the image, and each box's first one."""
     start = counts.cumsum(0) - counts
-    box = torch.repeat_interleave(counts)
+    box = torch.repeat_interleave(counts, output_size=total)
     return box, torch.arange(len(box), device=counts.device) + (first - start)[box], start
 
 
@@ -189,14 +192,19 @@ def tight_bounds(pixel: Tensor, row: Tensor, row_box: Tensor, boxes: Tensor, wid
         boxes: float [N, 4], xyxy.
         width: Width of the image in pixels.
     """
+    if not len(pixel):
+        return boxes
     # Pixels are in order: the first and last of a row are its ends.
-    ends = torch.cat((row, row[:1] - 1)).diff() != 0
-    last = ends.nonzero()[:, 0]
-    first = torch.cat((last.new_zeros(1), last + 1))[: len(last)]
-    y = torch.div(pixel[first], width, rounding_mode="floor")
-    x1, x2 = pixel[first] - y * width, pixel[last] - y * width + 1
+    rows = torch.arange(len(row_box), device=row.device)
+    first, end = torch.searchsorted(row, rows), torch.searchsorted(row, rows, right=True)
+    empty = (end == first)[:, None]
+    leftmost, rightmost = pixel[first.clamp(max=len(pixel) - 1)], pixel[(end - 1).clamp(min=0)]
+    y = torch.div(leftmost, width, rounding_mode="floor")
+    x1, x2 = leftmost - y * width, rightmost - y * width + 1
     low, high = torch.stack((x1, y), 1).to(boxes.dtype), torch.stack((x2, y + 1), 1).to(boxes.dtype)
-    owner = row_box[row[first]][:, None].expand(-1, 2)
-    minimum = boxes[:, :2].scatter_reduce(0, owner, low, "amin", include_self=False)
-    maximum = boxes[:, 2:].scatter_reduce(0, owner, high, "amax", include_self=False)
-    return torch.cat((minimum, maximum), 1)
+    owner = row_box[:, None].expand(-1, 2)
+    none = torch.full_like(boxes[:, :2], torch.inf)
+    minimum = none.scatter_reduce(0, owner, low.masked_fill(empty, torch.inf), "amin")
+    maximum = (-none).scatter_reduce(0, owner, high.masked_fill(empty, -torch.inf), "amax")
+    bounds = torch.cat((minimum, maximum), 1)
+    return torch.where(bounds.isinf(), boxes, bounds)

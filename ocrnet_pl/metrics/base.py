@@ -60,14 +60,14 @@ class Metric(Recorded, torchmetrics.Metric):
 
     @abstractmethod
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
-        """Take in one batch.
+        """Take in one batch, in a thread of the metrics' own.
 
         Args:
             predictions: One per image, in the truth's frame: boxes [N, 4] as x1, y1, x2, y2 in pixels, best first;
-                ``semantic`` [H, W] is None where the network does not segment, and so is ``instances``. They are where
-                the network runs.
+                ``semantic`` [H, W] is None where the network does not segment, and so is ``instances``.
             truths: The sample of each image: ``boxes`` alike, ``crowd`` [N], ``semantic`` [H, W] with 255 where no
-                class is known, and ``supervision``, the classes that the image was labelled for. They are on the CPU.
+                class is known, and ``supervision``, the classes that the image was labelled for. Everything is on the
+                CPU.
         """
 
     @abstractmethod

@@ -1,32 +1,69 @@
-"""COCO's matching of predictions to objects, by faster-coco-eval, some images at a time."""
+"""COCO's precision and recall from matched predictions, which are packed: 24 bytes for each, whatever its mask."""
 
 from __future__ import annotations
 
-import copy
-import itertools
-from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-COCO_LIMIT = 100
-"""Number of predictions per image and class that COCO's own figures count."""
-AREAS = ("all", "small", "medium", "large")
-"""COCO's ranges of the objects' areas, in the order of the arrays."""
-IOU_50, IOU_75 = 0, 5
-"""Positions of these thresholds in the arrays."""
+from ocrnet_pl.metrics.matching import AREAS, COCO_LIMIT, THRESHOLDS, unpacked
 
-_PAIRS = 2**22
-"""Number of pairs of prediction and object that are compared at a time; the library takes 16 bytes for each."""
+_RECALLS = np.linspace(0.0, 1.0, 101)
+"""COCO's recalls at which it reads the precision."""
+_MOST = np.iinfo(np.uint16).max
+
+
+class Matched(NamedTuple):
+    """The predictions of some images, matched to their objects; image by image, those of an image by falling score.
+
+    Attributes:
+        keys: One per image; images rank by them where scores are equal.
+        counts: int32 [I], the number of predictions of each image.
+        labels: uint16 [D], the classes.
+        ranks: uint16 [D], the number of better predictions of the same image and class, at most 65,535.
+        scores: float32 [D].
+        hits: uint64 [D], where a prediction is a hit, by the bits of ``match``.
+        alarms: uint64 [D], where it is a false alarm.
+        objects: int64 [K, 4], the number of objects of each class in each range of areas; crowds are not counted.
+    """
+
+    keys: list[str]
+    counts: NDArray[np.int32]
+    labels: NDArray[np.uint16]
+    ranks: NDArray[np.uint16]
+    scores: NDArray[np.float32]
+    hits: NDArray[np.uint64]
+    alarms: NDArray[np.uint64]
+    objects: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Matched]) -> Matched:
+        """Return at least one part as one, in the given order."""
+        return cls(
+            [key for part in parts for key in part.keys],
+            np.concatenate([part.counts for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.ranks for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.hits for part in parts]),
+            np.concatenate([part.alarms for part in parts]),
+            np.sum([part.objects for part in parts], axis=0),
+        )
+
+    @classmethod
+    def nothing(cls, classes: int) -> Matched:
+        """Return no image."""
+        bits, small = np.zeros(0, np.uint64), np.zeros(0, np.uint16)
+        objects = np.zeros((classes, len(AREAS)), np.int64)
+        return cls([], np.zeros(0, np.int32), small, small, np.zeros(0, np.float32), bits, bits, objects)
 
 
 class CocoArrays(NamedTuple):
     """The arrays from which COCO computes its figures; -1 where there is nothing to measure.
 
-    The last axis is the limit on the number of predictions per image and class: first COCO's 100, then none. Both are
-    the same if no image has more than 100 predictions.
+    The last axis is the limit on the number of predictions per image and class: first COCO's 100, then none.
 
     Attributes:
         precision: float64 [T, R, K, A, M], by IoU threshold, recall, class, area and limit.
@@ -37,58 +74,67 @@ class CocoArrays(NamedTuple):
     recall: NDArray[np.float64]
 
 
-def evaluate(truth: dict[str, Any], found: dict[str, Any], masks: bool) -> CocoArrays:
-    """Compare predictions with the truth.
+def ranks_in_class(labels: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Return the number of predictions before each one that have its class, at most 65,535."""
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    ranks = np.empty(len(labels), dtype=np.int64)
+    ranks[order] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return ranks.clip(max=_MOST).astype(np.uint16)
 
-    Args:
-        truth: Content of an annotation file, with at least one annotation.
-        found: Content of an annotation file for the same images, with scores.
-        masks: Whether masks are compared instead of boxes.
-    """
-    from faster_coco_eval import COCO, COCOeval_faster
 
-    predicted = Counter(annotation["image_id"] for annotation in found["annotations"])
-    true = Counter(annotation["image_id"] for annotation in truth["annotations"])
-    reference, results = (COCO(each, print_function=_silent) for each in (truth, found))
-    evaluation = COCOeval_faster(
-        reference, results, "segm" if masks else "bbox", print_function=_silent, separate_eval=True
-    )
-    images = list(evaluation.params.imgIds)
-    evaluation.params.maxDets = sorted({COCO_LIMIT, max(COCO_LIMIT, *predicted.values())})
-    # By class and area, each a list of the images' results.
-    groups: list[list[Any]] = [[] for _ in itertools.product(evaluation.params.catIds, evaluation.params.areaRng)]
-    for chunk in _chunks(images, [predicted[image] * true[image] for image in images]):
-        evaluation.params.imgIds = chunk
-        evaluation.evaluate()
-        each = iter(evaluation._evalImgs_cpp)
-        for group in groups:
-            group += itertools.islice(each, len(chunk))
-    evaluation.params.imgIds = images
-    evaluation._paramsEval = copy.deepcopy(evaluation.params)
-    evaluation._evalImgs_cpp = list(itertools.chain.from_iterable(groups))
-    evaluation.accumulate()
-    return CocoArrays(evaluation.eval["precision"], evaluation.eval["recall"])
+def evaluate(matched: Matched) -> CocoArrays:
+    """Compute precision and recall of every class, as pycocotools accumulates them."""
+    classes = len(matched.objects)
+    shape = (classes, len(AREAS), 2)
+    precision = np.full((len(THRESHOLDS), len(_RECALLS), *shape), -1.0)
+    recall = np.full((len(THRESHOLDS), *shape), -1.0)
+
+    # The place of each prediction's image among all, by their keys.
+    place = np.empty(len(matched.keys), dtype=np.int64)
+    place[np.argsort(np.array(matched.keys, dtype=str), kind="stable")] = np.arange(len(matched.keys))
+    image = np.repeat(place.astype(np.uint32), matched.counts)
+    by_class = np.argsort(matched.labels, kind="stable")
+    ends = np.searchsorted(matched.labels[by_class], np.arange(classes + 1))
+    for number in range(classes):
+        own = by_class[ends[number] : ends[number + 1]]
+        own = own[np.lexsort((matched.ranks[own], image[own], -matched.scores[own]))]
+        few = matched.ranks[own] < COCO_LIMIT
+        for area, objects in enumerate(matched.objects[number].tolist()):
+            if not objects:
+                continue
+            hits, alarms = unpacked(matched.hits[own], area), unpacked(matched.alarms[own], area)
+            for limit in (0, 1):
+                if limit and few.all():
+                    precision[:, :, number, area, 1] = precision[:, :, number, area, 0]
+                    recall[:, number, area, 1] = recall[:, number, area, 0]
+                    continue
+                kept = slice(None) if limit else few
+                curve = _curve(hits[kept], alarms[kept], objects)
+                precision[:, :, number, area, limit], recall[:, number, area, limit] = curve
+    return CocoArrays(precision, recall)
+
+
+def _curve(
+    hits: NDArray[np.bool_], alarms: NDArray[np.bool_], objects: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return precision [T, R] and highest recall [T] of predictions [D, T] by falling score."""
+    precision = np.zeros((len(THRESHOLDS), len(_RECALLS)))
+    recall = np.zeros(len(THRESHOLDS))
+    for threshold in range(len(THRESHOLDS) if len(hits) else 0):
+        right, wrong = hits[:, threshold].cumsum(), alarms[:, threshold].cumsum()
+        reached = right / objects
+        own = right / np.maximum(right + wrong, 1)
+        # The best precision at this recall or any higher one.
+        own = np.maximum.accumulate(own[::-1])[::-1]
+        first = np.searchsorted(reached, _RECALLS)
+        within = first < len(own)
+        precision[threshold, within] = own[first[within]]
+        recall[threshold] = reached[-1]
+    return precision, recall
 
 
 def mean_defined(values: NDArray[np.float64]) -> float:
     """Return the mean of the values that COCO defined, NaN if there are none."""
     values = values[values > -1]
     return float(values.mean()) if values.size else float("nan")
-
-
-def _chunks(images: list[int], pairs: list[int]) -> Iterator[list[int]]:
-    """Yield the images in order, as many at a time as ``_PAIRS`` allows, at least one."""
-    chunk: list[int] = []
-    total = 0
-    for image, own in zip(images, pairs, strict=True):
-        if chunk and total + own > _PAIRS:
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(image)
-        total += own
-    if chunk:
-        yield chunk
-
-
-def _silent(*_: object) -> None:
-    """Discard faster-coco-eval's progress lines."""

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import itertools
-import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,86 +11,56 @@ from torch import Tensor
 
 from ocrnet_pl.distributed.gather import compute_on_first
 from ocrnet_pl.metrics.base import Metric
-from ocrnet_pl.metrics.coco_evaluation import AREAS, COCO_LIMIT, IOU_50, IOU_75, evaluate, mean_defined
+from ocrnet_pl.metrics.coco_evaluation import Matched, evaluate, mean_defined, ranks_in_class
 from ocrnet_pl.metrics.figures import BOXES, MASKS
+from ocrnet_pl.metrics.matching import (
+    AREAS,
+    COCO_LIMIT,
+    IOU_50,
+    IOU_75,
+    Pairs,
+    box_areas,
+    match,
+    outside_areas,
+)
+from ocrnet_pl.metrics.runs import Overlay, Runs, flat
 from ocrnet_pl.metrics.shared import OncePerBatch
 from ocrnet_pl.structures import Prediction, Sample, Taxonomy
 
 
-class _Image(NamedTuple):
-    """One image's boxes, packed for the exchange; masks are run lengths, empty for boxes."""
+class TrueObjects(NamedTuple):
+    """The objects of one image.
 
-    key: tuple[str, str]
-    size: tuple[int, int]
+    Attributes:
+        boxes: float64 [G, 4], xyxy.
+        labels: int64 [G].
+        crowd: bool [G].
+        pixels: int64 [G], the number of pixels of each in the instance map; None without one.
+    """
+
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
-    areas: NDArray[np.float64]
-    masks: list[bytes]
-    predicted_boxes: NDArray[np.float64]
-    predicted_labels: NDArray[np.int64]
-    predicted_scores: NDArray[np.float64]
-    predicted_areas: NDArray[np.float64]
-    predicted_masks: list[bytes]
+    pixels: NDArray[np.int64] | None
 
-
-def encode_instances(instances: Tensor, count: int) -> tuple[list[bytes], NDArray[np.float64]]:
-    """Return COCO run lengths and areas of the instances 1 to ``count`` of a map [H, W], in one pass over the map."""
-    from faster_coco_eval.core import mask as rle
-
-    height, width = instances.shape
-    plane = instances.as_subclass(Tensor).cpu().numpy()
-    # COCO counts down the columns, from one column's end on at the top of the next.
-    begins = np.empty((height, width), dtype=bool)
-    begins[1:] = plane[1:] != plane[:-1]
-    begins[0, 1:] = plane[0, 1:] != plane[-1, :-1]
-    begins[0, 0] = True
-    starts = np.flatnonzero(begins.T)
-    ends = np.append(starts[1:], plane.size)
-    values = plane[starts % height, starts // height]
-    order = np.argsort(values, kind="stable")
-    values, starts, ends = values[order], starts[order], ends[order]
-    first = np.searchsorted(values, np.arange(1, count + 2))
-    # Where the run before ended: of the same instance, else at the beginning.
-    before = np.where(np.diff(values, prepend=-1) == 0, np.roll(ends, 1), 0)
-    # Outside and inside alternate; the rest at the end is outside.
-    lengths = np.stack((starts - before, ends - starts), 1).ravel().tolist()
-    areas = np.bincount(values, ends - starts, count + 1)[1 : count + 1].astype(np.float64)
-    runs = []
-    for begin, end in itertools.pairwise(first.tolist()):
-        left = plane.size - (int(ends[end - 1]) if end > begin else 0)
-        runs.append({"size": [height, width], "counts": lengths[2 * begin : 2 * end] + [left] * (left > 0)})
-    return ([encoded["counts"] for encoded in rle.frPyObjects(runs, height, width)] if runs else []), areas
-
-
-class TrueInstances(NamedTuple):
-    """The objects of an instance map: their areas and, if requested, their run lengths."""
-
-    areas: NDArray[np.float64]
-    masks: list[bytes]
-
-
-def encoded_truth(truth: Sample) -> TrueInstances | None:
-    """Return areas and run lengths of a sample's instances, None without an instance map."""
-    if truth.instances is None:
-        return None
-    masks, areas = encode_instances(truth.instances, len(truth.labels))
-    return TrueInstances(areas, masks)
-
-
-def measured_truth(truth: Sample) -> TrueInstances | None:
-    """Return only the areas of a sample's instances, None without an instance map."""
-    if truth.instances is None:
-        return None
-    pixels = torch.bincount(truth.instances.as_subclass(Tensor).flatten(), minlength=len(truth.labels) + 1)
-    return TrueInstances(pixels[1 : len(truth.labels) + 1].double().numpy(), [])
+    @classmethod
+    def of(cls, truth: Sample) -> TrueObjects:
+        """Read the objects of a sample."""
+        pixels = None
+        if truth.instances is not None:
+            plane = flat(truth.instances)
+            runs = Runs.of(plane)
+            pixels = runs.pixels(plane[runs.starts], len(truth.labels) + 1)[1 : len(truth.labels) + 1]
+        boxes = np.asarray(truth.boxes.as_subclass(Tensor), dtype=np.float64).reshape(-1, 4)
+        return cls(boxes, truth.labels.numpy(), truth.crowd.numpy(), pixels)
 
 
 class DetectionMetric(Metric):
-    """Average precision as COCO computes it, by faster-coco-eval, which equals pycocotools.
+    """Average precision as COCO computes it, equal to that of pycocotools.
 
-    All predictions count: only the decoder's ``max_detections`` limits them. ``map_100`` and ``mar_100`` are COCO's own
-    figures, which count the best 100 of each image and class.
+    Each image's predictions are matched to its objects at once, and only what the curves are made of is kept, so that a
+    validation of any length fits into memory. All predictions count: only the decoder's ``max_detections`` limits them.
+    ``map_100`` and ``mar_100`` are COCO's own figures, which count the best 100 of each image and class.
 
     A true object's size is its area in the instance map if the sample has one, else the area of its box. Images without
     detection supervision are left out; predictions of classes that an image was not labelled for are dropped.
@@ -105,8 +70,8 @@ class DetectionMetric(Metric):
         masks: Whether masks are compared instead of boxes; the keys then start with ``mask_``, and samples without an
             instance map are left out.
         per_class: Whether ``map_per_class/<name>`` is added.
-        true_instances: Results of ``encoded_truth`` (or ``measured_truth``, for boxes), shared by metrics of the same
-            batches; None for separate ones.
+        true_objects: Results of ``TrueObjects.of``, shared by metrics of the same batches; None for separate ones.
+        overlays: Results of ``Overlay.of``, shared by metrics of the same predictions; None for separate ones.
     """
 
     def __init__(
@@ -114,151 +79,95 @@ class DetectionMetric(Metric):
         taxonomy: Taxonomy,
         masks: bool = False,
         per_class: bool = True,
-        true_instances: OncePerBatch[TrueInstances | None] | None = None,
+        true_objects: OncePerBatch[TrueObjects] | None = None,
+        overlays: OncePerBatch[Overlay] | None = None,
     ) -> None:
         super().__init__(taxonomy)
         self.figures = MASKS if masks else BOXES
         self.masks = masks
         self.per_class = per_class
-        self._true_instances = true_instances or OncePerBatch(encoded_truth if masks else measured_truth)
-        self._images: list[_Image] = []
+        self._true_objects = true_objects or OncePerBatch(TrueObjects.of)
+        self._overlays = overlays or OncePerBatch(Overlay.of)
+        self._parts: list[Matched] = []
 
     def reset(self) -> None:
         """Forget all images."""
         super().reset()
-        self._true_instances.reset()
-        self._images = []
+        self._true_objects.reset()
+        self._overlays.reset()
+        self._parts = []
 
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
         """Take in one batch."""
-        for prediction, truth, drawn in zip(predictions, truths, self._true_instances(truths), strict=True):
-            known = truth.supervision.detection
-            if known.any() and not (self.masks and (drawn is None or prediction.instances is None)):
-                self._images.append(self._pack(prediction, truth, drawn))
-
-    def _pack(self, prediction: Prediction, truth: Sample, drawn: TrueInstances | None) -> _Image:
-        boxes = np.asarray(truth.boxes, dtype=np.float64).reshape(-1, 4)
-        areas = _box_areas(boxes)
-        if drawn is not None:
-            # A crowd, or an object that others cover completely, has no pixels in the map.
-            areas = np.where(drawn.areas > 0, drawn.areas, areas)
-        labels = prediction.labels.cpu()
-        kept = truth.supervision.detection[labels].nonzero()[:, 0]
-        predicted_boxes = prediction.boxes.double().cpu()[kept].numpy()
-        predicted_areas = _box_areas(predicted_boxes)
-        masks: list[bytes] = []
-        predicted_masks: list[bytes] = []
+        overlays: list[Overlay] | list[None] = [None] * len(truths)
         if self.masks:
-            assert drawn is not None and prediction.instances is not None
-            masks = drawn.masks
-            encoded, all_areas = encode_instances(prediction.instances, len(labels))
-            predicted_masks, predicted_areas = [encoded[row] for row in kept.tolist()], all_areas[kept.numpy()]
-        return _Image(
-            (type(truth.image_id).__name__, str(truth.image_id).rjust(24)),
-            truth.size,
-            boxes,
-            truth.labels.numpy(),
-            truth.crowd.numpy(),
-            areas,
-            masks,
-            predicted_boxes,
-            labels[kept].numpy(),
-            prediction.scores.double().cpu()[kept].numpy(),
-            predicted_areas,
-            predicted_masks,
-        )
+            overlays = self._overlays(predictions, truths)
+        rows = zip(predictions, truths, self._true_objects(truths), overlays, strict=True)
+        found = [
+            self._matched(prediction, truth, objects, overlay)
+            for prediction, truth, objects, overlay in rows
+            if truth.supervision.detection.any()
+            and not (self.masks and (truth.instances is None or prediction.instances is None))
+        ]
+        if found:
+            self._parts.append(Matched.joined(found))
+
+    def _matched(self, prediction: Prediction, truth: Sample, objects: TrueObjects, overlay: Overlay | None) -> Matched:
+        true_areas = box_areas(objects.boxes)
+        # An object's range is that of its pixels; a crowd, or an object that others cover completely, has none.
+        sizes = true_areas if objects.pixels is None else np.where(objects.pixels > 0, objects.pixels, true_areas)
+
+        labels, scores = prediction.labels.numpy(), prediction.scores.float().numpy()
+        known = truth.supervision.detection.numpy()[labels]
+        order = np.argsort(-scores, kind="stable")
+        order = order[known[order]]
+        labels, scores = labels[order], scores[order]
+        if overlay is None:
+            boxes = prediction.boxes.double().numpy()[order]
+            areas, pairs = box_areas(boxes), Pairs.of_boxes(boxes, objects.boxes)
+        else:
+            assert objects.pixels is not None and overlay.true_instance is not None
+            true_areas = objects.pixels.astype(np.float64)
+            # The rows of those that are left, by falling score, as in ``order``.
+            number = np.zeros(len(known) + 1, dtype=np.int64)
+            number[order + 1] = np.arange(1, len(order) + 1)
+            found = number[overlay.found_instance]
+            areas = overlay.runs.pixels(found, len(order) + 1)[1:].astype(np.float64)
+            pairs = Pairs.of_masks(found, overlay.true_instance, overlay.runs.lengths)
+        same = labels[pairs.rows] == objects.labels[pairs.columns]
+        pairs = Pairs(*(each[same] for each in pairs))
+        excluded = outside_areas(sizes) | objects.crowd[:, None]
+        iou = pairs.ious(areas, true_areas, objects.crowd)
+        hits, alarms = match(pairs.rows, pairs.columns, iou, excluded, objects.crowd, outside_areas(areas))
+        counts = np.zeros((self.taxonomy.num_detection, len(AREAS)), dtype=np.int64)
+        np.add.at(counts, objects.labels, ~excluded)
+        # Images rank by their ids, numbers as numbers, wherever they were evaluated.
+        key = f"{type(truth.image_id).__name__} {str(truth.image_id).rjust(24)}"
+        count = np.array([len(order)], dtype=np.int32)
+        return Matched([key], count, labels.astype(np.uint16), ranks_in_class(labels), scores, hits, alarms, counts)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the figures over all processes' images; NaN where there is nothing to measure."""
         prefix = "mask_" if self.masks else ""
-        with _no_garbage_collection():
-            figures = compute_on_first(self._images, self._evaluate)
+        # One array of each kind takes less than many small ones, here and on the way.
+        self._parts = [Matched.joined(self._parts)] if self._parts else []
+        figures = compute_on_first(self._parts, self._figures)
         return {prefix + name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
 
-    def _evaluate(self, parts: list[list[_Image]]) -> dict[str, float]:
-        # Equal scores rank by the images' order, which must not depend on the number of processes.
-        images = sorted((image for part in parts for image in part), key=lambda image: image.key)
-        names = [category.name for category in self.taxonomy.detection_categories]
-        truth, found = self._as_coco(images, len(names))
-        if truth["annotations"] and found["annotations"]:
-            precision, recall = evaluate(truth, found, self.masks)
-            parts_of = {
-                "map": precision[..., 0, -1],
-                "map_50": precision[IOU_50, ..., 0, -1],
-                "map_75": precision[IOU_75, ..., 0, -1],
-                **{f"map_{area}": precision[..., index, -1] for index, area in enumerate(AREAS) if index},
-                f"map_{COCO_LIMIT}": precision[..., 0, 0],
-                "mar": recall[..., 0, -1],
-                f"mar_{COCO_LIMIT}": recall[..., 0, 0],
-            }
-            figures = {name: mean_defined(part) for name, part in parts_of.items()}
-            per_class = [mean_defined(precision[:, :, index, 0, -1]) for index in range(len(names))]
-        else:
-            # The library cannot compare with an empty set.
-            present = {annotation["category_id"] for annotation in truth["annotations"] if not annotation["iscrowd"]}
-            worst = 0.0 if present else math.nan
-            figures = dict.fromkeys(("map", "map_50", "map_75"), worst)
-            figures |= dict.fromkeys((f"map_{area}" for area in AREAS[1:]), math.nan)
-            figures |= dict.fromkeys((f"map_{COCO_LIMIT}", "mar", f"mar_{COCO_LIMIT}"), worst)
-            per_class = [0.0 if number in present else math.nan for number in range(1, len(names) + 1)]
-        if self.per_class:
-            figures |= {f"map_per_class/{name}": value for name, value in zip(names, per_class, strict=True)}
-        return figures
-
-    def _as_coco(self, images: list[_Image], num_classes: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return truth and predictions, each as the content of an annotation file."""
-        common = {
-            "images": [{"id": n, "height": i.size[0], "width": i.size[1]} for n, i in enumerate(images, 1)],
-            "categories": [{"id": number + 1, "name": str(number)} for number in range(num_classes)],
+    def _figures(self, parts: list[list[Matched]]) -> dict[str, float]:
+        found = [each for part in parts for each in part] or [Matched.nothing(self.taxonomy.num_detection)]
+        precision, recall = evaluate(Matched.joined(found))
+        parts_of = {
+            "map": precision[..., 0, -1],
+            "map_50": precision[IOU_50, ..., 0, -1],
+            "map_75": precision[IOU_75, ..., 0, -1],
+            **{f"map_{area}": precision[..., index, -1] for index, area in enumerate(AREAS) if index},
+            f"map_{COCO_LIMIT}": precision[..., 0, 0],
+            "mar": recall[..., 0, -1],
+            f"mar_{COCO_LIMIT}": recall[..., 0, 0],
         }
-        true: list[dict[str, Any]] = []
-        found: list[dict[str, Any]] = []
-        for number, image in enumerate(images, 1):
-            crowd = [{"iscrowd": int(each)} for each in image.crowd]
-            self._annotate(true, number, image.size, image.boxes, image.labels, image.areas, image.masks, crowd)
-            scores = [{"iscrowd": 0, "score": score} for score in image.predicted_scores.tolist()]
-            boxes, labels, areas = image.predicted_boxes, image.predicted_labels, image.predicted_areas
-            self._annotate(found, number, image.size, boxes, labels, areas, image.predicted_masks, scores)
-        return common | {"annotations": true}, common | {"annotations": found}
-
-    def _annotate(
-        self,
-        annotations: list[dict[str, Any]],
-        image: int,
-        size: tuple[int, int],
-        boxes: NDArray[np.float64],
-        labels: NDArray[np.int64],
-        areas: NDArray[np.float64],
-        masks: list[bytes],
-        more: list[dict[str, Any]],
-    ) -> None:
-        """Append an image's annotations; ``more`` contains further fields of each."""
-        rows = zip(boxes.tolist(), labels.tolist(), areas.tolist(), more, strict=True)
-        for row, ((x1, y1, x2, y2), label, area, fields) in enumerate(rows):
-            entry = {
-                "id": len(annotations) + 1,
-                "image_id": image,
-                "category_id": label + 1,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": area,
-                **fields,
-            }
-            if self.masks:
-                entry["segmentation"] = {"size": size, "counts": masks[row]}
-            annotations.append(entry)
-
-
-def _box_areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Stop Python's search for garbage among a million objects in use: it takes a third of an evaluation's time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+        figures = {name: mean_defined(part) for name, part in parts_of.items()}
+        if self.per_class:
+            for index, category in enumerate(self.taxonomy.detection_categories):
+                figures[f"map_per_class/{category.name}"] = mean_defined(precision[:, :, index, 0, -1])
+        return figures

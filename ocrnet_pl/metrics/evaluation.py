@@ -5,22 +5,30 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ocrnet_pl.metrics.background import Background
 from ocrnet_pl.metrics.base import Metric, MetricFactory
-from ocrnet_pl.metrics.detection import DetectionMetric, encoded_truth, measured_truth
+from ocrnet_pl.metrics.detection import DetectionMetric, TrueObjects
 from ocrnet_pl.metrics.figures import BY_NAME, FIGURES, FUSED, Figure
 from ocrnet_pl.metrics.object_limit import ObjectLimit
-from ocrnet_pl.metrics.panoptic import PanopticMetric, TrueSegments
+from ocrnet_pl.metrics.panoptic import PanopticMetric
+from ocrnet_pl.metrics.runs import Overlay
 from ocrnet_pl.metrics.segmentation import SegmentationMetric
 from ocrnet_pl.metrics.shared import OncePerBatch
-from ocrnet_pl.structures import Batch, Predictions, Taxonomy
+from ocrnet_pl.structures import Batch, Predictions, Sample, Taxonomy
+
+Each = TypeVar("Each")
 
 
-class EvaluationMetrics(nn.Module):
+class EvaluationMetrics:
     """The metrics of one stage: those of the raw predictions, and the same after fusion under ``fused_``.
+
+    They are no part of the module that they evaluate, so that they stay on the CPU, where predictions arrive, and work
+    in a thread of their own, while the network is busy with the next batch.
 
     Args:
         taxonomy: Categories of the data.
@@ -36,47 +44,62 @@ class EvaluationMetrics(nn.Module):
     """
 
     def __init__(self, taxonomy: Taxonomy, boxes: bool, pixels: bool, own: Sequence[MetricFactory] = ()) -> None:
-        super().__init__()
         self.figures = (*FIGURES, *_checked([make(taxonomy) for make in own]))
 
-        # The truth is that of the raw and of the fused figures, of boxes and of masks.
-        instances = OncePerBatch(encoded_truth if pixels else measured_truth)
-        segments = OncePerBatch(TrueSegments(taxonomy))
-
         self._count_own = len(own)
+        self._background = Background()
+        # The truth is that of the raw and of the fused figures, of boxes and of masks.
+        objects = OncePerBatch(TrueObjects.of)
 
-        def of_predictions() -> nn.ModuleList:
+        def of_predictions() -> list[Metric]:
             metrics: list[Metric] = []
+            overlays = OncePerBatch(Overlay.of)
             if boxes:
-                metrics.append(DetectionMetric(taxonomy, true_instances=instances))
+                metrics.append(DetectionMetric(taxonomy, true_objects=objects))
             if pixels:
-                metrics.append(SegmentationMetric(taxonomy))
+                metrics.append(SegmentationMetric(taxonomy, overlays))
             if boxes and pixels:
-                metrics.append(PanopticMetric(taxonomy, segments))
-                metrics.append(DetectionMetric(taxonomy, masks=True, true_instances=instances))
-            return nn.ModuleList([*metrics, *(make(taxonomy) for make in own)])
+                metrics.append(PanopticMetric(taxonomy, overlays))
+                metrics.append(DetectionMetric(taxonomy, masks=True, true_objects=objects, overlays=overlays))
+            return [*metrics, *(make(taxonomy) for make in own)]
 
         # The data does not change from one epoch to the next: it is told once.
         self._limit: ObjectLimit | None = ObjectLimit()
         self.raw = of_predictions()
-        self.fused = of_predictions() if boxes and pixels else nn.ModuleList()
+        self.fused = of_predictions() if boxes and pixels else []
 
     def update(self, predictions: Predictions, batch: Batch, limits: Sequence[int] | None = None) -> None:
-        """Take in one batch.
+        """Take in one batch, some time before :meth:`compute` is called.
+
+        What a metric raises is raised with a later batch, or by :meth:`compute`.
 
         Args:
             predictions: Predictions, raw and fused.
             batch: The batch with its truths.
             limits: Largest number of boxes that the network returns for each image; None if there is no limit.
         """
+        self._background.do(lambda: self._update(predictions, batch.truths, limits))
+
+    def wait(self) -> None:
+        """Wait until all batches are taken in."""
+        self._background.finish()
+
+    def _update(self, predictions: Predictions, truths: Sequence[Sample], limits: Sequence[int] | None) -> None:
         if limits is not None and self._limit is not None:
-            self._limit.update(batch.truths, limits)
+            self._limit.update(truths, limits)
         # An image without any label may only keep a process busy, and is none of the set.
-        labelled = [bool(t.supervision.detection.any() or t.supervision.semantic.any()) for t in batch.truths]
-        truths = [truth for truth, counts in zip(batch.truths, labelled, strict=True) if counts]
-        for prefix, metric in self._metrics() if truths else ():
-            found = (predictions.fused or []) if prefix else predictions.raw
-            metric.update([each for each, counts in zip(found, labelled, strict=True) if counts], truths)
+        labelled = [bool(t.supervision.detection.any() or t.supervision.semantic.any()) for t in truths]
+        if not any(labelled):
+            return
+
+        def chosen(images: Sequence[Each]) -> list[Each]:
+            return [each for each, counts in zip(images, labelled, strict=True) if counts]
+
+        # The same lists for all metrics, by which they know the same batch.
+        kept = chosen(truths)
+        found = {"": chosen(predictions.raw), FUSED: chosen(predictions.fused or []) if self.fused else []}
+        for prefix, metric in self._metrics():
+            metric.update(found[prefix], kept)
 
     def compute(self) -> dict[str, Tensor]:
         """Return all figures, gathered over all processes, and start again.
@@ -84,6 +107,7 @@ class EvaluationMetrics(nn.Module):
         ``score`` is the mean of box mAP and mIoU, after fusion where there is fusion: one figure to choose checkpoints
         by. Of the two, one that there is nothing to measure for (NaN) is left out; without either, the score is NaN.
         """
+        self._background.finish()
         values: dict[str, Tensor] = {}
         for prefix, metric in self._metrics():
             values |= {prefix + key: value for key, value in metric.computed().items()}
@@ -100,6 +124,7 @@ class EvaluationMetrics(nn.Module):
 
     def names(self) -> list[str]:
         """Return the names of all that :meth:`compute` returns."""
+        self._background.finish()
         with warnings.catch_warnings():
             # The names do not depend on what was seen.
             warnings.simplefilter("ignore")
@@ -109,7 +134,6 @@ class EvaluationMetrics(nn.Module):
         """Yield all metrics, each with what the names of its figures begin with."""
         for prefix, metrics in (("", self.raw), (FUSED, self.fused)):
             for metric in metrics:
-                assert isinstance(metric, Metric)
                 yield prefix, metric
 
     def over_limit(self) -> str | None:

@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ocrnet_pl.metrics.base import Metric
 from ocrnet_pl.metrics.figures import PANOPTIC
+from ocrnet_pl.metrics.runs import Overlay
 from ocrnet_pl.metrics.shared import OncePerBatch
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
 
 _IOU, _TP, _FP, _FN = range(4)
-
-
-class Segments(NamedTuple):
-    """True segments: a map of their numbers, int32 [H, W], 0 = void; of each its category and whether it is a crowd."""
-
-    ids: Tensor
-    category: Tensor
-    crowd: Tensor
-
-
-class TrueSegments:
-    """Makes the segments of a sample: void, then its instances, then one per segmentation class.
-
-    Args:
-        taxonomy: The categories.
-    """
-
-    def __init__(self, taxonomy: Taxonomy) -> None:
-        position = {category.name: index for index, category in enumerate(taxonomy.categories)}
-        self.of_detection = torch.tensor([position[c.name] for c in taxonomy.detection_categories], dtype=torch.long)
-        self.of_semantic = torch.tensor([position[c.name] for c in taxonomy.semantic_categories], dtype=torch.long)
-        self._is_thing = torch.tensor([c.is_thing for c in taxonomy.semantic_categories], dtype=torch.bool)
-
-    def __call__(self, truth: Sample) -> Segments | None:
-        """Return the segments, None for a sample that lacks an instance or a semantic map."""
-        if truth.instances is None or truth.semantic is None:
-            return None
-        count = len(truth.labels)
-        instances = truth.instances.as_subclass(Tensor)
-        semantic = truth.semantic.as_subclass(Tensor)
-        stuff = semantic.int().add_(count + 1).masked_fill_(semantic == IGNORE_INDEX, 0)
-        ids = torch.where(instances > 0, instances.int(), stuff)
-        category = torch.cat((torch.full((1,), -1), self.of_detection[truth.labels], self.of_semantic))
-        crowd = torch.cat((torch.tensor([False]), truth.crowd.cpu(), self._is_thing))
-        return Segments(ids, category, crowd)
 
 
 class PanopticMetric(Metric):
@@ -60,77 +26,81 @@ class PanopticMetric(Metric):
 
     Args:
         taxonomy: The categories.
-        true_segments: Results of :class:`TrueSegments`, shared by metrics of the same batches; None for separate ones.
+        overlays: Results of ``Overlay.of``, shared by metrics of the same predictions; None for separate ones.
     """
 
     figures = PANOPTIC
     _sums: Tensor
 
-    def __init__(self, taxonomy: Taxonomy, true_segments: OncePerBatch[Segments | None] | None = None) -> None:
+    def __init__(self, taxonomy: Taxonomy, overlays: OncePerBatch[Overlay] | None = None) -> None:
         super().__init__(taxonomy)
         count = len(taxonomy.categories)
         self.add_state("_sums", torch.zeros(4, count, dtype=torch.float64), dist_reduce_fx="sum")
-        segments = TrueSegments(taxonomy)
-        self._true_segments = true_segments or OncePerBatch(segments)
-        self._of_tasks = (segments.of_detection, segments.of_semantic)
-        self._is_thing = torch.tensor([c.is_thing for c in taxonomy.categories], dtype=torch.bool)
+        self._overlays = overlays or OncePerBatch(Overlay.of)
+        self._of_detection = np.array(taxonomy.positions_of_detection, dtype=np.int64)
+        self._of_semantic = np.array(taxonomy.positions_of_semantic, dtype=np.int64)
+        self._is_thing = np.array([c.is_thing for c in taxonomy.categories], dtype=bool)
 
     def reset(self) -> None:
         """Forget all images."""
         super().reset()
-        self._true_segments.reset()
+        self._overlays.reset()
 
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
         """Take in one batch; samples that lack an instance or a semantic map are left out."""
-        for prediction, truth, segments in zip(predictions, truths, self._true_segments(truths), strict=True):
-            if segments is not None and prediction.panoptic is not None:
-                self._sums += self._image(prediction, truth, segments).to(self._sums.device)
+        for prediction, truth, overlay in zip(predictions, truths, self._overlays(predictions, truths), strict=True):
+            if truth.instances is not None and truth.semantic is not None and prediction.panoptic is not None:
+                self._sums += torch.from_numpy(self._image(prediction, truth, overlay)).to(self._sums.device)
 
-    def _image(self, prediction: Prediction, truth: Sample, segments: Segments) -> Tensor:
+    def _image(self, prediction: Prediction, truth: Sample, overlay: Overlay) -> NDArray[np.float64]:
         """Return the image's sums of IoU, hits, false alarms and misses, float64 [4, categories]."""
-        ids, category, crowd = segments
-        assert prediction.panoptic is not None
-        predicted = prediction.panoptic.cpu().int()
+        assert overlay.true_instance is not None and overlay.true_class is not None
+        assert overlay.found_segment is not None
+        # The true segments: void, then the instances, then one per segmentation class.
+        count, categories = len(truth.labels), len(self._is_thing)
+        stuff = np.where(overlay.true_class == IGNORE_INDEX, 0, overlay.true_class + (count + 1))
+        true = np.where(overlay.true_instance > 0, overlay.true_instance, stuff)
+        category = np.concatenate(([-1], self._of_detection[truth.labels.numpy()], self._of_semantic))
+        crowd = np.concatenate(([False], truth.crowd.numpy(), self._is_thing[self._of_semantic]))
+
         width = 1 + max((segment.id for segment in prediction.segments), default=0)
-        predicted_category = torch.full((width,), -2)
-        for segment in prediction.segments:
-            predicted_category[segment.id] = segment.category
+        predicted_category = np.full(width, -2)
+        predicted_category[[segment.id for segment in prediction.segments]] = [s.category for s in prediction.segments]
 
-        # 32 bits are enough for any number of cells that fits into memory.
-        pairs = (ids * width).add_(predicted)
-        cells = torch.bincount(pairs.flatten(), minlength=len(category) * width)
-        overlap = cells.view(len(category), width).double()
+        size = len(category)
+        overlap = overlay.runs.pixels(true * width + overlay.found_segment, size * width).reshape(size, width)
         area, predicted_area = overlap.sum(1), overlap.sum(0)
-        union = area[:, None] + predicted_area - overlap - overlap[0]
-        iou = overlap / union.clamp(min=1)
-        match = (iou > 0.5) & (category[:, None] == predicted_category) & ~crowd[:, None]
+        known = np.ones(categories, dtype=bool)
+        known[self._of_detection[~truth.supervision.detection.numpy()]] = False
+        known[self._of_semantic[~truth.supervision.semantic.numpy()]] = False
 
-        known = torch.ones(self._sums.shape[1], dtype=torch.bool)
-        for of_task, labelled in zip(
-            self._of_tasks, (truth.supervision.detection, truth.supervision.semantic), strict=True
-        ):
-            known[of_task[~labelled.cpu()]] = False
-        match &= known[category.clamp(min=0)][:, None]
-
-        sums = torch.zeros_like(self._sums, device="cpu")
-        true, found = match.nonzero(as_tuple=True)
-        sums[_IOU].index_add_(0, category[true], iou[true, found])
-        sums[_TP].index_add_(0, category[true], torch.ones_like(iou[true, found]))
-        missed = ~match.any(1) & ~crowd & (area > 0) & (category >= 0) & known[category.clamp(min=0)]
-        sums[_FN].index_add_(0, category[missed], torch.ones(int(missed.sum()), dtype=torch.float64))
-        same_crowd = crowd[:, None] & (category[:, None] == predicted_category)
-        excused = (overlap[0] + (overlap * same_crowd).sum(0)) > 0.5 * predicted_area
-        alarm = ~match.any(0) & ~excused & (predicted_area > 0) & (predicted_category >= 0)
-        alarm &= known[predicted_category.clamp(min=0)]
-        sums[_FP].index_add_(0, predicted_category[alarm], torch.ones(int(alarm.sum()), dtype=torch.float64))
-        return sums
+        # Few of all pairs overlap, and only those can match.
+        row, column = overlap.nonzero()
+        shared = overlap[row, column]
+        iou = shared / (area[row] + predicted_area[column] - shared - overlap[0, column]).clip(min=1)
+        same = category[row] == predicted_category[column]
+        match = (iou > 0.5) & same & ~crowd[row] & known[category[row].clip(min=0)]
+        hit, found = row[match], column[match]
+        excused = overlap[0] + np.bincount(column, shared * (crowd[row] & same), width)
+        unmatched, alarm = (area > 0) & ~crowd & (category >= 0), (predicted_area > 0) & (predicted_category >= 0)
+        unmatched[hit], alarm[found] = False, False
+        unmatched &= known[category.clip(min=0)]
+        alarm &= known[predicted_category.clip(min=0)] & (excused <= 0.5 * predicted_area)
+        return np.stack(
+            (
+                np.bincount(category[hit], iou[match], categories),
+                np.bincount(category[hit], minlength=categories),
+                np.bincount(predicted_category[alarm], minlength=categories),
+                np.bincount(category[unmatched], minlength=categories),
+            )
+        )
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``pq``, ``sq``, ``rq``, ``pq_things``, ``pq_stuff`` and ``pq_per_class/<name>``.
 
         A category that is neither in the truth nor predicted is left out of the means; NaN where all are.
         """
-        sums = self._sums.cpu()
+        sums, is_thing = self._sums.cpu(), torch.from_numpy(self._is_thing)
         weight = sums[_TP] + (sums[_FP] + sums[_FN]) / 2
         quality = sums[_IOU] / weight
         segmentation = torch.where(sums[_TP] > 0, sums[_IOU] / sums[_TP].clamp(min=1), 0.0)
@@ -139,8 +109,8 @@ class PanopticMetric(Metric):
             "pq": quality.nanmean(),
             "sq": segmentation.nanmean(),
             "rq": (sums[_TP] / weight).nanmean(),
-            "pq_things": quality[self._is_thing].nanmean(),
-            "pq_stuff": quality[~self._is_thing].nanmean(),
+            "pq_things": quality[is_thing].nanmean(),
+            "pq_stuff": quality[~is_thing].nanmean(),
         }
         for category, value in zip(self.taxonomy.categories, quality, strict=True):
             figures[f"pq_per_class/{category.name}"] = value

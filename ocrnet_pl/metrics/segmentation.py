@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ocrnet_pl.metrics.base import Metric
 from ocrnet_pl.metrics.figures import PIXELS
+from ocrnet_pl.metrics.runs import Overlay
+from ocrnet_pl.metrics.shared import OncePerBatch
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
 
 
@@ -19,30 +21,35 @@ class SegmentationMetric(Metric):
 
     Args:
         taxonomy: The categories.
+        overlays: Results of ``Overlay.of``, shared by metrics of the same predictions; None for separate ones.
     """
 
     figures = PIXELS
     _counts: Tensor
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
+    def __init__(self, taxonomy: Taxonomy, overlays: OncePerBatch[Overlay] | None = None) -> None:
         super().__init__(taxonomy)
         size = taxonomy.num_semantic
         self.add_state("_counts", torch.zeros(size, size, dtype=torch.int64), dist_reduce_fx="sum")
+        self._overlays = overlays or OncePerBatch(Overlay.of)
         self.confusion: Tensor | None = None
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self._overlays.reset()
 
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
         """Take in one batch; samples without a semantic map are left out."""
         size = self.taxonomy.num_semantic
-        for prediction, truth in zip(predictions, truths, strict=True):
-            if truth.semantic is None or prediction.semantic is None:
+        for truth, overlay in zip(truths, self._overlays(predictions, truths), strict=True):
+            if overlay.true_class is None or overlay.found_class is None:
                 continue
-            predicted = prediction.semantic.as_subclass(Tensor)
-            true = truth.semantic.as_subclass(Tensor).to(predicted.device)
-            known = truth.supervision.semantic.to(predicted.device)
             # All pairs are counted, also of what is ignored, as that costs less than to pick those that count.
-            pairs = (true.int() * size + predicted).flatten()
-            counts = torch.bincount(pairs, minlength=(IGNORE_INDEX + 1) * size).view(-1, size)[:size]
-            self._counts += (counts * known[:, None] * known).to(self._counts.device)
+            counts = overlay.runs.pixels(overlay.true_class * size + overlay.found_class, (IGNORE_INDEX + 1) * size)
+            known = truth.supervision.semantic
+            counted = torch.from_numpy(counts.reshape(-1, size)[:size]) * known[:, None] * known
+            self._counts += counted.to(self._counts.device)
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``miou``, ``pixel_accuracy`` and ``iou_per_class/<name>``; NaN where there is nothing to measure.

@@ -186,7 +186,7 @@ class PostProcess(Recorded, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
-        """Return one prediction per placement, raw and, with both tasks, fused."""
+        """Return one prediction per placement, raw and, with both tasks, fused; all tensors are on the CPU."""
 
     @property
     def max_detections(self) -> int | None:

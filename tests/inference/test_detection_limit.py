@@ -19,7 +19,7 @@ from ocrnet_pl.inference.batch_prediction import detection_limits
 from ocrnet_pl.inference.decode import Decode
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.tiled_inference import Tiling
-from ocrnet_pl.metrics import coco_evaluation
+from ocrnet_pl.metrics import matching
 from ocrnet_pl.metrics.detection import DetectionMetric
 from ocrnet_pl.metrics.object_limit import LIMIT_KEY, OverLimit
 from ocrnet_pl.structures import DetectionOutput, Prediction, Sample, Supervision
@@ -34,8 +34,8 @@ from tests.training.test_task import make_data, make_task, make_trainer
 def test_images_are_compared_some_at_a_time_with_the_same_figures(masks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     predictions, truths = make_case(12, 7)
     figures = []
-    for pairs in (2**22, 150, 1):
-        monkeypatch.setattr(coco_evaluation, "_PAIRS", pairs)
+    for pairs in (2**20, 150, 1):
+        monkeypatch.setattr(matching, "_TOGETHER", pairs)
         metric = DetectionMetric(TAXONOMY, masks=masks)
         metric.update(predictions, truths)
         figures.append(torch.stack(list(metric.compute().values())))

@@ -18,7 +18,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.metrics.detection import DetectionMetric, encode_instances
+from ocrnet_pl.imaging.run_lengths import encode_instances
+from ocrnet_pl.metrics.detection import DetectionMetric
 from ocrnet_pl.metrics.panoptic import PanopticMetric
 from ocrnet_pl.metrics.segmentation import SegmentationMetric
 from ocrnet_pl.structures import Prediction, Sample, Segment, Supervision, Taxonomy
@@ -206,7 +207,7 @@ def test_iou_by_a_naive_loop() -> None:
 
 def test_a_class_that_is_nowhere_is_left_out_and_one_only_predicted_counts_as_zero() -> None:
     semantic = tv_tensors.Mask(torch.tensor([[0, 0], [1, 1]], dtype=torch.uint8))
-    truth = make_truth(torch.Generator(), 0, 0).replace(semantic=semantic)
+    truth = make_truth(torch.Generator(), 0, 0).replace(semantic=semantic, instances=None)
     predicted = Prediction(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
     predicted.semantic = torch.tensor([[0, 0], [1, 2]], dtype=torch.uint8)
     metric = SegmentationMetric(TAXONOMY)
