@@ -224,6 +224,24 @@ def test_classes_that_exclude_each_other_and_distributions_are_compared_as_such(
     assert (loss - without).item() == pytest.approx(2 * sides / max(1.0, places), rel=1e-3)
 
 
+def test_a_new_object_is_called_none_of_the_classes_that_exclude_each_other() -> None:
+    student, teacher = candidates(3, 1), candidates(3, 2)
+    batch = labels(3)
+    with_box(batch, 0, 0, teacher.boxes[0, 1].detach(), 2)
+    distil_boxes(student, teacher, batch, SharedClasses.make(PAIRS, (3, 3)), exclusive=(True, True)).backward()
+    assert student.classes.grad is not None
+    moved = student.classes.grad.abs().sum(-1) > 0
+    assert not moved[0, 1] and moved[1].all()
+
+
+def test_distributions_on_other_grids_are_compared_by_their_boxes() -> None:
+    student, teacher = candidates(3, 1, bins=4), candidates(3, 2, ((4, 4, 4), (2, 2, 8)), bins=4)
+    shared = SharedClasses.make(PAIRS, (3, 3))
+    loss = distil_boxes(student, teacher, labels(3), shared)
+    direct = (each._replace(distribution=None) for each in (student, teacher))
+    assert loss.item() == pytest.approx(distil_boxes(*direct, labels(3), shared).item()) and loss > 0
+
+
 def test_other_grids_are_searched_for_the_best_candidate_of_each_cell() -> None:
     teacher = candidates(2, 3, ((4, 6, 4), (1, 2, 16), (1, 1, 32)))
     student = candidates(2, 4, ((2, 3, 8), (1, 2, 16)))

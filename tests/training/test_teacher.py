@@ -154,6 +154,19 @@ def test_what_a_teacher_adds_to_the_loss_can_be_monitored(tmp_path: Path) -> Non
     assert "train/loss_teacher_boxes" in figures and "train/loss_teacher_pixels" not in figures
 
 
+def test_what_is_background_is_for_the_teacher_to_say_and_it_goes_where_the_student_is(tmp_path: Path) -> None:
+    write_teacher(tmp_path / "old.ckpt")
+    # To the student, the sky is a thing.
+    student = make_task(Taxonomy.build(things=["sky", "disc"], stuff=["ground"])).network
+    teacher = Teacher(str(tmp_path / "old.ckpt"), trust=["tests"])
+    network = teacher.load(student)
+    shared = teacher._shared["pixel_weight"]
+    background = [student.taxonomy.semantic_categories[i].name for i in shared.student[shared.rest]]
+    assert sorted(background) == ["ground", "sky"]
+    assert teacher.load(student, "meta") is network and next(network.parameters()).device.type == "meta"
+    assert all(each.student.device.type == "meta" for each in teacher._shared.values())
+
+
 def test_a_teacher_for_one_size_is_refused_before_the_first_step(tmp_path: Path) -> None:
     write_teacher(tmp_path / "old.ckpt")
     teacher = Teacher(str(tmp_path / "old.ckpt"), trust=["tests"])
