@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from ocrnet_pl.training.optimizers import EncoderRates, fuse_on_cpu, parameter_groups
+from ocrnet_pl.training.optimizers import FACTOR, EncoderRates, fuse_on_cpu, parameter_groups
 from tests.helpers.whole_step import network_on
 
 
@@ -56,3 +56,8 @@ def test_the_new_pyramid_of_a_pretrained_transformer_learns_with_the_decoders() 
     assert network.encoder.pyramid is not None
     assert {place[id(p)] for p in network.encoder.model.parameters()} == {"encoder", "encoder_no_decay"}
     assert {place[id(p)] for p in network.encoder.pyramid.parameters()} == {"decoders", "decoders_no_decay"}
+    # At random weights, the encoder learns at their rate as well.
+    for pretrained, factor in ((False, 1.0), (True, 0.3)):
+        network.encoder.pretrained = pretrained
+        groups = parameter_groups(network, nn.Module(), EncoderRates(network.encoder, 0.3, None))
+        assert {group[FACTOR] for group in groups if FACTOR in group} == {factor}
