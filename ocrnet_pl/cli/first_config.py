@@ -127,7 +127,7 @@ def _inner(kind: str, options: Mapping[str, Any]) -> tuple[str, Mapping[str, Any
 
 def _class_of(kind: str) -> type[Source]:
     import_rooms()
-    pending: list[type[Source]] = [Source]
+    pending: list[type[Source]] = list(Source.__subclasses__())
     while pending:
         own = pending.pop()
         if own.__name__ == kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ocrnet_pl.data.guessing.folder_look import FolderLook, Found, Guess, by_folder, split_folders
+from ocrnet_pl.data.guessing.folder_look import FolderLook, Found, Guess, by_folder, split_folders, split_of
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.readers.values import is_text
 from ocrnet_pl.data.readers.yolo_names import is_plain
@@ -61,9 +61,24 @@ def _coco(look: FolderLook, name: str, content: Any) -> tuple[str, Found] | None
     options: dict[str, Any] = {"images": folder, "annotations": name}
     if any(entry.get("neg_category_ids") for entry in entries):
         return "lvis", Found(name, "Lvis", options)
-    if not any(entry.get("segmentation") for entry in annotations):
+    pngs = _semantic_pngs(look, folder, name)
+    if pngs is not None:
+        options |= pngs
+    elif not any(entry.get("segmentation") for entry in annotations):
         options["semantic"] = False
     return "coco_instances", Found(name, "CocoInstances", options)
+
+
+def _semantic_pngs(look: FolderLook, images: str, annotations: str) -> dict[str, Any] | None:
+    """Return the options of semantic PNGs of the same images, with the file that names their values."""
+    stems = {os.path.splitext(name)[0] for name in look.images.get("" if images == os.curdir else images, ())}
+    tables = [name for name in look.ending(".json") if "names" in os.path.basename(name) or "categories" in name]
+    for folder, names in look.images.items():
+        own = {os.path.splitext(name)[0] for name in names if name.lower().endswith(".png")}
+        named = "semantic" in folder.lower() and split_of(folder) == split_of(annotations)
+        if named and folder != images and own and own <= stems and tables:
+            return {"semantic_masks": folder, "semantic_names": tables[0]}
+    return None
 
 
 def _via(look: FolderLook, name: str, content: Any) -> tuple[str, Found] | None:
@@ -230,10 +245,10 @@ def of_yolo(look: FolderLook) -> Guess | None:
     from ocrnet_pl.data.readers.yolo_names import read_plain
 
     name = plain[0]
-    polygons = {"semantic_from_instances": True} if _has_polygons(look) else {}
+    outlined = {"semantic_from_instances": True} if _has_polygons(look) else {}
     content = read_plain(look.path(name)) if is_plain(name) else {}
     splits = [split for split in ("train", "val", "test") if split in content]
-    parts = tuple(Found(split, "Yolo", {"data": name, "split": split} | polygons) for split in splits)
+    parts = tuple(Found(split, "Yolo", {"data": name, "split": split} | outlined) for split in splits)
     if not parts:
         found = []
         for folder in dict.fromkeys(os.path.dirname(row) for row in rows):
@@ -241,7 +256,7 @@ def of_yolo(look: FolderLook) -> Guess | None:
             images = look.folder_of([s + end for s in stems for end in (".jpg", ".png", ".jpeg", ".JPG")], rows[0])
             if images is not None:
                 places = {"images": images, "labels": folder or os.curdir}
-                found.append(Found(folder, "Yolo", {"data": name} | places | polygons))
+                found.append(Found(folder, "Yolo", {"data": name} | places | outlined))
         parts = tuple(found)
     return Guess("yolo_names", f"{rows[0]} has rows of YOLO, and {name} the names", parts) if parts else None
 

@@ -21,6 +21,7 @@ from ocrnet_pl.storage.ordinary_files import PER_IMAGE, open_file, read_text
 
 _MOST_JSON = 400 << 20
 _HEAD = 4096
+_OF_MAPS = ("mask", "semantic", "segmentation", "label", "annotation", "panoptic")
 _SPLITS = {
     "train": re.compile(r"(?:^|[^a-z])(?:train|training)(?:[^a-z]|$)"),
     "val": re.compile(r"(?:^|[^a-z])(?:val|valid|validation|dev)(?:[^a-z]|$)"),
@@ -147,9 +148,10 @@ class FolderLook:
             return None
         own_split, beside = split_of(near), os.path.dirname(near)
 
-        def rank(folder: str) -> tuple[int, bool, bool, int]:
+        def rank(folder: str) -> tuple[int, bool, bool, bool, int]:
             same = len(os.path.commonpath([folder or ".", beside or "."])) if folder and beside else 0
-            return hits[folder], split_of(folder) == own_split, folder == beside, same
+            is_map = any(word in folder.lower() for word in _OF_MAPS)
+            return hits[folder], not is_map, split_of(folder) == own_split, folder == beside, same
 
         return max(hits, key=rank) or os.curdir
 

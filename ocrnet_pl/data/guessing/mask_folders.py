@@ -95,8 +95,8 @@ def of_masks(look: FolderLook) -> Guess | None:
             if objects is not None:
                 from ocrnet_pl.data.readers.class_map import Legend
 
-                names = [name for name in Legend(table, root=look.root).names if name != "background"]
-                options |= {"instances": objects, "boxes_from_instances": True, "classes": names}
+                classes = [name for name in Legend(table, root=look.root).names if name != "background"]
+                options |= {"instances": objects, "boxes_from_instances": True, "classes": classes}
                 page = "cvat_masks"
             parts.append(Found(masks, "LabelledFolder", options))
             continue

@@ -211,9 +211,9 @@ class Drawings:
             names.sort()
         renumbered = np.array([names.index(name) for name in self._of], dtype=np.int64)
         found = DrawingArrays()
-        found.names, found.files, found.places = (
-            np.array(pack_names([image[part] for image in self._images])) for part in range(3)
-        )
+        found.names = np.array(pack_names([image[0] for image in self._images]))
+        found.files = np.array(pack_names([image[1] for image in self._images]))
+        found.places = np.array(pack_names([image[2] for image in self._images]))
         found.sizes = np.array([image[3] for image in self._images], dtype=np.int32).reshape(-1, 2)
         rows = np.array([row[:3] for row in self._rows], dtype=np.int64).reshape(-1, 3)
         of, labels, found.numbers = rows.T.copy()

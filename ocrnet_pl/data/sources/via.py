@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from os.path import join
@@ -219,7 +220,8 @@ def _shape(region: _Region, fields: Fields, where: str) -> Shape | None:
         x, y, radius = values[:3]
         return bare._replace(polygons=(ellipse(x, y, radius, radius),))
     turn = as_number(region.values.get("theta")) or 0.0
-    return bare._replace(polygons=(ellipse(*values[:4], turn * 57.29577951308232),))
+    x, y, wide, tall = values[:4]
+    return bare._replace(polygons=(ellipse(x, y, wide, tall, math.degrees(turn)),))
 
 
 def _outline(values: dict[str, Any], fields: Fields, where: str) -> list[float]:

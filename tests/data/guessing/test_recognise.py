@@ -60,6 +60,18 @@ def test_masks_without_names_are_named_by_their_values(tmp_path: Path) -> None:
     assert semantic is not None and np.array_equal(semantic, np.select([values == 0, values == 4], [0, 1], 255))
 
 
+def test_semantic_pngs_beside_a_json(tmp_path: Path) -> None:
+    config_data.write_nuclei(tmp_path)
+    for split in ("train", "val"):
+        for number in (1, 2):
+            config_data.png(tmp_path / f"semantic_{split}/{number}.png", np.zeros((64, 80), dtype=np.uint8))
+    write_json(tmp_path / "semantic_names.json", [{"id": 0, "name": "glass"}, {"id": 1, "name": "nucleus"}])
+    sources = arranged(recognise(tmp_path))
+    assert [options["semantic_masks"] for _, options in sources.values()] == ["semantic_train", "semantic_val"]
+    taxonomy = opened(*sources["val"], tmp_path).taxonomy
+    assert [category.name for category in taxonomy.semantic_categories] == ["glass", "nucleus"]
+
+
 def test_instance_maps_and_a_folder_of_masks_for_each_image(tmp_path: Path) -> None:
     for number in range(4):
         ids = np.zeros((24, 40), dtype=np.uint16)
