@@ -85,8 +85,13 @@ class Parser(LightningArgumentParser):
 
     def dump(self, namespace: Namespace, *args: Any, **options: Any) -> str:
         """Write a config as text, without the credentials in it."""
-        text: str = super().dump(redacted(namespace), *args, **options)
+        # It was checked as it was read; each run dumps it several times.
+        text: str = super().dump(redacted(namespace), *args, **options | {"skip_validation": True})
         return text
+
+    def save(self, namespace: Namespace, *args: Any, **options: Any) -> None:
+        """Write a config to a file, without checking it a second time."""
+        super().save(namespace, *args, **options | {"skip_validation": True})
 
     def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:
         """Build what a config names, with the values of the environment variables that it refers to."""
