@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -33,16 +34,26 @@ for name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).handlers.clear()
 
 
-_render = plots.save_figure
+# Most of what lives is modules and parsers, which the collector would walk through again and again.
+gc.set_threshold(50_000, 20, 20)
+
+_render, _curves = plots.save_figure, pictures.plot_curves
 
 
-def _save_blank(figure: Figure, png: str | os.PathLike[str]) -> None:
+def _save_blank(figure: Figure | None, png: str | os.PathLike[str]) -> None:
     with complete_file(png) as unfinished:
         Image.new("RGB", (1, 1)).save(unfinished, "PNG")
 
 
+def _blank_curves(metrics_csv: str | os.PathLike[str], png: str | os.PathLike[str], figures: object) -> bool:
+    found = bool(plots.read_series(metrics_csv))
+    if found:
+        _save_blank(None, png)
+    return found
+
+
 # Each run ends with two plots and draws images, which takes longer than a run of a few steps takes to train.
-plots.save_figure = _save_blank
+plots.save_figure, pictures.plot_curves = _save_blank, _blank_curves
 _longer_side, pictures.LONGER_SIDE = pictures.LONGER_SIDE, 0
 
 
@@ -50,7 +61,14 @@ _longer_side, pictures.LONGER_SIDE = pictures.LONGER_SIDE, 0
 def rendered_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at the plots and pictures of a run: they are those that a user gets."""
     monkeypatch.setattr(plots, "save_figure", _render)
+    monkeypatch.setattr(pictures, "plot_curves", _curves)
     monkeypatch.setattr(pictures, "LONGER_SIDE", _longer_side)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
