@@ -53,7 +53,13 @@ def rates(run: Path) -> list[float]:
     return [float(row[key]) for row in rows if row[key]]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * name.endswith(("step.yaml", "one_cycle.yaml")))
+        for name in OVERLAYS
+    ],
+)
 def test_the_overlay_takes_steps_at_its_rates(tmp_path: Path, overlay: str) -> None:
     # The run has no end but the time at which it is stopped, which the other schedules do not take.
     endless = "constant" in overlay

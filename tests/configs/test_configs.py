@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,35 +88,69 @@ FILES: dict[str, Callable[[Path], list[str]]] = {"overlays/transfer/teacher.yaml
 """Writes the files, other than data, that a config names, and returns the words that say where they are."""
 
 
+TOGETHER = [
+    ["quickstart.yaml", "overlays/decoders/bifpn.yaml", "overlays/losses/varifocal.yaml"],
+    ["overlays/decoders/fpn.yaml", "overlays/losses/lovasz.yaml", "overlays/balancing/dynamic_weight_average.yaml"],
+    ["overlays/decoders/unet.yaml", "overlays/losses/ohem.yaml", "overlays/balancing/gradnorm.yaml"],
+    ["overlays/decoders/distribution.yaml", "overlays/balancing/pcgrad.yaml"],
+    ["overlays/losses/contours.yaml", "overlays/schedules/step.yaml"],
+    ["overlays/decoders/deeplabv3plus.yaml", "overlays/transfer/teacher.yaml", "overlays/inference/multiscale.yaml"],
+    ["overlays/low_data.yaml", "overlays/losses/tutorial.yaml", "overlays/balancing/uncertainty.yaml"],
+    ["overlays/decoders/one_to_one.yaml", "overlays/distributed/bf16.yaml", "overlays/metrics/boundary_iou.yaml"],
+    ["formats/voc.yaml", "overlays/distributed/sync_batchnorm.yaml", "overlays/schedules/one_cycle.yaml"],
+    ["overlays/distributed/ddp.yaml"],
+    ["sweeps/task_weights.yaml"],
+    ["nuclei.yaml", "presets/nano.yaml"],
+    ["formats/coco_panoptic.yaml", "presets/small.yaml"],
+    ["formats/folder.yaml", "presets/vit_small.yaml"],
+    ["applications/medical.yaml", "overlays/distributed/fp16.yaml"],
+]
+TOGETHER += [[name] for name in EXPERIMENTS if name not in chain(*TOGETHER)]
+"""Configs that take their step in one run, as they are laid over each other; each takes one alone with ``-m slow``.
+
+The other overlays of schedules take theirs in test_config_schedules.py, compile.yaml in test_config_compile.py.
+"""
+
+
+COVERED = {
+    "overlays/distributed/fsdp.yaml": "training/test_sharding.py trains with its strategy",
+    "overlays/tracking/wandb.yaml": "cli/test_cli.py runs it",
+    "presets/medium.yaml": "small.yaml with larger numbers",
+    "presets/large.yaml": "small.yaml with larger numbers",
+}
+"""Configs that take their step with ``-m slow`` only, and why; they are read below."""
+
+
 def over(*names: str) -> list[str]:
     return [word for name in names for word in ("--config", str(CONFIGS / name))]
 
 
-def words_of(config: str, folder: Path) -> list[str]:
-    """Return the words that run a config for a step, overlays on the quickstart."""
-    if config.startswith(OVERLAYS):
-        words = over("quickstart.yaml", config)
-    elif config.startswith("sweeps/"):
-        sweep = yaml.safe_load((CONFIGS / config).read_text())
+def words_of(configs: Sequence[str], folder: Path) -> list[str]:
+    """Return the words that run configs, laid over each other, for a step; overlays on the quickstart."""
+    first = configs[0]
+    if first.startswith("sweeps/"):
+        sweep = yaml.safe_load((CONFIGS / first).read_text())
         words = [word.replace("--config=", f"--config={ROOT}/") for word in sweep["command"] if word[:2] == "--"]
         for key, spread in sweep["parameters"].items():
             words += [f"--{key}", str(spread.get("min", spread.get("values", [0])[0]))]
     else:
-        words = over(config)
-    content = yaml.safe_load((CONFIGS / config).read_text())
-    size = content.get("data", {}).get("size", 64)
-    words += [*STEP, f"--data.size={64 if isinstance(size, int) else [64, 96]}"]
+        words = over(*["quickstart.yaml"] * first.startswith(OVERLAYS), *configs)
+    contents = [yaml.safe_load((CONFIGS / config).read_text()) for config in configs]
+    sizes = [content.get("data", {}).get("size", 64) for content in contents]
+    words += [*STEP, f"--data.size={64 if all(isinstance(size, int) for size in sizes) else [64, 96]}"]
     words += ["--model.encoder.init_args.name=test_resnet"]
-    if config in DATA:
-        DATA[config](folder / "data")
+    if first in DATA:
+        DATA[first](folder / "data")
         words += ["--data.root", str(folder / "data")]
     else:
         words += ["--data.train.init_args.length=2", "--data.val.init_args.length=2"]
-    if content.get("model", {}).get("encoder", {}).get("init_args", {}).get("weights"):
+    encoders = [content.get("model", {}).get("encoder", {}).get("init_args", {}) for content in contents]
+    if any(encoder.get("weights") for encoder in encoders):
         words += ["--model.encoder.init_args.weights=null", "--model.encoder.init_args.weights_by_order=false"]
-    if config in FILES:
-        words += FILES[config](folder)
-    return [*words, *MORE.get(config, []), f"--trainer.default_root_dir={folder}"]
+    for config in configs:
+        words += FILES[config](folder) if config in FILES else []
+        words += MORE.get(config, [])
+    return [*words, f"--trainer.default_root_dir={folder}"]
 
 
 def fit(words: list[str]) -> None:
@@ -231,19 +265,39 @@ CHECKS: dict[str, Callable[[Run], None]] = {
 """What is to be seen of a config in its run, besides the step."""
 
 
+def takes_a_step(configs: Sequence[str], folder: Path) -> None:
+    words = words_of(configs, folder)
+    together = "--trainer.devices=2" in words
+    if together:
+        run_together(folder / "results", 2, fit, words)
+    else:
+        fit(words)
+    run = Run(folder)
+    assert run.folder.name == "version_0"
+    assert (run.summary["steps"], run.summary["skipped"]) == (2 if together else 1, 0)
+    for config in configs:
+        CHECKS.get(config, lambda run: None)(run)
+
+
+@pytest.mark.parametrize("configs", TOGETHER, ids=" ".join)
+def test_configs_take_a_step_together(configs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCRNET_PL_DEBUG", "1")
+    takes_a_step(configs, tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("config", FOUND)
 def test_a_config_takes_a_step(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCRNET_PL_DEBUG", "1")
-    words = words_of(config, tmp_path)
-    together = "--trainer.devices=2" in words
-    if together:
-        run_together(tmp_path / "results", 2, fit, words)
-    else:
-        fit(words)
-    run = Run(tmp_path)
-    assert run.folder.name == "version_0"
-    assert (run.summary["steps"], run.summary["skipped"]) == (2 if together else 1, 0)
-    CHECKS.get(config, lambda run: None)(run)
+    takes_a_step([config], tmp_path)
+
+
+@pytest.mark.parametrize("config", [name for name in COVERED if name.startswith("overlays/")])
+def test_an_overlay_is_read(config: str, parser: ArgumentParser) -> None:
+    read = parser.parse_args(["fit", *over("quickstart.yaml", config)]).as_dict()["fit"]["trainer"]
+    for key, given in yaml.safe_load((CONFIGS / config).read_text())["trainer"].items():
+        want = given["class_path"].rpartition(".")[2] if isinstance(given, dict) else given
+        assert want == (read[key]["class_path"].rpartition(".")[2] if isinstance(given, dict) else read[key]), key
 
 
 @pytest.mark.parametrize("config", PRESETS)
@@ -272,7 +326,11 @@ def test_presets_grow_together(parser: ArgumentParser) -> None:
 
 
 def test_what_is_named_above_exists() -> None:
-    assert {*MORE, *FILES, *CHECKS, *DATA} <= {*FOUND}
+    assert {*MORE, *FILES, *CHECKS, *DATA, *chain(*TOGETHER)} <= {*FOUND}
+    # A new file below configs/ takes its step above as well, or in the test that the text there names.
+    elsewhere = {name for name in FOUND if name.startswith("overlays/schedules/")}
+    elsewhere |= {"overlays/speed/compile.yaml"} | set(COVERED)
+    assert {*FOUND} == {*chain(*TOGETHER)} | elsewhere
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS)
