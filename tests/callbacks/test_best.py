@@ -62,7 +62,8 @@ def run(folder: Path, *words: str) -> Path:
 
 def test_a_score_of_nan_is_never_the_best_and_ends_no_run(tmp_path: Path, scores: list[float]) -> None:
     scores += [math.nan, 0.0, math.nan, 0.0, 0.3, math.nan]
-    folder = run(tmp_path, "--trainer.max_epochs=6", "--early_stopping.patience=3", "--pictures.enabled=false")
+    short = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", "--pictures.enabled=false"]
+    folder = run(tmp_path, "--trainer.max_epochs=6", "--early_stopping.patience=3", *short)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["epochs"] == 6
     assert summary["last"]["val/score"] is None

@@ -145,6 +145,7 @@ def test_what_the_disk_refused_is_written_at_the_end_if_it_can_be(
     assert [int(row["step"]) for row in rows if row["train/loss"]] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_refused_file_is_told_each_time_and_costs_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, scores: list[float]
 ) -> None:

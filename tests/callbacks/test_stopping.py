@@ -31,9 +31,15 @@ class TellAt(Callback):
 
 
 def stopped_at(
-    folder: Path, rank: int = 0, hook: str = "on_before_backward", step: int = 2, late: bool = False, **options: object
+    folder: Path,
+    rank: int = 0,
+    hook: str = "on_before_backward",
+    step: int = 2,
+    late: bool = False,
+    length: int = 64,
+    **options: object,
 ) -> int:
-    source = SyntheticSource(length=64, seed=5, size=64)
+    source = SyntheticSource(length=length, seed=5, size=64)
     callbacks = [TellAt(step, rank, hook), GracefulStop(), BestCheckpoint()]
     if late:
         callbacks[:2] = callbacks[1::-1]
@@ -63,18 +69,18 @@ def test_accumulated_batches_come_to_their_end(tmp_path: Path) -> None:
 
 
 def test_one_process_leaves_validation(tmp_path: Path) -> None:
-    # 16 steps an epoch.
-    assert stopped_at(tmp_path, hook="on_validation_batch_end", step=16) == 16
-    assert last(tmp_path) == 16
+    # 4 steps an epoch.
+    assert stopped_at(tmp_path, hook="on_validation_batch_end", step=4, length=16) == 4
+    assert last(tmp_path) == 4
 
 
 def test_one_process_leaves_the_validation_before_which_it_is_told(tmp_path: Path) -> None:
     # After the epoch's last step has asked.
-    assert stopped_at(tmp_path, hook="on_train_batch_end", step=16, late=True) == 16
-    assert last(tmp_path) == 16
+    assert stopped_at(tmp_path, hook="on_train_batch_end", step=4, length=16, late=True) == 4
+    assert last(tmp_path) == 4
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_all_processes_stop_after_the_same_step_whichever_is_told(rank: int, tmp_path: Path) -> None:
     options = {"devices": 2, "strategy": "ddp"}
     steps = run_together(tmp_path / "results", 2, stopped_at, tmp_path / "run", rank, **options)

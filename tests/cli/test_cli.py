@@ -28,7 +28,9 @@ from tests.helpers.tiny_run import fails
 def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one finished run."""
     root = tmp_path_factory.mktemp("runs")
-    main(["fit", "--config", str(tiny), "--trainer.default_root_dir", str(root)])
+    # With the trial validation that every run begins with; the tiny ones leave it out.
+    trial = "--trainer.num_sanity_val_steps=2"
+    main(["fit", "--config", str(tiny), "--trainer.default_root_dir", str(root), trial])
     return root / "tiny" / "version_0"
 
 
@@ -60,6 +62,7 @@ def test_a_run_leaves_what_was_promised(trained: Path) -> None:
     assert {"train/loss", "train/loss_box", "train/images_per_s", "val/map_75", "val/map_per_class/star"} <= set(header)
 
 
+@pytest.mark.slow
 def test_the_saved_config_runs_again(trained: Path, tmp_path: Path) -> None:
     root = str(tmp_path)
     main(
@@ -91,6 +94,7 @@ def test_validate_repeats_the_figures_of_training(trained: Path, tiny: Path, tmp
         assert value == pytest.approx(fitted[key], abs=1e-6), key
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_figures_that_one_gives(tiny: Path, tmp_path: Path) -> None:
     """Five images over two processes; the run's last figures against one process on its last checkpoint."""
     root = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
@@ -265,6 +269,7 @@ def test_a_run_never_overwrites_another(trained: Path, tiny: Path, capsys: pytes
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_made_longer(trained: Path, tiny: Path, tmp_path: Path) -> None:
     """Two batches an epoch, and a validation after each."""
     words = ["fit", "--config", str(tiny), "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs=3"]
@@ -288,6 +293,7 @@ def test_a_terminated_run_saves_itself_and_does_not_pass_for_finished(tiny: Path
     assert last["global_step"] == summary["steps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alone", ["detection", "segmentation"])
 def test_a_twin_is_the_same_config_without_a_decoder(tiny: Path, tmp_path: Path, alone: str) -> None:
     other = {"detection": "segmentation", "segmentation": "detection"}[alone]

@@ -14,6 +14,16 @@ from ocrnet_pl.inference.fusion import FusionPostProcess
 from tests.helpers.tiny_run import fails
 
 
+def complaint(capsys: pytest.CaptureFixture[str], config: Path, *more: str) -> str:
+    """Return the one line that a command line that cannot be is answered with."""
+    status, line = fails(capsys, "calibrate", "--config", str(config), *more)
+    assert status in (1, 2)
+    errors = [each for each in line.splitlines() if each.startswith("error:")]
+    assert len(errors) == 1
+    assert "Traceback" not in line
+    return errors[0]
+
+
 @pytest.fixture(scope="module")
 def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
@@ -66,28 +76,28 @@ def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
 def test_what_cannot_be_calibrated_is_said_in_one_line(
     tiny: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["calibrate", "--config", str(tiny)]
-
-    def complaint(*more: str) -> str:
-        status, line = fails(capsys, *words, *more)
-        assert status in (1, 2)
-        errors = [each for each in line.splitlines() if each.startswith("error:")]
-        assert len(errors) == 1
-        assert "Traceback" not in line
-        return errors[0]
-
-    assert "--ckpt_path" in complaint()
-    assert "no such file" in complaint("--ckpt_path", str(tmp_path / "none.ckpt"))
     path = ["--ckpt_path", str(trained), "--trust=tests"]
-    assert "calibration.images" in complaint(*path, "--calibration.images=1")
-    assert "it is a folder" in complaint(*path, "--output", str(tmp_path))
+    assert "--ckpt_path" in complaint(capsys, tiny)
+    assert "calibration.images" in complaint(capsys, tiny, *path, "--calibration.images=1")
+    assert "it is a folder" in complaint(capsys, tiny, *path, "--output", str(tmp_path))
     content = torch.load(trained, weights_only=True)
-    torch.save({"state_dict": content["state_dict"]}, tmp_path / "bare.ckpt")
-    assert "not one of this project" in complaint("--ckpt_path", str(tmp_path / "bare.ckpt"))
-    (tmp_path / "text.ckpt").write_text("no checkpoint")
-    assert "text.ckpt" in complaint("--ckpt_path", str(tmp_path / "text.ckpt"))
     for category in content["taxonomy"]["categories"]:
         category["name"] = category["name"] + "s"
-    torch.save(content, tmp_path / "other.ckpt")
-    assert "its categories are not those of" in complaint("--ckpt_path", str(tmp_path / "other.ckpt"), "--trust=tests")
+    other = tmp_path / "other.ckpt"
+    torch.save(content, other)
+    said = complaint(capsys, tiny, "--ckpt_path", str(other), "--trust=tests")
+    assert "its categories are not those of" in said
+    assert not list(tmp_path.glob("*calibrated*"))
+
+
+@pytest.mark.slow
+def test_checkpoints_that_are_none_are_named(
+    tiny: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such file" in complaint(capsys, tiny, "--ckpt_path", str(tmp_path / "none.ckpt"))
+    content = torch.load(trained, weights_only=True)
+    torch.save({"state_dict": content["state_dict"]}, tmp_path / "bare.ckpt")
+    assert "not one of this project" in complaint(capsys, tiny, "--ckpt_path", str(tmp_path / "bare.ckpt"))
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    assert "text.ckpt" in complaint(capsys, tiny, "--ckpt_path", str(tmp_path / "text.ckpt"))
     assert not list(tmp_path.glob("*calibrated*"))

@@ -39,7 +39,7 @@ data:
   num_workers: 1
   train_transforms: [{class_path: Mosaic}, {class_path: RandomFlip}, {class_path: ColorJitter}]
 trainer:
-  max_epochs: 3
+  max_epochs: 2
   log_every_n_steps: 1
   accelerator: cpu
   logger:

@@ -182,8 +182,14 @@ class Save(pl.Callback):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(("step", "fail"), [(2, False), (7, False), (8, False), (7, True)])
+@pytest.mark.parametrize(
+    ("step", "fail", "workers"),
+    [
+        *((step, fail, 0) for step, fail in ((2, False), (7, False), (8, False), (7, True))),
+        (7, True, 2),
+        *(pytest.param(step, False, 2, marks=pytest.mark.slow) for step in (2, 7, 8)),
+    ],
+)
 def test_a_run_goes_on_in_the_middle_of_an_epoch(tmp_path: Path, workers: int, step: int, fail: bool) -> None:
     """Four batches an epoch, three epochs; what follows is what the uninterrupted run did."""
 

@@ -38,7 +38,7 @@ from tests.helpers.processes import run_together
 from tests.metrics.test_metrics import _share, metrics
 from tests.training.test_task import PartlyLabelled, even, make_data, make_task, make_trainer
 
-STEPS = 12
+STEPS = 8
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
@@ -157,7 +157,7 @@ def many_figures(folder: Path) -> list[dict[str, float]]:
     return [figures(folder, images, 2) for images in (7, 2)]
 
 
-@pytest.mark.parametrize("count", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_figures_are_those_of_one_process(tmp_path: Path, count: int) -> None:
     """Seven images share out unevenly; two leave some processes without any."""
     alone = many_figures(tmp_path)
@@ -223,14 +223,16 @@ def test_the_processes_together_take_the_batches_of_one(count: int, kind: str) -
     assert [set.union(*step) for step in zip(*shares, strict=True)] == alone
 
 
-@pytest.mark.parametrize("recipe", ["default", pytest.param("projected", marks=pytest.mark.slow), "normed"])
+@pytest.mark.parametrize(
+    "recipe", ["default", *(pytest.param(name, marks=pytest.mark.slow) for name in ("projected", "normed"))]
+)
 def test_a_static_graph_trains_as_any_other(tmp_path: Path, recipe: str) -> None:
     """Accumulated gradients, a process without boxes or masks at many steps, the split measured at some steps only."""
-    settings: dict[str, Any] = {"max_steps": 8, "accumulate_grad_batches": 2, "callbacks": lambda: [GradientLog(3)]}
+    settings: dict[str, Any] = {"max_steps": 4, "accumulate_grad_batches": 2, "callbacks": lambda: [GradientLog(3)]}
     plain = run_together(tmp_path / "plain", 2, member, tmp_path, 1, recipe, **settings)
     static = run_together(tmp_path / "static", 2, member, tmp_path, 1, recipe, strategy=StaticDDP, **settings)
     for (losses, weights), (others, same) in zip(plain, static, strict=True):
-        assert len(losses) == 16
+        assert len(losses) == 8
         assert_alike(losses, others, 1e-5)
         for name, value in weights.items():
             torch.testing.assert_close(same[name], value, rtol=1e-4, atol=1e-5)

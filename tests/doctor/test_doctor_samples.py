@@ -13,7 +13,7 @@ from tests.helpers.doctor_data import check, findings, run
 from tests.helpers.project import CONFIGS
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "val"])
 def test_the_panoptic_sample_has_no_false_alarm(shared_data: Path, tmp_path: Path, split: str) -> None:
     """Its traps: boxes without masks (not listed), a greyscale image, void areas, crowds, images without things."""
     root, pan = shared_data / "coco128", "panoptic_segmentation/annotations"

@@ -260,6 +260,7 @@ def test_the_overlay_validates_with_its_own_figures(trained: tuple[Path, Path], 
     assert plain["val/miou"] != passes["val/miou"]
 
 
+@pytest.mark.slow
 def test_the_command_line_predicts_with_it(
     trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -361,7 +361,12 @@ def predict_within(megabytes: int, tile: Tiling, error: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "megabytes", "fits"), [({}, 330, False), ({"half": True}, 300, True), ({"folder": ""}, 130, True)]
+    ("options", "megabytes", "fits"),
+    [
+        ({}, 330, False),
+        pytest.param({"half": True}, 300, True, marks=pytest.mark.slow),
+        ({"folder": ""}, 130, True),
+    ],
 )
 def test_memory_is_bounded(tmp_path: Path, options: dict[str, Any], megabytes: int, fits: bool) -> None:
     """90 classes of a megapixel: 360 MB of logits, 180 MB in half precision; all else must fit into 120 MB."""

@@ -126,8 +126,8 @@ def test_a_run_in_which_nothing_changed_is_the_one_that_was_not_broken_off(broke
     ("options", "want"),
     [
         ({"task": {"optimizer": adamw(lr=5e-4)}}, by_hand(14, peak=5e-4)),
-        ({"max_epochs": 3}, by_hand(21)),
-        ({"max_epochs": -1, "max_steps": 9}, by_hand(9)),
+        pytest.param({"max_epochs": 3}, by_hand(21), marks=pytest.mark.slow),
+        pytest.param({"max_epochs": -1, "max_steps": 9}, by_hand(9), marks=pytest.mark.slow),
         ({"max_epochs": 4, "max_steps": 12}, by_hand(12)),
         ({"max_epochs": 3, "task": {"scheduler": cosine(7, 0.5)}}, by_hand(21, warmup=7, final=0.5)),
         # 5 of 7 steps of the first epoch are done; half as many images per step are twice as many steps.

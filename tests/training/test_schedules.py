@@ -85,7 +85,12 @@ CASES: dict[str, tuple[Any, str, Callable[[Optimizer], LRScheduler]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+MORE_OF_A_KIND = ("polynomial of a given length", "cosine", "constant")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in MORE_OF_A_KIND else name for name in CASES]
+)
 def test_a_run_that_continues_has_the_rates_of_the_schedule_it_is_given(
     name: str, broken: Path, tmp_path: Path
 ) -> None:
@@ -95,7 +100,9 @@ def test_a_run_that_continues_has_the_rates_of_the_schedule_it_is_given(
     assert seen(watch) == by_torch(reference, TOTAL, STEPS if interval == "epoch" else 1)[STEP:]
 
 
-@pytest.mark.parametrize(("name", "stop"), [("one-cycle", STEP), ("steps by epochs", STEPS)])
+@pytest.mark.parametrize(
+    ("name", "stop"), [("one-cycle", STEP), pytest.param("steps by epochs", STEPS, marks=pytest.mark.slow)]
+)
 def test_a_run_broken_off_and_continued_is_the_whole_run(name: str, stop: int, tmp_path: Path) -> None:
     factory, interval, reference = CASES[name]
     task = {"scheduler": factory, "scheduler_interval": interval}

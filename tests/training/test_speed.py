@@ -28,7 +28,10 @@ def test_gradients_are_the_same_with_checkpointing() -> None:
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize(("name", "frozen"), [("resnet18", 0), ("efficientnet_lite0", 2), ("regnetx_002", 0)])
+@pytest.mark.parametrize(
+    ("name", "frozen"),
+    [("resnet18", 0), ("efficientnet_lite0", 2), pytest.param("regnetx_002", 0, marks=pytest.mark.slow)],
+)
 def test_statistics_of_norms_move_once_a_step(name: str, frozen: int) -> None:
     def statistics(checkpointing: bool) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
@@ -58,7 +61,7 @@ def test_a_model_that_cannot_be_checkpointed_is_named(monkeypatch) -> None:
         TimmEncoder("resnet18", checkpointing=True)
 
 
-@pytest.mark.parametrize("measuring", [False, True])
+@pytest.mark.parametrize("measuring", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_each_size_is_compiled_once_and_gives_the_same_gradients(measuring: bool) -> None:
     torch._dynamo.reset()
     eager, compiled = tiny_network(), tiny_network()

@@ -78,7 +78,8 @@ def test_new_processes_load_what_the_lost_ones_owed(how: str, tmp_path: Path, ca
     timeout = 600.0 if how == "die" else 4.0
     whole = [images(loader) for loader in loaders(Failing(planned(tmp_path / "none", 0)))]
     handler = signal.getsignal(signal.SIGCHLD)
-    for which, reference in enumerate(whole):
+    # A wait that ends by time takes long: that of training ends as that of validation.
+    for which, reference in list(enumerate(whole))[0 if how == "die" else 1 :]:
         loader = loaders(Failing(planned(tmp_path / str(which), 1), how), timeout)[which]
         caplog.clear()
         with caplog.at_level(logging.WARNING):

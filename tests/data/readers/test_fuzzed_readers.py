@@ -16,7 +16,7 @@ HALF = 32
 """Attacks of each half; the halves are tests of their own, so that two processes share them."""
 
 
-@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", list(SETS))
 def test_damaged_files_are_read_or_refused_with_one_line(name: str, half: int, tmp_path: Path) -> None:
     (tmp_path / "clean").mkdir()
