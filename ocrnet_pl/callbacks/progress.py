@@ -14,13 +14,17 @@ from ocrnet_pl.drawing.progress import is_terminal
 
 
 class RunBar(RichProgressBar):
-    """Lightning's bar, without the number of the run's folder."""
+    """Lightning's bar, without the number of the run's folder, and of epochs only where there is one."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the figures next to the bar."""
         figures: dict[str, Any] = super().get_metrics(trainer, pl_module)
         figures.pop("v_num", None)
         return figures
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        # Of a run without a number of epochs, which counts in steps, Lightning makes "Epoch 0/-2".
+        return super()._get_train_description(current_epoch).replace("/-2", "   ")
 
 
 class NetworkSummary(RichModelSummary):

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelSummary, TQDMProgressBar
 
 from ocrnet_pl.callbacks.progress import NetworkSummary, RunBar, use_own_display
@@ -160,3 +161,12 @@ def test_the_bar_of_a_config_is_left_alone(tmp_path: Path) -> None:
     use_own_display(trainer, [])
     assert isinstance(trainer.progress_bar_callback, RunBar)
     assert trainer.progress_bar_callback.is_disabled
+
+
+@pytest.mark.parametrize(("epochs", "said"), [(-1, "Epoch 12"), (20, "Epoch 12/19")])
+def test_the_bar_names_a_number_of_epochs_only_if_there_is_one(tmp_path: Path, epochs: int, said: str) -> None:
+    bar = RunBar()
+    trainer = make_trainer(tmp_path, callbacks=[bar], enable_progress_bar=True, max_epochs=epochs)
+    bar.setup(trainer, LightningModule(), "fit")
+    text = bar._get_train_description(12)
+    assert text.rstrip() == said and len(text) >= len("Validation")
