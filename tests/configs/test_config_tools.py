@@ -47,3 +47,14 @@ def test_a_config_and_its_page_read_the_tools_files(name: str, tmp_path: Path, p
                 0 if name in PIXELS_ALONE else 1,
                 name not in BOXES_ALONE,
             ]
+
+
+@pytest.mark.parametrize("page", ["volumes", "datumaro", "suffixed_masks", "yolo_names"])
+def test_the_configs_of_a_page_are_configs(page: str, tmp_path: Path, parser: ArgumentParser) -> None:
+    blocks = (ROOT / f"docs/formats/{page}.md").read_text().split("```yaml\n")[1:]
+    for number, block in enumerate(blocks):
+        config = tmp_path / f"{number}.yaml"
+        config.write_text(block.split("```")[0])
+        data = parser.parse_args(["fit", "--config", str(config)]).as_dict()["fit"]["data"]
+        assert data["train"]["class_path"].startswith("ocrnet_pl.data.")
+    assert blocks

@@ -197,7 +197,7 @@ def _voc(look: FolderLook, names: list[str], example: str) -> Guess | None:
         if images is None:
             continue
         above = os.path.dirname(folder)
-        options: dict[str, Any] = {"split": None, "images": images, "annotations": folder or os.curdir}
+        options: dict[str, Any] = {"images": images, "annotations": folder or os.curdir}
         for key, name in (("class_masks", "SegmentationClass"), ("object_masks", "SegmentationObject")):
             options[key] = os.path.join(above, name) if os.path.isdir(look.path(os.path.join(above, name))) else None
         labels: set[str] = set()

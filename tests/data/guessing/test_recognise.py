@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from ocrnet_pl.data.guessing.recognise import arranged, recognise
 from ocrnet_pl.errors import DataError
 from tests.helpers import config_data
 from tests.helpers.drawn_data import picture, write_json
+from tests.helpers.fuzzing import bounded, damage
+from tests.helpers.small_sets import SETS
 from tests.helpers.tool_data import TOOLS
 
 WRITERS = TOOLS | {
@@ -95,3 +98,13 @@ def test_other_folders(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "a.png").rename(tmp_path / name)
     with pytest.raises(DataError, match=words):
         recognise(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["coco", "labelme", "cvat", "via", "label studio", "voc", "yolo names", "open images"])
+def test_damaged_folders_are_recognised_or_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "clean").mkdir()
+    SETS[name].write(tmp_path / "clean")
+    for seed in range(8):
+        root = damage(name, seed, tmp_path / "clean", tmp_path)
+        with bounded(), contextlib.suppress(DataError):
+            arranged(recognise(root))
