@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from ocrnet_pl.data.cache.shared_cache import Cached, CacheOptions
 from ocrnet_pl.data.loading.batch_loader import BatchLoader, TrainingLoader
 from ocrnet_pl.data.loading.batch_shapes import BatchShapes
 from ocrnet_pl.data.loading.dataset import Frame, PreparedDataset
 from ocrnet_pl.data.loading.loader_options import LoaderOptions, check_at_least
+from ocrnet_pl.data.loading.repeat_factors import image_weights, present_categories, repeat_factors, repeated_parts
 from ocrnet_pl.data.loading.samplers import EvaluationSampler, MultiScaleSampler
+from ocrnet_pl.data.records import Part
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.folder import ImageFolder
 from ocrnet_pl.data.sources.wrappers.widened import Widened
@@ -60,6 +64,9 @@ class JointDataModule(LightningDataModule):
             flip and colors.
         plain_epochs: Number of epochs at the end of training without ``train_transforms``, in which images are only
             scaled and padded as in evaluation; 0 for none.
+        repeat_rare: Share of the training images, above 0 and at most 1, below which a class is rare: images with its
+            boxes or pixels come more often, sqrt(repeat_rare / share of the class) times as often as the others, for
+            the rarest class in the image. An epoch has as many images as without it. Null for equally often.
         batch_size: Number of training images per step and process, at least 1.
         eval_batch_size: Number of evaluation images per step and process, at least 1; null for ``batch_size``.
         num_workers: Number of loading processes per training process; 0 loads in the training process itself.
@@ -92,6 +99,7 @@ class JointDataModule(LightningDataModule):
         evaluate_at: Frame = "original",
         train_transforms: list[Transform] | None = None,
         plain_epochs: int = 0,
+        repeat_rare: float | None = None,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
         num_workers: int = 2,
@@ -109,6 +117,8 @@ class JointDataModule(LightningDataModule):
         ):
             if value not in choices:
                 raise ValueError(f"data.{name}: expected {choices[0]!r} or {choices[1]!r}, got {value!r}")
+        if repeat_rare is not None and not 0 < repeat_rare <= 1:
+            raise ValueError(f"data.repeat_rare: expected a share above 0 and at most 1, got {repeat_rare}")
         in_evaluation = batch_size if eval_batch_size is None else eval_batch_size
         self.loading = LoaderOptions(batch_size, in_evaluation, num_workers, worker_timeout)
         self.seed = int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
@@ -118,6 +128,8 @@ class JointDataModule(LightningDataModule):
         self.train_transforms = default_train_transforms() if train_transforms is None else train_transforms
         self.plain_epochs = plain_epochs
         self._parts = () if train is None else train.parts
+        self._rare, self._labels = repeat_rare, train
+        self._repeated: Sequence[Part] | None = None
         self._image_sizes = None if train is None or aspect_ratios is None else train.sizes
         self.train, self.val, self.test = _cached(train, val, test, cache)
         self.predict_path, self.predict_channels = predict_path, predict_channels
@@ -190,7 +202,7 @@ class JointDataModule(LightningDataModule):
             num_replicas=replicas,
             rank=rank,
             seed=self.seed,
-            parts=self._parts,
+            parts=self._parts if self._rare is None else self._repeated_parts(self._rare),
             aspects=aspects,
             blocks=source.blocks,
         )
@@ -236,6 +248,26 @@ class JointDataModule(LightningDataModule):
         """
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._resume = dict(state_dict) or None
+
+    def _repeated_parts(self, threshold: float) -> Sequence[Part]:
+        """Return the parts of the training set with the repeat factors of their images; the first time, read them."""
+        if self._repeated is None:
+            labels = _given(self._labels, "train")
+            parts = self._parts or (Part("train", 0, len(labels), float(len(labels)), labels.blocks),)
+            present = present_categories(labels, workers=self.loading.num_workers, tolerant=self.tolerant)
+            categories = labels.taxonomy.categories
+            weights = image_weights(parts) if self._parts else None
+            repeats = repeat_factors(present, len(categories), threshold, weights)
+            rare = [row for row in np.argsort(repeats.shares, kind="stable") if repeats.categories[row] > 1]
+            named = [f"{categories[r].name} {repeats.categories[r]:.2f} times" for r in rare[:8]]
+            if named:
+                more = f", and {len(rare) - len(named)} more" if len(rare) > len(named) else ""
+                line = f"images with rare classes are repeated: {', '.join(named)}{more}"
+            else:
+                line = f"no class is in less than {threshold:g} of the images, so none is repeated"
+            rank_zero_info(f"data.repeat_rare: {line}")
+            self._repeated = repeated_parts(parts, repeats.images)
+        return self._repeated
 
     def _completed(self) -> int:
         """Return how many batches of the epoch were trained on, as Lightning counts them when it continues."""

@@ -86,6 +86,8 @@ class Part:
         stop: Index after its last sample.
         share: Its weight relative to the other parts'; positive.
         blocks: How its samples are stored, counted from its first one; None if any order of reading is as good.
+        repeats: float64 [stop - start], how often each sample comes in a pass through the part, on average, at least 1;
+            None for once each.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Part:
     stop: int
     share: float
     blocks: Blocks | None = field(default=None, compare=False)
+    repeats: NDArray[np.float64] | None = field(default=None, compare=False)
 
 
 def make_sample(

@@ -102,6 +102,10 @@ class Cached(Wrapped):
         """Return the boxes of the source."""
         return self.source.image_boxes(index)
 
+    def image_categories(self, index: int) -> NDArray[np.int64]:
+        """Return the categories from the source."""
+        return self.source.image_categories(index)
+
     def raw_boxes(self, index: int) -> RawBoxes | None:
         """Return the stored boxes of the source."""
         return self.source.raw_boxes(index)

@@ -52,14 +52,16 @@ def slide(samples: NDArray[np.int64], blocks: Blocks, random: np.random.Generato
     return samples[np.argsort(key, kind="stable")]
 
 
-def windowed(blocks: Blocks, random: np.random.Generator) -> NDArray[np.int64]:
+def windowed(blocks: Blocks, random: np.random.Generator, counts: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Return all samples in a random order that uses few blocks at a time.
 
     Args:
         blocks: How the samples are stored.
         random: Random generator for the order.
+        counts: int64 [samples], how often each sample comes; None for once each.
     """
-    return slide(shuffled_blocks(blocks, random), blocks, random)
+    samples = shuffled_blocks(blocks, random)
+    return slide(samples if counts is None else samples.repeat(counts[samples]), blocks, random)
 
 
 def by_rank(starts: NDArray[np.int64], widths: NDArray[np.int64], replicas: int) -> NDArray[np.int64]:

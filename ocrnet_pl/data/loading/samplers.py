@@ -74,7 +74,7 @@ class MultiScaleSampler(DistributedSampler[Any]):
 
     If the data set has parts, each has its share of every batch of every process: exactly if that is a whole number of
     images, else within one image over any run of batches. A part's samples all come once before any of them is
-    repeated, whatever the epochs.
+    repeated, whatever the epochs; those with repeat factors come that often in each pass.
 
     If images are grouped by their aspect ratio, a step of all processes takes them from one group and has its size. The
     few steps that are filled from two groups have the size of the larger number.

@@ -58,6 +58,35 @@ class Source(Dataset[Sample], ABC):
         boxes: NDArray[np.float32] = self[index].boxes.as_subclass(Tensor).numpy()
         return boxes
 
+    def image_categories(self, index: int) -> NDArray[np.int64]:
+        """Return which categories a sample has boxes or pixels of, as indices into ``taxonomy.categories``.
+
+        Crowds count by their pixels only. A format that knows them without decoding overrides this, and may then leave
+        out the background.
+
+        Raises:
+            DataError: The sample cannot be read.
+        """
+        taxonomy = self.taxonomy
+        raw = None if taxonomy.num_semantic else self.raw_boxes(index)
+        sample = self[index] if raw is None else None
+        if sample is not None:
+            classes = sample.labels[~sample.crowd].numpy()
+        else:
+            assert raw is not None
+            classes = raw.labels[~raw.crowd & (raw.rows >= 0)]
+        detected = np.isin(np.arange(taxonomy.num_detection), classes)
+        drawn = np.zeros(taxonomy.num_semantic, dtype=np.bool_)
+        if sample is not None and sample.semantic is not None:
+            values = np.bincount(sample.semantic.as_subclass(Tensor).numpy().reshape(-1), minlength=len(drawn))
+            drawn = values[: len(drawn)] > 0
+        present = [
+            (category.detection is not None and detected[category.detection])
+            or (category.semantic is not None and drawn[category.semantic])
+            for category in taxonomy.categories
+        ]
+        return np.flatnonzero(present)
+
     def raw_boxes(self, index: int) -> RawBoxes | None:
         """Return an image's boxes as they are stored, for the data check; None if they equal the sample's own."""
         return None

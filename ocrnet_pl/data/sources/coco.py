@@ -164,6 +164,15 @@ class CocoInstances(Source):
         """Return the boxes of the JSON."""
         return self._boxes[self._order[self._starts[index] : self._starts[index + 1]]]
 
+    def image_categories(self, index: int) -> NDArray[np.int64]:
+        """Return the categories of the annotations, if the segmentation classes come from there as well."""
+        if self._semantic_masks is not None:
+            return super().image_categories(index)
+        rows = self._order[self._starts[index] : self._starts[index + 1]]
+        counted = ~self._crowd[rows] | (self.semantic & (self._kinds[rows] != NO_MASK))
+        of_class = np.array([self._taxonomy.categories.index(c) for c in self._taxonomy.detection_categories])
+        return np.unique(of_class[self._labels[rows[counted]]]) if counted.any() else np.zeros(0, dtype=np.int64)
+
     def raw_boxes(self, index: int) -> RawBoxes:
         """Return the boxes of an image as they are in the JSON, including those without area."""
         rows = self._order[self._starts[index] : self._starts[index + 1]]

@@ -68,6 +68,11 @@ class Mixture(Source):
             )
             for source in self._list
         ]
+        number = {category.name: position for position, category in enumerate(self._taxonomy.categories)}
+        self._categories = [
+            np.array([number[category.name] for category in source.taxonomy.categories], dtype=np.int64)
+            for source in self._list
+        ]
         self._starts = np.cumsum([0, *map(len, self._list)])
         self._parts = tuple(
             Part(name, int(start), int(stop), float(stop - start if shares is None else shares[name]), source.blocks)
@@ -133,6 +138,11 @@ class Mixture(Source):
         """Forward it to the source."""
         place, row = self._find(index)
         self._list[place].expect(row)
+
+    def image_categories(self, index: int) -> NDArray[np.int64]:
+        """Return the categories from the source, as indices into the union."""
+        place, row = self._find(index)
+        return self._categories[place][self._list[place].image_categories(row)]
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
         """Return the stored boxes from the source, under the labels of the union."""
