@@ -1,4 +1,4 @@
-"""One part of another source: by lists of images, or by seeded fractions."""
+"""One part of another source: by lists of images, by seeded fractions, or a fold and the rest."""
 
 from __future__ import annotations
 
@@ -31,19 +31,22 @@ class Split(Wrapped):
     An image is named by its id, its path, the end of its path (``train/0001.png``, ``0001.png``), or its file's name
     without the ending.
 
-    Fractions divide the images that the lists leave at random. They depend only on the seed and on the order of the
-    source's images, so that the division is the same for every part, run and machine.
+    Fractions divide the images that the lists leave at random; so do folds, which divide all images equally. They
+    depend only on the seed and on the order of the source's images, so that the division is the same for every part,
+    run and machine.
 
     Args:
         source: Source of the samples.
-        part: Name of the part to use.
+        part: Name of the part to use; with ``folds``, "val" for one fold and "train" for all others.
         parts: All parts, by name: a fraction, a text file with one image per line, a list of images, or null for all
-            images that the others leave. The fractions add up to 1.
+            images that the others leave. The fractions add up to 1. Null with ``folds``.
         seed: Seed of the division by fractions.
         groups: Regular expression that is searched for in the path of each image; images whose match is equal (of one
             patient, one video) stay in one part. The match is what its brackets match, or else the whole match. Null
             for no groups.
         groups_file: Path of a CSV file with the columns ``image`` and ``group``, instead of ``groups``; null for none.
+        folds: Number of folds for cross-validation, at least 2, instead of ``parts``; null for none.
+        fold: Number of the fold that is "val", from 0; ``cross-validate`` goes through all of them.
         root: Folder that the files' paths start from; ``data.root`` on the command line.
 
     Raises:
@@ -55,19 +58,29 @@ class Split(Wrapped):
         self,
         source: Source,
         part: str,
-        parts: dict[str, Portion],
+        parts: dict[str, Portion] | None = None,
         seed: int = 0,
         groups: str | None = None,
         groups_file: str | PathLike[str] | None = None,
+        folds: int | None = None,
+        fold: int = 0,
         root: str | PathLike[str] = ".",
     ) -> None:
         super().__init__(source)
         self.root = root
         if source.parts:
             raise DataError("Split: source: it is a mixture; split its sources instead")
+        if (parts is None) == (folds is None):
+            raise DataError("Split: parts: set either `parts`, or `folds` for cross-validation")
+        if folds is not None and folds < 2:
+            raise DataError(f"Split: folds: expected at least 2, got {folds}")
+        if not 0 <= fold < (folds or 1):
+            raise DataError(f"Split: fold: expected 0 to {(folds or 1) - 1}, got {fold}")
+        parts = {"train": None, "val": None} if parts is None else parts
         check_names("Split: part", "part", [part], parts)
         fractions = {name: float(value) for name, value in parts.items() if isinstance(value, int | float)}
-        _check_fractions(fractions, [name for name, value in parts.items() if value is None])
+        if folds is None:
+            _check_fractions(fractions, [name for name, value in parts.items() if value is None])
         if groups is not None and groups_file is not None:
             raise DataError("Split: groups: both a pattern and a file are given; leave one out")
 
@@ -91,7 +104,12 @@ class Split(Wrapped):
             group_of = names.groups_by_file(join(root, groups_file))
 
         rest = np.flatnonzero(owner < 0)
-        if fractions:
+        if folds is not None:
+            chosen = _divide(group_of, [(number, 1 / folds) for number in range(folds)], seed) == fold
+            owner = np.where(chosen, number["val"], number["train"])
+            if not chosen.any():
+                raise DataError(f"Split: folds: fold {fold} has no images; there are fewer groups than {folds} folds")
+        elif fractions:
             owner[rest] = _divide(group_of[rest], [(number[n], f) for n, f in fractions.items()], seed)
         else:
             others = [name for name, value in parts.items() if value is None]
@@ -129,6 +147,10 @@ class Split(Wrapped):
     def image_boxes(self, index: int) -> NDArray[np.float32]:
         """Return the boxes from the source."""
         return self.source.image_boxes(int(self.indices[index]))
+
+    def image_categories(self, index: int) -> NDArray[np.int64]:
+        """Return the categories from the source."""
+        return self.source.image_categories(int(self.indices[index]))
 
     def raw_boxes(self, index: int) -> RawBoxes | None:
         """Return the stored boxes from the source."""

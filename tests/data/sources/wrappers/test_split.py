@@ -112,3 +112,38 @@ def test_a_name_that_fits_two_images_is_refused() -> None:
 def test_a_mixture_is_split_by_its_sources() -> None:
     with pytest.raises(DataError, match="split its sources"):
         Split(Mixture({"a": Scenes()}), "a", {"a": 1.0})
+
+
+@pytest.mark.parametrize("groups", [None, r"clip\d+"])
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_folds_are_disjoint_complete_and_never_divide_a_group(folds: int, groups: str | None) -> None:
+    source = Scenes(length=31)
+    found = [
+        [Split(source, part, seed=4, groups=groups, folds=folds, fold=fold).indices.tolist() for fold in range(folds)]
+        for part in ("train", "val")
+    ]
+    assert sorted(index for fold in found[1] for index in fold) == list(range(31))
+    for train, val in zip(*found, strict=True):
+        assert sorted(train + val) == list(range(31))
+        if groups:
+            assert not {index // 3 for index in train} & {index // 3 for index in val}
+        assert abs(len(val) - 31 / folds) <= (1 if groups is None else 3)
+    again = Split(Scenes(length=31), "val", seed=4, groups=groups, folds=folds, fold=1).indices.tolist()
+    assert again == found[1][1] != Split(source, "val", seed=5, groups=groups, folds=folds, fold=1).indices.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "set either `parts`, or `folds`"),
+        ({"folds": 2, "parts": {"train": 0.5, "val": 0.5}}, "set either `parts`, or `folds`"),
+        ({"folds": 1}, "folds: expected at least 2"),
+        ({"folds": 3, "fold": 3}, "fold: expected 0 to 2"),
+        ({"fold": 1, "parts": {"train": 0.5, "val": 0.5}}, "fold: expected 0 to 0"),
+        ({"folds": 3, "fold": 2, "groups": "clip"}, "fewer groups than 3 folds"),
+        ({"folds": 3, "part": "test"}, "there is no part 'test'"),
+    ],
+)
+def test_wrong_folds_are_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        Split(Scenes(length=4), **{"part": "val"} | options)
