@@ -29,9 +29,10 @@ class PredictionWriter(Callback):
     - the semantic map, a palette PNG of segmentation classes;
     - the panoptic map, a PNG in COCO's coding (``id = R + 256 G + 65536 B``, 0 = void).
 
-    For all images together ``predictions.json`` in COCO's results format (``image_id`` is the image's path,
-    ``category_id`` counts the detection classes from 1), ``panoptic.json`` with the segments of each image, and
-    ``categories.json``. Each process writes its own images; the first joins the JSON files at the end.
+    For all images together ``images.json``, COCO's list of the images, numbered from 1 in the order of their paths,
+    ``predictions.json`` in COCO's results format (``image_id`` is that number, ``category_id`` counts the detection
+    classes from 1), ``panoptic.json`` with the segments of each image, and ``categories.json``. Each process writes its
+    own images; the first joins the JSON files at the end.
 
     Args:
         min_score: Score below which boxes are written to the JSON but not drawn, 0 to 1.
@@ -79,7 +80,12 @@ class PredictionWriter(Callback):
                 picture = draw_prediction(truth.image, prediction, taxonomy, threshold=self.min_score, min_side=0)
                 write_png(picture, self._folder / "overlay" / name)
             self._write_maps(prediction, taxonomy, name)
-            entry = {"results": to_coco(prediction), "panoptic": _segments(prediction, taxonomy, name)}
+            height, width = truth.size
+            entry = {
+                "image": {"file_name": str(prediction.image_id), "height": height, "width": width},
+                "results": to_coco(prediction),
+                "panoptic": _segments(prediction, taxonomy, name),
+            }
             lines.append(json.dumps(entry))
         with (self._parts() / f"{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
@@ -102,15 +108,23 @@ class PredictionWriter(Callback):
         trainer.strategy.barrier()
         if self._folder is None or not trainer.is_global_zero:
             return
-        results: list[dict[str, Any]] = []
-        panoptic: list[dict[str, Any]] = []
-        for part in sorted(self._parts().glob("*.jsonl")):
-            for line in part.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                results += entry["results"]
-                panoptic += [] if entry["panoptic"] is None else [entry["panoptic"]]
+        entries = [
+            json.loads(line)
+            for part in self._parts().glob("*.jsonl")
+            for line in part.read_text(encoding="utf-8").splitlines()
+        ]
+        # By path, so that the numbers do not depend on the number of processes.
+        entries.sort(key=lambda entry: entry["image"]["file_name"])
+        images = [{"id": number, **entry["image"]} for number, entry in enumerate(entries, 1)]
+        results = [{**row, "image_id": number} for number, entry in enumerate(entries, 1) for row in entry["results"]]
+        panoptic = [
+            {**entry["panoptic"], "image_id": number}
+            for number, entry in enumerate(entries, 1)
+            if entry["panoptic"] is not None
+        ]
         taxonomy = pl_module.taxonomy
         assert isinstance(taxonomy, Taxonomy)
+        write_json(self._folder / "images.json", images)
         write_json(self._folder / "predictions.json", results)
         write_json(self._folder / "panoptic.json", panoptic)
         write_json(

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
+from ocrnet_pl.callbacks.annotations import AnnotationWriter
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.callbacks.continuation import Continuation
@@ -26,6 +27,7 @@ from ocrnet_pl.callbacks.progress import use_own_display
 from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
 from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
+from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import check_precision, check_training
@@ -121,6 +123,8 @@ class OCRNetCLI(LightningCLI):
                     own.add_argument(f"--{option}", action=_OptionOfFit, default=None, help=argparse.SUPPRESS)
             if command.arguments is not None:
                 command.arguments(own)
+        if name == "predict":
+            add_format_option(self._subcommand_parsers[name])
         if name in EVALUATING:
             self._subcommand_parsers[name].add_argument(
                 "--trust",
@@ -154,7 +158,7 @@ class OCRNetCLI(LightningCLI):
         parser.add_argument(
             "--version", type=str, default=None, help="Folder below the name; by default version_0, version_1, ..."
         )
-        if Parser.words[0] in ("fit", "joint-report"):
+        if Parser.words[0] in ("fit", "joint-report", "cross-validate"):
             add_init_options(parser)
         else:
             for option in INIT_OPTIONS:
@@ -168,6 +172,7 @@ class OCRNetCLI(LightningCLI):
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "prediction")
+        parser.add_lightning_class_args(AnnotationWriter, "annotations")
         parser.add_lightning_class_args(LossGuard, "guard")
         parser.add_lightning_class_args(GradientLog, "gradients")
         parser.add_lightning_class_args(Disagreements, "disagreements")
@@ -270,6 +275,8 @@ class OCRNetCLI(LightningCLI):
         mode = config["early_stopping"]["mode"]
         if mode not in EarlyStopping.mode_dict:
             raise ValueError(f"early_stopping.mode: expected 'min' or 'max', got {mode!r}")
+        if self.config["subcommand"] == "predict":
+            add_formats(config)
         if config["data"]["root"] is not None:
             for split in ("train", "val", "test"):
                 _start_paths(config["data"].get(split), config["data"]["root"])

@@ -137,6 +137,8 @@ def test_predict_writes_every_file_at_the_original_size(
         *("--data.predict_path", str(images), "--trainer.default_root_dir", str(tmp_path), "--data.eval_batch_size=2"),
         # A low threshold, so that an untrained network finds something to write.
         "--model.postprocess.init_args.decode.init_args.score_threshold=0.0001",
+        *("--annotations.min_score=0.0001", "--annotations.formats+=Cvat", "--annotations.formats.tolerance=3.0"),
+        *("--format", "label_studio", "labelme", "coco", "yolo", "csv"),
     )
     assert status == 3
     assert "broken.png" in message
@@ -149,13 +151,33 @@ def test_predict_writes_every_file_at_the_original_size(
             assert picture.mode == "P"
             assert np.asarray(picture).max() < 8
     results = json.loads((out / "predictions.json").read_text())
-    assert {entry["image_id"] for entry in results} == set(shapes)
+    images = {entry["id"]: entry for entry in json.loads((out / "images.json").read_text())}
+    assert list(images) == list(range(1, len(shapes) + 1))
+    assert {images[entry["image_id"]]["file_name"] for entry in results} == set(shapes)
     for entry in results:
-        height, width = shapes[entry["image_id"]]
+        image = images[entry["image_id"]]
+        height, width = shapes[image["file_name"]]
+        assert (image["height"], image["width"]) == (height, width)
         assert rle.decode(entry["segmentation"]).shape == (height, width)
         x, y, w, h = entry["bbox"]
         assert -1e-3 <= x <= x + w <= width + 1e-3
         assert -1e-3 <= y <= y + h <= height + 1e-3
+    made = out.with_name("annotations")
+    assert {path.name for path in made.iterdir()} == {
+        *("label_studio", "labelme", "coco", "yolo", "csv", "cvat", "ranking.csv")
+    }
+    # All formats have the images in the same order, and as many objects as COCO's results.
+    tasks = json.loads((made / "label_studio" / "tasks.json").read_text())
+    coco = json.loads((made / "coco" / "instances.json").read_text())
+    order = [entry["file_name"] for entry in coco["images"]]
+    assert [task["data"]["image"].rpartition("=")[2] for task in tasks] == order and set(order) == set(shapes)
+    assert [line.split(",")[0] for line in (made / "ranking.csv").read_text().splitlines()[1:]] == order
+    assert (made / "cvat" / "annotations.xml").read_text().count("<image ") == len(order)
+    count = len((made / "csv" / "boxes.csv").read_text().splitlines()) - 1
+    assert count == len(json.loads((made / "coco" / "results.json").read_text())) == len(results) > 0
+    for name in shapes:
+        assert (made / "labelme" / name).with_suffix(".json").is_file()
+        assert (made / "yolo" / "labels" / name).with_suffix(".txt").is_file()
     segments = json.loads((out / "panoptic.json").read_text())
     for image in segments:
         coded = np.asarray(Image.open(out / "panoptic" / image["file_name"])).astype(int)

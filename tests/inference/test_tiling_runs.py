@@ -46,11 +46,12 @@ def test_the_command_line_predicts_by_tiles(trained: tuple[Path, Path], tmp_path
         main([*words, *options])
         out = tmp_path / "tiny" / f"version_{version}" / "predictions"
         results = json.loads((out / "predictions.json").read_text())
+        number = {entry["file_name"]: entry["id"] for entry in json.loads((out / "images.json").read_text())}
         for name in ("large.png", "small.png"):
             expected = direct(images / name)
             with Image.open(out / "semantic" / f"{name}.png") as picture:
                 assert (np.asarray(picture) == expected.semantic.numpy()).all()  # type: ignore[union-attr]
-            boxes = torch.tensor([entry["bbox"] for entry in results if entry["image_id"] == name])
+            boxes = torch.tensor([entry["bbox"] for entry in results if entry["image_id"] == number[name]])
             boxes[:, 2:] += boxes[:, :2]
             assert len(boxes) == len(expected.boxes) > 0
             assert torch.allclose(boxes, expected.boxes, atol=0.01)

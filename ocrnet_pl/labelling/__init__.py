@@ -1,0 +1,1 @@
+"""Predictions in the formats of labelling tools, to be corrected there."""
