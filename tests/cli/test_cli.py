@@ -187,6 +187,22 @@ def test_predict_writes_every_file_at_the_original_size(
         }
 
 
+def test_a_folder_is_labelled_and_trained_on(
+    trained: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / name)
+    words = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path / "runs")]
+    label = ["auto-label", *words, "--ckpt_path", str(trained / "checkpoints" / "last.ckpt"), "--output"]
+    label += [str(tmp_path / "out"), "--data.predict_path", str(tmp_path / "images"), "--certainty.pixel", "0.0"]
+    main(label)
+    assert "2 of 2 images labelled" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    assert "exists; give another --output" in fails(capsys, *label)[1]
+    main(["fit", *words, "--config", str(tmp_path / "out" / "train.yaml"), "--trainer.fast_dev_run", "true"])
+
+
 def test_print_config_shows_every_part(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", str(tiny), "--print_config"])

@@ -1,0 +1,115 @@
+"""``auto-label``: label a folder of images with what a network is certain of, to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocrnet_pl.cli.command import NetworkCommand, NetworkRun
+from ocrnet_pl.cli.exit_codes import EXIT_SKIPPED
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningArgumentParser
+
+
+def add_arguments(parser: LightningArgumentParser) -> None:
+    """Add the options for the checkpoint, the folder of the labels, and what is certain."""
+    from ocrnet_pl.callbacks.pseudo_labels import Certainty
+
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to label with; required.")
+    parser.add_argument(
+        "--output", type=Path | None, default=None, help="New folder for the labels; null for runs/NAME/pseudo."
+    )
+    parser.add_class_arguments(Certainty, "certainty")
+
+
+def auto_label(run: NetworkRun) -> int:
+    """Label the images of ``data.predict_path``, and write a config that trains on them and on the labelled data.
+
+    Raises:
+        DataError: There is nothing to label, or no labelled data to train with.
+        ValueError: The folder exists, or the network detects nothing.
+    """
+    import sys
+
+    import yaml
+
+    from ocrnet_pl.callbacks.pseudo_labels import PseudoLabelWriter
+    from ocrnet_pl.errors import DataError
+    from ocrnet_pl.storage.files import complete_file
+
+    config, trainer, task = run.config, run.trainer, run.task
+    images = config["data"]["predict_path"]
+    if images is None:
+        raise DataError("data: there is nothing to label; set data.predict_path to a folder of images")
+    if run.written["data"]["train"] is None:
+        raise DataError("data.train: there is no labelled data to train with; give its config with --config")
+    output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "pseudo")
+    if output.exists():
+        raise ValueError(f"output {str(output)!r}: it exists; give another --output, or remove it")
+    if task.network.detection is None:
+        raise ValueError("model.detection is null: a network without boxes does not say how certain its pixels are")
+    certainty = run.objects["certainty"]
+    # The names are checked before the work.
+    certainty.of_boxes(task.taxonomy), certainty.of_pixels(task.taxonomy)
+    writer = PseudoLabelWriter(output, certainty)
+    trainer.callbacks[:] = [each for each in trainer.callbacks if not _writes(each)] + [writer]  # type: ignore[attr-defined]
+    trainer.loggers = []
+    trainer.predict(task, datamodule=run.data, ckpt_path=config["ckpt_path"], return_predictions=False)
+    if trainer.is_global_zero:
+        folder = Path(images) if Path(images).is_dir() else Path(images).parent
+        mixture = {"labelled": _plain(run.written["data"]["train"]), "pseudo": _source(folder, output, task.taxonomy)}
+        overlay = {"data": {"train": {"class_path": "Mixture", "init_args": {"sources": mixture}}}}
+        with complete_file(output / "train.yaml") as unfinished:
+            unfinished.write_text(yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        total, empty, certain, doubtful = writer.counts
+        print(f"{total - empty} of {total} images labelled: {certain} objects, {doubtful} doubtful ones ignored")
+        print(f"Train on both with a further --config {output / 'train.yaml'}")
+    for path, reason in run.data.skipped:
+        sys.stderr.write(f"skipped: {path}: {reason}\n")
+    return EXIT_SKIPPED if run.data.skipped else 0
+
+
+def _writes(callback: Any) -> bool:
+    """Return whether a callback writes into a run's folder, which this command has none of."""
+    from ocrnet_pl.callbacks.annotations import AnnotationWriter
+    from ocrnet_pl.callbacks.disagreements import Disagreements
+    from ocrnet_pl.callbacks.pictures import Pictures
+    from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
+    from ocrnet_pl.callbacks.save_config import SaveConfig
+
+    return isinstance(callback, AnnotationWriter | Disagreements | Pictures | PredictionWriter | SaveConfig)
+
+
+def _source(images: Path, labels: Path, taxonomy: Any) -> dict[str, Any]:
+    """Return the source of the labels, for a config; its paths are absolute, whatever ``data.root`` is."""
+    names = {number: category.name for number, category in enumerate(taxonomy.semantic_categories)}
+    options: dict[str, Any] = {
+        "images": str(images.resolve()),
+        "annotations": str((labels / "instances.json").resolve()),
+        "root": str(labels.resolve()),
+    }
+    pixels = {"semantic_masks": "semantic", "semantic_names": names} if names else {"semantic": False}
+    return {"class_path": "CocoInstances", "init_args": options | pixels}
+
+
+def _plain(config: Any) -> Any:
+    """Return a part of a config as lists, dicts and single values."""
+    from jsonargparse import Namespace
+
+    if isinstance(config, Namespace | dict):
+        values = config if isinstance(config, dict) else vars(config)
+        return {key: _plain(value) for key, value in values.items()}
+    if isinstance(config, list | tuple):
+        return [_plain(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+COMMAND = NetworkCommand(
+    name="auto-label",
+    help="label a folder of images with what a network is certain of, to train on",
+    run=auto_label,
+    arguments=add_arguments,
+    needs_checkpoint=True,
+    options=(("--output DIR", "of auto-label: where the labels go; also --certainty.score N and .pixel N"),),
+)
