@@ -213,6 +213,18 @@ def test_cvat(image: LabelledImage, tmp_path: Path) -> None:
     assert [tag.attrib["z_order"] for tag in element] == ["0", "1", "2", "3"]
 
 
+def test_the_importer_of_datumaro_reads_cvat(image: LabelledImage, tmp_path: Path) -> None:
+    datumaro = pytest.importorskip("datumaro")
+    folder = _written(Cvat(tolerance=0), image, tmp_path / "out")
+    (folder / "images" / "a b").mkdir(parents=True)
+    Image.new("RGB", SIZE[::-1]).save(folder / "images" / "a b" / "ä.png")
+    (item,) = datumaro.Dataset.import_from(str(folder), "cvat")
+    assert [annotation.label for annotation in item.annotations] == [0, 1, 2, 1]
+    for number, expected in ((0, _masks(image)[0]), (2, _masks(image)[2])):
+        np.testing.assert_array_equal(item.annotations[number].image, expected)
+    assert item.annotations[3].points == [1, 25, 9.5, 29]
+
+
 def _cvat_mask(attributes: dict[str, str]) -> NDArray[np.bool_]:
     """Draw run by run, within the bounds, beginning with what is outside."""
     left, top, width, height = (int(attributes[k]) for k in ("left", "top", "width", "height"))
