@@ -1,10 +1,10 @@
 """Planted label errors found by disagreements, and pseudo-labels for unlabelled images: what both earn.
 
 Of the training set, 5 % of the objects get an error of one of six kinds: missing, invented, moved, box too large, mask
-too small, two objects as one. A network is trained on these labels; its disagreements on the same images are matched with
-the errors. Then it is trained again with the labels of some images corrected: those of the highest rank, or random ones.
-Second, a network is trained on a quarter of the images, labels the rest, and is trained on both. All runs take equal
-steps. Run: ``python benchmarks/label_errors.py --data path/to/nuclei --output runs/label_errors``.
+too small, two objects as one. A network is trained on these labels; its disagreements on the same images are matched
+with the errors. Then it is trained again with the labels of some images corrected: those of the highest rank, or random
+ones. Second, a network is trained on a quarter of the images, labels the rest, and is trained on both. All runs take
+equal steps. Run: ``python benchmarks/label_errors.py --data path/to/nuclei --output runs/label_errors``.
 """
 
 from __future__ import annotations

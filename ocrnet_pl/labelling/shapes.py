@@ -189,7 +189,8 @@ def _simplified(points: NDArray[np.int64], tolerance: float) -> NDArray[np.float
             return np.asarray(simple, dtype=np.float64)
     corners: NDArray[np.float64] = points.astype(np.float64)
     before, after = points - np.roll(points, 1, 0), np.roll(points, -1, 0) - points
-    return corners[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    turns: NDArray[np.bool_] = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    return corners[turns]
 
 
 def joined(outline: Outline) -> NDArray[np.float64]:

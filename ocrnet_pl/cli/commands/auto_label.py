@@ -33,8 +33,10 @@ def auto_label(run: NetworkRun) -> int:
     import sys
 
     import yaml
+    from lightning.pytorch.callbacks import ProgressBar
 
     from ocrnet_pl.callbacks.pseudo_labels import PseudoLabelWriter
+    from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
     from ocrnet_pl.errors import DataError
     from ocrnet_pl.storage.files import complete_file
 
@@ -53,7 +55,9 @@ def auto_label(run: NetworkRun) -> int:
     # The names are checked before the work.
     certainty.of_boxes(task.taxonomy), certainty.of_pixels(task.taxonomy)
     writer = PseudoLabelWriter(output, certainty)
-    trainer.callbacks[:] = [each for each in trainer.callbacks if not _writes(each)] + [writer]  # type: ignore[attr-defined]
+    # The others write into a run's folder, which this command has none of.
+    kept = [each for each in trainer.callbacks if isinstance(each, ProgressBar | SameCheckpoint)]  # type: ignore[attr-defined]
+    trainer.callbacks[:] = [*kept, writer]  # type: ignore[attr-defined]
     trainer.loggers = []
     trainer.predict(task, datamodule=run.data, ckpt_path=config["ckpt_path"], return_predictions=False)
     if trainer.is_global_zero:
@@ -68,17 +72,6 @@ def auto_label(run: NetworkRun) -> int:
     for path, reason in run.data.skipped:
         sys.stderr.write(f"skipped: {path}: {reason}\n")
     return EXIT_SKIPPED if run.data.skipped else 0
-
-
-def _writes(callback: Any) -> bool:
-    """Return whether a callback writes into a run's folder, which this command has none of."""
-    from ocrnet_pl.callbacks.annotations import AnnotationWriter
-    from ocrnet_pl.callbacks.disagreements import Disagreements
-    from ocrnet_pl.callbacks.pictures import Pictures
-    from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
-    from ocrnet_pl.callbacks.save_config import SaveConfig
-
-    return isinstance(callback, AnnotationWriter | Disagreements | Pictures | PredictionWriter | SaveConfig)
 
 
 def _source(images: Path, labels: Path, taxonomy: Any) -> dict[str, Any]:

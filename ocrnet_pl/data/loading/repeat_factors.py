@@ -45,15 +45,12 @@ def repeat_factors(
         threshold: Share of the images below which a category is rare, above 0 and at most 1.
         weights: float64 [images], the part of all drawn images that each image is, which add up to 1; None for equal.
     """
-    own = np.full(len(present), 1 / max(1, len(present))) if weights is None else weights
     lengths = np.array([len(each) for each in present], dtype=np.int64)
     joined = np.concatenate([np.zeros(0, dtype=np.int64), *present])
-    shares: NDArray[np.float64]
-    if weights is None:
-        # Counted, so that a share does not depend on the order in which it is added up.
-        shares = np.bincount(joined, minlength=categories) / max(1, len(present))
-    else:
-        shares = np.bincount(joined, own.repeat(lengths), minlength=categories)
+    # Without weights counted, so that a share does not depend on the order in which it is added up.
+    counted = None if weights is None else weights.repeat(lengths)
+    summed = np.bincount(joined, counted, minlength=categories).astype(np.float64)
+    shares = summed / max(1, len(present)) if weights is None else summed
     factors = np.ones(categories)
     factors[shares > 0] = np.maximum(1.0, np.sqrt(threshold / shares[shares > 0]))
     images = np.ones(len(present))
