@@ -11,6 +11,7 @@ _ROOMS = (
     "data.sources",
     "data.transforms",
     "inference",
+    "labelling",
     "losses",
     "metrics",
     "models",
