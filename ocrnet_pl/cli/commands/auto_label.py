@@ -31,6 +31,7 @@ def auto_label(run: NetworkRun) -> int:
         ValueError: The folder exists, or the network detects nothing.
     """
     import sys
+    import warnings
 
     import yaml
     from lightning.pytorch.callbacks import ProgressBar
@@ -59,6 +60,7 @@ def auto_label(run: NetworkRun) -> int:
     kept = [each for each in trainer.callbacks if isinstance(each, ProgressBar | SameCheckpoint)]  # type: ignore[attr-defined]
     trainer.callbacks[:] = [*kept, writer]  # type: ignore[attr-defined]
     trainer.loggers = []
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     trainer.predict(task, datamodule=run.data, ckpt_path=config["ckpt_path"], return_predictions=False)
     if trainer.is_global_zero:
         folder = Path(images) if Path(images).is_dir() else Path(images).parent
