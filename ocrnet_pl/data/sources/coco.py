@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
-from ocrnet_pl.data.readers.coco_arrays import CocoIndex
+from ocrnet_pl.data.readers.coco_arrays import NO_MASK, CocoIndex
 from ocrnet_pl.data.readers.coco_index import FLAT_ARRAYS, load_index, open_index
 from ocrnet_pl.data.readers.json_fields import Fields, Folder, read_json
 from ocrnet_pl.data.readers.packed_masks import PackedMasks, paint
