@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ocrnet_pl.callbacks.progress import stop_bar
-from ocrnet_pl.metrics.detection import encode_instances
+from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.storage.files import complete_file, write_json
 from ocrnet_pl.structures import IGNORE_INDEX, Batch, Prediction, Predictions, Taxonomy
 
