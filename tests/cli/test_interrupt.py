@@ -183,7 +183,7 @@ def test_while_evaluating(checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_while_calibrating(checkpoint: Path, tmp_path: Path) -> None:
-    words = [*source("val", 3), "--ckpt_path", str(checkpoint), "--output", str(tmp_path / "new.ckpt")]
+    words = [*source("val", 3), "--ckpt_path", str(checkpoint), "--trust=tests", "--output", str(tmp_path / "new.ckpt")]
     assert interrupted(tmp_path, "calibrate", *words) == "interrupted"
     assert not (tmp_path / "new.ckpt").exists()
 
