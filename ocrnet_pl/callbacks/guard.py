@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from ocrnet_pl.distributed.deferred_flag import Flag
+from ocrnet_pl.distributed.global_batch import StepExchange
 from ocrnet_pl.errors import LossError
 from ocrnet_pl.structures import Batch
 
@@ -95,7 +96,14 @@ class LossGuard(Callback):
         """Compute, on the device, whether all processes' losses are finite."""
         loss = loss.detach()
         terms: dict[str, dict[str, Tensor]] = getattr(pl_module, "terms", {})
-        self._seen.append(_Seen(self._paths, loss, terms, Flag.of_any_process(~torch.isfinite(loss))))
+        exchange: StepExchange | None = getattr(pl_module, "exchange", None)
+        bad = ~torch.isfinite(loss)
+        if exchange is not None and exchange.broken is not None:
+            # All processes know from the exchange of the losses.
+            flag = Flag(bad | exchange.broken)
+        else:
+            flag = Flag.of_any_process(bad)
+        self._seen.append(_Seen(self._paths, loss, terms, flag))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Remove the gradients of a step that must not be made: optimisers skip weights without gradients.

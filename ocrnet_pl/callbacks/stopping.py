@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ocrnet_pl.distributed.deferred_flag import Flag
+from ocrnet_pl.distributed.global_batch import Answer, StepExchange
 
 
 class GracefulStop(Callback):
@@ -25,7 +26,7 @@ class GracefulStop(Callback):
 
     def __init__(self) -> None:
         self._told = False
-        self._flag: Flag | None = None
+        self._flag: Answer | Flag | None = None
         self._trainer: Trainer | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,7 +50,9 @@ class GracefulStop(Callback):
         """Ask all processes."""
         if trainer.world_size > 1:
             # Filled on the device: the device would have to wait for a value from the host.
-            self._flag = Flag.of_any_process(torch.full((), float(self._told), device=pl_module.device))
+            told = torch.full((), float(self._told), device=pl_module.device)
+            exchange: StepExchange | None = getattr(pl_module, "exchange", None)
+            self._flag = Flag.of_any_process(told) if exchange is None else exchange.ask(told)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -72,6 +72,8 @@ class JointDataModule(LightningDataModule):
         num_workers: Number of loading processes per training process; 0 loads in the training process itself.
         worker_timeout: Longest time to wait for a batch, in seconds, before the loading processes are considered lost
             and replaced.
+        prefetch_factor: Number of batches that each loading process prepares in advance, at least 1; more even out
+            images that take long, and take more memory.
         seed: Seed of the order, the sizes and the transforms; null for the run's seed (``seed_everything``), or 0
             without one.
 
@@ -104,6 +106,7 @@ class JointDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
         num_workers: int = 2,
         worker_timeout: float = 600.0,
+        prefetch_factor: int = 2,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -120,7 +123,7 @@ class JointDataModule(LightningDataModule):
         if repeat_rare is not None and not 0 < repeat_rare <= 1:
             raise ValueError(f"data.repeat_rare: expected a share above 0 and at most 1, got {repeat_rare}")
         in_evaluation = batch_size if eval_batch_size is None else eval_batch_size
-        self.loading = LoaderOptions(batch_size, in_evaluation, num_workers, worker_timeout)
+        self.loading = LoaderOptions(batch_size, in_evaluation, num_workers, worker_timeout, prefetch_factor)
         self.seed = int(os.environ.get("PL_GLOBAL_SEED") or 0) if seed is None else seed
         check_splits({"train": train, "val": val, "test": test}, root)
         self.shapes = BatchShapes(size, scales, aspect_ratios)

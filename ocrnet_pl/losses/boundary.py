@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ocrnet_pl.distributed.global_batch import over_all_processes
-from ocrnet_pl.losses.pixels import PixelLoss
+from ocrnet_pl.losses.pixels import SummedPixelLoss
 from ocrnet_pl.structures import IGNORE_INDEX
 
 
@@ -34,7 +33,7 @@ def bounded_distance(mask: Tensor, radius: int) -> Tensor:
     return squared.sqrt()
 
 
-class Boundary(PixelLoss):
+class Boundary(SummedPixelLoss):
     """Mean over the pixels of each class's probability times the signed distance to that class's contour.
 
     Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, equation 5, with the distance as in
@@ -61,13 +60,17 @@ class Boundary(PixelLoss):
             raise ValueError(f"Boundary: radius is {radius}, set it to 1 or more")
         self.radius = radius
 
-    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
-        """Return -1 to the number of classes."""
+    def measure(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Return each image's sum of prices and its number of labelled pixels."""
         counts = target != IGNORE_INDEX
         with torch.no_grad():
             price = self._signed_distance(target, log_probability.shape[1]).to(log_probability.dtype)
             price = price * counts[:, None]
-        summed, pixels = over_all_processes((price * log_probability.exp()).sum(), counts.sum().to(price.dtype))
+        return (price * log_probability.exp()).sum((1, 2, 3)), counts.sum((1, 2)).to(price.dtype)
+
+    def loss(self, *totals: Tensor) -> Tensor:
+        """Return -1 to the number of classes."""
+        summed, pixels = totals
         return summed / pixels.clamp(min=1)
 
     def _signed_distance(self, target: Tensor, num_classes: int) -> Tensor:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ocrnet_pl.distributed.global_batch import over_all_processes
 from ocrnet_pl.losses.assignment import Assigner, Assignment, CenterAssigner, TaskAlignedAssigner, gather_rows
-from ocrnet_pl.losses.base import Loss, zero_of
+from ocrnet_pl.losses.base import Measured, SummedLoss, zero_of
 from ocrnet_pl.losses.boxes import BoxLoss, GIoULoss, MSEBoxLoss, paired_iou
 from ocrnet_pl.losses.scores import MSEScore, QualityFocalScore, ScoreLoss
 from ocrnet_pl.structures import Batch, DetectionOutput, Output
@@ -27,6 +26,8 @@ def outside_crowds(detection: DetectionOutput, batch: Batch) -> Tensor:
 
     Each region is drawn with its four corners and two running sums, so the cost does not grow with boxes x candidates.
     """
+    if not batch.has_crowds:
+        return torch.ones(len(batch), len(detection.points), dtype=torch.bool, device=batch.crowd.device)
     corner = batch.crowd.to(torch.int32)
     covered = []
     for height, width, stride in detection.grids:
@@ -67,29 +68,43 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     return -(pair * torch.cat((1 - share, share), -1)).sum(-1)
 
 
-class DetectionLoss(Loss):
+class DetectionLoss(SummedLoss):
     """The three terms of detection, in float32; no terms for a network that does not detect."""
 
-    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms ``box``, ``confidence`` and ``class``, and any further terms of the subclass.
+    def measure(self, output: Output, batch: Batch) -> Measured:
+        """Return the sums of the terms, and ``total``, by which they are divided.
 
         Raises:
             ValueError: The decoder has a second branch that this loss would leave untrained.
         """
         detection = output.detection
         if detection is None:
-            return {}
+            return Measured({}, {})
         if detection.one_to_many is not None:
             raise ValueError(
                 f"model.detection_loss: {type(self).__name__} does not train the one-to-many branch of model.detection;"
                 " set model.detection_loss to OneToOneDetectionLoss, or model.detection to a decoder without the branch"
             )
         with torch.autocast(batch.images.device.type, enabled=False):
-            return self._terms(detection, batch)
+            sums = self._sums(detection, batch)
+            sums["box"] = sums["box"] + keep_in_graph(detection)
+            return Measured(sums, {})
 
     @abstractmethod
-    def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
-        """Compute the terms."""
+    def _sums(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
+        """Compute the sums."""
+
+    @property
+    @abstractmethod
+    def _factors(self) -> dict[str, float]:
+        """The factor of each term."""
+
+    def combine(self, totals: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the terms ``box``, ``confidence`` and ``class``, and any further terms of the subclass."""
+        if not totals:
+            return {}
+        total = totals["total"].clamp(min=1.0)
+        return {name: self._factors[name] * each / total for name, each in totals.items() if name != "total"}
 
 
 class QualityDetectionLoss(DetectionLoss):
@@ -133,12 +148,12 @@ class QualityDetectionLoss(DetectionLoss):
         self.class_loss = class_loss or QualityFocalScore()
         self.distribution_weight = distribution_weight
 
-    def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
+    def _sums(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
         assignment = self.assigner(detection, batch)
         quality = assignment.quality * assignment.positive
         predicted = gather_rows(detection.boxes, assignment.candidates)
         target = gather_rows(batch.boxes, assignment.boxes)
-        sums = {"box": (self.box_loss(predicted, target) * quality).sum()}
+        sums = {"total": quality.sum(), "box": (self.box_loss(predicted, target) * quality).sum()}
 
         num_candidates = detection.points.shape[0]
         iou = paired_iou(predicted.detach(), target)
@@ -161,16 +176,16 @@ class QualityDetectionLoss(DetectionLoss):
             sides = sides / detection.strides[assignment.candidates][..., None]
             loss = distribution_focal_loss(logits.view(*sides.shape, -1), sides).mean(-1)
             sums["dfl"] = (loss * quality).sum()
-        total, *parts = over_all_processes(quality.sum(), *sums.values())
-        means = {name: part / total.clamp(min=1.0) for name, part in zip(sums, parts, strict=True)}
-        terms = {
-            "box": self.box_weight * means["box"] + keep_in_graph(detection),
-            "confidence": self.confidence_weight * means["confidence"],
-            "class": self.class_weight * means["class"],
+        return sums
+
+    @property
+    def _factors(self) -> dict[str, float]:
+        return {
+            "box": self.box_weight,
+            "confidence": self.confidence_weight,
+            "class": self.class_weight,
+            "dfl": self.distribution_weight,
         }
-        if "dfl" in means:
-            terms["dfl"] = self.distribution_weight * means["dfl"]
-        return terms
 
 
 class TutorialDetectionLoss(DetectionLoss):
@@ -208,7 +223,7 @@ class TutorialDetectionLoss(DetectionLoss):
         self.background_weight = background_weight
         self.confidence_loss = confidence_loss or MSEScore()
 
-    def _terms(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
+    def _sums(self, detection: DetectionOutput, batch: Batch) -> dict[str, Tensor]:
         assignment = self.assigner(detection, batch)
         positive = assignment.positive
         predicted = gather_rows(detection.boxes, assignment.candidates)
@@ -227,10 +242,8 @@ class TutorialDetectionLoss(DetectionLoss):
         labels = batch.labels.gather(1, assignment.boxes)
         counts = positive & batch.detection_classes.gather(1, labels)
         classes = (F.cross_entropy(logits.transpose(1, 2), labels, reduction="none") * counts).sum()
-        total, box, confidence, classes = over_all_processes(positive.sum().to(box.dtype), box, confidence, classes)
-        total = total.clamp(min=1)
-        return {
-            "box": self.box_weight * box / total + keep_in_graph(detection),
-            "confidence": self.confidence_weight * confidence / total,
-            "class": self.class_weight * classes / total,
-        }
+        return {"total": positive.sum().to(box.dtype), "box": box, "confidence": confidence, "class": classes}
+
+    @property
+    def _factors(self) -> dict[str, float]:
+        return {"box": self.box_weight, "confidence": self.confidence_weight, "class": self.class_weight}

@@ -180,7 +180,7 @@ def _labelled_objects(
     for boxes, counts in zip(batch.boxes.float().split(_TOGETHER, 1), own.split(_TOGETHER, 1), strict=True):
         iou = paired_iou(teacher.boxes[:, :, None], boxes[:, None])
         same |= ((iou > _SAME_OBJECT) & counts[:, None]).any(-1)
-    return ~outside_crowds(student, replace(batch, crowd=batch.crowd | own)), same
+    return ~outside_crowds(student, replace(batch, crowd=batch.crowd | own, has_crowds=True)), same
 
 
 def _yes_or_no(logits: Tensor, target: Tensor) -> Tensor:

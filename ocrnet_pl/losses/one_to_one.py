@@ -5,12 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from ocrnet_pl.losses.assignment import TaskAlignedAssigner
-from ocrnet_pl.losses.base import Loss
+from ocrnet_pl.losses.base import Measured, SummedLoss
 from ocrnet_pl.losses.detection import DetectionLoss, QualityDetectionLoss
 from ocrnet_pl.structures import Batch, Output
 
+_MANY = "many_"
+"""What the names of the second branch begin with."""
 
-class OneToOneDetectionLoss(Loss):
+
+class OneToOneDetectionLoss(SummedLoss):
     """Trains one branch with one candidate per box, which is kept, and one with many, which trains the features.
 
     Wang et al., "YOLOv10", NeurIPS 2024: consistent dual assignment, that is, both branches rank candidates alike.
@@ -26,21 +29,35 @@ class OneToOneDetectionLoss(Loss):
         self.one_to_one = one_to_one or QualityDetectionLoss(TaskAlignedAssigner(topk=1))
         self.one_to_many = one_to_many or QualityDetectionLoss(TaskAlignedAssigner(topk=10))
 
-    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms of both branches.
+    def measure(self, output: Output, batch: Batch) -> Measured:
+        """Measure both branches.
 
         Raises:
             ValueError: The decoder has no one-to-many branch.
         """
         detection = output.detection
         if detection is None:
-            return {}
+            return Measured({}, {})
         many = detection.one_to_many
         if many is None:
             raise ValueError(
                 "model.detection_loss: OneToOneDetectionLoss needs a decoder with a one-to-many branch; set "
                 "model.detection to one, or model.detection_loss to QualityDetectionLoss"
             )
-        terms: dict[str, Tensor] = self.one_to_one(Output(detection._replace(one_to_many=None), None), batch)
-        others: dict[str, Tensor] = self.one_to_many(Output(many, None), batch)
-        return terms | {f"many_{name}": term for name, term in others.items()}
+        one = self.one_to_one.measure(Output(detection._replace(one_to_many=None), None), batch)
+        others = self.one_to_many.measure(Output(many, None), batch)
+        return Measured(*(mine | _marked(theirs) for mine, theirs in zip(one, others, strict=True)))
+
+    def combine(self, totals: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the terms of both branches."""
+        (one, many), (own_one, own_many) = _parted(totals), _parted(own)
+        return self.one_to_one.combine(one, own_one) | _marked(self.one_to_many.combine(many, own_many))
+
+
+def _marked(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {_MANY + name: value for name, value in values.items()}
+
+
+def _parted(values: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    one = {name: value for name, value in values.items() if not name.startswith(_MANY)}
+    return one, {name.removeprefix(_MANY): value for name, value in values.items() if name.startswith(_MANY)}

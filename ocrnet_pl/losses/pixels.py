@@ -51,13 +51,44 @@ class PixelLoss(Recorded, nn.Module, ABC):
         """
 
 
+class SummedPixelLoss(PixelLoss):
+    """A pixel loss that follows from what is measured in each image alone, and then added up.
+
+    The segmentation loss measures some images at a time and does it once more in the backward pass, so that the
+    probabilities of all classes at the input's resolution, which take more memory than the network, are never kept for
+    the whole batch.
+    """
+
+    @abstractmethod
+    def measure(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Return what the loss needs to know of each image, float32 [B, ...]; arguments as in :meth:`forward`."""
+
+    def sums(self, measured: tuple[Tensor, ...], target: Tensor) -> tuple[Tensor, ...]:
+        """Return what is added up over all processes.
+
+        Args:
+            measured: The results of :meth:`measure` for the whole batch of this process.
+            target: int64 [B, H, W], 255 = ignore.
+        """
+        return tuple(each.sum(0) for each in measured)
+
+    @abstractmethod
+    def loss(self, *totals: Tensor) -> Tensor:
+        """Return the loss from the sums over all processes."""
+
+    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of the batch of all processes."""
+        measured = self.measure(log_probability, target)
+        return self.loss(*over_all_processes(*self.sums(measured, target)))
+
+
 def of_target(log_probability: Tensor, target: Tensor) -> Tensor:
     """Return the log-probability of each pixel's own class, [B, H, W]; ignored pixels get that of class 0."""
     index = torch.where(target != IGNORE_INDEX, target, 0)
     return log_probability.gather(1, index[:, None])[:, 0]
 
 
-class CrossEntropy(PixelLoss):
+class CrossEntropy(SummedPixelLoss):
     """Mean negative log-probability of the true class.
 
     Args:
@@ -86,11 +117,16 @@ class CrossEntropy(PixelLoss):
         self.label_smoothing = label_smoothing
         self.register_buffer("class_weights", _weights(type(self).__name__, class_weights), persistent=False)
 
-    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+    def measure(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Return the weighted loss and the weight of each image's pixels."""
+        return _weighted(self._pixels(log_probability, target), self._weights(log_probability.shape[1], target))
+
+    def loss(self, *totals: Tensor) -> Tensor:
         """Return the weighted mean over the pixels that count, at least 0."""
-        loss = self._pixels(log_probability, target)
-        weight = _pixel_weights(type(self).__name__, self.class_weights, log_probability, target)
-        return _mean(loss, weight)
+        return _mean(*totals)
+
+    def _weights(self, classes: int, target: Tensor) -> Tensor:
+        return _pixel_weights(type(self).__name__, self.class_weights, classes, target)
 
     def _pixels(self, log_probability: Tensor, target: Tensor) -> Tensor:
         """Return each pixel's loss [B, H, W]; the values at ignored pixels mean nothing."""
@@ -137,22 +173,27 @@ class OHEMCrossEntropy(CrossEntropy):
         self.threshold = threshold
         self.share = share
 
-    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
-        """Return the weighted mean over the hard pixels, at least 0."""
-        loss = self._pixels(log_probability, target)
-        weight = _pixel_weights(type(self).__name__, self.class_weights, log_probability, target)
-        counts = target != IGNORE_INDEX
+    def measure(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Return each pixel's loss, and how hard it is, [B, H, W]."""
+        difficulty = torch.where(target != IGNORE_INDEX, -of_target(log_probability.detach(), target), -1.0)
+        classes = log_probability.shape[1]
+        # For the weights of the classes, whose number only the probabilities tell.
+        return self._pixels(log_probability, target), difficulty, self._weights(classes, target)
+
+    def sums(self, measured: tuple[Tensor, ...], target: Tensor) -> tuple[Tensor, ...]:
+        """Return the weighted loss and the weight of this process's hard pixels."""
+        loss, difficulty, weight = measured
         with torch.no_grad():
-            difficulty = -of_target(log_probability, target)
             # The rank is a tensor: only the device knows how many pixels count.
-            ordered = torch.where(counts, difficulty, -1.0).flatten().sort(descending=True).values
-            rank = (self.share * counts.sum()).ceil().long().clamp(min=1, max=ordered.numel()) - 1
+            ordered = difficulty.flatten().sort(descending=True).values
+            rank = (self.share * (target != IGNORE_INDEX).sum()).ceil().long().clamp(min=1, max=ordered.numel()) - 1
             limit = -math.log(self.threshold) if self.threshold > 0 else math.inf
             hard = difficulty >= ordered.gather(0, rank[None]).clamp(max=limit)
-        return _mean(loss, weight * hard)
+        summed, total = _weighted(loss, weight * hard)
+        return summed.sum(), total.sum()
 
 
-class Focal(PixelLoss):
+class Focal(SummedPixelLoss):
     """Cross-entropy in which well-classified pixels count less (Lin et al., "Focal Loss", ICCV 2017, on a softmax).
 
     Args:
@@ -175,13 +216,17 @@ class Focal(PixelLoss):
         self.gamma = gamma
         self.register_buffer("class_weights", _weights("Focal", class_weights), persistent=False)
 
-    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
-        """Return the weighted mean over the pixels that count, at least 0."""
+    def measure(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Return the weighted loss and the weight of each image's pixels."""
         own = of_target(log_probability, target)
         # Clamped: a power below 1 has no finite gradient at 0.
         wrong = (-own.expm1()).clamp(min=1e-6)
-        weight = _pixel_weights("Focal", self.class_weights, log_probability, target)
-        return _mean(-own * wrong.pow(self.gamma), weight)
+        weight = _pixel_weights("Focal", self.class_weights, log_probability.shape[1], target)
+        return _weighted(-own * wrong.pow(self.gamma), weight)
+
+    def loss(self, *totals: Tensor) -> Tensor:
+        """Return the weighted mean over the pixels that count, at least 0."""
+        return _mean(*totals)
 
 
 def _weights(owner: str, values: Sequence[float] | None) -> Tensor | None:
@@ -192,12 +237,11 @@ def _weights(owner: str, values: Sequence[float] | None) -> Tensor | None:
     return torch.tensor(values, dtype=torch.float32)
 
 
-def _pixel_weights(owner: str, class_weights: Tensor | None, log_probability: Tensor, target: Tensor) -> Tensor:
+def _pixel_weights(owner: str, class_weights: Tensor | None, classes: int, target: Tensor) -> Tensor:
     """Return how much each pixel counts [B, H, W], 0 where it is ignored."""
-    counts = (target != IGNORE_INDEX).to(log_probability.dtype)
+    counts = (target != IGNORE_INDEX).float()
     if class_weights is None:
         return counts
-    classes = log_probability.shape[1]
     if len(class_weights) != classes:
         raise ValueError(
             f"{owner}: there are {len(class_weights)} class_weights and {classes} segmentation classes; give one "
@@ -206,9 +250,13 @@ def _pixel_weights(owner: str, class_weights: Tensor | None, log_probability: Te
     return counts * class_weights.to(counts.dtype)[torch.where(target != IGNORE_INDEX, target, 0)]
 
 
-def _mean(loss: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean over all processes' pixels; zero, not NaN, if all weights are 0."""
+def _weighted(loss: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weighted loss and the weight of each image, [B] each."""
     # An ignored pixel's loss may have any value, and so may one whose class was not labelled.
     loss = torch.where(weight > 0, loss, 0.0)
-    summed, total = over_all_processes((loss * weight).sum(), weight.sum())
-    return summed / torch.where(total > 0, total, 1.0)
+    return (loss * weight).sum((1, 2)), weight.sum((1, 2))
+
+
+def _mean(summed: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean over all processes' pixels; zero, not NaN, if all weights are 0."""
+    return summed / torch.where(weight > 0, weight, 1.0)

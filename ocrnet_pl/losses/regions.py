@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from ocrnet_pl.distributed.global_batch import over_all_processes
-from ocrnet_pl.losses.pixels import PixelLoss, of_target
+from ocrnet_pl.losses.pixels import PixelLoss, SummedPixelLoss, of_target
 from ocrnet_pl.structures import IGNORE_INDEX
 
 
-class _Regions(NamedTuple):
-    """Soft pixel counts of each class over the batch of all processes, [S] each.
+class RegionLoss(SummedPixelLoss):
+    """A loss of soft pixel counts of each class over the batch of all processes."""
 
-    Attributes:
-        hit: Probability of the class on the class's own pixels.
-        true: Number of the class's pixels.
-        predicted: Probability of the class on all labelled pixels.
-    """
+    def measure(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Return three counts of each image and class, [B, S].
 
-    hit: Tensor
-    true: Tensor
-    predicted: Tensor
+        They are the probability of the class on its own pixels, the number of these pixels, and the probability of the
+        class on all labelled pixels.
 
-
-def _regions(log_probability: Tensor, target: Tensor) -> _Regions:
-    """Sum up by scattering: a one-hot target of many classes would take more memory than the network.
-
-    The sums are scattered row by row of the image: a float32 sum of single pixels is inexact above some millions of
-    them, and stops growing at 2^24.
-    """
-    counts = target != IGNORE_INDEX
-    index = torch.where(counts, target, 0).flatten(0, 1)
-    hit = torch.where(counts, of_target(log_probability, target).exp(), 0.0).flatten(0, 1)
-    zeros = log_probability.new_zeros(len(index), log_probability.shape[1])
-    return _Regions(
-        *over_all_processes(
-            zeros.scatter_add(1, index, hit).sum(0),
-            zeros.scatter_add(1, index, counts.flatten(0, 1).to(hit.dtype)).sum(0),
-            (log_probability.exp() * counts[:, None]).sum((0, 2, 3)),
+        The sums are scattered, as a one-hot target of many classes would take more memory than the network, and row by
+        row of the image: a float32 sum of single pixels is inexact above some millions of them, and stops growing at
+        2^24.
+        """
+        batch, classes, height, _ = log_probability.shape
+        counts = target != IGNORE_INDEX
+        index = torch.where(counts, target, 0).flatten(0, 1)
+        hit = torch.where(counts, of_target(log_probability, target).exp(), 0.0).flatten(0, 1)
+        zeros = log_probability.new_zeros(batch * height, classes)
+        return (
+            zeros.scatter_add(1, index, hit).view(batch, height, classes).sum(1),
+            zeros.scatter_add(1, index, counts.flatten(0, 1).to(hit.dtype)).view(batch, height, classes).sum(1),
+            (log_probability.exp() * counts[:, None]).sum((2, 3)),
         )
-    )
 
 
 def _mean_present(loss: Tensor, pixels: Tensor) -> Tensor:
@@ -51,7 +43,7 @@ def _mean_present(loss: Tensor, pixels: Tensor) -> Tensor:
     return (loss * present).sum() / present.sum().clamp(min=1.0)
 
 
-class Dice(PixelLoss):
+class Dice(RegionLoss):
     """1 - Dice over the whole batch, averaged over the classes that occur (Milletari et al., "V-Net", 3DV 2016).
 
     Args:
@@ -68,14 +60,13 @@ class Dice(PixelLoss):
         super().__init__(weight)
         self.smooth = _checked_smooth("Dice", smooth)
 
-    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+    def loss(self, *totals: Tensor) -> Tensor:
         """Return 0 to 1."""
-        sums = _regions(log_probability, target)
-        dice = (2 * sums.hit + self.smooth) / (sums.predicted + sums.true + self.smooth)
-        return _mean_present(1 - dice, sums.true)
+        hit, true, predicted = totals
+        return _mean_present(1 - (2 * hit + self.smooth) / (predicted + true + self.smooth), true)
 
 
-class Tversky(PixelLoss):
+class Tversky(RegionLoss):
     """Dice with separate weights for false alarms and missed pixels (Salehi et al., MLMI 2017).
 
     With both weights at 0.5 it is Dice at twice the ``smooth``.
@@ -103,11 +94,11 @@ class Tversky(PixelLoss):
         self.false_negative = false_negative
         self.smooth = _checked_smooth("Tversky", smooth)
 
-    def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
+    def loss(self, *totals: Tensor) -> Tensor:
         """Return 0 to 1."""
-        sums = _regions(log_probability, target)
-        wrong = self.false_positive * (sums.predicted - sums.hit) + self.false_negative * (sums.true - sums.hit)
-        return _mean_present(1 - (sums.hit + self.smooth) / (sums.hit + wrong + self.smooth), sums.true)
+        hit, true, predicted = totals
+        wrong = self.false_positive * (predicted - hit) + self.false_negative * (true - hit)
+        return _mean_present(1 - (hit + self.smooth) / (hit + wrong + self.smooth), true)
 
 
 class Lovasz(PixelLoss):
@@ -123,17 +114,31 @@ class Lovasz(PixelLoss):
 
     def forward(self, log_probability: Tensor, target: Tensor) -> Tensor:
         """Return 0 to 1."""
-        flat = target.flatten()
         losses, pixels = [], []
         # Class by class: the sorted order of all classes at once would take three times the logits' memory.
         for index, plane in enumerate(log_probability.unbind(1)):
-            true = flat == index
-            error = torch.where(true, 1 - plane.flatten().exp(), plane.flatten().exp())
-            with torch.no_grad():
-                slope = _jaccard_slope(error, true, flat != IGNORE_INDEX)
-            losses.append((torch.where(flat != IGNORE_INDEX, error, 0.0) * slope).sum())
-            pixels.append(true.sum())
+            losses.append(_ClassError.apply(plane, target, index))
+            pixels.append((target == index).sum())
         return _mean_present(torch.stack(losses), torch.stack(pixels))
+
+
+class _ClassError(torch.autograd.Function):
+    """The loss of one class, which keeps only its gradient for the backward pass, where autograd would keep four."""
+
+    @staticmethod
+    def forward(ctx: Any, plane: Tensor, target: Tensor, index: int) -> Tensor:
+        counts, true = (target != IGNORE_INDEX).flatten(), (target == index).flatten()
+        probability = plane.flatten().exp()
+        error = torch.where(true, 1 - probability, probability)
+        slope = torch.where(counts, _jaccard_slope(error, true, counts), 0.0)
+        ctx.save_for_backward((slope * torch.where(true, -probability, probability)).view_as(plane))
+        return (error * slope).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (own,) = ctx.saved_tensors
+        return gradient * own, None, None
 
 
 def _jaccard_slope(error: Tensor, true: Tensor, counts: Tensor) -> Tensor:

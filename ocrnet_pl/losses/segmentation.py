@@ -7,11 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from ocrnet_pl.losses.base import Loss, zero_of
-from ocrnet_pl.losses.pixels import UNLABELLED, CrossEntropy, PixelLoss
+from ocrnet_pl.losses.base import Measured, SummedLoss, zero_of
+from ocrnet_pl.losses.pixels import UNLABELLED, CrossEntropy, PixelLoss, SummedPixelLoss
 from ocrnet_pl.losses.regions import Dice
 from ocrnet_pl.structures import IGNORE_INDEX, Batch, Output
+
+_TOGETHER = 2**24
+"""Number of probabilities, at the input's resolution, that are kept for the backward pass: 64 MB."""
+_AUXILIARY = "aux"
 
 
 def logits_at_input(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
@@ -21,7 +26,7 @@ def logits_at_input(logits: Tensor, stride: int, size: tuple[int, int]) -> Tenso
     return logits[..., : size[0], : size[1]]
 
 
-class SegmentationLoss(Loss):
+class SegmentationLoss(SummedLoss):
     """The sum of pixel losses at the input's resolution; cross-entropy and Dice by default.
 
     A class that an image was not labelled for is left out of that image's softmax.
@@ -46,35 +51,83 @@ class SegmentationLoss(Loss):
         self.terms = nn.ModuleList(parts)
         self.auxiliary = CrossEntropy(auxiliary_weight)
 
-    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return each term by its name, and ``aux`` if the decoder has auxiliary logits."""
+    def measure(self, output: Output, batch: Batch) -> Measured:
+        """Return the sums of each term by ``<name>/<number>``, and whole terms of those without sums."""
         if output.semantic is None:
-            return {}
+            return Measured({}, {})
         with torch.autocast(batch.images.device.type, enabled=False):
             # A pixel whose class the image was not labelled for cannot be learned from.
             semantic = batch.semantic.long()
             classes = semantic.clamp(max=batch.semantic_classes.shape[1] - 1)
             known = batch.semantic_classes.gather(1, classes.flatten(1)).view_as(classes)
             target = torch.where(known, semantic, IGNORE_INDEX)
-            log_probability = self._log_probability(output.semantic, output.stride, batch)
-            terms: dict[str, Tensor] = {}
-            for term in self.terms:
-                terms[str(term.name)] = term.weight * term(log_probability, target)  # type: ignore[operator]
-            first = next(iter(terms))
-            terms[first] = terms[first] + zero_of(output.semantic)
-            if output.auxiliary:
-                padded = output.semantic.shape[-2] * output.stride
-                losses = [
-                    self.auxiliary(self._log_probability(extra, padded // extra.shape[-2], batch), target)
-                    + zero_of(extra)
-                    for extra in output.auxiliary
-                ]
-                terms["aux"] = self.auxiliary.weight * torch.stack(losses).sum()
-            return terms
+            terms = {str(term.name): term for term in self.terms}
+            # A subclass that computes its loss in another way is called as a whole.
+            summed = {
+                name: term
+                for name, term in terms.items()
+                if isinstance(term, SummedPixelLoss) and type(term).forward is SummedPixelLoss.forward
+            }
+            sums = self._sums(summed, output.semantic, output.stride, batch, target)
+            padded = output.semantic.shape[-2] * output.stride
+            for number, extra in enumerate(output.auxiliary):
+                name = f"{_AUXILIARY}{number}"
+                sums |= self._sums({name: self.auxiliary}, extra, padded // extra.shape[-2], batch, target)
+            others = {name: term for name, term in terms.items() if name not in summed}
+            own: dict[str, Tensor] = {}
+            if others:
+                log_probability = _log_probability(output.semantic, output.stride, batch.semantic_classes, target)
+                own = {name: term(log_probability, target) for name, term in others.items()}
+                first = next(iter(own))
+                own[first] = own[first] + zero_of(output.semantic)
+            return Measured(sums, own)
 
     @staticmethod
-    def _log_probability(logits: Tensor, stride: int, batch: Batch) -> Tensor:
-        height, width = batch.semantic.shape[-2:]
-        # Contiguous planes: a softmax over interleaved channels takes ten times as long on a CPU.
-        known = logits.float().contiguous().masked_fill(~batch.semantic_classes[:, :, None, None], UNLABELLED)
-        return logits_at_input(known, stride, (height, width)).log_softmax(1)
+    def _sums(
+        terms: dict[str, SummedPixelLoss], logits: Tensor, stride: int, batch: Batch, target: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the sums of terms of the same logits."""
+        if not terms:
+            return {}
+
+        def measure(logits: Tensor, known: Tensor, target: Tensor) -> list[tuple[Tensor, ...]]:
+            log_probability = _log_probability(logits, stride, known, target)
+            return [term.measure(log_probability, target) for term in terms.values()]
+
+        images = max(1, _TOGETHER // (logits.shape[1] * target.shape[1] * target.shape[2]))
+        parts = list(zip(*(each.split(images) for each in (logits, batch.semantic_classes, target)), strict=True))
+        if len(parts) == 1:
+            measured = [measure(*parts[0])]
+        else:
+            measured = [checkpoint(measure, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+        sums: dict[str, Tensor] = {}
+        for place, (name, term) in enumerate(terms.items()):
+            whole = tuple(torch.cat(each) for each in zip(*(part[place] for part in measured), strict=True))
+            sums |= {f"{name}/{number}": each for number, each in enumerate(term.sums(whole, target))}
+        first = next(iter(sums))
+        sums[first] = sums[first] + zero_of(logits)
+        return sums
+
+    def combine(self, totals: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return each term by its name, and ``aux`` if the decoder has auxiliary logits."""
+        grouped: dict[str, list[Tensor]] = {}
+        for key, total in totals.items():
+            grouped.setdefault(key.partition("/")[0], []).append(total)
+        found: dict[str, Tensor] = {}
+        for term in self.terms:
+            name = str(term.name)
+            if name in grouped:
+                found[name] = term.weight * term.loss(*grouped[name])  # type: ignore[operator]
+            elif name in own:
+                found[name] = term.weight * own[name]  # type: ignore[operator]
+        auxiliary = [self.auxiliary.loss(*parts) for name, parts in grouped.items() if name not in found]
+        if auxiliary:
+            found[_AUXILIARY] = self.auxiliary.weight * torch.stack(auxiliary).sum()
+        return found
+
+
+def _log_probability(logits: Tensor, stride: int, known: Tensor, target: Tensor) -> Tensor:
+    """Return log-probabilities [B, S, H, W] at the resolution of the labels, without the classes that are not known."""
+    # Contiguous planes: a softmax over interleaved channels takes ten times as long on a CPU.
+    logits = logits.float().contiguous().masked_fill(~known[:, :, None, None], UNLABELLED)
+    return logits_at_input(logits, stride, (target.shape[-2], target.shape[-1])).log_softmax(1)

@@ -199,7 +199,9 @@ class OCRNet(nn.Module):
             self._unread = None
             self.train(self.training)
 
-    def compile_parts(self, backend: str | Callable[..., Any] = "inductor", sizes: int = 16) -> None:
+    def compile_parts(
+        self, backend: str | Callable[..., Any] = "inductor", mode: str | None = None, sizes: int = 16
+    ) -> None:
         """Compile encoder, neck and decoders in place, once for each input size.
 
         The names of the weights do not change. The split between the tasks is not compiled, because it changes while
@@ -207,13 +209,14 @@ class OCRNet(nn.Module):
 
         Args:
             backend: Name of a backend of :func:`torch.compile`, or a function that is one.
+            mode: What the backend ``inductor`` optimises for; None for its default.
             sizes: Largest number of input shapes (size and batch) that will occur; each has its own graphs.
 
         Raises:
-            ValueError: There is no such backend, or it lacks the compiler that it needs.
+            ValueError: There is no such backend or mode, or it lacks the compiler that it needs.
         """
         if isinstance(backend, str):
-            check_backend(backend)
+            check_backend(backend, mode)
         parts = [p for p in (self.encoder, self.neck, self.detection, self.segmentation) if p is not None]
         # Modules compiled in place share one code object, which the limit counts; training and evaluation are separate.
         limit = 2 * len(parts) * sizes
@@ -221,7 +224,7 @@ class OCRNet(nn.Module):
         config.recompile_limit = max(config.recompile_limit, limit)
         config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, limit)
         for part in parts:
-            part.compile(backend=backend, dynamic=False, fullgraph=True)
+            part.compile(backend=backend, mode=mode, dynamic=False, fullgraph=True)
 
     def postprocessed(self, output: Output, placements: Sequence[Placement]) -> Predictions:
         """Turn an output into predictions, raw and fused, in the frame that the placements map to."""

@@ -24,6 +24,8 @@ _OF_TRAINING = {
         "scheduler",
         "scheduler_interval",
         "compile_backend",
+        "compile_mode",
+        "matmul_precision",
         "teacher",
     ),
     "data": ("train", "train_transforms", "plain_epochs", "aspect_ratios", "predict_path", "cache"),

@@ -13,7 +13,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 from ocrnet_pl.models.ocrnet import OCRNet
 
@@ -30,17 +32,23 @@ class StaticDDP(DDPStrategy):
     backward pass, which therefore exchanges them, whether or not an optimiser's step follows.
 
     Args:
+        broadcast_buffers: Whether every forward pass begins with an exchange of the running statistics. Validation and
+            checkpoints have those of the first process either way.
+        bf16_gradients: Whether gradients are sent in bfloat16, half of the bytes.
         kwargs: Options of ``DDPStrategy``.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(static_graph=True, gradient_as_bucket_view=True, **kwargs)
+    def __init__(self, broadcast_buffers: bool = False, bf16_gradients: bool = False, **kwargs: Any) -> None:
+        super().__init__(static_graph=True, gradient_as_bucket_view=True, broadcast_buffers=broadcast_buffers, **kwargs)
+        self._bf16_gradients = bf16_gradients
         self._planned = False
 
     def setup(self, trainer: Trainer) -> None:
         """Wrap the network, with the plan still to be made."""
         self._planned = False
         super().setup(trainer)
+        if self._bf16_gradients and isinstance(self.model, DistributedDataParallel):
+            self.model.register_comm_hook(None, bf16_compress_hook)
 
     @contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:

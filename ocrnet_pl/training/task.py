@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,12 +18,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ocrnet_pl.balancing.methods import Balancing, FixedWeights
 from ocrnet_pl.distributed.buffers import share_buffers
+from ocrnet_pl.distributed.global_batch import StepExchange
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.inference.batch_prediction import detection_limits, predict_batch
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.tiled_inference import Tiling
-from ocrnet_pl.losses.base import Loss
+from ocrnet_pl.losses.base import Loss, Measure, compiled_measure, joint_terms, measure_all
 from ocrnet_pl.losses.detection import QualityDetectionLoss
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.metrics.base import MetricFactory
@@ -57,6 +58,8 @@ from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, W
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
 from ocrnet_pl.training.teacher import Teacher
 
+MatmulPrecision = Literal["highest", "high", "medium"]
+
 
 class OCRNetTask(LightningModule):
     """Trains an :class:`OCRNet` on both tasks at once with one optimiser over their joint loss.
@@ -86,7 +89,11 @@ class OCRNetTask(LightningModule):
         input_size: (height, width) that prediction letterboxes into; the command line passes the data's.
         tile: How to evaluate and predict images larger than the input in tiles; null scales them down to fit.
         multiscale: How to evaluate and predict at several scales and mirrored; null for a single pass.
-        compile_backend: Compile the network with this backend of ``torch.compile``, such as ``inductor``.
+        compile_backend: Compile the network and the losses with this backend of ``torch.compile``, such as
+            ``inductor``.
+        compile_mode: What ``inductor`` optimises for, such as ``max-autotune-no-cudagraphs``; null for its default.
+        matmul_precision: Precision of products of float32 matrices on GPUs: ``highest``, or ``high`` or ``medium``,
+            which are several times faster on tensor cores and round more; null leaves torch's setting.
         metrics: Additional metrics for validation and testing, each a subclass of ``ocrnet_pl.metrics.base.Metric``;
             null adds none.
         teacher: A trained network that teaches this one besides the labels; null for none.
@@ -116,6 +123,8 @@ class OCRNetTask(LightningModule):
         tile: Tiling | None = None,
         multiscale: MultiScale | None = None,
         compile_backend: str | None = None,
+        compile_mode: str | None = None,
+        matmul_precision: MatmulPrecision | None = None,
         metrics: list[MetricFactory] | None = None,
         teacher: Teacher | None = None,
     ) -> None:
@@ -124,6 +133,11 @@ class OCRNetTask(LightningModule):
             raise ValueError(ONE_WAY)
         if scheduler_interval not in get_args(Interval):
             raise ValueError(f"model.scheduler_interval: expected 'step' or 'epoch', got {scheduler_interval!r}")
+        if matmul_precision is not None and matmul_precision not in get_args(MatmulPrecision):
+            raise ValueError(
+                f"model.matmul_precision: expected one of {', '.join(get_args(MatmulPrecision))}, got "
+                f"{matmul_precision!r}"
+            )
         self.network = OCRNet(
             taxonomy,
             encoder or TimmEncoder(),
@@ -133,8 +147,12 @@ class OCRNetTask(LightningModule):
             postprocess or FusionPostProcess(),
             input_size,
         )
+        self.exchange = StepExchange()
+        self._matmul_precision = matmul_precision
+        self._measure: Measure = measure_all
         if compile_backend is not None:
-            self.network.compile_parts(compile_backend)
+            self.network.compile_parts(compile_backend, compile_mode)
+            self._measure = compiled_measure(compile_backend, compile_mode)
         self.detection_loss = detection_loss or QualityDetectionLoss()
         self.segmentation_loss = segmentation_loss or SegmentationLoss()
         balancing = balancing or FixedWeights()
@@ -212,6 +230,8 @@ class OCRNetTask(LightningModule):
     def setup(self, stage: str) -> None:
         """Raise an error for a strategy that could not make a step, or a teacher that could not teach."""
         check_strategy(self.trainer)
+        if self._matmul_precision is not None:
+            torch.set_float32_matmul_precision(self._matmul_precision)
         if self.teacher is not None and stage == "fit":
             self.teacher.load(self.network)
 
@@ -227,11 +247,11 @@ class OCRNetTask(LightningModule):
 
     def losses(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the joint loss and its terms by name; :attr:`terms` keeps them by task."""
-        detection = self.detection_loss(output, batch)
-        segmentation = self.segmentation_loss(output, batch)
-        if self.teacher is not None:
-            boxes, pixels = self.teacher(self.network, output, batch)
-            detection, segmentation = detection | boxes, segmentation | pixels
+        losses = (self.detection_loss, self.segmentation_loss)
+        boxes, pixels = ({}, {}) if self.teacher is None else self.teacher(self.network, output, batch)
+        taught = (*boxes.values(), *pixels.values())
+        detection, segmentation = joint_terms(losses, output, batch, self._measure, self.exchange, taught)
+        detection, segmentation = detection | boxes, segmentation | pixels
         total = self.balancing(sum(detection.values()), sum(segmentation.values()))
         named = {"detection": detection, "segmentation": segmentation}
         self.terms = {task: {name: term.detach() for name, term in own.items()} for task, own in named.items()}

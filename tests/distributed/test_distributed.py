@@ -20,6 +20,8 @@ from torch.optim import SGD
 
 from ocrnet_pl.balancing.methods import GradNorm, PCGrad, Uncertainty
 from ocrnet_pl.callbacks.gradients import GradientLog
+from ocrnet_pl.callbacks.guard import LossGuard
+from ocrnet_pl.callbacks.stopping import GracefulStop
 from ocrnet_pl.data.loading.aspect_groups import Aspects
 from ocrnet_pl.data.loading.samplers import Item, MultiScaleSampler
 from ocrnet_pl.data.records import Part
@@ -258,3 +260,36 @@ def test_a_broken_sum_stays_where_it_broke(tmp_path: Path) -> None:
     # Each process's gradient is of its own share; averaged over the processes, it is that of the whole.
     assert gradient.tolist() == [6, 6, 0]
     assert second.tolist() == same.tolist() == [30]
+
+
+class Exchanges(Callback):
+    """Counts the exchanges of each step, other than that of the gradients."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.steps: list[int] = []
+        send = dist.all_reduce
+
+        def count(*arguments: Any, **options: Any) -> Any:
+            self.calls += 1
+            return send(*arguments, **options)
+
+        dist.all_reduce = count
+
+    def on_train_batch_start(self, *args: object) -> None:
+        # What the start of the run exchanges does not count.
+        self.calls = 0
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        self.steps.append(self.calls)
+
+
+def test_losses_and_callbacks_exchange_once_a_step(tmp_path: Path) -> None:
+    def counted(folder: Path) -> list[int]:
+        found = Exchanges()
+        callbacks = [GracefulStop(), found, LossGuard()]
+        member(folder, 2, "default", strategy=StaticDDP, max_steps=4, callbacks=lambda: callbacks)
+        return found.steps
+
+    for steps in run_together(tmp_path, 2, counted, tmp_path / "run"):
+        assert steps == [1] * 4

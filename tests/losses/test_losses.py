@@ -183,6 +183,10 @@ def test_crowd_regions_by_a_naive_loop() -> None:
         for p in detection.points.tolist()
     ]
     assert outside_crowds(detection, batch)[0].tolist() == want
+    batch.crowd.zero_()
+    tested = outside_crowds(detection, batch)
+    batch.has_crowds = False
+    assert torch.equal(outside_crowds(detection, batch), tested) and tested.all()
     assert 0 < sum(want) < len(want)
 
 

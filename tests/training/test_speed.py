@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from ocrnet_pl.losses.base import compiled_measure, joint_terms
 from ocrnet_pl.losses.detection import QualityDetectionLoss
 from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.models.encoder import TimmEncoder
@@ -86,6 +87,24 @@ def test_each_size_is_compiled_once_and_gives_the_same_gradients(measuring: bool
     assert counter.frame_count == 8
     assert list(compiled.state_dict()) == names
     assert list(copy.deepcopy(compiled).state_dict()) == names
+
+
+def test_the_losses_are_one_graph_a_size_however_many_boxes_there_are() -> None:
+    torch._dynamo.reset()
+    network, losses = tiny_network(), [QualityDetectionLoss(), SegmentationLoss()]
+    counter = CompileCounter()
+    measure = compiled_measure(counter)
+    sizes = [(64, 64), (64, 96), (64, 64), (64, 96)]
+    for turn, size in enumerate(sizes):
+        batch = make_batch([[[4.0, 6.0, 40.0, 50.0]], []], [[1], []], size, rows=8 * (turn + 1), seed=turn)
+        batch.has_crowds = False
+        output = network(batch.images)
+        for mine, eager in zip(
+            joint_terms(losses, output, batch, measure), joint_terms(losses, output, batch), strict=True
+        ):
+            for name, value in eager.items():
+                torch.testing.assert_close(mine[name], value)
+    assert counter.frame_count == 2
 
 
 def test_a_training_step_is_one_graph_a_size() -> None:

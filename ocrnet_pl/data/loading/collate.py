@@ -70,6 +70,7 @@ def collate(samples: Sequence[Sample], truths: Sequence[Sample] = ()) -> Batch:
         truths=list(truths),
         image_ids=[sample.image_id for sample in samples],
         paths=[sample.path for sample in samples],
+        has_crowds=bool(crowd.any()),
     )
 
 

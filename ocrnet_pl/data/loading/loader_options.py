@@ -17,6 +17,7 @@ class LoaderOptions:
         eval_batch_size: Number of evaluation images per step and process, at least 1.
         num_workers: Number of loading processes per training process; 0 loads in the training process itself.
         worker_timeout: Longest time to wait for a batch, in seconds, before the loading processes are considered lost.
+        prefetch_factor: Number of batches that each loading process prepares in advance, at least 1.
 
     Raises:
         ValueError: An option is out of range.
@@ -26,9 +27,10 @@ class LoaderOptions:
     eval_batch_size: int
     num_workers: int
     worker_timeout: float
+    prefetch_factor: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
+        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("prefetch_factor", 1)):
             check_at_least(name, getattr(self, name), least)
         if self.worker_timeout <= 0:
             raise ValueError(f"data.worker_timeout: expected more than 0 seconds, got {self.worker_timeout}")
@@ -44,6 +46,7 @@ class LoaderOptions:
             "num_workers": self.num_workers,
             "patience": self.worker_timeout,
             "persistent_workers": self.num_workers > 0,
+            "prefetch_factor": self.prefetch_factor if self.num_workers > 0 else None,
             "pin_memory": torch.cuda.is_available(),
         }
 
