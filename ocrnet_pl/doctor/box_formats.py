@@ -16,6 +16,10 @@ _LEAST = 4
 """Smallest number of boxes from which a conclusion is drawn."""
 
 
+LOOSE = 0.5
+"""Overlap of a box with the bounds of its mask below which the one does not fit the other."""
+
+
 class _Way(NamedTuple):
     text: str
     convert: Callable[[Boxes, int, int], Boxes]
@@ -80,12 +84,14 @@ class Evidence(NamedTuple):
         sound: Number of boxes that are inside the image and have an area.
         masks: Number of boxes with a mask.
         overlap: Sum of the overlaps of these boxes with the bounds of their masks.
+        loose: Number of boxes that overlap the bounds of their masks by less than half.
     """
 
     boxes: int
     sound: NDArray[np.int64]
     masks: int
     overlap: NDArray[np.float64]
+    loose: int
 
 
 def weigh(boxes: Boxes, size: tuple[int, int], bounds: Boxes) -> Evidence:
@@ -104,6 +110,7 @@ def weigh(boxes: Boxes, size: tuple[int, int], bounds: Boxes) -> Evidence:
         np.array([_sound(candidate, size).sum() for candidate in candidates]),
         int(masked.sum()),
         np.array([paired_iou(candidate[masked], bounds[masked]).sum() for candidate in candidates]),
+        int((paired_iou(boxes[masked], bounds[masked]) < LOOSE).sum()),
     )
 
 
@@ -119,6 +126,7 @@ class Verdict:
 
     boxes: int = 0
     masks: int = 0
+    loose: int = 0
     sound: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 + len(Reading), dtype=np.int64))
     overlap: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1 + len(Reading)))
 
@@ -126,8 +134,14 @@ class Verdict:
         """Add the evidence of one image."""
         self.boxes += evidence.boxes
         self.masks += evidence.masks
+        self.loose += evidence.loose
         self.sound += evidence.sound
         self.overlap += evidence.overlap
+
+    @property
+    def misses(self) -> bool:
+        """Whether most boxes do not fit their masks, in whatever format they are."""
+        return self.masks >= _LEAST and self.loose > self.masks / 2
 
     def guess(self) -> tuple[Reading, str] | None:
         """Return the format that the boxes are in, and why; None if they are fine, or if no format makes sense."""

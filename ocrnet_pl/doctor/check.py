@@ -15,6 +15,9 @@ from torch.utils.data import DataLoader
 
 from ocrnet_pl.data.loading.lost_workers import TakenUp, watched
 from ocrnet_pl.data.sources.coco import CocoInstances
+from ocrnet_pl.data.sources.labelled_folder import LabelledFolder
+from ocrnet_pl.data.sources.table import Table
+from ocrnet_pl.data.sources.voc import PascalVoc
 from ocrnet_pl.data.sources.yolo import Yolo
 from ocrnet_pl.doctor.classes import category_faults, rare_classes
 from ocrnet_pl.doctor.coco_recovery import salvage, write_salvaged
@@ -22,6 +25,7 @@ from ocrnet_pl.doctor.examine import Examiner, Record, Split, kind_of
 from ocrnet_pl.doctor.findings import Finding, FindingLog, Kind, Level
 from ocrnet_pl.doctor.fingerprints import SIDE, similar_pairs
 from ocrnet_pl.doctor.result import IMAGES_PER_WORKER, Examined, Recipe, Result
+from ocrnet_pl.doctor.split_faults import annotation_file, split_faults
 from ocrnet_pl.doctor.statistics import SplitStatistics
 from ocrnet_pl.drawing.progress import Progress
 from ocrnet_pl.errors import DataError
@@ -61,29 +65,33 @@ def open_split(name: str, recipe: Recipe, log: FindingLog, folder: Path) -> Spli
                 return Split(name, source, (str(copy.resolve()), annotations), rest.numbers, len(rest.findings))
             for finding in rest.findings:
                 log.add(finding)
-    rest_of_yolo = _open_yolo(name, recipe, problem, log)
-    if rest_of_yolo is not None:
-        return rest_of_yolo
+    lenient = _open_leniently(name, recipe, problem, log)
+    if lenient is not None:
+        return lenient
     first, _, text = str(problem).partition(": ")
     kind = Kind.IMAGE_MISSING if "there is no file" in text else kind_of(str(problem))
     log.add(Finding(kind, name, f"{text or first} (the split could not be opened)", file=first if text else ""))
     return None
 
 
-def _open_yolo(name: str, recipe: Recipe, problem: DataError, log: FindingLog) -> Split | None:
-    """Open YOLO labels with coordinates that training refuses, so that each becomes a finding."""
-    if not issubclass(recipe.source_class, Yolo) or not recipe.arguments.get("strict", True):
+def _open_leniently(name: str, recipe: Recipe, problem: DataError, log: FindingLog) -> Split | None:
+    """Open labels with values that training refuses, so that each becomes a finding."""
+    kinds = Yolo | PascalVoc | LabelledFolder | Table
+    if not issubclass(recipe.source_class, kinds) or not recipe.arguments.get("strict", True):
         return None
     try:
         source = recipe.make(strict=False)
     except DataError:
         return None
-    file, _, rest = str(problem).partition(": ")
-    field, found, text = rest.partition(": ")
-    if not found:
-        field, text = "", rest
-    log.add(Finding(Kind.ANNOTATION_BROKEN, name, f"{text} (training would stop here)", file=file, field=field))
-    return Split(name, source)
+    faults = source.faults if isinstance(source, PascalVoc) else [problem]
+    for fault in faults:
+        file, _, rest = str(fault).partition(": ")
+        field, found, text = rest.partition(": ")
+        if not found:
+            field, text = "", rest
+        kind = kind_of(str(fault)) if isinstance(source, PascalVoc) else Kind.ANNOTATION_BROKEN
+        log.add(Finding(kind, name, f"{text} (training would stop here)", file=file, field=field))
+    return Split(name, source, refused=len(faults) if isinstance(source, PascalVoc) else 0)
 
 
 def check(
@@ -179,6 +187,10 @@ def _take(examined: Examined, position: int, record: Record, log: FindingLog) ->
         examined.thumbnails[position] = record.thumbnail
     if record.evidence is not None:
         examined.verdict.add(record.evidence)
+    if record.by_rows is not None:
+        examined.by_rows += (record.by_rows.sum(), len(record.by_rows))
+    if record.edges is not None:
+        examined.edges += record.edges
     for finding in record.findings:
         log.add(finding)
 
@@ -193,9 +205,10 @@ def _conclude(examined: Examined, log: FindingLog) -> None:
 
     if (guess := examined.verdict.guess()) is not None:
         examined.reading, why = guess
-        raw = examined.split.raw_boxes(int(examined.indices[0]))
         text = f"{examined.reading.value.text}: {why}; other findings on boxes may follow from it"
-        add(Kind.BOX_FORMAT, 0, text, file="" if raw is None else raw.file)
+        add(Kind.BOX_FORMAT, 0, text, file=annotation_file(examined))
+    for finding in split_faults(examined):
+        log.add(finding)
     if statistics.maps:
         for position, mapped in enumerate(examined.mapped):
             if mapped is False:

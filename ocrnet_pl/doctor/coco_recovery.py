@@ -7,16 +7,18 @@ examine the rest; so the faulty entries are left out of a temporary copy of the 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.readers.json_fields import read_json
-from ocrnet_pl.data.readers.values import is_number, is_text, is_whole, shown
+from ocrnet_pl.data.readers.coco_entries import Ids, JoinedImages, entry_id, read_annotation, read_image_entry
+from ocrnet_pl.data.readers.folder_index import FolderIndex
+from ocrnet_pl.data.readers.json_fields import Fields, read_json
+from ocrnet_pl.data.readers.values import is_text
 from ocrnet_pl.doctor.findings import Finding, Kind
 from ocrnet_pl.errors import DataError
 
@@ -46,18 +48,16 @@ def salvage(split: str, images: str, annotations: str) -> Salvaged | None:
     Returns:
         The rest; None if the whole file cannot be used.
     """
+    fields = Fields(annotations)
     try:
         content = read_json(annotations)
+        entries = {key: fields.entries(content, key) for key in ("images", "annotations")}
+        categories = [fields.integer(c, "categories", "id") for c in fields.objects(content, "categories")]
+        inspection = _Inspection(split, FolderIndex(images, "images"), fields)
     except DataError:
         return None
-    if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
-        return None
-    if not all(isinstance(category, dict) and is_whole(category.get("id")) for category in content["categories"]):
-        return None
-    inspection = _Inspection(split, Path(images), annotations)
-    kept_images = list(inspection.images(content["images"]))
-    categories = [category["id"] for category in content["categories"]]
-    kept = list(inspection.annotations(content["annotations"], categories))
+    kept_images = list(inspection.images(entries["images"]))
+    kept = list(inspection.annotations(entries["annotations"], categories))
     content |= {"images": kept_images, "annotations": [entry for _, entry in kept]}
     if not kept_images or not inspection.findings:
         return None
@@ -65,101 +65,74 @@ def salvage(split: str, images: str, annotations: str) -> Salvaged | None:
 
 
 class _Inspection:
-    def __init__(self, split: str, folder: Path, file: str) -> None:
-        self._split, self._folder, self._file = split, folder, file
-        self._sizes: dict[Any, tuple[int, int]] = {}
-        self._files: dict[Any, str] = {}
-        self._lost: set[Any] = set()
+    """Reads entry by entry as the reader does; each fault becomes a finding."""
+
+    def __init__(self, split: str, folder: FolderIndex, fields: Fields) -> None:
+        self._split, self._folder, self._fields = split, folder, fields
+        self._lost: set[int | str] = set()
+        self._joined = JoinedImages(fields)
         self.findings: list[Finding] = []
 
-    def _add(self, kind: Kind, field: str, message: str, image: str = "") -> None:
-        self.findings.append(Finding(kind, self._split, message, image=image, file=self._file, field=field))
+    def _add(self, error: DataError, image: str = "") -> None:
+        file = str(self._fields.path)
+        text = str(error).removeprefix(f"{file}: ")
+        field, found, message = text.partition(": ")
+        if not found:
+            field, message = "", text
+        self.findings.append(Finding(_kind(field, message), self._split, message, image=image, file=file, field=field))
 
     def images(self, entries: list[Any]) -> Iterator[dict[str, Any]]:
         for position, entry in enumerate(entries):
             where = f"images[{position}]"
-            if not isinstance(entry, dict):
-                self._add(Kind.ANNOTATION_BROKEN, where, f"expected an object, found {shown(entry)}")
+            try:
+                read = read_image_entry(self._fields.entry(entry, where), where, self._folder, self._fields)
+                self._joined.add(read, where)
+            except DataError as error:
+                image = ""
+                if isinstance(entry, dict) and is_text(entry.get("file_name")):
+                    image = str(self._folder.root / entry["file_name"])
+                    with suppress(DataError):
+                        self._lost.add(entry_id(entry, where, self._fields))
+                self._add(error, image)
                 continue
-            image_id, name = entry.get("id"), entry.get("file_name")
-            sides = [entry.get("height"), entry.get("width")]
-            if not is_whole(image_id) and not is_text(image_id):
-                self._add(
-                    Kind.ANNOTATION_BROKEN, f"{where}.id", f"expected an integer or text, found {shown(image_id)}"
-                )
-            elif image_id in self._sizes:
-                self._add(Kind.ANNOTATION_BROKEN, f"{where}.id", f"{shown(image_id)} occurs more than once")
-            elif (problem := self._file_problem(name)) is not None:
-                self._lost.add(image_id)
-                self._add(problem[0], f"{where}.file_name", problem[1], str(self._folder / str(name)))
-            elif not all(is_number(side) and side >= 1 and side == int(side) for side in sides):
-                self._lost.add(image_id)
-                text = f"the height and width are {shown(sides[0])} and {shown(sides[1])}"
-                self._add(Kind.ANNOTATION_BROKEN, where, text, str(self._folder / str(name)))
-            else:
-                self._sizes[image_id] = (int(sides[0]), int(sides[1]))  # type: ignore[arg-type]
-                self._files[image_id] = str(self._folder / str(name))
-                yield entry
+            yield entry
 
-    def _file_problem(self, name: Any) -> tuple[Kind, str] | None:
-        if not is_text(name):
-            return Kind.ANNOTATION_BROKEN, f"expected text, found {shown(name)}"
-        normal = os.path.normpath(name)
-        if os.path.isabs(normal) or normal.split(os.sep, 1)[0] == os.pardir:
-            return Kind.ANNOTATION_BROKEN, f"{name!r:.200} leads out of the folder {self._folder}"
-        if not os.path.isfile(self._folder / normal):
-            return Kind.IMAGE_MISSING, f"there is no file {name!r:.200} in {self._folder}"
-        return None
-
-    def annotations(self, entries: list[Any], categories: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-        known = set(categories)
+    def annotations(self, entries: list[Any], categories: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        images, known, lost = Ids(entry.id for entry in self._joined.entries), Ids(categories), Ids(self._lost)
+        sizes = [entry.size for entry in self._joined.entries]
         for position, entry in enumerate(entries):
             where = f"annotations[{position}]"
-            if not isinstance(entry, dict):
-                self._add(Kind.ANNOTATION_BROKEN, where, f"expected an object, found {shown(entry)}")
+            image = ""
+            try:
+                entry = self._fields.entry(entry, where)
+                row = images.find(entry.get("image_id"))
+                if row is None and lost.find(entry.get("image_id")) is not None:
+                    continue
+                if row is not None:
+                    image = str(self._folder.root / self._joined.entries[row].name)
+                try:
+                    read_annotation(entry, where, images, known, sizes, self._fields)
+                except DataError as error:
+                    if f"{where}.segmentation" not in str(error):
+                        raise
+                    self._add(error, image)
+                    entry = {**entry, "segmentation": None}
+                    read_annotation(entry, where, images, known, sizes, self._fields)
+            except DataError as error:
+                self._add(error, image)
                 continue
-            image_id, category_id = entry.get("image_id"), entry.get("category_id")
-            if isinstance(image_id, int | str) and image_id in self._lost:
-                continue
-            if not isinstance(image_id, int | str) or image_id not in self._sizes:
-                self._add(Kind.UNKNOWN_ID, f"{where}.image_id", f"there is no image {shown(image_id)}")
-                continue
-            image = self._files[image_id]
-            if not isinstance(category_id, int) or category_id not in known:
-                self._add(Kind.UNKNOWN_ID, f"{where}.category_id", f"there is no category {shown(category_id)}", image)
-                continue
-            box = entry.get("bbox")
-            if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-                text = f"expected 4 finite numbers, found {shown(box)}"
-                self._add(Kind.BOX_DEGENERATE, f"{where}.bbox", text, image)
-                continue
-            problem = _mask_problem(entry.get("segmentation"), self._sizes[image_id])
-            if problem is not None:
-                self._add(problem[0], f"{where}.segmentation", problem[1], image)
-                entry = {**entry, "segmentation": None}
             yield position, entry
 
 
-def _mask_problem(segmentation: Any, size: tuple[int, int]) -> tuple[Kind, str] | None:
-    if not segmentation:
-        return None
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(is_number, polygon)):
-                return Kind.ANNOTATION_BROKEN, "a polygon is not a flat list of finite x, y pairs"
-        return None
-    if not isinstance(segmentation, dict) or "counts" not in segmentation:
-        return Kind.ANNOTATION_BROKEN, "neither polygons nor a run-length encoding with `counts`"
-    if segmentation.get("size") != list(size):
-        return Kind.SIZE, f"the mask has the size {shown(segmentation.get('size'))}, but the image is {list(size)}"
-    counts = segmentation["counts"]
-    if isinstance(counts, list) and all(is_whole(count) and count >= 0 for count in counts):
-        if sum(counts) == size[0] * size[1]:
-            return None
-        return Kind.ANNOTATION_BROKEN, "the run-length encoding does not add up to the pixels of the image"
-    if isinstance(counts, str) and counts.isascii():
-        return None  # damaged text is found when the mask is drawn
-    return Kind.ANNOTATION_BROKEN, f"expected the lengths of runs, or text of them, found {shown(counts)}"
+def _kind(field: str, message: str) -> Kind:
+    if "there is no file" in message:
+        return Kind.IMAGE_MISSING
+    if field.endswith(".bbox"):
+        return Kind.BOX_DEGENERATE
+    if field.endswith("segmentation.size"):
+        return Kind.SIZE
+    unknown = "there is no image" in message or "there is no category" in message
+    return Kind.UNKNOWN_ID if unknown else Kind.ANNOTATION_BROKEN
 
 
 def write_salvaged(salvaged: Salvaged, path: Path) -> None:

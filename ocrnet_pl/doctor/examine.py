@@ -16,12 +16,15 @@ from torch.utils.data import Dataset
 from ocrnet_pl.data.loading.lost_workers import TakenUp
 from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.sources.voc import PascalVoc
+from ocrnet_pl.doctor.agreement import bounds_by_rows
 from ocrnet_pl.doctor.box_formats import Evidence, weigh
 from ocrnet_pl.doctor.boxes import box_faults
 from ocrnet_pl.doctor.findings import Finding, Kind, Level
 from ocrnet_pl.doctor.fingerprints import fingerprint
 from ocrnet_pl.doctor.masks import mask_bounds, pixel_faults, shift, unboxed
 from ocrnet_pl.doctor.orientation import header_of, rotation_fault
+from ocrnet_pl.doctor.pixel_origin import edge_contrast
 from ocrnet_pl.doctor.statistics import Measures, measure
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import Size
@@ -77,6 +80,9 @@ class Record:
         digest: Hash of the file.
         thumbnail: uint8 [32, 32].
         mode: Kind of pixels in the file.
+        by_rows: Overlaps of boxes with their masks if the masks' runs went along the rows; None where they fit.
+        edges: Contrast at the boxes' edges (:func:`~ocrnet_pl.doctor.pixel_origin.edge_contrast`) for VOC; None for
+            another format.
     """
 
     index: int
@@ -87,6 +93,8 @@ class Record:
     digest: bytes = b""
     thumbnail: NDArray[np.uint8] | None = None
     mode: str = ""
+    by_rows: NDArray[np.float64] | None = None
+    edges: NDArray[np.float64] | None = None
 
 
 def as_raw(sample: Sample) -> RawBoxes:
@@ -145,15 +153,18 @@ class Examiner(Dataset[Record]):
         header = header_of(path)
         if header is not None and (fault := rotation_fault(sample, raw.boxes, header)) is not None:
             findings.append(self._finding(Kind.EXIF, index, raw, fault[0], level=fault[1]))
+        evidence = weigh(raw.boxes[~raw.crowd], sample.size, bounds[~raw.crowd])
         return Record(
             index,
             path,
             measure(sample, taxonomy, self.input_size),
             findings,
-            weigh(raw.boxes[~raw.crowd], sample.size, bounds[~raw.crowd]),
+            evidence,
             digest,
             thumbnail,
             "" if header is None else header.mode,
+            bounds_by_rows(raw, bounds) if evidence.loose and raw.masks else None,
+            edge_contrast(sample.image, raw.boxes) if isinstance(self.split.source, PascalVoc) else None,
         )
 
     def _finding(self, kind: Kind, index: int, raw: RawBoxes, message: str, **more: Any) -> Finding:

@@ -40,6 +40,36 @@ class Kind(Enum):
         "The splits do not have the same categories in the same order, so a class would mean different things.",
         "Use one list of categories for all splits; --fix writes one.",
     )
+    ONLY_CROWDS = _Text(
+        "Objects that are crowds only",
+        Level.ERROR,
+        "Crowds are neither targets nor false alarms, so most objects, or all of a class, teach nothing.",
+        "If each is one object, as in exports of brush masks, set `crowds: objects` (COCO) or `difficult: keep` (VOC).",
+    )
+    ONLY_VOID = _Text(
+        "Pixels of one class only",
+        Level.ERROR,
+        "Only one class has pixels, and pixels with the value 255 are ignored: there is nothing to tell apart.",
+        "Name the values of the masks, such as `semantic_names: {0: background, 255: object}`.",
+    )
+    MASKS_ELSEWHERE = _Text(
+        "Masks that miss their boxes",
+        Level.ERROR,
+        "Most boxes overlap the bounds of their masks by less than half, so they are not of the same objects.",
+        "Look at the pictures. Run-length encodings of COCO go down the columns, and their size is height, width.",
+    )
+    MASKS_DISAGREE = _Text(
+        "Instance masks that differ from the map of classes",
+        Level.WARNING,
+        "Fused predictions take their pixels from the map of classes, so they cannot reach the instance masks.",
+        "Draw both with the same precision, or derive one from the other.",
+    )
+    FIRST_PIXEL = _Text(
+        "Boxes that are one pixel off",
+        Level.WARNING,
+        "The boxes fit the images better if their pixels are counted from 0 instead of 1, or the reverse.",
+        "Set `first_pixel` of the source.",
+    )
     UNKNOWN_ID = _Text(
         "Unknown ids",
         Level.ERROR,

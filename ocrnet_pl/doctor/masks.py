@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.records import RawBoxes
+from ocrnet_pl.doctor.box_formats import LOOSE
 from ocrnet_pl.doctor.boxes import Boxes, Fault, degenerate, paired_iou
 from ocrnet_pl.doctor.findings import Kind
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
 
 _LEAST_SHIFT = 2.0
 """Tolerance in pixels; rounding and the outline of a mask make up to one and a half."""
-_LOOSE = 0.5
 
 
 def mask_bounds(raw: RawBoxes, sample: Sample) -> Boxes:
@@ -129,7 +129,7 @@ def pixel_faults(raw: RawBoxes, bounds: Boxes, sample: Sample, taxonomy: Taxonom
         elif (share := _share_in_box(raw, int(row), sample, taxonomy)) is not None and share <= 0.005:
             name = taxonomy.detection_categories[raw.labels[row]].name
             yield Kind.BOX_EMPTY, int(row), f"there are no pixels of {name!r} in it", None
-        elif np.isfinite(bounds[row]).all() and fit[row] < _LOOSE:
+        elif np.isfinite(bounds[row]).all() and fit[row] < LOOSE:
             text = " ".join(f"{value:g}" for value in bounds[row])
             yield Kind.BOX_LOOSE, int(row), f"it overlaps the bounds of its mask ({text}) by {fit[row]:.0%}", None
 

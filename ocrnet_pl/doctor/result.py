@@ -53,6 +53,9 @@ class Examined:
         thumbnails: uint8 [N, 32, 32].
         modes: Kinds of pixels of the files.
         mapped: Whether each image has a map of classes.
+        by_rows: Sum of the overlaps of boxes that miss their masks with masks whose runs go along the rows, and their
+            number.
+        edges: Sum of the contrast at the boxes' edges, for VOC.
     """
 
     split: Split
@@ -65,6 +68,8 @@ class Examined:
     thumbnails: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, SIDE, SIDE), dtype=np.uint8))
     modes: list[str] = field(default_factory=list)
     mapped: list[bool | None] = field(default_factory=list)
+    by_rows: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    edges: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
 
     def image(self, position: int) -> Tensor:
         """Read one of the images again."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrnet_pl.doctor.agreement import map_agreement
 from ocrnet_pl.imaging.geometry import Size, letterbox_placement
 from ocrnet_pl.metrics.object_limit import OverLimit
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
@@ -33,6 +34,7 @@ class Measures(NamedTuple):
         tiny: Number of boxes that are tiny at the input size.
         pixels: int64 [S + 1], number of pixels by class, the ignored ones last; None without a map.
         boxed: Whether the image was labelled for boxes.
+        agreement: [D, 3], the result of :func:`~ocrnet_pl.doctor.agreement.map_agreement`.
     """
 
     size: Size
@@ -42,6 +44,7 @@ class Measures(NamedTuple):
     tiny: int
     pixels: NDArray[np.int64] | None
     boxed: bool
+    agreement: NDArray[np.float64]
 
 
 def measure(sample: Sample, taxonomy: Taxonomy, input_size: Size) -> Measures:
@@ -73,6 +76,7 @@ def measure(sample: Sample, taxonomy: Taxonomy, input_size: Size) -> Measures:
         int((shorter < TINY).sum()),
         pixels,
         bool(sample.supervision.detection.any()),
+        map_agreement(sample, taxonomy),
     )
 
 
@@ -97,6 +101,7 @@ class SplitStatistics:
         pixel_images: int64 [S], number of images with a pixel of the class.
         maps: Number of images with a map of classes.
         boxed: Number of images labelled for boxes.
+        agreement: [D, 3], sums of the images' agreement between instance masks and the map of classes.
         counts: int64, histogram of boxes per image over ``COUNT_EDGES``.
         sides: int64, histogram of the longer sides over ``IMAGE_EDGES``.
         over_limit: Number of images with more boxes than the network may return.
@@ -114,6 +119,7 @@ class SplitStatistics:
         self.sizes = np.zeros((taxonomy.num_detection, len(BOX_EDGES) - 1), dtype=np.int64)
         self.pixels = np.zeros(taxonomy.num_semantic + 1, dtype=np.int64)
         self.pixel_images = np.zeros(taxonomy.num_semantic, dtype=np.int64)
+        self.agreement = np.zeros((taxonomy.num_detection, 3))
         self.counts = np.zeros(len(COUNT_EDGES) - 1, dtype=np.int64)
         self.sides = np.zeros(len(IMAGE_EDGES) - 1, dtype=np.int64)
         self._limit = limit
@@ -132,6 +138,7 @@ class SplitStatistics:
         self.crowds += measures.crowds
         self.sizes += measures.sizes
         self.tiny += measures.tiny
+        self.agreement += measures.agreement
         self.sides += np.histogram(max(measures.size), IMAGE_EDGES)[0]
         if measures.boxed:
             self.boxed += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import difflib
 import os
 import stat
 from os import PathLike
@@ -16,6 +18,9 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+_MOST_COMPARED = 20_000
+"""Largest number of names among which the nearest one is looked for, which takes about a second."""
 
 PER_IMAGE = 16 << 20
 """Largest number of bytes of a file with the labels of one image: no image has more objects than fit."""
@@ -39,7 +44,9 @@ def open_file(path: str | PathLike[str], what: str = "file") -> BinaryIO:
         ordinary = stat.S_ISREG(mode)
         file = open(path, "rb", opener=_without_waiting) if ordinary else None  # noqa: SIM115 - handed on
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError.at(path, f"there is no such {what}", advice="check the path") from error
+        nearest = nearest_name(path)
+        advice = "check the path" if nearest is None else f"the nearest is {nearest!r:.200}"
+        raise DataError.at(path, f"there is no such {what}", advice=advice) from error
     except OSError as error:
         raise DataError.at(path, f"the {what} cannot be read ({error.strerror})", advice="check the path") from error
     except ValueError as error:  # no file has a NUL in its name
@@ -51,6 +58,21 @@ def open_file(path: str | PathLike[str], what: str = "file") -> BinaryIO:
         file.close()
     kind = next((words for holds, words in _KINDS if holds(mode)), "something else")
     raise DataError.at(path, f"the {what} cannot be read (it is {kind}, not a file)", advice="check the path")
+
+
+def nearest_name(path: str | PathLike[str]) -> str | None:
+    """Return the name in the same folder that is most like that of a path; None if none is, or there is no folder.
+
+    Args:
+        path: Path of what does not exist.
+    """
+    folder, name = os.path.split(os.path.normpath(path))
+    try:
+        names = os.listdir(folder or os.curdir)
+    except (OSError, ValueError):
+        return None
+    close = difflib.get_close_matches(name, names, 1, 0.75) if len(names) <= _MOST_COMPARED else []
+    return close[0] if close else None
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -80,7 +102,7 @@ def read_bytes(path: str | PathLike[str], what: str = "file", most: int | None =
 
 
 def read_text(path: str | PathLike[str], what: str = "file", most: int | None = None) -> str:
-    """Read an ordinary file of text in UTF-8; a byte order mark at its beginning is dropped.
+    """Read an ordinary file of text in UTF-8, or in UTF-16 with a byte order mark; the mark is dropped.
 
     Args:
         path: Path of the file.
@@ -93,7 +115,7 @@ def read_text(path: str | PathLike[str], what: str = "file", most: int | None = 
     data = read_bytes(path, what, most)
     problem = "it has a NUL character"
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
         if "\0" not in text:
             return text
     except UnicodeDecodeError as error:

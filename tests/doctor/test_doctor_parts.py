@@ -50,7 +50,8 @@ def test_coco_gives_the_boxes_as_they_stand_with_their_places(tmp_path: Path) ->
     # The order in the file is not that of the images, and some have no area.
     content["annotations"].reverse()
     for image in (1, 3):
-        content["annotations"][of_image(content, image)[0]]["bbox"][2] = 0
+        entry = content["annotations"][of_image(content, image)[0]]
+        entry["bbox"][2], entry["segmentation"] = 0, []
     save(root, "train", content)
     source = CocoInstances("train", "instances_train.json", root=root)
     for index in range(6):

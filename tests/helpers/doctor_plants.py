@@ -46,13 +46,16 @@ def plant_negative_corner(root: Path, content: dict[str, Any]) -> tuple[int, str
 
 def plant_no_area(root: Path, content: dict[str, Any]) -> tuple[int, str]:
     place = of_image(content, 5)[1]
+    # With a mask, the box of the mask would stand for it.
     content["annotations"][place]["bbox"][2] = 0
+    content["annotations"][place]["segmentation"] = []
     return 5, f"annotations[{place}].bbox"
 
 
 def plant_negative_area(root: Path, content: dict[str, Any]) -> tuple[int, str]:
     place = of_image(content, 6)[0]
     content["annotations"][place]["bbox"][3] *= -1
+    content["annotations"][place]["segmentation"] = []
     return 6, f"annotations[{place}].bbox"
 
 
@@ -110,7 +113,7 @@ def plant_shift(root: Path, content: dict[str, Any]) -> tuple[int, str]:
 def plant_mask_of_another_size(root: Path, content: dict[str, Any]) -> tuple[int, str]:
     place = of_image(content, 12)[0]
     set_pixels(content["annotations"][place], pixels_of(content["annotations"][place])[::2, ::2])
-    return 12, f"annotations[{place}].segmentation"
+    return 12, f"annotations[{place}].segmentation.size"
 
 
 def plant_image_of_another_size(root: Path, content: dict[str, Any]) -> tuple[int, str]:

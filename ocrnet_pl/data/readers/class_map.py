@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from os.path import join
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.json_text import read_json_value
 from ocrnet_pl.data.readers.name_tables import read_name_table
-from ocrnet_pl.data.readers.values import is_text, is_whole, shown
+from ocrnet_pl.data.readers.values import as_flag, as_whole, is_text, is_whole, shown
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.maps import read_map
 from ocrnet_pl.structures import IGNORE_INDEX, Taxonomy
@@ -138,6 +138,31 @@ class Legend:
             )
         return classes
 
+    def only_void(self, masks: Sequence[str]) -> str | None:
+        """Return what to say if masks have only 0 and 255 though 255 has no name; None if they are fine.
+
+        Args:
+            masks: Paths of some masks; those that cannot be read are left to their reader.
+        """
+        if self.by_color or self._of.get(IGNORE_INDEX) is not None or len(self.names) < 2:
+            return None
+        void = total = 0
+        for path in masks:
+            try:
+                values = read_values(path)
+            except DataError:
+                continue
+            if not np.isin(values, (0, IGNORE_INDEX)).all():
+                return None
+            void, total = void + int((values == IGNORE_INDEX).sum()), total + values.size
+        if not void:
+            return None
+        others = ", ".join(repr(name) for value, name in self._of.items() if name is not None and value)
+        return (
+            f"{masks[0]}: 255 holds {void / total:.0%} of the pixels and is ignored, and {others:.200} holds none; "
+            f"map the values, such as {{0: {self.names[0]}, 255: {self.names[1]}}}, in `{self.option}`"
+        )
+
     def _value(self, key: Any) -> int:
         try:
             return int(key)
@@ -164,13 +189,19 @@ class Legend:
             where = f"categories[{position}]"
             if not isinstance(category, dict):
                 raise DataError.at(path, f"expected an object, found {shown(category)}", field=where)
-            number, name = category.get("id"), category.get("name")
-            if not is_whole(number) or number in entries:
-                raise DataError.at(path, f"expected a unique integer, found {shown(number)}", field=f"{where}.id")
+            number, name = as_whole(category.get("id")), category.get("name")
+            if number is None or number in entries:
+                raise DataError.at(
+                    path, f"expected a unique integer, found {shown(category.get('id'))}", field=f"{where}.id"
+                )
             if not is_text(name):
                 raise DataError.at(path, f"expected text, found {shown(name)}", field=f"{where}.name")
             entries[number] = name
-            if category.get("isthing"):
+            thing = as_flag(category.get("isthing"))
+            if thing is None:
+                found = shown(category.get("isthing"))
+                raise DataError.at(path, f"expected 0 or 1, found {found}", field=f"{where}.isthing")
+            if thing:
                 self.things.append(name)
             color = category.get("color")
             if isinstance(color, list) and len(color) == 3 and all(is_whole(c) and 0 <= c < 256 for c in color):

@@ -24,14 +24,15 @@ class CocoIndex:
     """The content of a COCO instances file.
 
     Attributes:
-        category_ids: Ids of the categories, in the order of the file.
-        category_names: Names of the categories, in the order of the file.
+        category_ids: Ids of the categories, in the order of the file; of several with one name, that of the first.
+        category_names: Names of the categories, each once.
         ids: Ids of the images.
         names: File names of the images, normalised.
         sizes: int32 [images, 2], height and width.
-        labels: int64 [N], the position of each annotation's category; annotations in the order of the file.
+        labels: int64 [N], each annotation's category; annotations in the order of the file.
         boxes: float32 [N, 4], xyxy in pixels.
-        crowd: bool [N].
+        crowd: bool [N], what ``iscrowd`` says.
+        ignored: bool [N], what ``ignore`` says.
         kinds: uint8 [N], the kind of mask.
         ends: int64 [N + 1], where each mask ends in ``masks``.
         masks: uint8, the masks one after the other.
@@ -50,6 +51,7 @@ class CocoIndex:
     labels: NDArray[np.int64]
     boxes: NDArray[np.float32]
     crowd: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
     kinds: NDArray[np.uint8]
     ends: NDArray[np.int64]
     masks: NDArray[np.uint8]
@@ -112,10 +114,13 @@ def pack_mask(segmentation: Any, size: tuple[int, int], where: str, fields: Fiel
     if not segmentation:
         return NO_MASK, b""
     if isinstance(segmentation, list):
+        # A single polygon without the list around it, and points as pairs, are common and can mean nothing else.
+        parts = [segmentation] if not isinstance(segmentation[0], list) else segmentation
         try:
-            polygons = [np.array(polygon, dtype=np.float64) for polygon in segmentation]
+            polygons = [np.array(polygon, dtype=np.float64) for polygon in parts]
         except (TypeError, ValueError, OverflowError) as error:
             raise fields.error(where, f"a polygon is not a list of numbers ({error})") from error
+        polygons = [polygon.ravel() if polygon.shape[1:] == (2,) else polygon for polygon in polygons]
         for polygon in polygons:
             if polygon.ndim != 1 or len(polygon) % 2 or not np.isfinite(polygon).all():
                 raise fields.error(where, "a polygon is not a flat list of finite x, y pairs")
@@ -124,13 +129,17 @@ def pack_mask(segmentation: Any, size: tuple[int, int], where: str, fields: Fiel
     height, width = size
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         raise fields.error(where, "neither polygons nor a run-length encoding with `counts`")
-    if segmentation.get("size") != [height, width]:
+    size_given = segmentation.get("size")
+    if size_given != [height, width]:
+        swapped = size_given == [width, height]
         raise fields.error(
-            f"{where}.size", f"it is {shown(segmentation.get('size'))}, but the image is [{height}, {width}]"
+            f"{where}.size",
+            f"it is {shown(size_given)}, but the image is [{height}, {width}]",
+            "write [height, width]; the runs go down the columns" if swapped else "",
         )
     counts = segmentation["counts"]
     if isinstance(counts, str) and counts.isascii():
-        return RLE, counts.encode()
+        return RLE, compressed(counts)
     if not isinstance(counts, list) or not all(is_whole(count) and count >= 0 for count in counts):
         raise fields.error(f"{where}.counts", f"expected the lengths of runs, or text of them, found {shown(counts)}")
     if sum(counts) != height * width:
@@ -141,6 +150,13 @@ def pack_mask(segmentation: Any, size: tuple[int, int], where: str, fields: Fiel
 
     runs = {"size": [height, width], "counts": [int(count) for count in counts]}
     return RLE, mask_api.segmToRle(runs, width, height)["counts"]
+
+
+def compressed(counts: str) -> bytes:
+    """Return the text of a run-length encoding as bytes; ``b'...'``, which Python shows of bytes, stands for them."""
+    if counts[:2] in ("b'", 'b"') and counts[-1] == counts[1]:
+        counts = counts[2:-1].replace("\\\\", "\\")
+    return counts.encode()
 
 
 def check_runs(counts: bytes, pixels: int) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
+import re
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -12,10 +15,13 @@ import numpy as np
 
 from ocrnet_pl.data.readers.coco_arrays import CocoIndex
 from ocrnet_pl.data.readers.coco_readers import read_fast, read_plain
-from ocrnet_pl.data.readers.json_fields import Fields, Folder
+from ocrnet_pl.data.readers.folder_index import FolderIndex
+from ocrnet_pl.data.readers.json_fields import Fields
 from ocrnet_pl.storage.flat_arrays import Arrays, Numbers, Texts, map_arrays, save_arrays
+from ocrnet_pl.storage.ordinary_files import open_file
 
-_VERSION = "2"
+_VERSION = "3"
+_ABSENT_CLASSES = re.compile(rb'"neg_category_ids"\s*:\s*\[\s*[^\]\s]')
 _KEEP_FROM = 32 << 20
 """JSON files with fewer bytes are read again each time, which takes about a second."""
 
@@ -24,6 +30,7 @@ FLAT_ARRAYS = (
     "labels",
     "boxes",
     "crowd",
+    "ignored",
     "kinds",
     "ends",
     "masks",
@@ -36,7 +43,11 @@ FLAT_ARRAYS = (
 
 
 def open_index(
-    path: str | PathLike[str], folder: Folder, fields: Fields, cache: str | PathLike[str] | None = None
+    path: str | PathLike[str],
+    folder: FolderIndex,
+    fields: Fields,
+    cache: str | PathLike[str] | None = None,
+    some_classes: bool = False,
 ) -> CocoIndex:
     """Read a COCO instances file, or what was kept of it.
 
@@ -46,18 +57,21 @@ def open_index(
 
     Args:
         path: Path of the JSON file.
-        folder: Folder of the images; every image of the file must be in it.
+        folder: FolderIndex of the images; every image of the file must be in it.
         fields: Access to the JSON file, for messages.
         cache: Folder of the kept files; None for ``$OCRNET_PL_CACHE`` or else ``ocrnet_pl`` in the user's cache folder.
             If it cannot be written to, nothing is kept.
+        some_classes: Whether images may be labelled for some of the classes only, as in LVIS.
 
     Raises:
         DataError: A file is missing, or a field is missing or wrong, or an id is unknown.
     """
     kept = _kept_file(path, cache)
-    key = _key(path)
+    key = _key(path, some_classes)
     index = None if kept is None or key is None else _kept(kept, key)
     if index is None:
+        if not some_classes:
+            _refuse_partial_labels(path, fields)
         index = read_fast(path, folder) or read_plain(path, folder, fields)
         if kept is not None and key is not None and _keep(index, kept, key):
             index = load_index(str(kept))  # so that the memory of this one is freed
@@ -66,19 +80,33 @@ def open_index(
     return index
 
 
-def _check_files(names: Sequence[str], folder: Folder, fields: Fields) -> None:
+def _check_files(names: Sequence[str], folder: FolderIndex, fields: Fields) -> None:
     texts = names.unpack() if isinstance(names, Texts) else list(names)
     if not folder.has(texts):
         for position, name in enumerate(texts):
-            folder.find(name, fields, f"images[{position}].file_name")
+            folder.find(name, partial(fields.error, f"images[{position}].file_name"))
 
 
-def _key(path: str | PathLike[str]) -> str | None:
+def _refuse_partial_labels(path: str | PathLike[str], fields: Fields) -> None:
+    """Refuse a file whose images were each labelled for some classes: the other classes would count as absent."""
+    with open_file(path) as file:
+        try:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+                found = _ABSENT_CLASSES.search(text) is not None
+        except (ValueError, OSError):  # an empty file
+            return
+    if found:
+        raise fields.error(
+            "images[0].neg_category_ids", "each image was labelled for some of the classes only", "read it with `Lvis`"
+        )
+
+
+def _key(path: str | PathLike[str], some_classes: bool) -> str | None:
     try:
         stat = os.stat(path)
     except OSError:
         return None  # reading it raises the proper error
-    return f"{_VERSION} {stat.st_size} {stat.st_mtime_ns}" if stat.st_size >= _KEEP_FROM else None
+    return f"{_VERSION} {int(some_classes)} {stat.st_size} {stat.st_mtime_ns}" if stat.st_size >= _KEEP_FROM else None
 
 
 def _kept_file(path: str | PathLike[str], cache: str | PathLike[str] | None) -> Path | None:
@@ -129,7 +157,14 @@ def _check_index(index: CocoIndex) -> None:
     for texts in (index.names, index.ids):
         if isinstance(texts, Texts):
             texts.check(images)
-    shapes = {"sizes": (images, 2), "boxes": (count, 4), "crowd": (count,), "kinds": (count,), "ends": (count + 1,)}
+    shapes = {
+        "sizes": (images, 2),
+        "boxes": (count, 4),
+        "crowd": (count,),
+        "ignored": (count,),
+        "kinds": (count,),
+        "ends": (count + 1,),
+    }
     for name, shape in shapes.items():
         if getattr(index, name).shape != shape:
             raise ValueError(f"{name} has another shape")

@@ -12,21 +12,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.readers.coco_arrays import NO_MASK, RLE, CocoIndex, Masks, by_image, join, pack_mask, pack_polygons
-from ocrnet_pl.data.readers.json_fields import Fields, Folder, read_json, unique
-from ocrnet_pl.data.readers.values import MOST, is_text, is_whole, shown
+from ocrnet_pl.data.readers.coco_arrays import NO_MASK, RLE, CocoIndex, Masks, by_image, compressed, join, pack_polygons
+from ocrnet_pl.data.readers.coco_entries import (
+    Annotation,
+    Ids,
+    JoinedImages,
+    parent,
+    read_annotation,
+    read_image_entry,
+    settle_categories,
+    tell_of_boxes,
+    with_box_of_mask,
+)
+from ocrnet_pl.data.readers.folder_index import FolderIndex
+from ocrnet_pl.data.readers.json_fields import Fields, read_json, unique
+from ocrnet_pl.data.readers.values import MOST, is_text
 from ocrnet_pl.storage.flat_arrays import Numbers, Texts
 from ocrnet_pl.storage.ordinary_files import open_file
-
-MAX_SIDE = (1 << 31) - 1
-"""Largest side of an image, in pixels."""
 
 _BLOCK = 4 << 20
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
 _ODD_PART = re.compile(rb"(?:^|[\n/])\.{0,2}(?:[\n/]|$)")
 
 
-def read_plain(path: str | PathLike[str], folder: Folder, fields: Fields) -> CocoIndex:
+def read_plain(path: str | PathLike[str], folder: FolderIndex, fields: Fields) -> CocoIndex:
     """Read the JSON with the standard library and check every field; the errors name the first that is wrong.
 
     Args:
@@ -44,64 +53,50 @@ def read_plain(path: str | PathLike[str], folder: Folder, fields: Fields) -> Coc
     if not category_names:
         raise fields.error("categories", "the list is empty")
     unique(category_ids, fields, "categories", "id")
-    unique(category_names, fields, "categories", "name")
-    images = fields.objects(content, "images")
-    if not images:
-        raise fields.error("images", "the list is empty")
-    ids: list[int | str] = []
-    names: list[str] = []
-    sizes: list[tuple[int, int]] = []
-    for position, image in enumerate(images):
+    joined = JoinedImages(fields)
+    for position, entry in enumerate(fields.objects(content, "images")):
         where = f"images[{position}]"
-        image_id = image.get("id")
-        if not is_whole(image_id) and not is_text(image_id):
-            raise fields.error(f"{where}.id", f"expected an integer or text, found {shown(image_id)}")
-        ids.append(image_id)
-        names.append(folder.find(fields.text(image, where, "file_name"), fields, f"{where}.file_name"))
-        tall, wide = (fields.integer(image, where, side, 1, MAX_SIDE) for side in ("height", "width"))
-        sizes.append((tall, wide))
-    unique(ids, fields, "images", "id")
-
-    row_of = {image_id: row for row, image_id in enumerate(ids)}
-    label_of = {category_id: label for label, category_id in enumerate(category_ids)}
-    rows: list[int] = []
-    labels: list[int] = []
-    boxes: list[list[float]] = []
-    crowd: list[bool] = []
-    masks = Masks()
+        joined.add(read_image_entry(entry, where, folder, fields), where)
+    if not joined.images:
+        raise fields.error("images", "the list is empty")
+    joined.tell()
+    images = joined.images
+    finder = Ids(entry.id for entry in joined.entries)
+    sizes = [entry.size for entry in joined.entries]
+    known = Ids(category_ids)
+    found: list[Annotation] = []
     for position, annotation in enumerate(fields.objects(content, "annotations")):
-        where = f"annotations[{position}]"
-        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        if not isinstance(image_id, int | str) or image_id not in row_of:
-            raise fields.error(f"{where}.image_id", f"there is no image {shown(image_id)}")
-        if not isinstance(category_id, int) or category_id not in label_of:
-            raise fields.error(f"{where}.category_id", f"there is no category {shown(category_id)}")
-        x, y, width, height = fields.numbers(annotation, where, "bbox", 4)
-        row = row_of[image_id]
-        if width > 0 and height > 0:
-            masks.add(*pack_mask(annotation.get("segmentation"), sizes[row], f"{where}.segmentation", fields))
-        else:
-            masks.add(NO_MASK, b"")
-        rows.append(row)
-        labels.append(label_of[category_id])
-        boxes.append([x, y, x + width, y + height])
-        crowd.append(bool(annotation.get("iscrowd", 0)))
-    corners = np.array(boxes, dtype=np.float32).reshape(-1, 4)
-    return CocoIndex(
+        found.append(read_annotation(annotation, f"annotations[{position}]", finder, known, sizes, fields))
+    masks = Masks()
+    for one in found:
+        masks.add(*one.mask)
+    places = np.array([one.category for one in found], dtype=np.int64)
+    settled = settle_categories(
         category_ids,
         category_names,
-        ids,
-        Texts.pack(names),
-        np.array(sizes, dtype=np.int32),
-        np.array(labels, dtype=np.int64),
+        [parent(category.get("supercategory")) for category in categories],
+        np.bincount(places, minlength=len(category_ids)),
+        fields.path,
+    )
+    corners = np.array([one.corners for one in found], dtype=np.float32).reshape(-1, 4)
+    tell_of_boxes(sum(one.from_mask for one in found), len(found), fields.path)
+    rows = np.array([joined.row_of[one.row] for one in found], dtype=np.int64)
+    return CocoIndex(
+        settled.ids,
+        settled.names,
+        [image.id for image in images],
+        Texts.pack([image.name for image in images]),
+        np.array([image.size for image in images], dtype=np.int32),
+        settled.label_of[places],
         corners,
-        np.array(crowd, dtype=np.bool_),
+        np.array([one.crowd for one in found], dtype=np.bool_),
+        np.array([one.ignored for one in found], dtype=np.bool_),
         *masks.arrays(),
-        *by_image(np.array(rows, dtype=np.int64), corners, len(ids)),
+        *by_image(rows, corners, len(images)),
     )
 
 
-def read_fast(path: str | PathLike[str], folder: Folder) -> CocoIndex | None:
+def read_fast(path: str | PathLike[str], folder: FolderIndex) -> CocoIndex | None:
     """Read the JSON in blocks with a typed parser, so that Python objects cost neither time nor memory.
 
     Args:
@@ -123,7 +118,7 @@ def read_fast(path: str | PathLike[str], folder: Folder) -> CocoIndex | None:
             try:
                 parts: Any = msgspec.json.decode(text, type=types.file)
                 text.madvise(mmap.MADV_DONTNEED)  # read again block by block, without counting as ours all the time
-                return _read_parts(parts, types, folder, text)
+                return _read_parts(parts, types, folder, text, path)
             finally:
                 # The parts are views of the mapping, which could not be closed otherwise.
                 parts = None
@@ -147,9 +142,9 @@ class _Types:
 
         polygons = list[list[float]]
         rle = msgspec.defstruct("Rle", [("counts", str), ("size", tuple[int, int])], gc=False)
-        category: Any = msgspec.defstruct("Category", [("id", int), ("name", str)])
+        category: Any = msgspec.defstruct("Category", [("id", int), ("name", str), ("supercategory", Any, None)])
         image: Any = msgspec.defstruct(
-            "Image", [("id", int | str), ("file_name", str), ("height", int), ("width", int)], gc=False
+            "Image", [("id", int | str), ("file_name", str), ("height", int, 0), ("width", int, 0)], gc=False
         )
         annotation: Any = msgspec.defstruct(
             "Annotation",
@@ -158,6 +153,7 @@ class _Types:
                 ("category_id", int),
                 ("bbox", tuple[float, float, float, float]),
                 ("iscrowd", int | bool, 0),
+                ("ignore", int | bool, 0),
                 ("segmentation", polygons | rle | None, None),
             ],
             gc=False,
@@ -170,13 +166,17 @@ class _Types:
         self.annotations = msgspec.json.Decoder(list[annotation])
 
 
-def _read_parts(parts: Any, types: _Types, folder: Folder, text: mmap.mmap) -> CocoIndex:
+def _read_parts(
+    parts: Any, types: _Types, folder: FolderIndex, text: mmap.mmap, path: str | PathLike[str]
+) -> CocoIndex:
     names: list[Texts] = []
     id_parts: list[Any] = []
     sizes: list[NDArray[np.int32]] = []
+    hashes: list[NDArray[np.int64]] = []
     for images in _blocks(parts.images, types.images, text):
         if not all(is_text(image.file_name) for image in images):
             raise _Unusual
+        hashes.append(np.array([hash(image.file_name) for image in images], dtype=np.int64))
         names.append(_checked_names([image.file_name for image in images], folder))
         id_parts.append(_ids([image.id for image in images]))
         sizes.append(np.array([(image.height, image.width) for image in images], dtype=np.int32))
@@ -185,45 +185,61 @@ def _read_parts(parts: Any, types: _Types, folder: Folder, text: mmap.mmap) -> C
     all_sizes = np.concatenate(sizes)
     if all_sizes.min() < 1 or len({isinstance(part, np.ndarray) for part in id_parts}) > 1:
         raise _Unusual
-    label_of = {category.id: label for label, category in enumerate(parts.categories)}
-    category_names = {category.name for category in parts.categories}
-    counts = {len(label_of), len(category_names)}
-    if not label_of or not all(map(is_text, category_names)) or counts != {len(parts.categories)}:
+    all_hashes = np.concatenate(hashes)
+    if len(np.unique(all_hashes)) < len(all_hashes):  # an image with several entries
+        raise _Unusual
+    place_of = {category.id: place for place, category in enumerate(parts.categories)}
+    category_names = [category.name for category in parts.categories]
+    if not place_of or not all(map(is_text, category_names)) or len(place_of) != len(category_names):
         raise _Unusual
     look_up = _LookUp(id_parts)
 
     rows: list[NDArray[np.int64]] = []
     labels: list[NDArray[np.int64]] = []
     boxes: list[NDArray[np.float32]] = []
-    crowd: list[NDArray[np.bool_]] = []
+    flags: dict[str, list[NDArray[np.bool_]]] = {"iscrowd": [], "ignore": []}
     masks = Masks()
+    from_masks = 0
     for block in _blocks(parts.annotations, types.annotations, text):
         own_rows = look_up.rows(_ids([annotation.image_id for annotation in block]))
         try:
-            own_labels = np.array([label_of[annotation.category_id] for annotation in block], dtype=np.int64)
+            own_labels = np.array([place_of[annotation.category_id] for annotation in block], dtype=np.int64)
         except KeyError as error:
             raise _Unusual from error
         corners = np.array([annotation.bbox for annotation in block], dtype=np.float64)
         if not (np.abs(corners) <= MOST).all():
             raise _Unusual
-        has_area = np.all(corners[:, 2:] > 0, axis=1).tolist()
         corners[:, 2:] += corners[:, :2]
+        for name, parts_of_flag in flags.items():
+            values = np.array([getattr(annotation, name) for annotation in block], dtype=np.int64)
+            if ((values != 0) & (values != 1)).any():
+                raise _Unusual
+            parts_of_flag.append(values == 1)
+        segmentations = [annotation.segmentation for annotation in block]
+        from_masks += _pack_block(segmentations, corners, own_rows, all_sizes, types.rle, masks)
         rows.append(own_rows)
         labels.append(own_labels)
         boxes.append(corners.astype(np.float32))
-        crowd.append(np.array([annotation.iscrowd for annotation in block], dtype=np.bool_))
-        segmentations = [a.segmentation if keep else None for a, keep in zip(block, has_area, strict=True)]
-        _pack_block(segmentations, rows[-1], all_sizes, types.rle, masks)
     all_boxes = join(boxes, np.float32).reshape(-1, 4)
+    tell_of_boxes(from_masks, len(all_boxes), path)
+    places = join(labels, np.int64)
+    settled = settle_categories(
+        list(place_of),
+        category_names,
+        [parent(category.supercategory) for category in parts.categories],
+        np.bincount(places, minlength=len(place_of)),
+        path,
+    )
     return CocoIndex(
-        [category.id for category in parts.categories],
-        [category.name for category in parts.categories],
+        settled.ids,
+        settled.names,
         look_up.ids,
         _join_texts(names),
         all_sizes,
-        join(labels, np.int64),
+        settled.label_of[places],
         all_boxes,
-        join(crowd, np.bool_),
+        join(flags["iscrowd"], np.bool_),
+        join(flags["ignore"], np.bool_),
         *masks.arrays(),
         *by_image(join(rows, np.int64), all_boxes, len(all_sizes)),
     )
@@ -294,22 +310,38 @@ class _LookUp:
 
 
 def _pack_block(
-    segmentations: list[Any], rows: NDArray[np.int64], sizes: NDArray[np.int32], rle: type, masks: Masks
-) -> None:
+    segmentations: list[Any],
+    corners: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    sizes: NDArray[np.int32],
+    rle: type,
+    masks: Masks,
+) -> int:
+    """Pack the masks of a block, write their boxes over those without area, and return how many."""
+    count = 0
     if not any(segmentations):
         masks.add_none(len(segmentations))
-        return
+        return count
+    has_area: NDArray[np.bool_] = np.asarray((corners[:, 2:] > corners[:, :2]).all(1))
     for position, segmentation in enumerate(segmentations):
-        if not segmentation:
-            masks.add(NO_MASK, b"")
-        elif isinstance(segmentation, rle):
-            if segmentation.size != tuple(sizes[rows[position]].tolist()):  # type: ignore[attr-defined]
+        size = tuple(sizes[rows[position]].tolist())
+        mask: tuple[int, bytes] = (NO_MASK, b"")
+        if isinstance(segmentation, rle):
+            if segmentation.size != size:  # type: ignore[attr-defined]
                 raise _Unusual
-            masks.add(RLE, segmentation.counts.encode())  # type: ignore[attr-defined]
-        else:
+            if not segmentation.counts.isascii():  # type: ignore[attr-defined]
+                raise _Unusual
+            mask = (RLE, compressed(segmentation.counts))  # type: ignore[attr-defined]
+        elif segmentation:
             if any(len(polygon) % 2 for polygon in segmentation):
                 raise _Unusual
-            masks.add(*pack_polygons([polygon for polygon in segmentation if len(polygon) >= 6]))
+            mask = pack_polygons([polygon for polygon in segmentation if len(polygon) >= 6])
+        if not has_area[position]:
+            own, mask = with_box_of_mask(tuple(corners[position].tolist()), mask, size)
+            corners[position] = own
+            count += mask[0] != NO_MASK
+        masks.add(*mask)
+    return count
 
 
 def _join_texts(parts: list[Texts]) -> Texts:
@@ -317,7 +349,7 @@ def _join_texts(parts: list[Texts]) -> Texts:
     return Texts(np.concatenate([part.data for part in parts]), np.concatenate(([0], np.cumsum(lengths))))
 
 
-def _checked_names(names: list[str], folder: Folder) -> Texts:
+def _checked_names(names: list[str], folder: FolderIndex) -> Texts:
     """Pack file names that are in the folder; any other name, and one that is not in its normal form, is unusual."""
     joined = "\n".join(names)
     if joined.count("\n") != len(names) - 1 or _ODD_PART.search(joined.encode()) or not folder.has(names):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 
+from ocrnet_pl.data.readers.file_names import NameFinder, with_nearest
 from ocrnet_pl.data.readers.json_fields import existing_folder
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.folders import walk_folders
@@ -32,6 +33,15 @@ class FolderIndex:
     def __init__(self, root: str | PathLike[str], purpose: str) -> None:
         self.root = existing_folder(root, purpose)
         self._folders: dict[str, set[str]] = {}
+        self._finder: NameFinder | None = None
+        self._finders: dict[str, NameFinder] = {}
+
+    @property
+    def finder(self) -> NameFinder:
+        """What finds a file whose name is written in another way; it lists all folders once, when it is needed."""
+        if self._finder is None:
+            self._finder = NameFinder(self.walk(("",)), self.root)
+        return self._finder
 
     def inside(self, name: str, fail: Fail) -> str:
         """Return a name in normal form, relative to the folder.
@@ -53,7 +63,7 @@ class FolderIndex:
         return normal
 
     def find(self, name: str, fail: Fail) -> str:
-        """Return a file's name in normal form.
+        """Return a file's name in normal form, also if it is written in another way (:class:`NameFinder`).
 
         Args:
             name: Name relative to the folder, or absolute and below it.
@@ -62,10 +72,44 @@ class FolderIndex:
         Raises:
             DataError: The name leads out of the folder, or there is no such file.
         """
+        if 0 < len(name) <= _LONGEST and "\0" not in name:
+            # Names with a backslash are possible here, though rare.
+            plain = os.path.normpath(name)
+            below = not os.path.isabs(plain) and plain.split(os.sep, 1)[0] != os.pardir
+            if below and plain in self:
+                return plain
+            if os.path.isabs(plain) and (relative := self._relative(plain)) is not None and relative in self:
+                return relative
+            found = self.finder.find(name)
+            if found is not None:
+                return found
         normal = self.inside(name, fail)
-        if normal not in self:
-            raise fail(f"there is no file {normal!r:.200} in {self.root}", "add it, or remove the entry")
-        return normal
+        problem = with_nearest(f"there is no file {normal!r:.200} in {self.root}", self.finder.nearest(normal))
+        if os.path.isfile(self.root / os.pardir / normal):
+            raise fail(problem, f"it is in {os.path.dirname(os.path.abspath(self.root))}, so name that folder instead")
+        raise fail(problem, "add it, or remove the entry")
+
+    def partner(self, name: str) -> str | None:
+        """Return a file's name in its folder, where accents or case may differ; None if there is none.
+
+        Args:
+            name: Name in normal form.
+        """
+        if name in self:
+            return name
+        folder, _, tail = name.rpartition(os.sep)
+        if folder not in self._finders:
+            self._finders[folder] = NameFinder(self._folders.get(folder, ()), self.root / folder)
+        found = self._finders[folder].find(tail, folders=False)
+        return None if found is None else os.path.join(folder, found)
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Return whether all these files exist under exactly these names; the names are in normal form."""
+        return all(name in self for name in names)
+
+    def _relative(self, path: str) -> str | None:
+        relative = os.path.relpath(path, os.path.abspath(self.root))
+        return None if relative.split(os.sep, 1)[0] == os.pardir else relative
 
     def __contains__(self, name: str) -> bool:
         """Return whether there is such a file; the name is in normal form."""
@@ -74,7 +118,7 @@ class FolderIndex:
         if names is None:
             try:
                 names = set(os.listdir(self.root / folder))
-            except OSError:
+            except (OSError, ValueError):  # the latter for a NUL
                 names = set()
             self._folders[folder] = names
         return tail in names
@@ -141,9 +185,14 @@ class StemIndex(Mapping[str, str]):
         index = FolderIndex(folder, purpose)
         self.root = index.root
         self._names = index.by_stem(endings, subfolders=False)
+        self.finder = NameFinder(self._names, self.root)
 
     def __getitem__(self, stem: str) -> str:
-        return self._names[stem]
+        """Return the name of a stem's file; accents or case may differ."""
+        found = self.finder.find(stem, folders=False)
+        if found is None:
+            raise KeyError(stem)
+        return self._names[found]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -153,7 +202,7 @@ class StemIndex(Mapping[str, str]):
 
     def path(self, stem: str) -> str:
         """Return the path of a stem's file."""
-        return os.path.join(self.root, self._names[stem])
+        return os.path.join(self.root, self[stem])
 
 
 def _counts(name: str, endings: tuple[str, ...]) -> bool:

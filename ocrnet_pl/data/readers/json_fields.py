@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ocrnet_pl.data.readers.json_text import read_json_value
-from ocrnet_pl.data.readers.values import MOST, is_number, is_text, is_whole, shown
+from ocrnet_pl.data.readers.values import MOST, as_flag, as_number, as_whole, is_text, shown
 from ocrnet_pl.errors import DataError
+from ocrnet_pl.storage.ordinary_files import nearest_name
 
 
 def existing_folder(path: str | PathLike[str], purpose: str) -> Path:
@@ -25,8 +25,11 @@ def existing_folder(path: str | PathLike[str], purpose: str) -> Path:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        problem = "this is not a folder" if folder.exists() else "there is no such folder"
-        raise DataError.at(folder, problem, advice=f"give the folder of the {purpose}")
+        problem, nearest = "this is not a folder", None
+        if not folder.exists():
+            problem, nearest = "there is no such folder", nearest_name(folder)
+        advice = f"give the folder of the {purpose}" if nearest is None else f"the nearest is {nearest!r:.200}"
+        raise DataError.at(folder, problem, advice=advice)
     return folder
 
 
@@ -65,32 +68,56 @@ class Fields:
         Raises:
             DataError: The key is missing or not a list of objects.
         """
+        return [self.entry(value, f"{key}[{position}]") for position, value in enumerate(self.entries(content, key))]
+
+    def entries(self, content: dict[str, Any], key: str) -> list[Any]:
+        """Return a list.
+
+        Raises:
+            DataError: The key is missing or not a list.
+        """
         values = content.get(key)
         if not isinstance(values, list):
             raise self.error(key, "missing or not a list")
-        for position, value in enumerate(values):
-            if not isinstance(value, dict):
-                raise self.error(f"{key}[{position}]", f"expected an object, found {shown(value)}")
         return values
+
+    def entry(self, value: Any, where: str) -> dict[str, Any]:
+        """Return a value that is an object.
+
+        Raises:
+            DataError: It is something else.
+        """
+        if not isinstance(value, dict):
+            raise self.error(where, f"expected an object, found {shown(value)}")
+        return value
 
     def integer(
         self, item: dict[str, Any], where: str, key: str, minimum: int | None = None, maximum: int | None = None
     ) -> int:
-        """Return an integer that 64 bits hold.
+        """Return an integer that 64 bits hold, also if it is written as ``3.0``, as text or as true or false.
 
         Raises:
             DataError: It is missing, not such an integer, below the minimum, or above the maximum.
         """
-        value = item.get(key)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not is_whole(value):  # bool passes: some tools write true and false for 1 and 0
-            raise self.error(f"{where}.{key}", f"expected an integer, found {shown(value)}")
+        value = as_whole(item.get(key))
+        if value is None:
+            raise self.error(f"{where}.{key}", f"expected an integer, found {shown(item.get(key))}")
         if minimum is not None and value < minimum:
             raise self.error(f"{where}.{key}", f"expected at least {minimum}, found {value}")
         if maximum is not None and value > maximum:
             raise self.error(f"{where}.{key}", f"expected at most {maximum}, found {value}")
-        return int(value)
+        return value
+
+    def flag(self, item: dict[str, Any], where: str, key: str) -> bool:
+        """Return a flag (:func:`~ocrnet_pl.data.readers.values.as_flag`); False if it is missing.
+
+        Raises:
+            DataError: It says neither yes nor no.
+        """
+        value = as_flag(item.get(key))
+        if value is None:
+            raise self.error(f"{where}.{key}", f"expected 0 or 1, found {shown(item.get(key))}")
+        return value
 
     def text(self, item: dict[str, Any], where: str, key: str) -> str:
         """Return a string that is not empty.
@@ -110,64 +137,10 @@ class Fields:
             DataError: There are not that many, or one of them is something else.
         """
         value = item.get(key)
-        if not isinstance(value, list) or len(value) != count or not all(map(is_number, value)):
+        numbers = [as_number(part) for part in value] if isinstance(value, list) and len(value) == count else [None]
+        if any(number is None for number in numbers):
             raise self.error(f"{where}.{key}", f"expected {count} finite numbers up to {MOST:g}, found {shown(value)}")
-        return value
-
-
-class Folder:
-    """Finds the files that an annotation file names, and refuses names that lead out of the folder.
-
-    Args:
-        root: Path of the folder.
-        purpose: What the folder contains, for messages.
-    """
-
-    def __init__(self, root: str | PathLike[str], purpose: str) -> None:
-        self.root = existing_folder(root, purpose)
-        # One listing instead of one look-up per file, which takes minutes on network disks.
-        with os.scandir(self.root) as entries:
-            self._names = {entry.name for entry in entries}
-
-    def has(self, names: Iterable[str]) -> bool:
-        """Return whether all these files exist; every folder that they are in is listed once.
-
-        Args:
-            names: Names relative to the folder, normalised.
-        """
-        listings: dict[str, set[str]] = {"": self._names}
-        for name in names:
-            head, _, tail = name.rpartition(os.sep)
-            if head not in listings:
-                try:
-                    listings[head] = set(os.listdir(self.root / head))
-                except (OSError, ValueError):  # the latter for a NUL
-                    return False
-            if tail not in listings[head]:
-                return False
-        return True
-
-    def find(self, name: str, fields: Fields, field: str) -> str:
-        """Check that the file is there.
-
-        Args:
-            name: Name relative to the folder.
-            fields: Access to the annotation file, for the message.
-            field: Position of the name, for the message.
-
-        Returns:
-            The normalised name.
-
-        Raises:
-            DataError: The name leaves the folder, or there is no such file.
-        """
-        normal = os.path.normpath(name)
-        if os.path.isabs(normal) or normal.split(os.sep, 1)[0] == os.pardir:
-            raise fields.error(field, f"{name!r:.200} leads out of the folder {self.root}")
-        found = os.path.isfile(self.root / normal) if os.sep in normal else normal in self._names
-        if not found:
-            raise fields.error(field, f"there is no file {name!r:.200} in {self.root}", advice="check the folder")
-        return normal
+        return [number for number in numbers if number is not None]
 
 
 def unique(values: Iterable[Any], fields: Fields, key: str, what: str) -> None:

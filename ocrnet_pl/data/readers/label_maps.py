@@ -56,7 +56,9 @@ def _read(path: str | PathLike[str], modes: tuple[str, ...], expected: str) -> N
     found = read_map(path)
     if found.mode not in modes:
         raise DataError.at(
-            path, f"expected a PNG of {expected}, found mode {found.mode}", advice="use the masks of ids"
+            path,
+            f"expected a PNG of {expected}, found mode {found.mode}",
+            advice="use the masks of ids, or read masks of colors with `LabelledFolder`",
         )
     return found.pixels
 

@@ -135,6 +135,7 @@ class Assembler:
         boxes: Boxes | None,
         semantic: tuple[str, NDArray[np.uint8]] | None,
         instances: Instances | None,
+        declared: tuple[str, tuple[int, int]] | None = None,
     ) -> Sample:
         """Join the parts of a sample.
 
@@ -144,6 +145,7 @@ class Assembler:
             boxes: The boxes; None if the image was not labelled for boxes.
             semantic: Path of the mask, and uint8 [H, W] of segmentation classes; None for none.
             instances: The instance map; None for none.
+            declared: Where the (height, width) of the image is written, and what it is; None if it is not.
 
         Raises:
             DataError: A file cannot be read, the sizes differ, or a box is outside the image.
@@ -151,6 +153,8 @@ class Assembler:
         maps: list[tuple[str, tuple[int, ...]]] = [] if semantic is None else [(semantic[0], semantic[1].shape)]
         if instances is not None:
             maps.append((instances.path, instances.ids.shape))
+        if declared is not None:
+            maps.append(declared)
         image = self.image(path, maps)
         if boxes is not None:
             boxes = clip(boxes, (int(image.shape[1]), int(image.shape[2])), path)

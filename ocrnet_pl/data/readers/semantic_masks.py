@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend
+from ocrnet_pl.data.readers.file_names import NameFinder, with_nearest
 from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.suffixes import MASK_SUFFIXES
@@ -34,11 +35,12 @@ class SemanticMasks:
         listing = FolderIndex(folder, "semantic PNGs")
         self._root = str(listing.root)
         found = listing.by_stem(MASK_SUFFIXES)
-        names = [found.get(os.path.splitext(image)[0], "") for image in images]
+        finder = NameFinder(found, self._root)
+        stems = [finder.find(os.path.splitext(image)[0], folders=False) for image in images]
+        names = ["" if stem is None else found[stem] for stem in stems]
         if not any(names):
-            raise DataError.at(
-                folder, f"no image has a mask of its name, such as {os.path.splitext(images[0])[0] + '.png'!r}"
-            )
+            problem = f"no image has a mask of its name, such as {os.path.splitext(images[0])[0] + '.png'!r}"
+            raise DataError.at(folder, with_nearest(problem, finder.nearest(os.path.splitext(images[0])[0])))
         self._names = np.array(pack_names(names))
 
     def path(self, index: int) -> str | None:

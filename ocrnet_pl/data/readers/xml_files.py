@@ -7,7 +7,7 @@ from os import PathLike
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 from xml.parsers import expat
 
-from ocrnet_pl.data.readers.values import MOST, shown
+from ocrnet_pl.data.readers.values import MOST, as_flag, shown
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.storage.ordinary_files import PER_IMAGE, read_bytes
 
@@ -105,8 +105,8 @@ class XmlFields:
             raise self.error(f"{where}.{name}", "expected text, found nothing")
         return value
 
-    def number(self, element: Element, where: str, name: str) -> float:
-        """Return a child's text as a finite number that is not negative.
+    def number(self, element: Element, where: str, name: str, least: float = 0) -> float:
+        """Return a child's text as a finite number that is not below the least.
 
         Raises:
             DataError: There is none, or it is something else.
@@ -116,12 +116,12 @@ class XmlFields:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not 0 <= value <= MOST:
-            raise self.error(f"{where}.{name}", f"expected a number from 0 to {MOST:g}, found {shown(text)}")
+        if not least <= value <= MOST:
+            raise self.error(f"{where}.{name}", f"expected a number from {least:g} to {MOST:g}, found {shown(text)}")
         return value
 
     def flag(self, element: Element, where: str, name: str) -> bool:
-        """Return a child's text as 0 or 1; False if there is no such child.
+        """Return what a child's text says (:func:`~ocrnet_pl.data.readers.values.as_flag`); False if there is none.
 
         Raises:
             DataError: It is something else.
@@ -129,7 +129,7 @@ class XmlFields:
         found = element.find(name)
         if found is None:
             return False
-        text = (found.text or "").strip()
-        if text not in ("0", "1"):
-            raise self.error(f"{where}.{name}", f"expected 0 or 1, found {shown(text)}")
-        return text == "1"
+        value = as_flag(found.text)
+        if value is None:
+            raise self.error(f"{where}.{name}", f"expected 0 or 1, found {shown(found.text)}")
+        return value

@@ -299,7 +299,8 @@ class Bdd100k(Source):
                     raise fields.error(f"{where}.attributes", f"expected an object, found {shown(attributes)}")
                 boxes.append(_box(item["box2d"], where, fields))
                 labels.append(label_of[name])
-                crowd.append(ignored or bool(attributes.get("crowd")) or bool(attributes.get("ignored")))
+                flags = [fields.flag(attributes, f"{where}.attributes", name) for name in ("crowd", "ignored")]
+                crowd.append(ignored or any(flags))
                 numbers.append((place, number))
             starts.append(len(boxes))
         self._starts = np.array(starts, dtype=np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 from os.path import isfile, join
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
 from ocrnet_pl.data.readers.coco_arrays import NO_MASK, CocoIndex
 from ocrnet_pl.data.readers.coco_index import FLAT_ARRAYS, load_index, open_index
-from ocrnet_pl.data.readers.json_fields import Fields, Folder, read_json
+from ocrnet_pl.data.readers.crowd_share import tell_of_crowds
+from ocrnet_pl.data.readers.folder_index import FolderIndex
+from ocrnet_pl.data.readers.json_fields import Fields, read_json
 from ocrnet_pl.data.readers.packed_masks import PackedMasks, paint
 from ocrnet_pl.data.readers.sample_assembly import joint_taxonomy
 from ocrnet_pl.data.readers.semantic_masks import SemanticMasks
@@ -30,7 +32,8 @@ class CocoInstances(Source):
     """COCO detection and instance segmentation.
 
     Detection classes are the JSON's categories in the order of the file, whatever their ids. Boxes are taken from
-    ``bbox``; boxes without area are dropped. Crowd segments become crowd rows without an instance id.
+    ``bbox``, or around the mask where that is missing or has no area; boxes without area are dropped. Crowd segments,
+    and objects marked with ``ignore``, become crowd rows without an instance id.
 
     A pixel that several masks cover belongs to the smallest of them, because the small object is nearly always in
     front, and because it would otherwise vanish.
@@ -52,6 +55,8 @@ class CocoInstances(Source):
             stuff.
         fill_from_instances: Whether pixels that the PNG ignores get the class of their instance; for PNGs that contain
             only stuff.
+        crowds: What annotations with ``iscrowd`` become: "crowds" are neither targets nor false alarms; "objects" are
+            targets like any other, for tools that write every brush mask as a crowd.
         channels: Number of channels of the images; three makes all RGB, any other number reads them as stored.
         root: Folder that the paths start from; ``data.root`` on the command line.
         index_cache: Folder where the content of a large JSON is kept for later runs; null for the user's cache folder.
@@ -59,6 +64,9 @@ class CocoInstances(Source):
     Raises:
         DataError: A file is missing, a field is missing or wrong, an id is unknown, or a file name leaves the folder.
     """
+
+    _labels_are_partial = False
+    """Whether images may be labelled for some of the classes only."""
 
     _ids: Sequence[int | str]
     _names: Sequence[str]
@@ -83,11 +91,15 @@ class CocoInstances(Source):
         semantic_masks: str | PathLike[str] | None = None,
         semantic_names: SemanticNames | None = None,
         fill_from_instances: bool = False,
+        crowds: Literal["crowds", "objects"] = "crowds",
         channels: int = 3,
         root: str | PathLike[str] = ".",
         index_cache: str | PathLike[str] | None = None,
     ) -> None:
+        if crowds not in ("crowds", "objects"):
+            raise ValueError(f"CocoInstances: crowds must be 'crowds' or 'objects', got {crowds!r}")
         self.root = root
+        self.crowds = crowds
         self.channels = channels
         images, annotations = join(root, images), join(root, annotations)
         if (semantic_masks is None) != (semantic_names is None):
@@ -102,9 +114,9 @@ class CocoInstances(Source):
         self._fields = Fields(annotations)
         if not isfile(annotations):
             read_json(annotations)  # reports this before the images, which are often wrong only because of it
-        folder = Folder(images, "images")
+        folder = FolderIndex(images, "images")
         self._root = folder.root
-        index = open_index(annotations, folder, self._fields, index_cache)
+        index = open_index(annotations, folder, self._fields, index_cache, self._labels_are_partial)
         names = index.category_names
         if self.background in names:
             raise self._fields.error(
@@ -113,6 +125,9 @@ class CocoInstances(Source):
         legend = None if semantic_names is None else Legend(semantic_names, root=root)
         self._taxonomy = joint_taxonomy(names, legend, semantic, self.background, annotations)
         self._use(index)
+        hidden = bool((index.crowd & ~index.ignored).any())
+        advice = "set `crowds: objects` if each is one object" if hidden and crowds == "crowds" else "check `ignore`"
+        tell_of_crowds(self._labels, self._crowd, names, annotations, advice)
         self._semantic_masks: SemanticMasks | None = None
         if semantic_masks is not None and legend is not None:
             self._semantic_masks = SemanticMasks(join(root, semantic_masks), legend, self._taxonomy, self._names)
@@ -128,6 +143,7 @@ class CocoInstances(Source):
         for name in _ARRAYS:
             setattr(self, f"_{name}", getattr(index, name))
         self._packed = PackedMasks(index.kinds, index.ends, index.masks)
+        self._crowd = index.ignored | index.crowd if self.crowds == "crowds" else index.ignored
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle with the index as a file name if there is one, so that nothing is copied."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from os.path import join
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.readers.json_fields import Fields, Folder, read_json, unique
+from ocrnet_pl.data.readers.crowd_share import tell_of_crowds
+from ocrnet_pl.data.readers.folder_index import FolderIndex
+from ocrnet_pl.data.readers.json_fields import Fields, read_json, unique
 from ocrnet_pl.data.readers.label_maps import MAX_INSTANCES
 from ocrnet_pl.data.readers.sample_assembly import make_taxonomy
 from ocrnet_pl.data.records import RawBoxes, make_sample
@@ -52,7 +55,7 @@ class CocoPanoptic(Source):
         images, annotations, masks = join(root, images), join(root, annotations), join(root, masks)
         self._fields = Fields(annotations)
         content = read_json(annotations)
-        image_folder, mask_folder = Folder(images, "images"), Folder(masks, "panoptic PNGs")
+        image_folder, mask_folder = FolderIndex(images, "images"), FolderIndex(masks, "panoptic PNGs")
         self._image_root, self._mask_root = image_folder.root, mask_folder.root
         category_ids = self._read_categories(self._fields.objects(content, "categories"))
 
@@ -65,9 +68,13 @@ class CocoPanoptic(Source):
             where = f"images[{position}]"
             self._ids.append(self._fields.integer(entry, where, "id"))
             name = self._fields.text(entry, where, "file_name")
-            self._names.append(image_folder.find(name, self._fields, f"{where}.file_name"))
+            self._names.append(image_folder.find(name, partial(self._fields.error, f"{where}.file_name")))
         unique(self._ids, self._fields, "images", "id")
         self._read_annotations(self._fields.objects(content, "annotations"), category_ids, mask_folder)
+        things = self._label_of[self._categories] >= 0
+        names = [category.name for category in self._taxonomy.detection_categories]
+        labels = self._label_of[self._categories][things]
+        tell_of_crowds(labels, self._crowd[things], names, annotations, "check `iscrowd`")
         self._rows_of: NDArray[np.uint16] | None = None
 
     @property
@@ -153,7 +160,9 @@ class CocoPanoptic(Source):
             where = f"categories[{position}]"
             ids.append(fields.integer(category, where, "id"))
             names.append(fields.text(category, where, "name"))
-            things.append(bool(fields.integer(category, where, "isthing", 0)))
+            if category.get("isthing") is None:
+                raise fields.error(f"{where}.isthing", "missing", "write 1 for things and 0 for stuff")
+            things.append(fields.flag(category, where, "isthing"))
             if "color" in category:
                 red, green, blue = (int(value) for value in fields.numbers(category, where, "color", 3))
                 if not 0 <= min(red, green, blue) <= max(red, green, blue) < 256:
@@ -174,7 +183,7 @@ class CocoPanoptic(Source):
         return ids
 
     def _read_annotations(
-        self, annotations: list[dict[str, Any]], category_ids: list[int], mask_folder: Folder
+        self, annotations: list[dict[str, Any]], category_ids: list[int], mask_folder: FolderIndex
     ) -> None:
         fields = self._fields
         row_of = {category_id: row for row, category_id in enumerate(category_ids)}
@@ -191,7 +200,8 @@ class CocoPanoptic(Source):
             if index in masks:
                 raise fields.error(f"{where}.image_id", f"image {image_id} is annotated more than once")
             positions[index] = position
-            masks[index] = mask_folder.find(fields.text(annotation, where, "file_name"), fields, f"{where}.file_name")
+            name = fields.text(annotation, where, "file_name")
+            masks[index] = mask_folder.find(name, partial(fields.error, f"{where}.file_name"))
             infos = fields.objects(annotation, "segments_info")
             if len(infos) > MAX_INSTANCES:
                 raise fields.error(f"{where}.segments_info", f"{len(infos)} segments, at most {MAX_INSTANCES} fit")
@@ -205,7 +215,7 @@ class CocoPanoptic(Source):
                     raise fields.error(f"{place}.category_id", f"there is no category {category_id}")
                 x, y, width, height = fields.numbers(segment, place, "bbox", 4)
                 row = row_of[category_id]
-                crowd = bool(segment.get("iscrowd", 0))
+                crowd = fields.flag(segment, place, "iscrowd")
                 segments[index].append((segment_id, row, crowd, [x, y, x + width, y + height]))
         for index, image_id in enumerate(self._ids):
             if index not in masks:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
+from ocrnet_pl.data.readers.file_names import NameFinder, with_nearest
 from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.data.readers.sample_assembly import Assembler, make_taxonomy
 from ocrnet_pl.data.sources.base import Source
@@ -71,14 +72,18 @@ class CocoStuff(Source):
         found = mask_listing.by_stem(MASK_SUFFIXES)
         if not found:
             raise DataError.at(mask_listing.root, "there is no mask", advice="check the folder")
+        finder = NameFinder(stems, self._images)
+        kept: list[str] = []
         for stem, name in found.items():
-            if stem not in stems:
+            image = finder.find(stem, folders=False)
+            if image is None:
                 raise DataError.at(
                     mask_listing.root / name,
-                    f"there is no image {stem!r} in {self._images}",
+                    with_nearest(f"there is no image {stem!r} in {self._images}", finder.nearest(stem)),
                     advice="add the image, or remove the mask",
                 )
-        self._names = np.array(pack_names([stems[stem] for stem in found]))
+            kept.append(stems[image])
+        self._names = np.array(pack_names(kept))
         self._mask_names = np.array(pack_names(list(found.values())))
 
     @property

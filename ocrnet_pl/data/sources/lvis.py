@@ -39,6 +39,8 @@ class Lvis(CocoInstances):
         DataError: A file is missing, or a field is missing or wrong.
     """
 
+    _labels_are_partial = True
+
     def __init__(
         self,
         images: str | PathLike[str],

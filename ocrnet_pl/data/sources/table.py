@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrnet_pl.data.readers.box_tables import BoxTable, Others, boxes_by_cell, boxes_by_row
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames, read_ids
+from ocrnet_pl.data.readers.crowd_share import tell_of_crowds
 from ocrnet_pl.data.readers.derived_labels import renumber
+from ocrnet_pl.data.readers.file_names import NameFinder, with_nearest
 from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, clip, joint_taxonomy
-from ocrnet_pl.data.readers.tables import BoxTable, TableFile, boxes_by_cell, boxes_by_row, json_cell
-from ocrnet_pl.data.readers.values import shown
+from ocrnet_pl.data.readers.tables import TableFile, json_cell
+from ocrnet_pl.data.readers.values import as_flag, shown
 from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
@@ -46,6 +49,9 @@ class Table(Source):
             crowd; null for none.
         unlisted_are_empty: Whether an image that the second table does not name has no objects; otherwise it was not
             labelled for boxes.
+        others: What boxes of classes that are not listed are: an "error", or "ignore" leaves them out.
+        strict: Whether boxes that are all from 0 to 1, as fractions of the image's sides, raise an error; otherwise
+            they are read as pixels.
         boxes_from_instances: Whether an image without boxes gets those of its instances or segments.
         semantic_from_instances: Whether an image without a mask gets one from its instances.
         background: Name of the segmentation class that pixels without an instance get in such a mask; null ignores
@@ -64,6 +70,8 @@ class Table(Source):
         semantic_names: SemanticNames | None = None,
         boxes: str | PathLike[str] | None = None,
         unlisted_are_empty: bool = True,
+        others: Others = "error",
+        strict: bool = True,
         boxes_from_instances: bool = False,
         semantic_from_instances: bool = False,
         background: str | None = "background",
@@ -71,6 +79,7 @@ class Table(Source):
         root: str | PathLike[str] = ".",
     ) -> None:
         self.root = root
+        self.strict = strict
         classes = list(classes)
         rows = TableFile(join(root, table))
         listing = FolderIndex(root, "files that the table lists")
@@ -109,11 +118,14 @@ class Table(Source):
         self._read_segments(rows, has_panoptic)
         self._boxes: BoxTable | None = None
         if in_cells:
-            self._boxes = boxes_by_cell(rows, classes)
+            self._boxes = boxes_by_cell(rows, classes, others, strict)
         elif boxes is not None:
-            self._boxes = self._read_boxes(join(root, boxes), listing, classes)
+            self._boxes = self._read_boxes(join(root, boxes), listing, classes, others)
             if unlisted_are_empty:
                 self._boxes.listed[:] = True
+        if self._boxes is not None:
+            where = rows.path if boxes is None else join(root, boxes)
+            tell_of_crowds(self._boxes.labels, self._boxes.crowd, classes, where, "check `crowd`")
         self._check_labels(rows, boxes_from_instances)
 
     @property
@@ -138,7 +150,8 @@ class Table(Source):
             instances, classes = self._read_panoptic(index)
             semantic = (instances.path, classes)
         boxes = None if self._boxes is None else self._boxes.of(index)
-        return self._assembler.sample(self.image_path(index), name, boxes, semantic, instances)
+        declared = None if self._boxes is None else self._boxes.size_of(index)
+        return self._assembler.sample(self.image_path(index), name, boxes, semantic, instances, declared)
 
     def image_path(self, index: int) -> str:
         """Return the image's file."""
@@ -197,17 +210,20 @@ class Table(Source):
                     )
         return np.array(pack_names(names))
 
-    def _read_boxes(self, path: str, listing: FolderIndex, classes: list[str]) -> BoxTable:
+    def _read_boxes(self, path: str, listing: FolderIndex, classes: list[str], others: Others) -> BoxTable:
         table = TableFile(path)
         rows = {os.fsdecode(name): row for row, name in enumerate(self._names)}
+        finder = NameFinder(rows, listing.root)
 
         def find(name: str, row: int) -> int:
-            normal = listing.inside(name, lambda problem, advice: table.error(problem, advice, row, "image"))
-            if normal not in rows:
-                raise table.error(f"the first table lists no image {normal!r:.200}", "add it there", row, "image")
-            return rows[normal]
+            found = finder.find(name)
+            if found is None:
+                normal = listing.inside(name, lambda problem, advice: table.error(problem, advice, row, "image"))
+                problem = with_nearest(f"the first table lists no image {normal!r:.200}", finder.nearest(normal))
+                raise table.error(problem, "add it there", row, "image")
+            return rows[found]
 
-        return boxes_by_row(table, classes, len(rows), find)
+        return boxes_by_row(table, classes, len(rows), find, others, self.strict)
 
     def _read_segments(self, rows: TableFile, has_panoptic: bool) -> None:
         """Keep the segments of all rows as flat arrays."""
@@ -231,7 +247,10 @@ class Table(Source):
                 own.add(segment)
                 ids.append(segment)
                 classes.append(indices[label])
-                crowd.append(bool(item.get("crowd")))
+                is_crowd = as_flag(item.get("crowd"))
+                if is_crowd is None:
+                    raise rows.error(f"expected 0 or 1, found {shown(item.get('crowd'))}", "", row, f"{where}.crowd")
+                crowd.append(is_crowd)
             starts.append(len(ids))
         self._starts = np.array(starts, dtype=np.int64)
         self._ids = np.array(ids, dtype=np.int64)

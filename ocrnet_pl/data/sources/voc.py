@@ -13,12 +13,16 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrnet_pl.data.readers.crowd_share import tell_of_crowds
+from ocrnet_pl.data.readers.file_names import NameFinder, with_nearest
+from ocrnet_pl.data.readers.first_pixel import FirstPixel
 from ocrnet_pl.data.readers.folder_index import StemIndex
 from ocrnet_pl.data.readers.label_maps import match_boxes, read_id_map, read_image_like, tight_boxes
-from ocrnet_pl.data.readers.values import shown
+from ocrnet_pl.data.readers.values import MOST, shown
 from ocrnet_pl.data.readers.xml_files import XmlFields, read_xml
-from ocrnet_pl.data.records import make_sample
+from ocrnet_pl.data.records import RawBoxes, make_sample
 from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.storage.ordinary_files import read_text
@@ -56,8 +60,9 @@ class PascalVoc(Source):
     """Pascal VOC detection and segmentation, and data sets of the same shape.
 
     The classes are things; index 0 of the class masks is the background, and 255 (the objects' borders) is ignored.
-    Boxes of the XML count pixels from 1 and include the last one, so ``(1, 1, 1, 1)`` is the first pixel: they become
-    ``(xmin - 1, ymin - 1, xmax, ymax)``. An object mask belongs to the box of the same class that it overlaps best; one
+    Boxes of VOC count pixels from 1 and include the last one, so ``(1, 1, 1, 1)`` is the first pixel: they become
+    ``(xmin - 1, ymin - 1, xmax, ymax)``. Most tools write the edges of the boxes, which count from 0, into the same
+    XML (``first_pixel``). An object mask belongs to the box of the same class that it overlaps best; one
     that fits no box keeps its class but gets no instance.
 
     Each image is supervised by what it has: boxes where it has an XML file, pixels where it has a class mask.
@@ -70,6 +75,10 @@ class PascalVoc(Source):
         annotations: Folder of the XML files; null for masks only.
         class_masks: Folder of the class PNGs; null for boxes only, without segmentation classes.
         object_masks: Folder of the object PNGs; null for none.
+        first_pixel: Number of the first pixel in the boxes: 1 as in VOC, 0 for edges as LabelImg, CVAT, labelme and
+            Roboflow write; "auto" is 0 if the files say that such a tool wrote them, or have zeros or fractions.
+        others: What objects of other classes are: an "error", or "ignore" leaves them out.
+        strict: Whether an object that cannot be used raises an error; otherwise it is left out, and kept in ``faults``.
         difficult: What objects marked as difficult become: "crowd" makes them neither targets nor false alarms, as in
             the VOC evaluation; "keep" makes them targets like any other; "drop" makes them background for the detector.
         background: Name of the segmentation class of index 0.
@@ -80,9 +89,13 @@ class PascalVoc(Source):
             leaves the folder.
     """
 
+    _boxes: NDArray[np.float32]
+    _labels: NDArray[np.int64]
+    _crowd: NDArray[np.bool_]
+
     def __init__(
         self,
-        split: str | PathLike[str] | None,
+        split: str | PathLike[str] | None = None,
         classes: Sequence[str] | None = None,
         images: str | PathLike[str] = "JPEGImages",
         annotations: str | PathLike[str] | None = "Annotations",
@@ -90,12 +103,20 @@ class PascalVoc(Source):
         object_masks: str | PathLike[str] | None = "SegmentationObject",
         difficult: Literal["crowd", "keep", "drop"] = "crowd",
         background: str = "background",
+        first_pixel: Literal[0, 1, "auto"] = "auto",
+        others: Literal["error", "ignore"] = "error",
+        strict: bool = True,
         root: str | PathLike[str] = ".",
     ) -> None:
         if difficult not in ("crowd", "keep", "drop"):
             raise ValueError(f"PascalVoc: difficult must be 'crowd', 'keep' or 'drop', got {difficult!r}")
+        if first_pixel not in (0, 1, "auto"):
+            raise ValueError(f"PascalVoc: first_pixel must be 0, 1 or 'auto', got {first_pixel!r}")
+        if others not in ("error", "ignore"):
+            raise ValueError(f"PascalVoc: others must be 'error' or 'ignore', got {others!r}")
         self.root = root
-        self.difficult = difficult
+        self.difficult, self.others, self.strict = difficult, others, strict
+        self.faults: list[DataError] = []
         names = list(VOC_CLASSES if classes is None else classes)
         if not names:
             raise ValueError("PascalVoc: classes must be a list of at least one name")
@@ -121,7 +142,15 @@ class PascalVoc(Source):
             np.array([files.path(stem) if files is not None and stem in files else "" for stem in stems])
             for files in (xml, class_files, object_files)
         )
-        self._read_annotations(stems, xml, {name: label for label, name in enumerate(names)})
+        first = self._read_annotations(stems, xml, {name: label for label, name in enumerate(names)})
+        if first_pixel == "auto" and first.guess() == 0 and xml is not None:
+            tell(f"{xml.root}: the boxes count from 0, since {first.reason}; set `first_pixel` if not")
+        self.first_pixel = first.guess() if first_pixel == "auto" else first_pixel
+        self._stored = self._boxes - np.array([self.first_pixel, self.first_pixel, 0, 0], dtype=np.float32)
+        self._boxes = self._stored.clip(min=0)
+        if xml is not None:
+            advice = "set `difficult: keep` to learn them" if difficult == "crowd" else "check them"
+            tell_of_crowds(self._labels, self._crowd, names, xml.root, advice)
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -138,6 +167,24 @@ class PascalVoc(Source):
     def identity(self, index: int) -> tuple[int | str, str]:
         """Return the image's name without its ending, and the file."""
         return os.path.splitext(str(self._names[index]))[0], self.image_path(index)
+
+    def raw_boxes(self, index: int) -> RawBoxes | None:
+        """Return the boxes as they are in the XML, those outside of the image included; None if there is no XML."""
+        xml = str(self._xml_paths[index])
+        if not xml:
+            return None
+        rows = slice(int(self._starts[index]), int(self._starts[index + 1]))
+        count = rows.stop - rows.start
+        return RawBoxes(
+            image=self.image_path(index),
+            file=xml,
+            field="object[{}].bndbox",
+            numbers=self._numbers[rows].astype(np.int64),
+            boxes=self._stored[rows].astype(np.float64),
+            labels=self._labels[rows],
+            crowd=self._crowd[rows],
+            rows=np.arange(count),
+        )
 
     def files(self, index: int) -> Sequence[str]:
         """Return the paths of the image and of the files that are read with it."""
@@ -207,30 +254,27 @@ class PascalVoc(Source):
         lines = read_text(path, "list").splitlines()
         seen: dict[str, int] = {}
         for number, line in enumerate(lines, 1):
-            # The lists of single classes have a second column.
-            words = line.split()
-            if not words:
+            if not line.strip():
                 continue
-            stem = words[0]
-            if os.path.basename(stem) != stem or stem == os.pardir:
-                raise DataError.at(
-                    path, f"{stem!r} leads out of the folder {found.root}", field=f"line {number}", advice="write names"
-                )
-            if stem not in found:
-                raise DataError.at(
-                    path,
-                    f"there is no image {stem!r} in {found.root}",
-                    field=f"line {number}",
-                    advice="write names without ending, or check the folder",
-                )
-            if stem in seen:
-                raise DataError.at(path, f"{stem!r} is already in line {seen[stem]}", field=f"line {number}")
-            seen[stem] = number
+            listed = _listed(line.strip(), found)
+            if listed is None:
+                name = line.split()[0]
+                if os.path.basename(name) != name or name == os.pardir:
+                    problem, advice = f"{name!r} leads out of the folder {found.root}", "write names"
+                else:
+                    nearest = found.finder.nearest(line.strip())
+                    problem = with_nearest(f"there is no image {line.strip()!r:.200} in {found.root}", nearest)
+                    advice = "write names without ending, or check the folder"
+                raise DataError.at(path, problem, field=f"line {number}", advice=advice)
+            if listed in seen:
+                raise DataError.at(path, f"{listed!r} is already in line {seen[listed]}", field=f"line {number}")
+            seen[listed] = number
         if not seen:
             raise DataError.at(path, "the list is empty", advice="write one image name per line")
         return list(seen)
 
-    def _read_annotations(self, stems: list[str], xml: StemIndex | None, label_of: dict[str, int]) -> None:
+    def _read_annotations(self, stems: list[str], xml: StemIndex | None, label_of: dict[str, int]) -> FirstPixel:
+        first = FirstPixel()
         starts = [0]
         boxes: list[tuple[float, float, float, float]] = []
         labels: list[int] = []
@@ -243,23 +287,21 @@ class PascalVoc(Source):
                 fields = XmlFields(xml.path(stem))
                 content = read_xml(fields.path)
                 size = _size(content, fields)
+                first.add_file(content)
                 for number, item in enumerate(content.findall("object")):
-                    where = f"object[{number}]"
-                    name = fields.text(item, where, "name")
-                    if name not in label_of:
-                        raise fields.error(
-                            f"{where}.name", f"there is no class {shown(name)}", "add it to `classes` of the source"
-                        )
-                    box = _box(fields.child(item, where, "bndbox"), f"{where}.bndbox", fields)
-                    if all(size) and (box[0] >= size[1] or box[1] >= size[0]):
-                        raise fields.error(
-                            f"{where}.bndbox", f"it is outside the image of {size[1]} x {size[0]}", "correct it"
-                        )
-                    hard = fields.flag(item, where, "difficult")
-                    if hard and self.difficult == "drop":
+                    try:
+                        read = self._read_object(item, f"object[{number}]", size, label_of, fields)
+                    except DataError as error:
+                        if self.strict:
+                            raise
+                        self.faults.append(error)
                         continue
+                    if read is None:
+                        continue
+                    label, box, hard = read
+                    first.add_box(box)
                     boxes.append(box)
-                    labels.append(label_of[name])
+                    labels.append(label)
                     crowd.append(hard and self.difficult == "crowd")
                     numbers.append(number)
             sizes.append(size)
@@ -270,6 +312,24 @@ class PascalVoc(Source):
         self._crowd = np.array(crowd, dtype=np.bool_)
         self._numbers = np.array(numbers, dtype=np.int32)
         self._sizes = np.array(sizes, dtype=np.int32)
+        return first
+
+    def _read_object(
+        self, item: Element, where: str, size: tuple[int, int], label_of: dict[str, int], fields: XmlFields
+    ) -> tuple[int, tuple[float, float, float, float], bool] | None:
+        """Return the class, the corners and whether it is difficult; None for an object that is left out."""
+        name = fields.text(item, where, "name")
+        if name not in label_of:
+            if self.others == "ignore":
+                return None
+            nearest = NameFinder(label_of).nearest(name)
+            problem = with_nearest(f"there is no class {shown(name)}", nearest)
+            raise fields.error(f"{where}.name", problem, "add it to `classes`, or set `others: ignore`")
+        box = _box(fields.child(item, where, "bndbox"), f"{where}.bndbox", fields)
+        if (all(size) and (box[0] >= size[1] + 1 or box[1] >= size[0] + 1)) or min(box[2:]) <= 0:
+            raise fields.error(f"{where}.bndbox", f"it is outside the image of {size[1]} x {size[0]}", "correct it")
+        hard = fields.flag(item, where, "difficult")
+        return None if hard and self.difficult == "drop" else (label_of[name], box, hard)
 
     def _class_map(self, path: str) -> NDArray[np.uint8]:
         classes = read_id_map(path)
@@ -326,15 +386,29 @@ def _size(content: Element, fields: XmlFields) -> tuple[int, int]:
     size = content.find("size")
     if size is None:
         return 0, 0
+    if not all((size.findtext(side) or "").strip() for side in ("height", "width")):
+        return 0, 0
     height, width = fields.number(size, "size", "height"), fields.number(size, "size", "width")
     return int(height), int(width)
 
 
 def _box(item: Element, where: str, fields: XmlFields) -> tuple[float, float, float, float]:
-    xmin, ymin, xmax, ymax = (fields.number(item, where, name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    xmin, ymin, xmax, ymax = (fields.number(item, where, name, -MOST) for name in ("xmin", "ymin", "xmax", "ymax"))
     if xmax < xmin or ymax < ymin:
         raise fields.error(
             where, f"({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g}) is not a box", "write the minimum first"
         )
-    # Tools that count from 0 write zeros.
-    return max(0.0, xmin - 1), max(0.0, ymin - 1), xmax, ymax
+    return xmin, ymin, xmax, ymax
+
+
+def _listed(line: str, found: StemIndex) -> str | None:
+    """Return the image that a line of a list names, with or without ending and folder; None if there is none.
+
+    The lists of single classes have a second column, and names may have blanks.
+    """
+    for name in (line, line.rsplit(None, 1)[0], line.split()[0]):
+        for stem in (name, os.path.splitext(name)[0]):
+            known = found.finder.find(stem)
+            if known is not None:
+                return known
+    return None

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocrnet_pl.data.readers.class_map import Legend, SemanticNames
+from ocrnet_pl.data.readers.file_names import NameFinder
 from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.data.readers.sample_assembly import Assembler, Boxes, joint_taxonomy
-from ocrnet_pl.data.readers.yolo_files import YoloData, YoloRows, below_images, label_name
+from ocrnet_pl.data.readers.yolo_files import YoloData, below_images, label_name
+from ocrnet_pl.data.readers.yolo_rows import YoloRows
 from ocrnet_pl.data.records import RawBoxes
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
@@ -29,6 +31,9 @@ class Yolo(Source):
     Rows of both kinds may be in one file. An empty file says that there are no objects. Boxes and polygons are cut at
     the image's borders; those without area are left out. The classes are the names of the ``data.yaml`` in the order of
     their ids, which may have gaps.
+
+    Rows with key points are boxes if the ``data.yaml`` has ``kpt_shape``; without it, rows that look like key points,
+    or like a box with a confidence and a track, are refused.
 
     Polygons make an instance map; where several cover a pixel, it belongs to the smallest. Boxes without a polygon get
     no instance.
@@ -112,7 +117,8 @@ class Yolo(Source):
             mask_listing = FolderIndex(join(root, masks), "masks")
             self._mask_folder = str(mask_listing.root)
             mask_names = _match(mask_listing, pairs)
-        has_text = np.array([text in label_listing for text in texts], dtype=np.bool_)
+        partners = [label_listing.partner(text) or "" for text in texts]
+        has_text = np.array([bool(partner) for partner in partners], dtype=np.bool_)
         if not has_text.any():
             raise DataError.at(
                 label_listing.root,
@@ -125,9 +131,9 @@ class Yolo(Source):
         self._labelled = has_text[kept] | missing_are_empty
         self._names = np.array(pack_names([pairs[i][0] for i in kept]))
         self._mask_names = np.array(pack_names([mask_names[i] for i in kept]))
-        files = [join(label_listing.root, texts[i]) if has_text[i] else "" for i in kept]
+        files = [join(label_listing.root, partners[i]) if has_text[i] else "" for i in kept]
         self._files = np.array(pack_names(files))
-        self._rows = YoloRows(files, description.label_of, description.path, strict)
+        self._rows = YoloRows(files, description.label_of, description.path, strict, description.key_points)
         self._has_polygons = len(self._rows.points) > 0
         if semantic_from_instances and not self._has_polygons:
             raise DataError.at(
@@ -269,11 +275,13 @@ def _scaled(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
 def _match(masks: FolderIndex, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Return the mask of each image, by its name below the folder that lists it, or below ``images``."""
     found = masks.by_stem(MASK_SUFFIXES)
+    finder = NameFinder(found, masks.root)
     names: list[str] = []
     owners: dict[str, str] = {}
     for image, below in pairs:
         candidates = (below, below_images(image), os.path.basename(image))
-        name = next((found[s] for s in (os.path.splitext(c)[0] for c in candidates) if s in found), "")
+        stems = (finder.find(os.path.splitext(candidate)[0], folders=False) for candidate in candidates)
+        name = next((found[stem] for stem in stems if stem is not None), "")
         if name and owners.setdefault(name, image) != image:
             raise DataError.at(
                 masks.root / name,

@@ -138,7 +138,7 @@ def test_ordinary_files(tmp_path: Path) -> None:
     os.truncate(tmp_path / "large.txt", 1 << 40)
     with bounded(), pytest.raises(DataError, match="the labels has more than 1 MiB"):
         read_text(tmp_path / "large.txt", "labels", 1 << 20)
-    for content, words in ((b"a\0b", "a NUL"), (b"\xff\xfea", "invalid start byte at byte 0")):
+    for content, words in ((b"a\0b", "a NUL"), (b"\xfe\xfda", "invalid start byte at byte 0")):
         (tmp_path / "wrong.txt").write_bytes(content)
         with pytest.raises(DataError, match=words):
             read_text(tmp_path / "wrong.txt")

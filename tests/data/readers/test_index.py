@@ -15,12 +15,13 @@ from PIL import Image
 
 from ocrnet_pl.data.readers import coco_index, coco_readers
 from ocrnet_pl.data.readers.coco_arrays import NO_MASK, POLYGONS, RLE, CocoIndex
-from ocrnet_pl.data.readers.json_fields import Fields, Folder
+from ocrnet_pl.data.readers.folder_index import FolderIndex
+from ocrnet_pl.data.readers.json_fields import Fields
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.storage.flat_arrays import Numbers, Texts, map_arrays, save_arrays
 
-_FIELDS = ("sizes", "labels", "boxes", "crowd", "kinds", "ends", "masks", "order", "starts")
+_FIELDS = ("sizes", "labels", "boxes", "crowd", "ignored", "kinds", "ends", "masks", "order", "starts")
 
 
 def _content(count: int = 60, text_ids: bool = False) -> dict[str, Any]:
@@ -62,14 +63,14 @@ def _content(count: int = 60, text_ids: bool = False) -> dict[str, Any]:
     return {"info": {"images": []}, "annotations": annotations, "categories": categories, "images": images}
 
 
-def _write(root: Path, content: dict[str, Any], **style: Any) -> tuple[Path, Folder, Fields]:
+def _write(root: Path, content: dict[str, Any], **style: Any) -> tuple[Path, FolderIndex, Fields]:
     for image in content["images"]:
         path = root / "images" / image["file_name"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     file = root / "a.json"
     file.write_text(json.dumps(content, **style), encoding="utf-8")
-    return file, Folder(root / "images", "images"), Fields(file)
+    return file, FolderIndex(root / "images", "images"), Fields(file)
 
 
 def _assert_equal(one: CocoIndex, two: CocoIndex) -> None:
@@ -185,7 +186,7 @@ def test_kept_index_is_used_until_the_file_changes(tmp_path: Path, monkeypatch: 
     # The images are looked for each time.
     (tmp_path / "images" / content["images"][0]["file_name"]).unlink()
     with pytest.raises(DataError, match=r"images\[0\]\.file_name: there is no file"):
-        coco_index.open_index(file, Folder(tmp_path / "images", "images"), fields, tmp_path / "cache")
+        coco_index.open_index(file, FolderIndex(tmp_path / "images", "images"), fields, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 

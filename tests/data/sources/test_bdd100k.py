@@ -278,7 +278,7 @@ def _changed(keys: tuple[Any, ...], value: Any) -> Any:
         ((0, "labels", 1, "category"), None, "frames[0].labels[1].category"),
         ((0, "labels", 1, "box2d"), [1, 2, 3, 4], "frames[0].labels[1].box2d: expected an object"),
         ((0, "labels", 1, "box2d", "x1"), float("nan"), "frames[0].labels[1].box2d: expected 4 finite numbers"),
-        ((0, "labels", 1, "box2d", "x1"), "3", "frames[0].labels[1].box2d: expected 4 finite numbers"),
+        ((0, "labels", 1, "box2d", "x1"), "three", "frames[0].labels[1].box2d: expected 4 finite numbers"),
         ((0, "labels", 1, "box2d", "y1"), -3, "frames[0].labels[1].box2d: (3.5, -3)"),
         ((0, "labels", 1, "box2d", "x2"), 1, "is not a box"),
     ],

@@ -77,7 +77,7 @@ def test_missing_files(opened: tuple[Path, Open], tmp_path: Path) -> None:
     assert path.name in message and "a.png" in message
 
 
-@pytest.mark.parametrize("box", [[float("nan"), 5, 5, 5], [3, float("inf"), 5, 5], ["3", 5, 5, 5], [3, 5, 5], None])
+@pytest.mark.parametrize("box", [[float("nan"), 5, 5, 5], [3, float("inf"), 5, 5], ["three", 5, 5, 5], [3, 5, 5], None])
 def test_boxes_that_are_no_numbers(opened: tuple[Path, Open], tmp_path: Path, box: list[float]) -> None:
     path, read = opened
     _write(tmp_path, box)

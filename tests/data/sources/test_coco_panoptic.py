@@ -71,7 +71,7 @@ def test_panoptic_by_hand(tmp_path: Path) -> None:
     ("keys", "value", "words"),
     [
         (("annotations", 0, "image_id"), 9, "annotations[0].image_id"),
-        (("annotations", 0, "file_name"), "../a.png", "leads out"),
+        (("annotations", 0, "file_name"), "../gone.png", "leads out"),
         (("annotations",), [], "image 1 has none"),
         (("annotations", 0, "segments_info", 1, "category_id"), 7, "segments_info[1].category_id"),
         (("annotations", 0, "segments_info", 1, "id"), 1 << 24, "segments_info[1].id"),

@@ -206,7 +206,6 @@ def _set(keys: tuple[Any, ...], value: Any) -> Callable[[dict[str, Any]], None]:
         (("images",), {}, "images"),
         (("categories",), [], "categories"),
         (("categories", 0, "id"), 4, "categories[1].id"),
-        (("categories", 0, "name"), "ant", "categories[1].name"),
         (("annotations", 2), 5, "annotations[2]"),
         (("annotations", 2, "image_id"), 71, "annotations[2].image_id"),
         (("annotations", 2, "category_id"), 1, "annotations[2].category_id"),
