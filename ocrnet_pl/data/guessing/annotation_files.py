@@ -77,8 +77,20 @@ def _semantic_pngs(look: FolderLook, images: str, annotations: str) -> dict[str,
         own = {os.path.splitext(name)[0] for name in names if name.lower().endswith(".png")}
         named = "semantic" in folder.lower() and split_of(folder) == split_of(annotations)
         if named and folder != images and own and own <= stems and tables:
-            return {"semantic_masks": folder, "semantic_names": tables[0]}
+            return {"semantic_masks": folder, "semantic_names": _names_in(look, tables[0])}
     return None
+
+
+def _names_in(look: FolderLook, table: str) -> Any:
+    """Return the path of a JSON of categories; names that are a list or a mapping go into the config themselves."""
+    content = look.json(table)
+    if isinstance(content, dict) and isinstance(content.get("categories"), list):
+        content = content["categories"]
+    if isinstance(content, list) and content and all(name is None or is_text(name) for name in content):
+        return content
+    if isinstance(content, dict) and content and all(name is None or is_text(name) for name in content.values()):
+        return content if all(key.isdecimal() or key.startswith("#") for key in content) else table
+    return table
 
 
 def _via(look: FolderLook, name: str, content: Any) -> tuple[str, Found] | None:
@@ -218,6 +230,8 @@ def _voc(look: FolderLook, names: list[str], example: str) -> Guess | None:
         ]
         kind = os.sep + ("Segmentation" if options["class_masks"] else "Main") + os.sep
         lists = [name for name in lists if kind in name] or lists
+        # Folders that are splits themselves go with the list of their split.
+        lists = [name for name in lists if split_of(folder) in (None, split_of(name))]
         parts += [Found(name, "PascalVoc", options | {"split": name}) for name in lists] or [
             Found(folder, "PascalVoc", options)
         ]
@@ -236,7 +250,10 @@ def of_yolo(look: FolderLook) -> Guess | None:
             splits = [key for key in ("train", "val", "test") if content.get(key)]
             polygons = "kpt_shape" not in content and _has_polygons(look)
             options = {"data": name} | ({"semantic_from_instances": True} if polygons else {})
-            parts = tuple(Found(split, "Yolo", options | {"split": split}) for split in splits)
+            parts = tuple(
+                Found(split, "Yolo", options | {"split": split} | _images_elsewhere(look, name, content[split]))
+                for split in splits
+            )
             return Guess("yolo", f"{name} has `names` and `{splits[0]}`", parts)
     plain = [*look.named("obj.data"), *look.named("classes.txt", "obj.names"), *look.ending(".names")]
     rows = [name for name in look.ending(".txt") if _is_row(look.head(name).partition("\n")[0])]
@@ -259,6 +276,17 @@ def of_yolo(look: FolderLook) -> Guess | None:
                 found.append(Found(folder, "Yolo", {"data": name} | places | outlined))
         parts = tuple(found)
     return Guess("yolo_names", f"{rows[0]} has rows of YOLO, and {name} the names", parts) if parts else None
+
+
+def _images_elsewhere(look: FolderLook, name: str, entry: Any) -> dict[str, Any]:
+    """Return the folders of a split whose images are not where its data.yaml says, but whose labels are."""
+    folder = os.path.dirname(name)
+    if not is_text(entry) or os.path.exists(look.path(os.path.normpath(os.path.join(folder, entry)))):
+        return {}
+    labels = os.path.normpath(os.path.join(folder, entry.replace("images", "labels")))
+    stems = [os.path.splitext(base)[0] for base in by_folder(look.ending(".txt")).get(labels, ())][:_EXAMPLES]
+    images = look.folder_of([stem + end for stem in stems for end in (".jpg", ".png", ".jpeg", ".JPG")], entry)
+    return {} if not stems or images is None else {"images": images, "labels": labels}
 
 
 def _has_polygons(look: FolderLook) -> bool:

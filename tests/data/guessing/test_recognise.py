@@ -68,11 +68,12 @@ def test_semantic_pngs_beside_a_json(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for number in (1, 2):
             config_data.png(tmp_path / f"semantic_{split}/{number}.png", np.zeros((64, 80), dtype=np.uint8))
-    write_json(tmp_path / "semantic_names.json", [{"id": 0, "name": "glass"}, {"id": 1, "name": "nucleus"}])
-    sources = arranged(recognise(tmp_path))
-    assert [options["semantic_masks"] for _, options in sources.values()] == ["semantic_train", "semantic_val"]
-    taxonomy = opened(*sources["val"], tmp_path).taxonomy
-    assert [category.name for category in taxonomy.semantic_categories] == ["glass", "nucleus"]
+    for names in ([{"id": 0, "name": "glass"}, {"id": 1, "name": "nucleus"}], ["glass", "nucleus"]):
+        write_json(tmp_path / "semantic_names.json", names)
+        sources = arranged(recognise(tmp_path))
+        assert [options["semantic_masks"] for _, options in sources.values()] == ["semantic_train", "semantic_val"]
+        taxonomy = opened(*sources["val"], tmp_path).taxonomy
+        assert [category.name for category in taxonomy.semantic_categories] == ["glass", "nucleus"]
 
 
 def test_instance_maps_and_a_folder_of_masks_for_each_image(tmp_path: Path) -> None:
@@ -88,6 +89,15 @@ def test_instance_maps_and_a_folder_of_masks_for_each_image(tmp_path: Path) -> N
     _, options = arranged(recognise(tmp_path / "maps"))["train"]
     assert options["source"]["init_args"]["instances"] == "labels"
     assert recognise(tmp_path / "many").page == "object_masks"
+
+
+def test_labels_of_images_outside_of_the_folder_of_their_data_yaml(tmp_path: Path) -> None:
+    for number in range(2):
+        picture(tmp_path / f"images/train2017/{number}.jpg")
+        config_data.text(tmp_path / f"boxes/labels/train2017/{number}.txt", "0 0.5 0.5 0.5 0.5\n")
+    config_data.text(tmp_path / "boxes/data.yaml", "path: .\ntrain: images/train2017\nnames: [cat]\n")
+    kind, options = recognise(tmp_path).parts[0][1:]
+    assert options["images"] == "images/train2017" and len(opened(kind, options, tmp_path)) == 2
 
 
 @pytest.mark.parametrize(("name", "words"), [("a.jpg", "1 images, but no labels"), ("a.csv", "there is no image")])
