@@ -14,6 +14,7 @@ folder are used as they are. Run: ``python benchmarks/fine_tuning.py --folder ru
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,16 @@ def iou_of_true(task: OCRNetTask, names: list[str]) -> float:
 
 
 def measured(run: Run, size: int) -> dict[str, float]:
-    """Return the figures of a run."""
+    """Return the figures of a run, which are kept in its folder."""
+    place = run.folder / "figures.json"
+    if not place.exists():
+        write_json(place, evaluate(run, size))
+    figures: dict[str, float] = json.loads(place.read_text(encoding="utf-8"))
+    return figures
+
+
+def evaluate(run: Run, size: int) -> dict[str, float]:
+    """Evaluate a run in both ways, and return the figures."""
     val = SyntheticSource(seed=2, length=128, size=size, shapes=EVERYTHING)
     task = evaluated(run, Remapped(val, ignore=NEW), size)
     found = {"old AP": of_classes(task, "map", OLD)}
@@ -141,7 +151,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=1024, help="of the trainings from nothing")
     parser.add_argument("--size", type=int, default=160, help="side of the scenes in pixels")
-    parser.add_argument("--keeping_lr", type=float, default=5e-4, help="learning rate where the old classes are kept")
+    parser.add_argument("--keeping-lr", type=float, default=5e-4, help="learning rate where the old classes are kept")
     parser.add_argument("arguments", nargs="*", help="what train.py fit takes besides, after --")
     options = parser.parse_args()
     files = written(options.folder, options.size)
