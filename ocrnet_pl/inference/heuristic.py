@@ -75,7 +75,7 @@ class HeuristicMerge:
             area, left = np.count_nonzero(mask), np.count_nonzero(free)
             if area - left > self.overlap_threshold * area:
                 continue
-            window[free] = row + 1
+            np.copyto(window, row + 1, where=free)
         prediction = Prediction(boxes, scores, labels, semantic, torch.from_numpy(owner))
         limit = self.stuff_area * min(1.0, semantic.numel() / _FULL_SIZE)
         add_panoptic(prediction, scores >= self.score_threshold, limit, taxonomy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -131,28 +130,37 @@ def match(
     near = np.flatnonzero(iou >= THRESHOLDS[0])
     # The best object of each prediction first; of equal ones the last, as COCO takes it.
     order = near[np.lexsort((-columns[near], -iou[near], rows[near]))]
-    reached = np.searchsorted(THRESHOLDS, iou[order], "right").tolist()
-    pairs = zip(rows[order].tolist(), columns[order].tolist(), reached, strict=True)
+    numbers = np.searchsorted(THRESHOLDS, iou[order], "right").tolist()
+    candidates = rows[order].tolist()
+    pairs = list(zip(columns[order].tolist(), [_REACHED[number] for number in numbers], strict=True))
     counted = (~excluded @ _IN_AREA).tolist()
     free = [_ALL] * len(counted)
-    hits = np.zeros(len(outside), dtype=np.uint64)
-    alarms = ~outside @ _IN_AREA
-    for row, own in groupby(pairs, key=lambda pair: pair[0]):
-        left, hit, excused = _ALL, 0, 0
-        candidates = list(own)
-        for _, column, number in candidates:
-            taken = left & _REACHED[number] & free[column] & counted[column]
+    matched, hit_bits, other_bits = [], [], []
+    first = 0
+    while first < len(pairs):
+        row, end = candidates[first], first + 1
+        while end < len(pairs) and candidates[end] == row:
+            end += 1
+        left, hit = _ALL, 0
+        for column, reached in pairs[first:end]:
+            taken = left & reached & free[column] & counted[column]
             hit |= taken
             left ^= taken
             free[column] ^= taken
-        for _, column, number in candidates:
-            taken = left & _REACHED[number] & free[column] & ~counted[column]
-            excused |= taken
+        for column, reached in pairs[first:end]:
+            taken = left & reached & free[column] & ~counted[column]
             left ^= taken
             if not crowd[column]:
                 free[column] ^= taken
-        hits[row] = hit
-        alarms[row] &= np.uint64(_ALL & ~hit & ~excused)
+        matched.append(row)
+        hit_bits.append(hit)
+        # Neither a hit nor excused by an object that does not count.
+        other_bits.append(left)
+        first = end
+    hits = np.zeros(len(outside), dtype=np.uint64)
+    alarms = ~outside @ _IN_AREA
+    hits[matched] = np.array(hit_bits, dtype=np.uint64)
+    alarms[matched] &= np.array(other_bits, dtype=np.uint64)
     return hits, alarms
 
 

@@ -25,14 +25,12 @@ class Runs(NamedTuple):
     @classmethod
     def of(cls, *maps: NDArray[Any]) -> Runs:
         """Find the runs of maps that have the same number of pixels, each flat."""
-        begins = np.zeros(maps[0].size, dtype=bool)
-        differs = np.empty(max(begins.size - 1, 0), dtype=bool)
-        begins[:1] = True
-        for plane in maps:
-            np.not_equal(plane[1:], plane[:-1], out=differs)
-            begins[1:] |= differs
-        starts = np.flatnonzero(begins)
-        return cls(starts, np.diff(starts, append=begins.size))
+        differs = maps[0][1:] != maps[0][:-1]
+        for plane in maps[1:]:
+            differs |= plane[1:] != plane[:-1]
+        ends = np.flatnonzero(differs) + 1
+        edges = np.concatenate(([0], ends, [maps[0].size])) if maps[0].size else np.zeros(1, np.int64)
+        return cls(edges[:-1], np.diff(edges))
 
     def pixels(self, values: NDArray[Any], size: int) -> NDArray[np.int64]:
         """Return the number of pixels of each value.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,6 +23,12 @@ from ocrnet_pl.models.ocrnet import OCRNet
 _SILENT = "Application timeout caused pair closure"
 _SIGNS = ("Connection reset by peer", "Connection closed by peer", "Timed out", "timeout", "Broken pipe")
 """Texts by which a lost connection is recognised."""
+_BROADCAST = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+"""Name of the option in this version of torch."""
 
 
 class StaticDDP(DDPStrategy):
@@ -39,7 +46,8 @@ class StaticDDP(DDPStrategy):
     """
 
     def __init__(self, broadcast_buffers: bool = False, bf16_gradients: bool = False, **kwargs: Any) -> None:
-        super().__init__(static_graph=True, gradient_as_bucket_view=True, broadcast_buffers=broadcast_buffers, **kwargs)
+        super().__init__(static_graph=True, gradient_as_bucket_view=True, **kwargs)
+        self._ddp_kwargs[_BROADCAST] = broadcast_buffers
         self._bf16_gradients = bf16_gradients
         self._planned = False
 

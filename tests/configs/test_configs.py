@@ -113,6 +113,7 @@ The other overlays of schedules take theirs in test_config_schedules.py, compile
 
 
 COVERED = {
+    "overlays/distributed/bf16_gradients.yaml": "distributed/test_distributed.py trains with its strategy",
     "overlays/distributed/fsdp.yaml": "training/test_sharding.py trains with its strategy",
     "overlays/tracking/wandb.yaml": "cli/test_cli.py runs it",
     "presets/medium.yaml": "small.yaml with larger numbers",

@@ -293,3 +293,17 @@ def test_losses_and_callbacks_exchange_once_a_step(tmp_path: Path) -> None:
 
     for steps in run_together(tmp_path, 2, counted, tmp_path / "run"):
         assert steps == [1] * 4
+
+
+@pytest.mark.slow
+def test_gradients_in_bfloat16_are_rounded_alike_on_all_processes(tmp_path: Path) -> None:
+    found = []
+    for name, compressed in (("whole", False), ("rounded", True)):
+        strategy = functools.partial(StaticDDP, bf16_gradients=compressed)
+        found.append(run_together(tmp_path / name, 2, member, tmp_path, 2, "default", strategy=strategy, max_steps=2))
+    for name, weight in found[0][0][1].items():
+        rounded = [weights[name] for _, weights in found[1]]
+        if "running" not in name and weight.is_floating_point():
+            assert torch.equal(*rounded), name
+            torch.testing.assert_close(rounded[0], weight, rtol=0.05, atol=0.01)
+    assert any(not torch.equal(found[0][0][1][name], value) for name, value in found[1][0][1].items())
