@@ -49,7 +49,7 @@ def test_a_config_and_its_page_read_the_tools_files(name: str, tmp_path: Path, p
             ]
 
 
-@pytest.mark.parametrize("page", ["volumes", "datumaro", "suffixed_masks", "yolo_names"])
+@pytest.mark.parametrize("page", ["from_your_tool", "volumes", "datumaro", "suffixed_masks", "yolo_names"])
 def test_the_configs_of_a_page_are_configs(page: str, tmp_path: Path, parser: ArgumentParser) -> None:
     blocks = (ROOT / f"docs/formats/{page}.md").read_text().split("```yaml\n")[1:]
     for number, block in enumerate(blocks):

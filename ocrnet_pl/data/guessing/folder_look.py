@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,6 +12,7 @@ from os import PathLike
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from ocrnet_pl.data.readers.file_names import folded
 from ocrnet_pl.data.readers.folder_index import FolderIndex
 from ocrnet_pl.data.readers.json_text import read_json_value
 from ocrnet_pl.errors import DataError
@@ -134,15 +134,15 @@ class FolderLook:
         wanted: dict[str, str] = {}
         for name in names:
             plain = os.path.normpath(unquote(name).replace("\\", "/")).lstrip("/").removeprefix("../")
-            wanted.setdefault(_folded(os.path.basename(plain)), _folded(plain))
+            wanted.setdefault(folded(os.path.basename(plain)), folded(plain))
         hits: Counter[str] = Counter()
         for folder, own in self.images.items():
             for base in own:
-                named = wanted.get(_folded(base))
+                named = wanted.get(folded(base))
                 if named is not None:
                     whole = os.path.join(folder, base)
                     # From the folder that the names start from, if they have folders themselves.
-                    is_start = _folded(whole).endswith(named) and len(_folded(whole)) == len(whole)
+                    is_start = folded(whole).endswith(named) and len(folded(whole)) == len(whole)
                     hits[whole[: -len(named)].rstrip(os.sep) if is_start else folder] += 1
         if not hits:
             return None
@@ -163,10 +163,6 @@ def split_of(path: str) -> str | None:
             if words.search(part):
                 return split
     return None
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def alike(one: str, other: str) -> int:
