@@ -71,7 +71,7 @@ def nearest_name(path: str | PathLike[str]) -> str | None:
         names = os.listdir(folder or os.curdir)
     except (OSError, ValueError):
         return None
-    close = difflib.get_close_matches(name, names, 1, 0.75) if len(names) <= _MOST_COMPARED else []
+    close = difflib.get_close_matches(name, names, 1, 0.85) if len(names) <= _MOST_COMPARED else []
     return close[0] if close else None
 
 
