@@ -27,9 +27,10 @@ def auto_label(run: NetworkRun) -> int:
     """Label the images of ``data.predict_path``, and write a config that trains on them and on the labelled data.
 
     Raises:
-        DataError: There is nothing to label, or no labelled data to train with.
+        DataError: There is nothing to label, no labelled data to train with, or nothing that is certain.
         ValueError: The folder exists, or the network detects nothing.
     """
+    import shutil
     import sys
     import warnings
 
@@ -63,12 +64,18 @@ def auto_label(run: NetworkRun) -> int:
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     trainer.predict(task, datamodule=run.data, ckpt_path=config["ckpt_path"], return_predictions=False)
     if trainer.is_global_zero:
+        total, empty, certain, doubtful = writer.counts
+        if empty == total:
+            shutil.rmtree(output)
+            raise DataError(
+                f"{images}: the network is certain of nothing in {total} images; train it longer, or lower "
+                "certainty.score or certainty.pixel"
+            )
         folder = Path(images) if Path(images).is_dir() else Path(images).parent
         mixture = {"labelled": _plain(run.written["data"]["train"]), "pseudo": _source(folder, output, task.taxonomy)}
         overlay = {"data": {"train": {"class_path": "Mixture", "init_args": {"sources": mixture}}}}
         with complete_file(output / "train.yaml") as unfinished:
             unfinished.write_text(yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        total, empty, certain, doubtful = writer.counts
         print(f"{total - empty} of {total} images labelled: {certain} objects, {doubtful} doubtful ones ignored")
         print(f"Train on both with a further --config {output / 'train.yaml'}")
     for path, reason in run.data.skipped:
