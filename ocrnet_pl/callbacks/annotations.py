@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.inference.disagreements import Disagreement, Finder
@@ -58,15 +57,14 @@ class AnnotationWriter(Callback):
         folder = run_folder(trainer) if self.formats and stage == "predict" else None
         self._folder = None if folder is None else folder / "annotations"
 
-    def _parts(self) -> Path:
+    def _lines(self, trainer: Trainer) -> ProcessLines:
         assert self._folder is not None
-        return self._folder / ".parts"
+        return ProcessLines(self._folder, trainer.global_rank)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file for this process's lines."""
         if self._folder is not None:
-            self._parts().mkdir(parents=True, exist_ok=True)
-            (self._parts() / f"{trainer.global_rank}.jsonl").touch()
+            self._lines(trainer).start()
 
     def on_predict_batch_end(
         self,
@@ -90,9 +88,8 @@ class AnnotationWriter(Callback):
                 each.write(image if each.masks else bare, taxonomy, self._folder / each.folder) for each in self.formats
             ]
             row = [image.name, image.disagreement, image.uncertainty, "; ".join(image.remarks)]
-            lines.append(json.dumps({"order": image.order, "row": row, "entries": entries}))
-        with (self._parts() / f"{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+            lines.append({"order": image.order, "row": row, "entries": entries})
+        self._lines(trainer).add(lines)
 
     def labelled(self, best: Prediction, raw: Prediction, truth: Sample, taxonomy: Taxonomy) -> LabelledImage:
         """Return an image's shapes, and how much it deserves a look.
@@ -121,16 +118,12 @@ class AnnotationWriter(Callback):
             return
         taxonomy = pl_module.taxonomy
         assert isinstance(taxonomy, Taxonomy)
-        found = [
-            json.loads(line)
-            for part in sorted(self._parts().glob("*.jsonl"))
-            for line in part.read_text(encoding="utf-8").splitlines()
-        ]
+        found = self._lines(trainer).joined()
         found.sort(key=lambda each: each["order"])
         for number, each in enumerate(self.formats):
             each.finish([entry["entries"][number] for entry in found], taxonomy, self._folder / each.folder)
         _write_rows(self._folder / "ranking.csv", [entry["row"] for entry in found])
-        shutil.rmtree(self._parts())
+        self._lines(trainer).remove()
         stop_bar(trainer)
         print(f"Annotations: {self._folder}")
 

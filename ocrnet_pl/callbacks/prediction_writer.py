@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.drawing.overlays import draw_prediction, write_png
@@ -49,15 +48,14 @@ class PredictionWriter(Callback):
         folder = run_folder(trainer)
         self._folder = None if folder is None else folder / "predictions"
 
-    def _parts(self) -> Path:
+    def _lines(self, trainer: Trainer) -> ProcessLines:
         assert self._folder is not None
-        return self._folder / ".parts"
+        return ProcessLines(self._folder, trainer.global_rank)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file for this process's lines."""
         if self._folder is not None:
-            self._parts().mkdir(parents=True, exist_ok=True)
-            (self._parts() / f"{trainer.global_rank}.jsonl").touch()
+            self._lines(trainer).start()
 
     def on_predict_batch_end(
         self,
@@ -86,9 +84,8 @@ class PredictionWriter(Callback):
                 "results": to_coco(prediction),
                 "panoptic": _segments(prediction, taxonomy, name),
             }
-            lines.append(json.dumps(entry))
-        with (self._parts() / f"{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+            lines.append(entry)
+        self._lines(trainer).add(lines)
 
     def _write_maps(self, prediction: Prediction, taxonomy: Taxonomy, name: str) -> None:
         assert self._folder is not None
@@ -108,11 +105,7 @@ class PredictionWriter(Callback):
         trainer.strategy.barrier()
         if self._folder is None or not trainer.is_global_zero:
             return
-        entries = [
-            json.loads(line)
-            for part in self._parts().glob("*.jsonl")
-            for line in part.read_text(encoding="utf-8").splitlines()
-        ]
+        entries = self._lines(trainer).joined()
         # By path, so that the numbers do not depend on the number of processes.
         entries.sort(key=lambda entry: entry["image"]["file_name"])
         images = [{"id": number, **entry["image"]} for number, entry in enumerate(entries, 1)]
@@ -138,7 +131,7 @@ class PredictionWriter(Callback):
                 ],
             },
         )
-        shutil.rmtree(self._parts())
+        self._lines(trainer).remove()
         stop_bar(trainer)
         print(f"Predictions: {self._folder}")
 

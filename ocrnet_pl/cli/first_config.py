@@ -214,7 +214,7 @@ def write_config(
         name: Name of the experiment.
         root: Folder of the data.
         sources: Class and options of the source of each split.
-        statistics: Of the training set.
+        statistics: Statistics of the training set.
         detects: Whether there are classes of objects.
         segments: Whether there are classes of pixels.
         accelerated: Whether a GPU is there.

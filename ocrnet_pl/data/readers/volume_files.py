@@ -106,7 +106,7 @@ def windowed(values: NDArray[Any], window: tuple[float, float]) -> NDArray[np.ui
     """Return values as 8 bits: black below the window, white above it.
 
     Args:
-        values: Of any type.
+        values: Numbers of any type.
         window: Its middle (level) and its width.
     """
     level, width = window
