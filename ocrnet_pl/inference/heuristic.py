@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.structures import Prediction, Taxonomy
 
+_MANY = 2048
+"""Number of boxes beyond which it costs more to compare all pairs than it saves."""
 _FULL_SIZE = 480 * 640
 """Number of pixels of the images that the rule's limit on stuff was made for."""
 
@@ -64,13 +67,16 @@ class HeuristicMerge:
         owner = np.zeros(classes.shape, dtype=np.int32)
         of_class = taxonomy.detection_to_semantic
         # The pixels whose centre is in the box.
-        sides = (boxes - 0.5).ceil().clamp(min=0).int().tolist()
-        rows = zip(sides, labels.tolist(), strict=True)
-        for row, ((x1, y1, x2, y2), label) in enumerate(rows):
+        sides = (boxes - 0.5).ceil().clamp(min=0).int()
+        rows = zip(sides.tolist(), labels.tolist(), _compete(sides.numpy(), labels.numpy()).tolist(), strict=True)
+        for row, ((x1, y1, x2, y2), label, competes) in enumerate(rows):
             if of_class[label] < 0:
                 continue
             window = owner[y1:y2, x1:x2]
             mask = classes[y1:y2, x1:x2] == of_class[label]
+            if not competes:
+                np.copyto(window, row + 1, where=mask)
+                continue
             free = mask & (window == 0)
             area, left = np.count_nonzero(mask), np.count_nonzero(free)
             if area - left > self.overlap_threshold * area:
@@ -80,3 +86,17 @@ class HeuristicMerge:
         limit = self.stuff_area * min(1.0, semantic.numel() / _FULL_SIZE)
         add_panoptic(prediction, scores >= self.score_threshold, limit, taxonomy)
         return prediction
+
+
+def _compete(sides: NDArray[np.int32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return, bool [N], whether an earlier box of the same class may already have pixels of each box [N, 4]."""
+    if len(labels) > _MANY:
+        return np.ones(len(labels), dtype=bool)
+    x1, y1, x2, y2 = sides.T
+    meet = labels[:, None] == labels
+    for low, high in ((x1, x2), (y1, y2)):
+        before = low[:, None] < high
+        meet &= before
+        meet &= before.T
+    found: NDArray[np.bool_] = np.tril(meet, -1).any(1)
+    return found

@@ -139,12 +139,13 @@ class DetectionMetric(Metric):
         excluded = outside_areas(sizes) | objects.crowd[:, None]
         iou = pairs.ious(areas, true_areas, objects.crowd)
         hits, alarms = match(pairs.rows, pairs.columns, iou, excluded, objects.crowd, outside_areas(areas))
-        counts = np.zeros((self.taxonomy.num_detection, len(AREAS)), dtype=np.int64)
-        np.add.at(counts, objects.labels, ~excluded)
+        places = objects.labels[:, None] * len(AREAS) + np.arange(len(AREAS))
+        counts = np.bincount(places[~excluded], minlength=self.taxonomy.num_detection * len(AREAS))
         # Images rank by their ids, numbers as numbers, wherever they were evaluated.
         key = f"{type(truth.image_id).__name__} {str(truth.image_id).rjust(24)}"
         count = np.array([len(order)], dtype=np.int32)
-        return Matched([key], count, labels.astype(np.uint16), ranks_in_class(labels), scores, hits, alarms, counts)
+        objects_of = counts.reshape(-1, len(AREAS))
+        return Matched([key], count, labels.astype(np.uint16), ranks_in_class(labels), scores, hits, alarms, objects_of)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the figures over all processes' images; NaN where there is nothing to measure."""

@@ -19,11 +19,11 @@ IOU_50, IOU_75 = 0, 5
 """Positions of these thresholds."""
 
 _TOGETHER = 2**20
-"""Number of pairs of a predicted and a true box that are compared at a time."""
+"""Number of pairs of a prediction and an object that a table may have."""
 _EVERY_AREA = sum(1 << (area * len(THRESHOLDS)) for area in range(len(AREAS)))
 """The bit of the lowest threshold, in every range of areas."""
 _ALL = ((1 << len(THRESHOLDS)) - 1) * _EVERY_AREA
-_REACHED = [((1 << count) - 1) * _EVERY_AREA for count in range(len(THRESHOLDS) + 1)]
+_REACHED = np.array([((1 << count) - 1) * _EVERY_AREA for count in range(len(THRESHOLDS) + 1)], np.uint64)
 """The bits of the lowest thresholds, by their number."""
 _IN_AREA = np.array([((1 << len(THRESHOLDS)) - 1) << (area * len(THRESHOLDS)) for area in range(len(AREAS))], np.uint64)
 
@@ -60,9 +60,15 @@ class Pairs(NamedTuple):
         step = max(_TOGETHER // max(len(true), 1), 1)
         for start in range(0, len(found), step):
             own = slice(start, start + step)
-            low = np.maximum(found[own, None, :2], true[:, :2])
-            sides = (np.minimum(found_end[own, None], true_end) - low).clip(min=0)
-            shared = sides[..., 0] * sides[..., 1]
+            # One axis after the other, as arrays whose last axis is two long are slow.
+            x, y = (
+                (
+                    np.minimum(found_end[own, None, axis], true_end[:, axis])
+                    - np.maximum(found[own, None, axis], true[:, axis])
+                ).clip(min=0)
+                for axis in (0, 1)
+            )
+            shared = x * y
             row, column = shared.nonzero()
             parts.append(cls(row + start, column, shared[row, column]))
         if not parts:
@@ -80,9 +86,15 @@ class Pairs(NamedTuple):
         """
         both = np.flatnonzero((found > 0) & (true > 0))
         width = int(true.max(initial=0)) + 1
-        pairs, place = np.unique(found[both] * width + true[both], return_inverse=True)
-        shared = np.bincount(place, pixels[both], len(pairs)).astype(np.float64)
-        return cls(pairs // width - 1, pairs % width - 1, shared)
+        values = found[both] * width + true[both]
+        if values.max(initial=0) < _TOGETHER:
+            table = np.bincount(values, pixels[both])
+            pairs = np.flatnonzero(table)
+            shared = table[pairs]
+        else:
+            pairs, place = np.unique(values, return_inverse=True)
+            shared = np.bincount(place, pixels[both], len(pairs))
+        return cls(pairs // width - 1, pairs % width - 1, shared.astype(np.float64))
 
     def ious(
         self, found: NDArray[np.float64], true: NDArray[np.float64], crowd: NDArray[np.bool_]
@@ -128,40 +140,73 @@ def match(
         uint64 [D] each: where a prediction is a hit, and where it is a false alarm, with bit ``10 * area + threshold``.
     """
     near = np.flatnonzero(iou >= THRESHOLDS[0])
+    rows, columns = rows[near], columns[near]
+    reached = _REACHED[np.searchsorted(THRESHOLDS, iou[near], "right")]
+    counted = ~excluded @ _IN_AREA
+    hits = np.zeros(len(outside), dtype=np.uint64)
+    alarms = ~outside @ _IN_AREA
+
+    # Nothing competes for the two of most pairs: the prediction is a hit where the object counts, else excused.
+    alone = (np.bincount(rows, minlength=len(outside))[rows] == 1) & (
+        np.bincount(columns, minlength=len(crowd))[columns] == 1
+    )
+    row, bits = rows[alone], reached[alone]
+    hits[row] = bits & counted[columns[alone]]
+    alarms[row] &= ~bits
+    if alone.all():
+        return hits, alarms
+
     # The best object of each prediction first; of equal ones the last, as COCO takes it.
-    order = near[np.lexsort((-columns[near], -iou[near], rows[near]))]
-    numbers = np.searchsorted(THRESHOLDS, iou[order], "right").tolist()
-    candidates = rows[order].tolist()
-    pairs = list(zip(columns[order].tolist(), [_REACHED[number] for number in numbers], strict=True))
-    counted = (~excluded @ _IN_AREA).tolist()
+    rest = np.flatnonzero(~alone)
+    order = rest[np.lexsort((-columns[rest], -iou[near[rest]], rows[rest]))]
+    matched, hit_bits, other_bits = _match_in_turn(
+        rows[order].tolist(), columns[order].tolist(), reached[order].tolist(), counted.tolist(), crowd.tolist()
+    )
+    hits[matched] = np.array(hit_bits, dtype=np.uint64)
+    alarms[matched] &= np.array(other_bits, dtype=np.uint64)
+    return hits, alarms
+
+
+def _match_in_turn(
+    rows: list[int], columns: list[int], reached: list[int], counted: list[int], crowd: list[bool]
+) -> tuple[list[int], list[int], list[int]]:
+    """Match the predictions of some pairs one after the other.
+
+    Args:
+        rows: The prediction of each pair, rising.
+        columns: The object of each pair; of a prediction, the one that it overlaps most comes first.
+        reached: The bits of the thresholds that each pair reaches.
+        counted: The bits of the areas in which each object counts.
+        crowd: Whether each object is a crowd.
+
+    Returns:
+        The predictions, the bits where each is a hit, and those where it is neither a hit nor excused by an object that
+        does not count.
+    """
+    pairs = list(zip(columns, reached, strict=True))
     free = [_ALL] * len(counted)
     matched, hit_bits, other_bits = [], [], []
     first = 0
     while first < len(pairs):
-        row, end = candidates[first], first + 1
-        while end < len(pairs) and candidates[end] == row:
+        row, end = rows[first], first + 1
+        while end < len(pairs) and rows[end] == row:
             end += 1
         left, hit = _ALL, 0
-        for column, reached in pairs[first:end]:
-            taken = left & reached & free[column] & counted[column]
+        for column, bits in pairs[first:end]:
+            taken = left & bits & free[column] & counted[column]
             hit |= taken
             left ^= taken
             free[column] ^= taken
-        for column, reached in pairs[first:end]:
-            taken = left & reached & free[column] & ~counted[column]
+        for column, bits in pairs[first:end]:
+            taken = left & bits & free[column] & ~counted[column]
             left ^= taken
             if not crowd[column]:
                 free[column] ^= taken
         matched.append(row)
         hit_bits.append(hit)
-        # Neither a hit nor excused by an object that does not count.
         other_bits.append(left)
         first = end
-    hits = np.zeros(len(outside), dtype=np.uint64)
-    alarms = ~outside @ _IN_AREA
-    hits[matched] = np.array(hit_bits, dtype=np.uint64)
-    alarms[matched] &= np.array(other_bits, dtype=np.uint64)
-    return hits, alarms
+    return matched, hit_bits, other_bits
 
 
 def unpacked(bits: NDArray[np.uint64], area: int) -> NDArray[np.bool_]:

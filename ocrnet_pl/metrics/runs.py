@@ -25,12 +25,23 @@ class Runs(NamedTuple):
     @classmethod
     def of(cls, *maps: NDArray[Any]) -> Runs:
         """Find the runs of maps that have the same number of pixels, each flat."""
-        differs = maps[0][1:] != maps[0][:-1]
+        size = maps[0].size
+        if not size:
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        # Whether a run starts at each pixel, filled up to whole words of eight.
+        starts = np.zeros(-(-size // 8) * 8, dtype=bool)
+        starts[0] = True
+        own = starts[1:size]
+        np.not_equal(maps[0][1:], maps[0][:-1], out=own)
+        differs = np.empty_like(own)
         for plane in maps[1:]:
-            differs |= plane[1:] != plane[:-1]
-        ends = np.flatnonzero(differs) + 1
-        edges = np.concatenate(([0], ends, [maps[0].size])) if maps[0].size else np.zeros(1, np.int64)
-        return cls(edges[:-1], np.diff(edges))
+            np.logical_or(own, np.not_equal(plane[1:], plane[:-1], out=differs), out=own)
+        # Most words are without a start: leaving those out at once takes a third of the time.
+        packed = starts.view(np.uint64)
+        words = np.flatnonzero(packed != 0)
+        found = np.flatnonzero(packed[words].view(bool))
+        first = words[found >> 3] * 8 + (found & 7)
+        return cls(first, np.diff(first, append=size))
 
     def pixels(self, values: NDArray[Any], size: int) -> NDArray[np.int64]:
         """Return the number of pixels of each value.
