@@ -15,7 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Par
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from ocrnet_pl.models.ocrnet import OCRNet
@@ -84,19 +85,27 @@ class FullySharded(ModelParallelStrategy):
     Args:
         block_parameters: Number of parameters from which a block of the encoder is gathered separately, at least 0; the
             rest of the network is gathered as one.
+        bf16_weights: Whether blocks of the encoder without batch normalisation are gathered and computed in bfloat16,
+            half of the bytes; each process keeps its share in float32, and gradients are added up in float32.
         timeout: How long to wait for a process that is silent.
 
     Raises:
         MisconfigurationException: ``block_parameters`` is negative.
     """
 
-    def __init__(self, block_parameters: int = 100_000, timeout: timedelta = timedelta(minutes=30)) -> None:
+    def __init__(
+        self,
+        block_parameters: int = 100_000,
+        bf16_weights: bool = False,
+        timeout: timedelta = timedelta(minutes=30),
+    ) -> None:
         if block_parameters < 0:
             raise MisconfigurationException(
                 f"FullySharded: block_parameters is {block_parameters}, set it to 0 or more"
             )
         super().__init__(save_distributed_checkpoint=False, timeout=timeout)
         self.block_parameters = block_parameters
+        self.bf16_weights = bf16_weights
 
     def setup_environment(self) -> None:
         """Put all processes into one data-parallel group."""
@@ -119,7 +128,7 @@ def blocks(module: nn.Module, least: int) -> Iterator[nn.Module]:
         is_list = isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict)
         in_list = isinstance(module, nn.Sequential | nn.ModuleList)
         if in_list and not is_list:
-            if sum(parameter.numel() for parameter in child.parameters()) >= least:
+            if _weights(child) >= least:
                 yield child
         else:
             yield from blocks(child, least)
@@ -161,9 +170,23 @@ def shard(network: OCRNet, trainer: Trainer, balancing: nn.Module) -> None:
     # Shards are cut from plain memory; the maps keep their own format.
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     mesh = strategy.device_mesh["data_parallel"]
-    for block in blocks(network.encoder, strategy.block_parameters):
-        fully_shard(block, mesh=mesh)
+    in_float32 = MixedPrecisionPolicy()
+    in_bf16 = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32)
+    own = list(blocks(network.encoder, strategy.block_parameters))
+    # Running statistics are float32, and torch normalises with weights of their type only.
+    small = [block for block in own if not any(isinstance(part, _BatchNorm) for part in block.modules())]
+    if strategy.bf16_weights and 2 * _weights(*small) < _weights(network.encoder):
+        raise MisconfigurationException(
+            "trainer.strategy: bf16_weights would have little effect, since most of this encoder's weights are in "
+            "blocks with batch normalisation, or too small for block_parameters; set it to false"
+        )
+    for block in own:
+        fully_shard(block, mesh=mesh, mp_policy=in_bf16 if strategy.bf16_weights and block in small else in_float32)
     fully_shard(network, mesh=mesh)
+
+
+def _weights(*modules: nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def gather(network: nn.Module) -> None:

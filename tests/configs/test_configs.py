@@ -60,12 +60,15 @@ MORE: dict[str, list[str]] = {
         "--data.train.init_args.length=16",
         "--trainer.accumulate_grad_batches=2",
     ],
-    "overlays/distributed/fsdp.yaml": [
-        *TWO_PROCESSES,
-        f"--config={CONFIGS / 'overlays/distributed/bf16.yaml'}",
-        "--model.encoder.init_args.name=test_convnext",
-        "--trainer.strategy.init_args.block_parameters=1000",
-    ],
+    **{
+        f"overlays/distributed/{name}.yaml": [
+            *TWO_PROCESSES,
+            f"--config={CONFIGS / 'overlays/distributed/bf16.yaml'}",
+            "--model.encoder.init_args.name=test_convnext",
+            "--trainer.strategy.init_args.block_parameters=1000",
+        ]
+        for name in ("fsdp", "fsdp_bf16")
+    },
     # It validates in the middle of what would be many epochs.
     "overlays/low_data.yaml": ["--trainer.val_check_interval=1.0"],
     # Dynamo's own backend runs the traced graphs as they are; the overlay's compiles for a minute.
@@ -115,6 +118,7 @@ The other overlays of schedules take theirs in test_config_schedules.py, compile
 COVERED = {
     "overlays/distributed/bf16_gradients.yaml": "distributed/test_distributed.py trains with its strategy",
     "overlays/distributed/fsdp.yaml": "training/test_sharding.py trains with its strategy",
+    "overlays/distributed/fsdp_bf16.yaml": "training/test_sharding.py trains with its strategy",
     "overlays/tracking/wandb.yaml": "cli/test_cli.py runs it",
     "presets/medium.yaml": "small.yaml with larger numbers",
     "presets/large.yaml": "small.yaml with larger numbers",
@@ -261,6 +265,7 @@ CHECKS: dict[str, Callable[[Run], None]] = {
     "overlays/balancing/pcgrad.yaml": partial(balances, weights=False),
     "overlays/transfer/teacher.yaml": is_taught,
     "overlays/distributed/fsdp.yaml": predicts,
+    "overlays/distributed/fsdp_bf16.yaml": predicts,
     "overlays/distributed/ddp.yaml": predicts,
 }
 """What is to be seen of a config in its run, besides the step."""

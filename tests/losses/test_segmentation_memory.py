@@ -66,7 +66,7 @@ def test_images_in_parts_give_the_same_loss_and_gradient(
         assert parts.keys() == whole.keys()
         for name, value in whole.items():
             torch.testing.assert_close(parts[name], value, rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(other, gradient, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(other, gradient, rtol=1e-6, atol=0.0)
 
 
 def test_parts_keep_less_than_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,37 @@ def test_sharded_weights_train_like_whole_ones_and_their_checkpoint_is_whole(tmp
         assert alone[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
 
 
+def in_both_precisions(folder: Path) -> dict[bool, tuple[list[dict[str, float]], set[torch.dtype]]]:
+    """Train and validate with weights gathered in float32 and in bfloat16; return the curves and the types in use."""
+    found = {}
+    for bf16 in (False, True):
+        seed_everything(0, verbose=False)
+        source = SyntheticSource(length=8, seed=6, size=64)
+        small = functools.partial(AdamW, lr=1e-3, eps=1e-3)
+        task = make_task(source.taxonomy, encoder=TimmEncoder("test_convnext"), optimizer=small)
+        used: set[torch.dtype] = set()
+        block = next(blocks(task.network.encoder, 1000))
+        linear = next(part for part in block.modules() if isinstance(part, torch.nn.Linear | torch.nn.Conv2d))
+        linear.register_forward_hook(lambda part, given, output, used=used: used.add(part.weight.dtype))
+        curve, strategy = Curve(), FullySharded(block_parameters=1000, bf16_weights=bf16)
+        limits = {"max_steps": 2, "max_epochs": None, "inference_mode": False}
+        trainer = make_trainer(folder, callbacks=[curve], strategy=strategy, devices=2, **limits)
+        trainer.fit(task, make_data(source, SyntheticSource(length=2, seed=6, size=64), batch_size=2))
+        parameters = list(task.network.parameters())
+        states = [value for state in trainer.optimizers[0].state.values() for value in state.values()]
+        assert {each.dtype for each in (*parameters, *states)} == {torch.float32}
+        found[bf16] = curve.losses, used
+    return found
+
+
+def test_blocks_are_used_in_bfloat16_and_kept_in_float32(tmp_path: Path) -> None:
+    for found in run_together(tmp_path, 2, in_both_precisions, tmp_path):
+        (whole, types), (half, others) = found[False], found[True]
+        assert types == {torch.float32} and others == {torch.bfloat16}
+        assert_alike(whole, half, 2e-2)
+        assert half != whole
+
+
 def refused(folder: Path) -> list[str]:
     """Return what is said to settings that do not go with sharded weights."""
     source = SyntheticSource(length=4, seed=6, size=64)
@@ -93,6 +124,8 @@ def refused(folder: Path) -> list[str]:
         (FullySharded(), {"balancing": Uncertainty()}, {}),
         (FullySharded(), {}, {"inference_mode": True}),
         (FullySharded(), {}, {"callbacks": [EMA()]}),
+        # All of its blocks have batch normalisation.
+        (FullySharded(1000, bf16_weights=True), {"encoder": TimmEncoder("test_resnet")}, {}),
         (ModelParallelStrategy(), {}, {}),
         (DDPStrategy(), {}, {"sync_batchnorm": True}),
         (DDPStrategy(static_graph=True), {}, {"accumulate_grad_batches": 2}),
@@ -107,7 +140,13 @@ def refused(folder: Path) -> list[str]:
 
 def test_what_does_not_go_with_it_is_refused_in_one_line(tmp_path: Path) -> None:
     for lines in run_together(tmp_path, 2, refused, tmp_path):
-        starts = ["model.balancing: Uncertainty", "trainer.inference_mode", "ema.decay", "trainer.strategy"]
+        starts = [
+            "model.balancing: Uncertainty",
+            "trainer.inference_mode",
+            "ema.decay",
+            "trainer.strategy: bf16",
+            "trainer.strategy",
+        ]
         for line, start in zip(lines, [*starts, "trainer.sync_batchnorm", "trainer.strategy: DDP"], strict=True):
             assert line.startswith(start) and "\n" not in line, line
     with pytest.raises(MisconfigurationException, match="block_parameters is -1"):
