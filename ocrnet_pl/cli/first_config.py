@@ -6,50 +6,33 @@ import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import yaml
 from jsonargparse import ArgumentParser
 
 from ocrnet_pl.cli.bundled_configs import bundled_folder
+from ocrnet_pl.cli.data_choices import (
+    Statistics,
+    batch_size,
+    epochs,
+    input_size,
+    levels,
+    scales,
+    validations,
+)
 from ocrnet_pl.cli.short_names import import_rooms
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.result import Recipe
 from ocrnet_pl.errors import DataError
 
-_LOOKED_AT = 200
-_LEAST_OBJECT = 16.0
-"""Sides of the small objects in the network's input, in pixels: two cells of its finest grid."""
-_SMALLEST, _LARGEST = 256, 1024
-_USUAL = 512
-_STEPS = 6000
 _FEW_IMAGES = 300
-_ASPECT = 1.3
 _FULL = 50
 """Number of boxes of an image from which the network's usual limit of 100 is near."""
 
 
 Sources = Mapping[str, tuple[str, Mapping[str, Any]]]
 """The class and the options of the source of each split."""
-
-
-class Statistics(NamedTuple):
-    """What the config depends on.
-
-    Attributes:
-        images: Number of images.
-        size: Median (height, width).
-        same_shape: Whether all images have about the same shape.
-        object_side: Side of the small objects in pixels, the first quartile; None without boxes.
-        most_boxes: Largest number of boxes of an image.
-    """
-
-    images: int
-    size: tuple[int, int]
-    same_shape: bool
-    object_side: float | None
-    most_boxes: int
 
 
 def opened(kind: str, options: Mapping[str, Any], root: Path) -> Source:
@@ -136,58 +119,6 @@ def _class_of(kind: str) -> type[Source]:
     raise DataError(f"there is no source {kind!r}")
 
 
-def measure(source: Source) -> Statistics:
-    """Return the statistics of a source, from at most 200 images at equal distances.
-
-    Raises:
-        DataError: None of them can be read.
-    """
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)).tolist()
-    sizes: list[tuple[int, int]] = []
-    sides: list[float] = []
-    most = 0
-    broken: DataError | None = None
-    for index in chosen:
-        try:
-            size = source.image_size(index)
-            boxes = source.image_boxes(index)
-        except DataError as error:  # the check that follows names every one
-            broken = error
-            continue
-        sizes.append(size)
-        sides += np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)).tolist()
-        most = max(most, len(boxes))
-    if broken is not None and not sizes:
-        raise broken
-    shapes = np.array(sizes, dtype=np.float64)
-    ratios = shapes[:, 1] / shapes[:, 0]
-    height, width = np.median(shapes, axis=0).astype(int).tolist()
-    side = float(np.percentile(sides, 25)) if sides else None
-    return Statistics(len(source), (height, width), bool(np.ptp(ratios) < 0.1), side, most)
-
-
-def input_size(statistics: Statistics) -> tuple[int | list[int], str]:
-    """Return `data.size`, and why.
-
-    The images' own size is the largest that shows anything new; below it, small objects decide.
-    """
-    height, width = statistics.size
-    longest = max(height, width)
-    wanted: float = min(_USUAL, longest)
-    why = "the images' own size" if longest <= _USUAL else "enough for the objects"
-    if statistics.object_side is not None:
-        needed = longest * _LEAST_OBJECT / max(statistics.object_side, 1e-3)
-        if needed > wanted and longest > wanted:
-            wanted = min(needed, longest, _LARGEST)
-            why = f"a quarter of the objects has sides below {statistics.object_side:.0f} pixels"
-    # The smallest multiple of the coarsest grid, in which the images' own pixels fit.
-    side = max(_SMALLEST, 32 * math.ceil(wanted / 32))
-    if statistics.same_shape and max(height, width) / min(height, width) >= _ASPECT:
-        scale = side / longest
-        return [max(64, 32 * math.ceil(part * scale / 32 - 1e-6)) for part in (height, width)], why
-    return side, why
-
-
 def preset_of(statistics: Statistics, accelerated: bool) -> tuple[str, str]:
     """Return the name of a preset, and why."""
     if not accelerated:
@@ -221,11 +152,17 @@ def write_config(
         notes: Lines for its head.
     """
     preset, why = preset_of(statistics, accelerated)
-    size, reason = input_size(statistics)
+    _, size, reason = input_size(statistics)
+    pair = (size, size) if isinstance(size, int) else (size[0], size[1])
     model = yaml.safe_load((bundled_folder() / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))["model"]
     for part, has in (("detection", detects), ("segmentation", segments)):
         if not has:
             model[part] = None
+    chosen = [*(levels(statistics, pair) if detects else []), *scales(statistics, pair)]
+    for key, value, _ in chosen:
+        section, _, name = key.rpartition(".")
+        if section == "model.detection.init_args":
+            model["detection"]["init_args"][name] = value
     if statistics.most_boxes > _FULL:
         # Twice as many as there are here, in hundreds.
         decode = {"max_detections": 100 * math.ceil(statistics.most_boxes / 50)}
@@ -233,12 +170,10 @@ def write_config(
         model["postprocess"] = {"class_path": "FusionPostProcess", "init_args": given}
     model["optimizer"] = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001, "weight_decay": 0.05}}
     model["encoder_lr"] = 0.2
-    longest = max(size) if isinstance(size, list) else size
-    batch = 16 if longest <= _USUAL else 8 if longest <= 768 else 4
-    batch = max(1, min(batch, statistics.images // 2 or 1))
+    batch = batch_size(statistics, pair).value
     steps = max(1, statistics.images // batch)
-    epochs = int(min(300, max(20, math.ceil(_STEPS / steps))))
-    scheduler = {"class_path": "WarmupCosine", "init_args": {"warmup_steps": min(500, steps * epochs // 10)}}
+    length = epochs(statistics, batch).value
+    scheduler = {"class_path": "WarmupCosine", "init_args": {"warmup_steps": min(500, steps * length // 10)}}
     content: dict[str, Any] = {
         "name": name,
         "seed_everything": 0,
@@ -247,12 +182,13 @@ def write_config(
             "root": str(root),
             **{split: {"class_path": kind, "init_args": dict(args)} for split, (kind, args) in sources.items()},
             "size": size,
+            **{key.removeprefix("data."): value for key, value, _ in chosen if key.startswith("data.")},
             "batch_size": batch,
             "num_workers": 4,
         },
         "trainer": {
-            "max_epochs": epochs,
-            "check_val_every_n_epoch": max(1, epochs // 30),
+            "max_epochs": length,
+            "check_val_every_n_epoch": validations(length).value,
             "gradient_clip_val": 10.0,
         },
     }
@@ -262,5 +198,6 @@ def write_config(
         f"{statistics.images} images to train on, {width} x {height} in the median.",
         f"model: configs/presets/{preset}.yaml, because {why}.",
         f"data.size: {reason}.",
+        *(f"{key.replace('init_args.', '')}: {why}." for key, _, why in chosen),
     ]
     return "".join(f"# {line}\n" for line in head) + yaml.safe_dump(content, sort_keys=False, width=110)

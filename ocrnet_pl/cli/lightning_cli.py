@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.callbacks.annotations import AnnotationWriter
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
@@ -25,7 +26,9 @@ from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.progress import use_own_display
 from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
+from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation
+from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
@@ -94,6 +97,7 @@ class OCRNetCLI(LightningCLI):
     _starting: StartingWeights | None = None
     _continuation: Continuation | None = None
     _replaced: ReplacedWeights | None = None
+    _chosen = False
     _table: MetricsTable
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -158,6 +162,7 @@ class OCRNetCLI(LightningCLI):
         parser.add_argument(
             "--version", type=str, default=None, help="Folder below the name; by default version_0, version_1, ..."
         )
+        add_auto_option(parser)
         if Parser.words[0] in ("fit", "joint-report", "cross-validate"):
             add_init_options(parser)
         else:
@@ -254,6 +259,9 @@ class OCRNetCLI(LightningCLI):
         use_own_display(trainer, callbacks)
         # The first of them, so that nothing is written before it.
         trainer.callbacks.insert(0, SameCheckpoint(self._checkpoint_path()))  # type: ignore[attr-defined]
+        if self._chosen:
+            # Before the config is saved and the length of the schedule is requested.
+            trainer.callbacks.insert(1, SameChoice())  # type: ignore[attr-defined]
         if self._continuation is not None:
             trainer.callbacks.append(self._continuation)  # type: ignore[attr-defined]
         return trainer
@@ -286,6 +294,8 @@ class OCRNetCLI(LightningCLI):
         if self.config["subcommand"] == "fit" and not path:
             file = self._resolved(Namespace(init_from=config["init_from"]))["init_from"]
             self._starting = starting_weights(file, config["init_map"], config["init_keep"])
+        if config["auto"]:
+            self._choose_settings(config, path)
         encoder = config["model"]["encoder"]
         if path or (encoder and self._starting is not None and self._starting.has_all_of(self._resolved(encoder))):
             self._replaced = ReplacedWeights(encoder)
@@ -312,6 +322,21 @@ class OCRNetCLI(LightningCLI):
                 config["data"][split] = None
         else:
             self._kept = classes_to_keep(content, f"checkpoint {path!r}")
+
+    def _choose_settings(self, config: Namespace, path: str | None) -> None:
+        """Choose the settings that ``auto`` stands for, or take those of the run that a checkpoint is of."""
+        name = str(self.config["subcommand"])
+        choice = AutoChoice(config, Parser.words, self._parser(name), self._resolved)
+        if path:
+            choice.repeat(path)
+        elif name in (*MEASURED_FOR, *LOOKED_UP_FOR):
+            statistics = choice.from_data()
+            self._chosen = name in MEASURED_FOR
+            # The others hear of it as soon as they can talk.
+            if self._chosen and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                choice.from_measurement(statistics)
+            else:
+                choice.show(statistics)
 
     def after_instantiate_classes(self) -> None:
         """Let the network start from the weights that it was given, and a run that continues know of those it had."""

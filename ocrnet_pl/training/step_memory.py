@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +120,7 @@ def random_batch(
 
 
 class StepMemory:
-    """Measures training steps of a task: forward, losses, backward and optimiser.
+    """Measures memory and time of training steps of a task: forward, losses, backward and optimiser.
 
     Args:
         task: The task, which is moved to the device; its weights are changed.
@@ -151,6 +153,25 @@ class StepMemory:
             return None
         finally:
             self.optimizer.zero_grad(set_to_none=True)
+
+    def seconds(self, size: Size, count: int, steps: int = 3) -> float:
+        """Return the median seconds of a step, after one that is not counted.
+
+        Args:
+            size: (height, width) of the images.
+            count: Number of images per step.
+            steps: Number of steps to measure.
+        """
+        batch = random_batch(self.task.taxonomy, size, count, self.task.network.in_channels, self.device)
+        times = []
+        for _ in range(1 + steps):
+            start = time.perf_counter()
+            self._step(batch)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            times.append(time.perf_counter() - start)
+        self.optimizer.zero_grad(set_to_none=True)
+        return statistics.median(times[1:])
 
     def _step(self, batch: Batch) -> None:
         total: Tensor

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ocrnet_pl.cli.first_config import Statistics, input_size, preset_of, with_all_classes
+from ocrnet_pl.cli.data_choices import Statistics, input_size
+from ocrnet_pl.cli.first_config import preset_of, with_all_classes
 from ocrnet_pl.cli.main import main
 from tests.helpers.config_data import photo, text
 from tests.helpers.drawn_data import picture, write_json
@@ -28,7 +29,7 @@ from tests.helpers.drawn_data import picture, write_json
 def test_the_size_follows_images_and_objects(
     size: tuple[int, int], same: bool, side: float | None, expected: int | list[int]
 ) -> None:
-    assert input_size(Statistics(100, size, same, side, 10))[0] == expected
+    assert input_size(Statistics(100, size, same, side, 10)).value == expected
 
 
 def test_the_preset_follows_the_machine_and_the_number_of_images() -> None:

@@ -35,7 +35,8 @@ def init(run: Run) -> int:
     import torch
     import yaml
 
-    from ocrnet_pl.cli.first_config import measure, opened, recipe, with_all_classes, write_config
+    from ocrnet_pl.cli.data_choices import measure
+    from ocrnet_pl.cli.first_config import opened, recipe, with_all_classes, write_config
     from ocrnet_pl.data.guessing.recognise import arranged, recognise
     from ocrnet_pl.doctor.run import run_check
     from ocrnet_pl.errors import DataError

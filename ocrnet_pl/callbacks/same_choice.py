@@ -1,0 +1,28 @@
+"""All processes of a run train with the settings that the first one chose by measurement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ocrnet_pl.data.datamodule import JointDataModule
+
+
+class SameChoice(Callback):
+    """Passes batch size, epochs and the interval of validations from the first process to the others.
+
+    The first process measures before the processes can talk to each other; the others were built without.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Set what the first process chose, before any loader is made."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, JointDataModule):
+            return
+        own = (data.batch_size, data.loading.eval_batch_size, trainer.max_epochs, trainer.check_val_every_n_epoch)
+        batch, evaluated, epochs, every = trainer.strategy.broadcast(own)
+        data.loading = replace(data.loading, batch_size=batch, eval_batch_size=evaluated)
+        if epochs is not None:
+            trainer.fit_loop.max_epochs = epochs
+        trainer.check_val_every_n_epoch = every

@@ -1,0 +1,325 @@
+"""The option ``auto``: input size, levels, scales, batch size and epochs, chosen from the data and a budget."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from ocrnet_pl.cli import data_choices
+from ocrnet_pl.cli.data_choices import Choice, Statistics
+from ocrnet_pl.cli.measured_choices import (
+    clock,
+    fitting_batch,
+    length,
+    measured_speed,
+    quiet_trainer,
+    step_memory,
+)
+from ocrnet_pl.cli.replaced_weights import ReplacedWeights
+from ocrnet_pl.cli.source_recipes import source_recipe
+from ocrnet_pl.cli.written_settings import entries
+from ocrnet_pl.data.transforms import Transform
+from ocrnet_pl.errors import CheckpointError, DataError, UsageError
+from ocrnet_pl.imaging.geometry import Size
+from ocrnet_pl.storage.checkpoints import CONFIG_KEY, read_checkpoint, usable_checkpoint
+
+MEASURED_FOR = ("fit", "cross-validate", "joint-report")
+"""Subcommands that train: they choose all settings."""
+LOOKED_UP_FOR = ("check", "memory")
+"""Subcommands that look at the data or the network: they choose what needs no measurement."""
+
+_LEVELS = ("model.detection.init_args.min_stride", "model.detection.init_args.max_stride")
+_KEYS = (
+    "data.size",
+    *_LEVELS,
+    "data.scales",
+    "data.train_transforms",
+    "data.batch_size",
+    "trainer.max_epochs",
+    "trainer.check_val_every_n_epoch",
+)
+_CROPS = {"data.train_transforms", "data.scales"}
+_LENGTHS = {"trainer.max_epochs", "trainer.max_steps"}
+_INTERVAL = "trainer.check_val_every_n_epoch"
+_INTERVALS = {_INTERVAL, "trainer.val_check_interval"}
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?\s*")
+
+
+@dataclass
+class Auto:
+    """How settings are chosen from the data.
+
+    Attributes:
+        budget: Time of the run from which the number of epochs follows, as a number with its unit s, m, h or d, such
+            as 30m or 8h; null chooses about 6000 steps.
+    """
+
+    budget: str | float | None = None
+
+
+def add_auto_option(parser: LightningArgumentParser) -> None:
+    """Add the option to a parser."""
+    parser.add_argument(
+        "--auto",
+        type=bool | Auto,
+        default=False,
+        help="Whether input size, levels, scales, batch size and epochs are chosen from the data: true or false, or "
+        "the budget that the run has, such as {budget: 30m}; what is set elsewhere is kept.",
+    )
+
+
+def seconds_of(budget: str | float) -> float:
+    """Return the seconds of a budget.
+
+    Raises:
+        UsageError: It is no duration above 0.
+    """
+    found = _BUDGET.fullmatch(str(budget))
+    seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
+    if seconds <= 0:
+        raise UsageError(
+            f"auto.budget: expected a duration above 0, such as 90s, 30m or 8h, or a number of seconds, got {budget!r}"
+        )
+    return seconds
+
+
+class AutoChoice:
+    """Chooses the settings of one command line; what the user set is kept.
+
+    Args:
+        config: Config of the subcommand, whose settings are replaced, and whose ``auto`` becomes false.
+        words: The command line.
+        parser: Parser of the subcommand, which builds the network to measure.
+        resolved: Returns a config with the values of the environment variables that it refers to.
+
+    Raises:
+        UsageError: The budget is no duration.
+    """
+
+    def __init__(
+        self,
+        config: Namespace,
+        words: list[str],
+        parser: LightningArgumentParser,
+        resolved: Callable[[Namespace], Namespace],
+    ) -> None:
+        self.config = config
+        self.parser = parser
+        self.resolved = resolved
+        self.given = given_settings(words)
+        budget = None if isinstance(config["auto"], bool) else config["auto"]["budget"]
+        self.budget = None if budget is None else seconds_of(budget)
+        # What is chosen stands in the run's config, which does not choose again.
+        config["auto"] = False
+        self.rows: list[tuple[str, str, str]] = []
+
+    def repeat(self, path: str) -> None:
+        """Take what the run of a checkpoint chose, which the checkpoint's network and schedule fit.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be read from here.
+        """
+        if "://" in path:
+            raise CheckpointError(
+                f"auto: the choices in {path!r} are not read from an address; give the run's own config.yaml instead"
+            )
+        found, _ = usable_checkpoint(path)
+        stored = read_checkpoint(found, mmap=True).get(CONFIG_KEY)
+        for key in _KEYS:
+            value: Any = stored
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, Mapping) else None
+            if value is not None and _plain(key) not in self.given and self._has(key):
+                self._set(key, value)
+        _say(f"auto: nothing is chosen again; the settings are those of {found}")
+
+    def from_data(self) -> Statistics:
+        """Choose what the data's statistics determine.
+
+        Raises:
+            DataError: There is no training set, or it cannot be read.
+        """
+        if self.config["data"]["train"] is None:
+            raise DataError("auto: there is no data to choose settings for; set data.train")
+        source = source_recipe("train", self.resolved(self.config["data"]["train"])).make()
+        statistics = data_choices.measure(source)
+        self._take(data_choices.input_size(statistics))
+        for choice in data_choices.levels(statistics, self._size):
+            if self._has(choice.key):
+                self._take(choice)
+        for choice in data_choices.scales(statistics, self._size, crops=not self.given.keys() & _CROPS):
+            self._take(choice)
+        self._take(data_choices.batch_size(statistics, self._size))
+        self._without_budget(statistics, 1)
+        return statistics
+
+    def from_measurement(self, statistics: Statistics) -> None:
+        """Choose batch size and length of the run from the memory and the time of a few steps, and print all choices.
+
+        The random numbers of the run are those that it has without.
+
+        Raises:
+            ValueError: Not even a step of one image fits the memory.
+        """
+        with isolate_rng():
+            trainer = quiet_trainer(self.config["trainer"])
+            built = self._built()
+            sizes = built.data.training_sizes
+            if any(built.model.network.size_refusal(size) is not None for size in sizes):
+                for choice in (
+                    Choice("data.train_transforms", None, "the default"),
+                    Choice("data.scales", [1.0], "the encoder takes no other sizes"),
+                ):
+                    self._take(choice)
+                built = self._built()
+            memory = step_memory(lambda: built.model, trainer)
+            if "data.batch_size" not in self.given:
+                usual = self.config["data"]["batch_size"]
+                fits = fitting_batch(memory, built.data.training_sizes, usual)
+                if fits < usual:
+                    self._take(Choice("data.batch_size", fits, "the largest that the memory holds"))
+            batch, processes = self.config["data"]["batch_size"], trainer.world_size
+            self._without_budget(statistics, processes)
+            if self.budget is not None and not self.given.keys() & _LENGTHS:
+                speed = measured_speed(memory, built.data, batch, self.config["data"]["num_workers"], processes)
+                evaluated = 0 if built.data.val is None else len(built.data.val)
+                choices, warning = length(speed, statistics.images, evaluated, self.budget)
+                for choice in choices:
+                    if choice.key != _INTERVAL or not self.given.keys() & _INTERVALS:
+                        self._take(choice)
+                if warning:
+                    _say(f"warning: {warning}")
+            elif self.budget is not None:
+                key = next(iter(self.given.keys() & _LENGTHS))
+                _say(f"auto.budget: not used, since {key} is set")
+        self.show(statistics)
+
+    def show(self, statistics: Statistics) -> None:
+        """Print what was chosen and why, on the first process."""
+        budget = "" if self.budget is None else f", {clock(self.budget)}"
+        height, width = statistics.size
+        title = f"auto: {statistics.images} images, {width} x {height} in the median{budget}"
+        _show(title, self.rows)
+
+    def _without_budget(self, statistics: Statistics, processes: int) -> None:
+        if self.given.keys() & _LENGTHS:
+            for key in sorted(self.given.keys() & _LENGTHS):
+                self._take(Choice(key, None, ""))
+            return
+        self._take(data_choices.epochs(statistics, self.config["data"]["batch_size"] * processes))
+        if not self.given.keys() & _INTERVALS:
+            self._take(data_choices.validations(self.config["trainer"]["max_epochs"]))
+
+    def _built(self) -> Namespace:
+        """Build data and network as the run will, without the encoder's weights, which cost no time in a step."""
+        config = self.config.clone()
+        if config["model"]["encoder"]:
+            ReplacedWeights(config["model"]["encoder"])
+        config["model"]["compile_backend"] = config["model"]["compile_mode"] = None
+        config["data"]["cache"], config["data"]["num_workers"] = False, 0
+        for key in ("logger", "callbacks", "plugins", "profiler"):
+            config["trainer"][key] = None
+        built: Namespace = self.parser.instantiate_classes(config)
+        return built
+
+    @property
+    def _size(self) -> Size:
+        size = self.config["data"]["size"]
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    def _has(self, key: str) -> bool:
+        if key not in _LEVELS:
+            return True
+        part = self.config["model"]["detection"]
+        arguments = part.get("init_args") if isinstance(part, Namespace) else None
+        return arguments is not None and key.rpartition(".")[2] in arguments
+
+    def _take(self, choice: Choice) -> None:
+        """Set what was chosen, unless the user did, and note it for the table."""
+        name = _plain(choice.key)
+        if name in self.given:
+            value, reason = self.config.get(choice.key), f"set by you{self.given[name]}"
+        else:
+            value, reason = choice.value, choice.reason
+            self._set(choice.key, value)
+        row = (name, _shown(value), reason)
+        names = [earlier for earlier, _, _ in self.rows]
+        if name in names:
+            self.rows[names.index(name)] = row
+        else:
+            self.rows.append(row)
+
+    def _set(self, key: str, value: Any) -> None:
+        if key == "data.train_transforms" and value is not None:
+            value = _transforms(value)
+        self.config[key] = value
+        if key == "data.size":
+            encoder = self.config["model"]["encoder"]
+            arguments = encoder and encoder.get("init_args")
+            if arguments and "input_size" in arguments:
+                arguments["input_size"] = value
+
+
+def given_settings(words: list[str]) -> dict[str, str]:
+    """Return what a command line and its configs set: the place of each by its dotted key, without ``init_args``."""
+    found: dict[str, str] = {}
+    for entry in entries(words):
+        # The last place counts, which stands first.
+        where = f" in {entry.where.removeprefix('config ').removesuffix(': ')}" if entry.where else ""
+        for key in (entry.path, *(() if entry.where else _inside(entry.path, entry.value))):
+            found.setdefault(key, where)
+    return found
+
+
+def _inside(path: str, text: str) -> Iterator[str]:
+    """Yield the keys of a mapping that stands on the command line."""
+    try:
+        pending = [(path, yaml.safe_load(text))] if text.lstrip().startswith("{") else []
+    except yaml.YAMLError:
+        return
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(path if key == "init_args" else f"{path}.{key}", inner) for key, inner in value.items()]
+        else:
+            yield path
+
+
+def _plain(key: str) -> str:
+    return key.replace(".init_args", "")
+
+
+def _transforms(value: list[Any]) -> Any:
+    """Return transforms as a parser has them."""
+    parser = ArgumentParser()
+    parser.add_argument("--transforms", type=list[Transform])
+    return parser.parse_object({"transforms": value}).transforms
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict | Namespace):
+        return ", ".join(str(item["class_path"]).rpartition(".")[2] for item in value)
+    if isinstance(value, list | tuple):
+        return " x ".join(map(str, value)) if all(isinstance(item, int) for item in value) else str(list(value))
+    return "default" if value is None else str(value)
+
+
+@rank_zero_only
+def _show(title: str, rows: list[tuple[str, str, str]]) -> None:
+    width = max((len(name) for name, _, _ in rows), default=0)
+    print("\n".join([title, *(f"  {name:{width}}  {value}  ({reason})" for name, value, reason in rows)]), flush=True)
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

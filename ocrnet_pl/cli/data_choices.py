@@ -1,0 +1,208 @@
+"""The settings that follow from a data set's statistics, for ``init`` and for ``auto``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.geometry import Size, letterbox_placement
+
+_LOOKED_AT = 200
+_LEAST_OBJECT = 16.0
+"""Sides of the small objects in the network's input, in pixels: two cells of a grid of stride 8."""
+_LARGE_OBJECT = 64.0
+"""Sides of large objects in the network's input, in pixels: four cells of a grid of stride 16."""
+_SMALLEST, _LARGEST = 256, 1024
+_USUAL = 512
+_ASPECT = 1.3
+_CROP = 0.75
+_WHOLE_IN_CROP = 0.25
+_SPREAD = 4.0
+_STEPS = 6000
+MOST_EPOCHS = 300
+"""Largest number of epochs that is chosen."""
+_FEWEST_EPOCHS = 20
+_VALIDATIONS = 30
+
+
+class Statistics(NamedTuple):
+    """What the settings depend on.
+
+    Attributes:
+        images: Number of images.
+        size: Median (height, width).
+        same_shape: Whether all images have about the same shape.
+        object_side: Side of the small objects in pixels, the first quartile; None without boxes.
+        most_boxes: Largest number of boxes of an image.
+        large_side: Longer side of the large objects in pixels, which one in twenty exceeds; None without boxes.
+    """
+
+    images: int
+    size: tuple[int, int]
+    same_shape: bool
+    object_side: float | None
+    most_boxes: int
+    large_side: float | None = None
+
+
+class Choice(NamedTuple):
+    """One chosen setting.
+
+    Attributes:
+        key: Dotted key of the config.
+        value: Value, as YAML has it.
+        reason: Why, in a few words.
+    """
+
+    key: str
+    value: Any
+    reason: str
+
+
+def measure(source: Source) -> Statistics:
+    """Return the statistics of a source, from at most 200 images at equal distances.
+
+    Raises:
+        DataError: None of them can be read.
+    """
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)).tolist()
+    sizes: list[tuple[int, int]] = []
+    sides: list[float] = []
+    longer: list[float] = []
+    most = 0
+    broken: DataError | None = None
+    for index in chosen:
+        try:
+            size = source.image_size(index)
+            boxes = source.image_boxes(index)
+        except DataError as error:  # the check that follows names every one
+            broken = error
+            continue
+        sizes.append(size)
+        own = boxes[:, 2:] - boxes[:, :2]
+        sides += np.sqrt(own.prod(1)).tolist()
+        longer += own.max(1).tolist()
+        most = max(most, len(boxes))
+    if broken is not None and not sizes:
+        raise broken
+    shapes = np.array(sizes, dtype=np.float64)
+    ratios = shapes[:, 1] / shapes[:, 0]
+    height, width = np.median(shapes, axis=0).astype(int).tolist()
+    small = float(np.percentile(sides, 25)) if sides else None
+    large = float(np.percentile(longer, 95)) if longer else None
+    return Statistics(len(source), (height, width), bool(np.ptp(ratios) < 0.1), small, most, large)
+
+
+def input_size(statistics: Statistics) -> Choice:
+    """Choose the input size.
+
+    The images' own size is the largest that shows anything new; below it, small objects decide.
+    """
+    height, width = statistics.size
+    longest = max(height, width)
+    wanted: float = min(_USUAL, longest)
+    why = "the images' own size" if longest <= _USUAL else "enough for the objects"
+    if statistics.object_side is not None:
+        needed = longest * _LEAST_OBJECT / max(statistics.object_side, 1e-3)
+        if needed > wanted and longest > wanted:
+            wanted = min(needed, longest, _LARGEST)
+            why = f"a quarter of the objects has sides below {statistics.object_side:.0f} pixels"
+    # The smallest multiple of the coarsest grid, in which the images' own pixels fit.
+    side = max(_SMALLEST, 32 * math.ceil(wanted / 32))
+    if side - longest >= 32:
+        why = "the least from which the networks begin"
+    value: int | list[int] = side
+    if statistics.same_shape and max(height, width) / min(height, width) >= _ASPECT:
+        scale = side / longest
+        value = [max(64, 32 * math.ceil(part * scale / 32 - 1e-6)) for part in (height, width)]
+    return Choice("data.size", value, why)
+
+
+def levels(statistics: Statistics, size: Size) -> list[Choice]:
+    """Choose the finest and the coarsest grid of the detection decoder.
+
+    Args:
+        statistics: Statistics of the training set; without boxes nothing is chosen.
+        size: (height, width) of the input.
+    """
+    if statistics.object_side is None or statistics.large_side is None:
+        return []
+    scale = _scale(statistics, size)
+    small, large = statistics.object_side * scale, statistics.large_side * scale
+    fine, coarse = small < _LEAST_OBJECT, large >= _LARGE_OBJECT
+    return [
+        Choice(
+            "model.detection.init_args.min_stride",
+            4 if fine else 8,
+            f"a quarter of the objects is smaller than {small:.0f} pixels in the input",
+        ),
+        Choice(
+            "model.detection.init_args.max_stride",
+            32 if coarse else 16,
+            f"one object in twenty is larger than {large:.0f} pixels in the input",
+        ),
+    ]
+
+
+def scales(statistics: Statistics, size: Size, *, crops: bool = True) -> list[Choice]:
+    """Choose the sizes of training batches and, where they are crops, the transforms that cut them.
+
+    Args:
+        statistics: Statistics of the training set.
+        size: (height, width) of the input.
+        crops: Whether the transforms may be chosen, which crops need.
+    """
+    if statistics.object_side is None or statistics.large_side is None:
+        return [Choice("data.scales", [0.75, 1.0, 1.25], "there are no boxes to say how much sizes vary")]
+    scale = _scale(statistics, size)
+    if crops and statistics.large_side <= _WHOLE_IN_CROP * min(statistics.size):
+        zoom = round(1 / _CROP, 4)
+        # Pixels of images that are not scaled down stay as sharp as in validation.
+        least, most = (zoom, zoom) if scale >= 1 else (round(0.8 * zoom, 4), round(1.25 * zoom, 4))
+        transforms = [
+            {"class_path": "RandomScaleJitter", "init_args": {"minimum": least, "maximum": most}},
+            {"class_path": "RandomFlip"},
+            {"class_path": "ColorJitter"},
+        ]
+        why = "objects are small in the image: crops of 3/4 show them whole, at 0.56 of the cost"
+        return [Choice("data.scales", [_CROP], why), Choice("data.train_transforms", transforms, "the crops' own")]
+    if statistics.large_side / max(statistics.object_side, 1e-3) > _SPREAD:
+        return [Choice("data.scales", [0.75, 1.0, 1.25], "the sizes of objects vary much")]
+    return [Choice("data.scales", [1.0], "objects are of similar size")]
+
+
+def batch_size(statistics: Statistics, size: Size) -> Choice:
+    """Choose the number of images per step, from the input size and the number of images."""
+    longest = max(size)
+    usual = 16 if longest <= _USUAL else 8 if longest <= 768 else 4
+    value = max(1, min(usual, statistics.images // 2 or 1))
+    why = f"usual at {size[0]} x {size[1]}" if value == usual else f"there are only {statistics.images} images"
+    return Choice("data.batch_size", value, why)
+
+
+def epochs(statistics: Statistics, batch: int) -> Choice:
+    """Choose the number of epochs without a limit of time: about 6000 steps.
+
+    Args:
+        statistics: Statistics of the training set.
+        batch: Number of images per step, of all processes.
+    """
+    steps = max(1, statistics.images // batch)
+    value = int(min(MOST_EPOCHS, max(_FEWEST_EPOCHS, math.ceil(_STEPS / steps))))
+    # The last epoch is one that is validated.
+    value -= value % max(1, value // _VALIDATIONS)
+    return Choice("trainer.max_epochs", value, f"{value * steps} steps of {batch} images")
+
+
+def validations(epochs: int) -> Choice:
+    """Choose how many epochs lie between two validations, of a run with so many epochs."""
+    every = max(1, epochs // _VALIDATIONS)
+    return Choice("trainer.check_val_every_n_epoch", every, f"{epochs // every} validations")
+
+
+def _scale(statistics: Statistics, size: Size) -> float:
+    return min(letterbox_placement(statistics.size, size).scale)

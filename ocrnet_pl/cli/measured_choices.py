@@ -1,0 +1,153 @@
+"""The batch size and the length of a run, from the memory and the time of a few steps."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+
+from ocrnet_pl.cli.data_choices import MOST_EPOCHS, Choice
+from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.training.step_memory import StepMemory, advice, available_mb, by_size, largest_that_fits
+from ocrnet_pl.training.task import OCRNetTask
+
+_LOADED = 16
+"""Number of images that are loaded to measure the time of one."""
+_OVERHEAD = 1.1
+"""Time of a step in a run, with averaged weights, logging and the next batch, as a multiple of the step's own."""
+_EVALUATION = 0.5
+"""Time of an image in validation, as a share of its time in training."""
+_VALIDATIONS = 10
+_VALIDATION_SHARE = 0.2
+_FEWEST_STEPS = 500
+_FEWEST_EPOCHS = 5
+
+
+class Speed(NamedTuple):
+    """What a run's time depends on.
+
+    Attributes:
+        step: Seconds of a training step.
+        load: Seconds to load and transform a training image in one process.
+        batch: Number of images per step and process.
+        workers: Number of loading processes per training process.
+        processes: Number of training processes.
+    """
+
+    step: float
+    load: float
+    batch: int
+    workers: int
+    processes: int
+
+    def epoch(self, images: int) -> float:
+        """Return the seconds of an epoch; loading processes work while the network does."""
+        loading = self.load * self.batch
+        own = max(self.step, loading / self.workers) if self.workers else self.step + loading
+        return math.ceil(images / (self.batch * self.processes)) * own * _OVERHEAD
+
+    def validation(self, images: int) -> float:
+        """Return the seconds of a validation."""
+        own = max(self.step / self.batch * _EVALUATION, self.load / self.workers if self.workers else self.load)
+        return math.ceil(images / self.processes) * own * _OVERHEAD
+
+
+def length(speed: Speed, images: int, evaluated: int, budget: float) -> tuple[list[Choice], str | None]:
+    """Choose epochs and validations that fit a budget.
+
+    Args:
+        speed: The run's speed.
+        images: Number of training images.
+        evaluated: Number of validation images; 0 for none.
+        budget: Seconds of the run.
+
+    Returns:
+        The choices, and a warning if the budget is too short for any training worth the name.
+    """
+    epoch, validation = speed.epoch(images), speed.validation(evaluated)
+    count = _VALIDATIONS if not validation else max(1, min(_VALIDATIONS, int(_VALIDATION_SHARE * budget / validation)))
+    fits = int((budget - count * validation) / epoch)
+    steps = math.ceil(images / (speed.batch * speed.processes))
+    least = min(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS / steps))
+    chosen = min(MOST_EPOCHS, max(least, fits))
+    every = max(1, math.ceil(chosen / count))
+    # The last epoch is one that is validated.
+    chosen = max(chosen // every * every, math.ceil(least / every) * every)
+    seconds = chosen * epoch + (chosen // every) * validation
+    why = f"{chosen * steps} steps of {speed.step:.3g} s and {chosen // every} validation(s), about {clock(seconds)}"
+    if fits > MOST_EPOCHS:
+        why += "; more is of little use"
+    warning = None
+    if fits < least:
+        warning = (
+            f"auto.budget: {clock(budget)} is too short for {images} images: {chosen} epochs, the least that is "
+            f"of use, take about {clock(seconds)}; give more time, or a smaller data.size"
+        )
+    return [
+        Choice("trainer.max_epochs", chosen, why),
+        Choice("trainer.check_val_every_n_epoch", every, f"validations take {validation:.3g} s each"),
+    ], warning
+
+
+def clock(seconds: float) -> str:
+    """Return a duration in the unit that suits it."""
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} s"
+
+
+def fitting_batch(memory: StepMemory, sizes: list[tuple[int, int]], batch: int) -> int:
+    """Return the largest batch size up to one that fits the memory at the largest size.
+
+    Raises:
+        ValueError: Not even a step of one image fits.
+    """
+    size = by_size(sizes)[0]
+    # Other processes' memory is not this one's to take.
+    found = largest_that_fits(lambda count: memory.peak(size, count), available_mb(memory.device), most=batch)
+    if not found:
+        raise ValueError(advice(size, 1))
+    return found
+
+
+def measured_speed(memory: StepMemory, data: JointDataModule, batch: int, workers: int, processes: int) -> Speed:
+    """Return the speed of a run with one batch size, on noise for the network and on the data for loading."""
+    sizes = by_size(data.training_sizes)
+    step = sum(memory.seconds(size, batch) for size in sizes) / len(sizes)
+    images, start = 0, time.perf_counter()
+    for loaded in data.train_dataloader():
+        images += len(loaded)
+        if images >= _LOADED:
+            break
+    return Speed(step, (time.perf_counter() - start) / max(1, images), batch, workers, processes)
+
+
+def quiet_trainer(settings: Any) -> Trainer:
+    """Return a trainer that knows device, precision and number of processes of a run, and writes nothing."""
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        return Trainer(
+            accelerator=settings["accelerator"],
+            devices=settings["devices"],
+            num_nodes=settings["num_nodes"],
+            precision=settings["precision"],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    finally:
+        log.setLevel(before)
+
+
+def step_memory(build: Callable[[], OCRNetTask], trainer: Trainer) -> StepMemory:
+    """Return what measures steps of a task on the trainer's device, in its precision."""
+    return StepMemory(build(), torch.device(trainer.strategy.root_device), trainer.precision_plugin.forward_context)

@@ -1,0 +1,160 @@
+"""``auto``: settings that follow from the data, and what is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+
+from ocrnet_pl.callbacks.same_choice import SameChoice
+from ocrnet_pl.cli.auto import given_settings, seconds_of
+from ocrnet_pl.cli.data_choices import batch_size, epochs, input_size, levels, measure, scales, validations
+from ocrnet_pl.cli.main import main
+from ocrnet_pl.cli.measured_choices import Speed, length
+from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.data.sources.synthetic import SyntheticSource
+from ocrnet_pl.errors import UsageError
+from tests.helpers.tiny_run import TINY, fails
+
+
+def chosen(source: SyntheticSource) -> dict[str, Any]:
+    found = measure(source)
+    size = input_size(found)
+    pair = (size.value, size.value) if isinstance(size.value, int) else tuple(size.value)
+    own = [size, *levels(found, pair), *scales(found, pair), batch_size(found, pair)]
+    return {choice.key.rpartition(".")[2]: choice.value for choice in own}
+
+
+def test_small_objects_get_the_finest_level_and_crops() -> None:
+    # Sides of 5 to 15 pixels: less than two cells of stride 8, and never four of stride 16.
+    found = chosen(SyntheticSource(32, 1, 256, min_size=0.02, max_size=0.06))
+    assert (found["size"], found["min_stride"], found["max_stride"], found["scales"]) == (256, 4, 16, [0.75])
+    # The images keep their size: crops of 192 pixels out of 256.
+    jitter = found["train_transforms"][0]["init_args"]
+    assert jitter == {"minimum": 1.3333, "maximum": 1.3333} and found["batch_size"] == 16
+
+
+def test_large_objects_get_coarse_levels_and_whole_images() -> None:
+    found = chosen(SyntheticSource(12, 1, 256, min_size=0.4, max_size=0.6))
+    assert (found["size"], found["min_stride"], found["max_stride"]) == (256, 8, 32)
+    assert found["scales"] == [1.0] and "train_transforms" not in found
+
+
+def test_few_images_get_a_small_batch_and_many_epochs() -> None:
+    few = measure(SyntheticSource(6, 1, 256, min_size=0.4, max_size=0.6))
+    assert batch_size(few, (256, 256)).value == 3 and epochs(few, 3).value == 300
+    many = few._replace(images=100_000)
+    assert batch_size(many, (256, 256)).value == 16 and epochs(many, 16).value == 20
+    assert validations(300).value == 10 and validations(20).value == 1
+
+
+def test_the_budget_determines_the_epochs() -> None:
+    # Ten steps of a second and, in the time of one, the next batch; three validations would take 5 s each.
+    speed = Speed(step=1.0, load=0.1, batch=8, workers=1, processes=1)
+    (number, every), warning = length(speed, 80, 0, 1100.0)
+    assert (number.value, every.value, warning) == (100, 10, None)
+    (number, _), warning = length(speed._replace(load=0.25), 80, 0, 1100.0)  # the loader takes two seconds per batch
+    assert number.value == 50
+    (number, _), warning = length(speed._replace(processes=2), 80, 0, 1100.0)
+    assert number.value == 200 and warning is None
+    (number, every), warning = length(speed, 80, 80, 1100.0)
+    assert number.value < 100 and number.value % every.value == 0
+    (number, every), warning = length(speed, 80, 0, 10.0)
+    assert number.value == 5 and warning is not None and "10 s is too short" in warning
+
+
+def test_a_budget_is_a_duration() -> None:
+    assert [seconds_of(text) for text in ("90", 90, "90s", "1.5m", "30min", "2h", "1d")] == [
+        *(90, 90, 90, 90, 1800, 7200, 86400)
+    ]
+    for text in ("soon", "0", "-3s", "30 weeks", "nan"):
+        with pytest.raises(UsageError, match=r"auto\.budget: expected a duration above 0"):
+            seconds_of(text)
+
+
+def test_what_is_set_on_the_command_line_and_in_configs_is_found(tmp_path: Path) -> None:
+    config = tmp_path / "a.yaml"
+    config.write_text("data: {size: 64}\nmodel:\n  detection: {init_args: {min_stride: 8}}\n")
+    words = ["fit", "--config", str(config), "--trainer.max_epochs=3", "--data", "{scales: [1.0]}"]
+    found = given_settings(words)
+    assert found["trainer.max_epochs"] == found["data.scales"] == ""
+    assert found["data.size"] == f" in {str(config)!r}, line 1" and "model.detection.min_stride" in found
+    assert "data.batch_size" not in found
+
+
+def config(folder: Path) -> Path:
+    """Write the tiny config without what is chosen, except for the size and the epochs, which would take long."""
+    content = yaml.safe_load(TINY)
+    for section, key in (("data", "scales"), ("data", "batch_size"), ("trainer", "max_epochs")):
+        del content[section][key]
+    content["data"]["train"]["init_args"] |= {"min_size": 0.5, "max_size": 0.8}
+    content |= {"auto": {"budget": "1s"}}
+    content["trainer"]["default_root_dir"] = str(folder / "runs")
+    path = folder / "auto.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    found: dict[str, torch.Tensor] = content["state_dict"]
+    return found
+
+
+def test_a_run_chooses_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = config(tmp_path)
+    main(["fit", "--config", str(path), "--model.detection.init_args.max_stride", "32"])
+    printed = capsys.readouterr()
+    lines = [line.split("  ") for line in printed.out.splitlines() if line.startswith("  data.") or "stride" in line]
+    shown = {words[1]: " ".join(words[2:]) for words in lines}
+    assert "set by you in" in shown["data.size"] and "set by you" in shown["model.detection.max_stride"]
+    assert "4 (there are only 8 images)" in shown["data.batch_size"]
+    assert "auto.budget: 1 s is too short for 8 images" in printed.err
+    runs = tmp_path / "runs/tiny"
+    saved = yaml.safe_load((runs / "version_0/config.yaml").read_text())
+    # Two steps per epoch of the eight scenes: the least are five epochs.
+    assert saved["auto"] is False and saved["trainer"]["max_epochs"] == 5 and saved["data"]["batch_size"] == 4
+    assert saved["data"]["size"] == 64 and saved["data"]["scales"] == [1.0]
+    strides = {key: saved["model"]["detection"]["init_args"][f"{key}_stride"] for key in ("min", "max")}
+    # Objects of 32 to 50 pixels would need no level of stride 32, which is given.
+    assert strides == {"min": 8, "max": 32}
+
+    # Its config gives the same network: measuring has left no trace in the random numbers.
+    main(["fit", "--config", str(runs / "version_0/config.yaml")])
+    first, second = weights(runs / "version_0"), weights(runs / "version_1")
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+    # What continues does not choose, and takes its settings from the run, also those of other defaults here.
+    checkpoint = str(runs / "version_0/checkpoints/last.ckpt")
+    capsys.readouterr()
+    main(["fit", "--config", str(path), "--ckpt_path", checkpoint, "--trainer.max_epochs", "6"])
+    said = capsys.readouterr()
+    assert "auto: nothing is chosen again" in said.err and "too short" not in said.err
+    continued = yaml.safe_load((runs / "version_2/config.yaml").read_text())
+    assert continued["model"]["detection"] == saved["model"]["detection"]
+    assert continued["data"]["batch_size"] == 4 and continued["trainer"]["max_epochs"] == 6
+
+
+def test_the_other_processes_take_what_the_first_one_measured(tmp_path: Path) -> None:
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=7, check_val_every_n_epoch=7, default_root_dir=tmp_path, logger=False
+    )
+    data = JointDataModule(SyntheticSource(8, 1, 64), batch_size=16)
+    trainer._data_connector.attach_datamodule(LightningModule(), data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.strategy, "broadcast", lambda own: (4, 2, 50, 5))
+        SameChoice().setup(trainer, LightningModule(), "fit")
+    assert (trainer.max_epochs, trainer.check_val_every_n_epoch) == (50, 5)
+    assert (data.batch_size, data.loading.eval_batch_size) == (4, 2)
+
+
+def test_a_wrong_budget_and_missing_data_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(config(tmp_path))
+    status, said = fails(capsys, "fit", "--config", path, "--auto.budget", "soon")
+    assert status and said.startswith("error: auto.budget: expected a duration") and said.count("\n") == 1
+    status, said = fails(capsys, "fit", "--config", path, "--data.train", "null")
+    assert status and said == "error: auto: there is no data to choose settings for; set data.train\n"
