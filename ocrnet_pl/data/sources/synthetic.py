@@ -118,6 +118,9 @@ class SyntheticSource(Source):
             ``star``, ``ring``, ``cross`` and ``crescent``; null for the first five.
         hue_shift: How far the colors of all objects are turned around the color circle, as a share of it from 0 to 1;
             0 leaves them as they are.
+        same_class_overlap: Share of the objects after the first one, 0 to 1, that are drawn over the edge of another
+            object of their own class, or inside it, where pixels' classes do not show which of the two a pixel
+            belongs to; 0 places all objects independently.
 
     Raises:
         ValueError: An option is out of range, or a shape is unknown or named twice.
@@ -135,6 +138,7 @@ class SyntheticSource(Source):
         min_visible: float = 0.5,
         shapes: list[str] | None = None,
         hue_shift: float = 0.0,
+        same_class_overlap: float = 0.0,
     ) -> None:
         sides = (size, size) if isinstance(size, int) else tuple(size)
         if length < 1:
@@ -159,6 +163,8 @@ class SyntheticSource(Source):
             raise ValueError(f"SyntheticSource: shapes must be different and at least one, got {list(names)}")
         if not 0 <= hue_shift <= 1:
             raise ValueError(f"SyntheticSource: hue_shift must be from 0 to 1, got {hue_shift}")
+        if not 0 <= same_class_overlap <= 1:
+            raise ValueError(f"SyntheticSource: same_class_overlap must be from 0 to 1, got {same_class_overlap}")
         self.length = length
         self.seed = seed
         self.size = (sides[0], sides[1])
@@ -167,6 +173,7 @@ class SyntheticSource(Source):
         self.min_visible = min_visible
         self.shapes = names
         self.hue_shift = hue_shift
+        self.same_class_overlap = same_class_overlap
         self._taxonomy = Taxonomy.build(things=names, stuff=STUFF, colors=_COLORS)
 
     @property
@@ -219,7 +226,9 @@ class SyntheticSource(Source):
     def _visible_things(self, rng: np.random.Generator) -> list[_Thing]:
         """Return the objects to draw, the one farthest back first, without those that objects in front would hide."""
         count = int(rng.integers(self.objects[0], self.objects[1] + 1))
-        things = [_Thing(rng, self) for _ in range(count)]
+        things: list[_Thing] = []
+        for _ in range(count):
+            things.append(_Thing(rng, self, self._overlapped(rng, things)))
         covered = np.zeros(self.size, dtype=np.bool_)
         kept: list[_Thing] = []
         for thing in reversed(things):
@@ -230,6 +239,13 @@ class SyntheticSource(Source):
             kept.append(thing)
         return kept[::-1]
 
+    def _overlapped(self, rng: np.random.Generator, things: list[_Thing]) -> _Thing | None:
+        """Choose the object behind, whose class the next one has too; None for one placed independently."""
+        # Without overlaps nothing is drawn from the generator, so that the scenes are what they were.
+        if self.same_class_overlap == 0 or not things or rng.random() >= self.same_class_overlap:
+            return None
+        return things[int(rng.integers(len(things)))]
+
 
 class _Thing:
     """One object: where it is, and how it is painted.
@@ -239,16 +255,31 @@ class _Thing:
         window: The part of the image that it touches.
         mask: Its pixels, in the window.
         area: Number of its pixels, including those outside the image.
+        center: (y, x) in pixels.
+        radius: Radius in pixels of the circle that it fits into.
+
+    Args:
+        rng: Generator of its properties.
+        source: Options of the scenes.
+        behind: An object of its class that it is drawn over; None for a class and a place of its own.
     """
 
-    def __init__(self, rng: np.random.Generator, source: SyntheticSource) -> None:
+    def __init__(self, rng: np.random.Generator, source: SyntheticSource, behind: _Thing | None = None) -> None:
         size, sizes = source.size, source.range
-        self.label = int(rng.integers(len(source.shapes)))
-        shape = source.shapes[self.label]
-        # Uniform in the logarithm, bent so that the smallest objects, which have only a few pixels, stay rare.
-        share = sizes[0] * (sizes[1] / sizes[0]) ** (rng.random() ** 0.4)
-        radius = max(3.0, share * min(size) / 2)
-        center = rng.random(2) * size
+        if behind is None:
+            self.label = int(rng.integers(len(source.shapes)))
+            # Uniform in the logarithm, bent so that the smallest objects, which have only a few pixels, stay rare.
+            share = sizes[0] * (sizes[1] / sizes[0]) ** (rng.random() ** 0.4)
+            self.radius = max(3.0, share * min(size) / 2)
+            self.center = rng.random(2) * size
+        else:
+            self.label = behind.label
+            self.radius = max(3.0, behind.radius * rng.uniform(0.4, 0.9))
+            # From well inside the other one to across its edge.
+            direction, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 1.0) * behind.radius
+            center = behind.center + distance * np.array([np.sin(direction), np.cos(direction)])
+            self.center = np.clip(center, 0, size)
+        shape, radius, center = source.shapes[self.label], self.radius, self.center
         angle = rng.random() * 2 * np.pi
         low = np.floor(center - radius - 1).astype(int)
         high = np.ceil(center + radius + 1).astype(int)
@@ -264,7 +295,6 @@ class _Thing:
         self.window = (slice(low[0] + first[0], low[0] + last[0]), slice(low[1] + first[1], low[1] + last[1]))
         self._distance = distance[inner]
         self._u, self._v = u[inner], v[inner]
-        self._radius = radius
         self.mask = self._distance <= 0
         self._hue = (_HUES[shape] + source.hue_shift + rng.normal(0, 0.04)) % 1
         self._saturation, self._value = rng.uniform(0.55, 1.0), rng.uniform(0.6, 1.0)
@@ -286,7 +316,7 @@ class _Thing:
             shade = shade * (1 + 0.25 * np.sign(np.sin(self._frequency * self._u) * np.sin(self._frequency * self._v)))
         elif self._pattern == 3:
             shade = shade * (1 + 0.25 * self._u)
-        border = np.clip(self._distance + max(1.0, 0.08 * self._radius) + 0.5, 0, 1)
+        border = np.clip(self._distance + max(1.0, 0.08 * self.radius) + 0.5, 0, 1)
         shade = shade + (self._edge - shade) * border
         color = 255 * _rgb(self._hue, self._saturation, self._value)
         alpha = np.clip(0.5 - self._distance, 0, 1)[..., None]

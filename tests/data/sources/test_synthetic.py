@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,7 @@ def test_outlines_are_the_polygons_they_are_named_after(name: str, corners: list
         ({"shapes": ["disc", "disc"]}, "different"),
         ({"shapes": []}, "at least one"),
         ({"hue_shift": 1.5}, "hue_shift"),
+        ({"same_class_overlap": -0.1}, "same_class_overlap"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
@@ -175,6 +177,41 @@ def test_turned_colors_change_the_objects_alone() -> None:
     # The blurred outline of an object covers a pixel around it, and a little more at the tip of a star.
     grown = torch.nn.functional.max_pool2d(inside.float()[None, None], 3, 1, 1)[0, 0] > 0
     assert differs[inside].float().mean() > 0.9 and differs[~grown].float().mean() < 0.002
+
+
+def _overlapping_pairs(source: SyntheticSource) -> tuple[int, int]:
+    """Return the number of pairs of objects whose boxes overlap, of one class and of two."""
+    same = other = 0
+    for scene in source:
+        boxes, labels = scene.boxes.as_subclass(Tensor), scene.labels
+        low, high = torch.maximum(boxes[:, None, :2], boxes[:, :2]), torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
+        pairs = (high > low).all(-1).triu(1)
+        alike = labels[:, None] == labels
+        same, other = same + int((pairs & alike).sum()), other + int((pairs & ~alike).sum())
+    return same, other
+
+
+def test_objects_of_one_class_overlap_on_request() -> None:
+    options: dict[str, Any] = {"length": 30, "seed": 3, "size": 96, "max_size": 0.4}
+    same, other = _overlapping_pairs(SyntheticSource(**options, same_class_overlap=0.8))
+    assert same > 2 * other > 0
+    same, other = _overlapping_pairs(SyntheticSource(**options))
+    assert same < other
+
+
+def test_overlapping_scenes_are_exact_too_and_depend_on_the_seed_alone() -> None:
+    # Large objects at the edges, from which the ones over them would leave the scene.
+    one, two = (SyntheticSource(20, seed=1, size=(64, 80), same_class_overlap=1.0, min_visible=0.1) for _ in range(2))
+    scenes = [one[index] for index in range(20)]
+    test_boxes_are_the_bounds_of_the_visible_pixels(scenes)
+    assert all(_same(scene, two[index]) for index, scene in enumerate(scenes))
+    assert all(len(set(scene.labels.tolist())) <= 1 for scene in scenes)
+
+
+def test_scenes_without_the_option_are_what_they_were() -> None:
+    scenes = SyntheticSource(4, seed=11, size=(64, 80))
+    content = b"".join(part.numpy().tobytes() for scene in scenes for part in (scene.instances, scene.labels))
+    assert hashlib.sha256(content).hexdigest() == "1610eb696218b2a9637520634ce3ff6a869a98637929cede5733b3a2470b7a20"
 
 
 def test_a_scene_without_objects() -> None:
