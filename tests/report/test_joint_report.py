@@ -171,8 +171,9 @@ def test_another_configuration_is_not_mixed_in(report: Path, tiny: Path, capsys:
 
 
 def test_a_failed_run_ends_the_report_with_its_log(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runs, "_run_and_show", forked)
     words = ("--config", str(tiny), "--output", str(tmp_path), "--data.batch_size", "0")
     status, error = fails(capsys, *words)
     assert status == 1
