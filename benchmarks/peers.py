@@ -1,7 +1,10 @@
 """Train the joint network and its peers on the same images, encoder weights, input size and time, and compare them.
 
 Each model trains in a process of its own, one after the other, and leaves a JSON file: repeat the command to go on
-after an interruption. Run: ``python benchmarks/peers.py --data path/to/nuclei --budget 240``.
+after an interruption. Run: ``python benchmarks/peers.py --data path/to/nuclei --budgets 60 240 1200``.
+
+The data is the config's: any source of the project. A config that names COCO instances with semantic PNGs, such as
+``CocoInstances`` with ``semantic_masks``, is read in the same way by all models.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any
 
 from side_by_side.models import ALL_NAMES, NAMES, missing, run_one
 from side_by_side.settings import Settings
-from side_by_side.table import write_picture, write_table
+from side_by_side.table import write_curves, write_picture, write_table
 
 from ocrnet_pl.errors import RunError
 from ocrnet_pl.report.runs import Run
@@ -27,7 +30,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder that the config's sources start from")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "nuclei.yaml", help="the joint network's")
-    parser.add_argument("--budget", type=float, default=240.0, help="seconds of training a model")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--budget", type=seconds, default=240.0, help="seconds of training a model")
+    length.add_argument(
+        "--budgets", type=seconds, nargs="+", help="several budgets: a table of each, and the curve over all of them"
+    )
     parser.add_argument("--size", type=int, default=256, help="input side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--encoder", help="timm model; by default the config's")
@@ -39,32 +46,49 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
+def seconds(text: str) -> float:
+    """Return a budget.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no number above 0.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
+    return value
+
+
+def settings_of(options: argparse.Namespace, budget: float) -> Settings:
     """Return what all models have in common."""
     encoder = {"name": options.encoder, "weights": options.weights}
     given = {name: value for name, value in encoder.items() if value is not None}
-    return Settings(options.config, options.data, options.budget, options.steps, options.size, given, options.seed)
+    return Settings(options.config, options.data, budget, options.steps, options.size, given, options.seed)
 
 
-def main() -> None:
-    """Train what is left to train, then write ``peers.csv``, ``peers.md``, ``peers.json`` and ``peers.png``."""
-    options = parse()
-    settings = settings_of(options)
+def train_all(options: argparse.Namespace, budget: float) -> tuple[list[dict[str, Any]], list[str]]:
+    """Train what is left to train with one budget, and write its table and picture.
+
+    Returns:
+        The results, and the models that failed.
+    """
+    settings = settings_of(options, budget)
     # Results of other settings do not belong into one table.
-    name = f"{settings.encoder_arguments()['name']}_{options.size}_{options.budget:g}s_seed{options.seed}"
-    folder = options.output / (name if options.steps is None else f"{name}_{options.steps}steps")
-    if options.one:
-        run_one(options.one, settings, folder / options.one)
-        return
+    folder = options.output / folder_name(options, settings, f"{budget:g}s")
     results: list[dict[str, Any]] = []
     failed = []
     for number, model in enumerate(options.models, 1):
+        head = f"[{number}/{len(options.models)}, {budget:g} s] {model}"
         reason = missing(model)
         if reason is not None:
-            print(f"[{number}/{len(options.models)}] {model}: skipped: {reason}", flush=True)
+            print(f"{head}: skipped: {reason}", flush=True)
             continue
-        run = Run(model, folder / model, (__file__, *sys.argv[1:], "--one", model), "result.json")
-        print(f"[{number}/{len(options.models)}] {model} (log: {run.log})", flush=True)
+        # Of the words that say how long, the last ones count: one budget.
+        words = (*without_budgets(sys.argv[1:]), "--budget", f"{budget!r}", "--one", model)
+        run = Run(model, folder / model, (__file__, *words), "result.json")
+        print(f"{head} (log: {run.log})", flush=True)
         try:
             results.append(run.execute())
         except RunError as error:
@@ -75,6 +99,47 @@ def main() -> None:
         write_json(folder / "peers.json", results)
         write_picture(results, folder)
         print(f"Results: {folder}")
+    return results, failed
+
+
+def folder_name(options: argparse.Namespace, settings: Settings, budgets: str) -> str:
+    """Return the name of the folder of results of some budgets."""
+    name = f"{settings.encoder_arguments()['name']}_{options.size}_{budgets}_seed{options.seed}"
+    return name if options.steps is None else f"{name}_{options.steps}steps"
+
+
+def without_budgets(words: list[str]) -> list[str]:
+    """Return a command line without the options that say how long to train."""
+    kept: list[str] = []
+    within = False
+    for word in words:
+        if word.startswith("--"):
+            within = word.partition("=")[0] in ("--budget", "--budgets")
+        if not within:
+            kept.append(word)
+    return kept
+
+
+def main() -> None:
+    """Train what is left to train, then write tables, pictures and, for several budgets, the curve."""
+    options = parse()
+    budgets = sorted(set(options.budgets or [options.budget]))
+    if options.one:
+        settings = settings_of(options, options.budget)
+        folder = options.output / folder_name(options, settings, f"{options.budget:g}s")
+        run_one(options.one, settings, folder / options.one)
+        return
+    found: dict[float, list[dict[str, Any]]] = {}
+    failed: list[str] = []
+    for budget in budgets:
+        results, lost = train_all(options, budget)
+        found[budget] = results
+        failed += lost
+    if len(budgets) > 1 and any(found.values()):
+        settings = settings_of(options, budgets[0])
+        folder = options.output / folder_name(options, settings, "_".join(f"{budget:g}s" for budget in budgets))
+        print(write_curves(found, folder))
+        print(f"Curves: {folder}")
     if failed:
         sys.exit(1)
 

@@ -63,11 +63,12 @@ class Settings:
     def data_module(self) -> JointDataModule:
         """Return the config's data, evaluated in the input's frame."""
         data = self.content()["data"] | {"size": self.size, "evaluate_at": "input", "seed": self.seed}
+        own = data.pop("root", None)
+        root = own if self.data is None else self.data
         for split in ("train", "val"):
             arguments = data[split].setdefault("init_args", {})
-            if self.data is not None:
-                arguments.setdefault("root", str(self.data))
-        data.pop("root", None)
+            if root is not None:
+                arguments.setdefault("root", str(root))
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(JointDataModule, "data")
         module: JointDataModule = parser.instantiate_classes(parser.parse_object({"data": data})).data

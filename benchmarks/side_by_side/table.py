@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "GPU MiB": lambda r: _text(r["peak_memory_mb"]["gpu"], 0),
 }
 _HIGHLIGHT, _PLAIN = "#2563eb", "#64748b"
+_LINES = ("#64748b", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#a16207", "#be185d", "#4d7c0f", "#000000")
 
 
 def write_table(results: Sequence[dict[str, Any]], folder: Path) -> str:
@@ -43,11 +44,19 @@ def write_table(results: Sequence[dict[str, Any]], folder: Path) -> str:
         The table as markdown.
     """
     rows = [[column(result) for column in _COLUMNS.values()] for result in results]
-    with complete_file(folder / "peers.csv") as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([list(_COLUMNS), *rows])
-    lines = [list(_COLUMNS), ["---", *["---:"] * (len(_COLUMNS) - 1)], *([cell or "-" for cell in row] for row in rows)]
+    return _written(list(_COLUMNS), rows, folder, "peers")
+
+
+def _written(header: list[str], rows: list[list[str]], folder: Path, name: str) -> str:
+    """Write a table as CSV and as markdown, and return the latter."""
+    with (
+        complete_file(folder / f"{name}.csv") as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file).writerows([header, *rows])
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *([cell or "-" for cell in row] for row in rows)]
     markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    with complete_file(folder / "peers.md") as unfinished:
+    with complete_file(folder / f"{name}.md") as unfinished:
         unfinished.write_text(markdown, encoding="utf-8")
     return markdown
 
@@ -69,3 +78,43 @@ def write_picture(results: Sequence[dict[str, Any]], folder: Path) -> None:
         axes.margins(x=0.18, y=0.12)
         axes.set_xscale("log")
     save_figure(figure, folder / "peers.png")
+
+
+_CURVES = ("map", "miou", "pq")
+
+
+def write_curves(results: Mapping[float, Sequence[dict[str, Any]]], folder: Path) -> str:
+    """Write ``curves.csv``, ``curves.md`` and ``curves.png``: accuracy over the seconds of training, a line per model.
+
+    Args:
+        results: Results of the models by budget in seconds.
+        folder: Folder for the files, made if it is absent.
+
+    Returns:
+        The table as markdown, with a row per model and figure.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(result["name"] for own in results.values() for result in own))
+    found = {(budget, result["name"]): result for budget, own in results.items() for result in own}
+    header = ["model", "figure", *(f"{budget:g} s" for budget in results)]
+    rows = []
+    figure = new_figure(5.2 * len(_CURVES), 4.6)
+    for position, key in enumerate(_CURVES, 1):
+        axes = figure.add_subplot(1, len(_CURVES), position)
+        for number, name in enumerate(names):
+            values = [(budget, found.get((budget, name), {}).get(key)) for budget in results]
+            points = [(budget, value) for budget, value in values if value is not None]
+            if not points:
+                continue
+            rows.append([name, BY_NAME[key].short, *(_text(value, 4) for _, value in values)])
+            joint = name.startswith("joint")
+            color = _HIGHLIGHT if joint else _LINES[number % len(_LINES)]
+            axes.plot(*zip(*points, strict=True), "o-", color=color, lw=2.5 if joint else 1.2, ms=4, label=name)
+        style_axes(axes, BY_NAME[key].title, "seconds of training")
+        axes.set_xscale("log")
+        axes.set_xticks(list(results), [f"{budget:g}" for budget in results])
+        axes.minorticks_off()
+        if axes.has_data():
+            axes.legend(fontsize=7, frameon=False)
+    save_figure(figure, folder / "curves.png")
+    return _written(header, rows, folder, "curves")

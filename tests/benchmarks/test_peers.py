@@ -20,7 +20,7 @@ from side_by_side import evaluation, models
 from side_by_side.evaluation import evaluate
 from side_by_side.models import PEERS, missing, run_one
 from side_by_side.settings import Settings
-from side_by_side.table import write_picture, write_table
+from side_by_side.table import write_curves, write_picture, write_table
 from side_by_side.training import Trainer, batches
 
 from ocrnet_pl.structures import Prediction
@@ -150,6 +150,49 @@ def test_one_model_leaves_a_result_that_the_table_reads(
     assert float(row["million parameters"]) == pytest.approx(result["parameters"] / 1e6, abs=0.01)
     write_picture([result | {"map": 0.5, "miou": None}], tmp_path)
     assert (tmp_path / "peers.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_curve_has_a_row_per_model_and_figure(tmp_path: Path) -> None:
+    results = {
+        60.0: [{"name": "joint", "map": 0.25, "miou": 0.5, "pq": 0.375}, {"name": "unet", "miou": 0.4}],
+        240.0: [{"name": "joint", "map": 0.5, "miou": 0.625, "pq": 0.75}],
+    }
+    text = write_curves(results, tmp_path / "curves")
+    rows = list(csv.reader((tmp_path / "curves/curves.csv").open()))
+    assert rows[0] == ["model", "figure", "60 s", "240 s"] and len(rows) == 1 + 4
+    assert ["joint", "0.2500", "0.5000"] in [[row[0], *row[2:]] for row in rows]
+    assert ["unet", "0.4000", ""] in [[row[0], *row[2:]] for row in rows] and "| 0.4000 | - |" in text
+    assert (tmp_path / "curves/curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_several_budgets_go_on_from_finished_runs(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import peers
+
+    started: list[list[str]] = []
+
+    class Finished(peers.Run):
+        def execute(self) -> dict[str, Any]:
+            started.append(list(self.words[1:]))
+            return {key: 1.0 for key in ("parameters", "latency_1_ms", "latency_8_ms", "train_s", "images_per_s")} | {
+                "name": self.title, "steps": 3, "miou": 0.5, "peak_memory_mb": {"ram": None, "gpu": None}
+            }  # fmt: skip
+
+    monkeypatch.setattr(peers, "Run", Finished)
+    words = ["--config", str(settings.config), "--budgets", "4", "2", "--output", str(tmp_path), "--models", "unet"]
+    monkeypatch.setattr(sys, "argv", ["peers.py", *words])
+    peers.main()
+    # Each model is told one budget, the shortest first, and has a folder of its own in which it would be found again.
+    common = ["--config", str(settings.config), "--output", str(tmp_path), "--models", "unet"]
+    assert started == [[*common, "--budget", budget, "--one", "unet"] for budget in ("2.0", "4.0")]
+    for folder in ("2s", "4s"):
+        assert (tmp_path / f"{ENCODER}_256_{folder}_seed0/peers.md").exists()
+    assert "0.5000" in (tmp_path / f"{ENCODER}_256_2s_4s_seed0/curves.md").read_text()
+    monkeypatch.setattr(sys, "argv", ["peers.py", "--budgets", "2", "0"])
+    with pytest.raises(SystemExit):
+        peers.main()
+    assert "expected a number of seconds above 0, got '0'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
