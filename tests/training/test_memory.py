@@ -67,6 +67,19 @@ def gigabytes_above(megabytes: float) -> float:
     return ((ram_peak_mb() or 0) + megabytes) / 1024
 
 
+def test_what_an_earlier_step_freed_does_not_count() -> None:
+    reset_peak(torch.device("cpu"))
+    before = ram_peak_mb() or 0
+    # Pieces of the heap, of which the last one keeps the others from being given back when they are freed.
+    step = [torch.ones(16_000) for _ in range(5000)]
+    assert (ram_peak_mb() or 0) > before + 250
+    last = step[-1]
+    del step
+    reset_peak(torch.device("cpu"))
+    assert (ram_peak_mb() or 0) < before + 60
+    assert last.sum() == 16_000
+
+
 def test_the_command_measures_each_size_and_proposes_a_batch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
