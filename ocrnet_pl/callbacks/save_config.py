@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cached_property
@@ -12,9 +11,9 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.callbacks.continuation import Continuation
+from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY, differences, read_checkpoint, usable_checkpoint
 from ocrnet_pl.storage.plain_values import plain_values
@@ -80,7 +79,7 @@ def continuation(config: Namespace, parser: LightningArgumentParser) -> Continua
     """
     path, problem = usable_checkpoint(config["ckpt_path"])
     if problem is not None:
-        _say(f"warning: {problem}")
+        say(f"warning: {problem}")
         config["ckpt_path"] = str(path)
     content = read_checkpoint(path, mmap=True)
     for name in ("global_step", "state_dict", "taxonomy"):
@@ -90,7 +89,7 @@ def continuation(config: Namespace, parser: LightningArgumentParser) -> Continua
     now = plain_config(parser, config)
     different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
     if different:
-        _say(f"Different from the run that wrote {path}: {'; '.join(effects(different))}")
+        say(f"Different from the run that wrote {path}: {'; '.join(effects(different))}")
     steps, pretrained = int(content["global_step"]), content.get(PRETRAINED_KEY)
     known = None if pretrained is None else bool(pretrained)
     return Continuation(path.parent.parent, steps, content.get(TRACKER_KEY), kept, known)
@@ -119,7 +118,7 @@ def _take_origin(config: Namespace, content: Mapping[str, Any], path: Path) -> T
         CheckpointError: The checkpoint's own config is not what training writes.
     """
     if config.get("init_from"):
-        _say(f"init_from: not read again, since the run continues from {path}")
+        say(f"init_from: not read again, since the run continues from {path}")
     where = f"checkpoint {str(path)!r}"
     saved = content.get(CONFIG_KEY)
     for option, (kind, without) in INIT_OPTIONS.items():
@@ -128,8 +127,3 @@ def _take_origin(config: Namespace, content: Mapping[str, Any], path: Path) -> T
             raise CheckpointError(f"{where}: config.{option}: not what training writes")
         config[option] = plain_values(value, f"{where}: config.{option}")
     return classes_to_keep(content, where)
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,15 +21,16 @@ from ocrnet_pl.cli.measured_choices import (
     length,
     measured_speed,
     quiet_trainer,
-    step_memory,
 )
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.source_recipes import source_recipe
 from ocrnet_pl.cli.written_settings import entries
 from ocrnet_pl.data.transforms import Transform
+from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError, DataError, UsageError
 from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY, read_checkpoint, usable_checkpoint
+from ocrnet_pl.training.step_memory import StepMemory
 
 MEASURED_FOR = ("fit", "cross-validate", "joint-report")
 """Subcommands that train: they choose all settings."""
@@ -141,7 +141,7 @@ class AutoChoice:
                 value = value.get(part) if isinstance(value, Mapping) else None
             if value is not None and _plain(key) not in self.given and self._has(key):
                 self._set(key, value)
-        _say(f"auto: nothing is chosen again; the settings are those of {found}")
+        say(f"auto: nothing is chosen again; the settings are those of {found}")
 
     def from_data(self) -> Statistics:
         """Choose what the data's statistics determine.
@@ -182,7 +182,7 @@ class AutoChoice:
                 ):
                     self._take(choice)
                 built = self._built()
-            memory = step_memory(lambda: built.model, trainer)
+            memory = StepMemory(built.model, trainer.strategy.root_device, trainer.precision_plugin.forward_context)
             if "data.batch_size" not in self.given:
                 usual = self.config["data"]["batch_size"]
                 fits = fitting_batch(memory, built.data.training_sizes, usual)
@@ -198,10 +198,10 @@ class AutoChoice:
                     if choice.key != _INTERVAL or not self.given.keys() & _INTERVALS:
                         self._take(choice)
                 if warning:
-                    _say(f"warning: {warning}")
+                    say(f"warning: {warning}")
             elif self.budget is not None:
                 key = next(iter(self.given.keys() & _LENGTHS))
-                _say(f"auto.budget: not used, since {key} is set")
+                say(f"auto.budget: not used, since {key} is set")
         self.show(statistics)
 
     def show(self, statistics: Statistics) -> None:
@@ -318,8 +318,3 @@ def _shown(value: Any) -> str:
 def _show(title: str, rows: list[tuple[str, str, str]]) -> None:
     width = max((len(name) for name, _, _ in rows), default=0)
     print("\n".join([title, *(f"  {name:{width}}  {value}  ({reason})" for name, value, reason in rows)]), flush=True)
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

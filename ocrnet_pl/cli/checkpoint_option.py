@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.cli.initial_weights import refuse_both
 from ocrnet_pl.cli.subcommands import EVALUATING
+from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import UsageError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.interpolation import resolved
@@ -89,9 +88,9 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
             if subcommand != "fit" or not expects_others():
                 raise
             # Other processes, which may have one, would wait for this one: all hear of it, as soon as they can talk.
-            _say(f"warning: {error}")
+            say(f"warning: {error}")
             return Settled(words, None)
-        _say(f"ckpt_path {asked}: {path}")
+        say(f"ckpt_path {asked}: {path}")
         # After the word that named it.
         words = [*words, f"--{_OPTION}={path}"]
     if subcommand == "fit" or _is_whole(words):
@@ -103,7 +102,7 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
     given = [key for key in _keys(kinds) if setting(words, key, whole=True) is not None or _is_null(words, key)]
     where = f"checkpoint {path!r}"
     config, missed = stored_config(read_checkpoint(path, mmap=True), subcommand, kinds, given, _trust(words), where)
-    _say(
+    say(
         f"config: the checkpoint's own, of {path}"
         + (f", without {', '.join(missed)}, which must be given here" if missed else "")
     )
@@ -192,8 +191,3 @@ def _trust(words: list[str]) -> list[str]:
         return list(trusted_packages(found or [])[1:])
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from None
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch import Trainer
 
 from ocrnet_pl.cli.data_choices import MOST_EPOCHS, Choice
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.training.step_memory import StepMemory, advice, available_mb, by_size, largest_that_fits
-from ocrnet_pl.training.task import OCRNetTask
 
 _LOADED = 16
 """Number of images that are loaded to measure the time of one."""
@@ -146,8 +143,3 @@ def quiet_trainer(settings: Any) -> Trainer:
         )
     finally:
         log.setLevel(before)
-
-
-def step_memory(build: Callable[[], OCRNetTask], trainer: Trainer) -> StepMemory:
-    """Return what measures steps of a task on the trainer's device, in its precision."""
-    return StepMemory(build(), torch.device(trainer.strategy.root_device), trainer.precision_plugin.forward_context)

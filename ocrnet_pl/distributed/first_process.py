@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -19,3 +20,13 @@ def tell(line: str) -> None:
         line: The message.
     """
     _log.warning("%s", line)
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Write one line to the standard error of the first process, whatever the level of logging.
+
+    Args:
+        line: The message.
+    """
+    sys.stderr.write(f"{line}\n")
