@@ -114,7 +114,7 @@ def rows(prediction: Prediction) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.parametrize("size", [(200, 330), (70, 500), (65, 64), (400, 40)])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_tiles_give_what_one_pass_over_the_whole_image_gives(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], seed: int
 ) -> None:

@@ -182,7 +182,7 @@ def test_no_pixel_that_counts_gives_exactly_zero(loss: PixelLoss) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=kind)
-@pytest.mark.parametrize("scale", [0.0, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("scale", [0.0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1.0, 1e3)), 1e6])
 def test_any_logits_give_finite_values_and_gradients(loss: PixelLoss, scale: float) -> None:
     logits, target = example()
     given = (logits * scale).requires_grad_()

@@ -169,8 +169,22 @@ def test_the_one_to_one_branch_does_not_teach_the_maps() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("neck", [FeaturePyramidNeck, PathAggregationNeck, BiFPNNeck])
-@pytest.mark.parametrize("pixels", [True, False])
+@pytest.mark.parametrize(
+    ("neck", "pixels"),
+    [
+        (PathAggregationNeck, True),
+        (FeaturePyramidNeck, False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (PathAggregationNeck, False),
+                (FeaturePyramidNeck, True),
+                (BiFPNNeck, True),
+                (BiFPNNeck, False),
+            )
+        ),
+    ],
+)
 def test_every_parameter_gets_a_gradient_in_a_step(kind: str, neck: type, pixels: bool) -> None:
     torch.manual_seed(0)
     network = OCRNet(

@@ -58,7 +58,9 @@ def test_every_parameter_gets_a_gradient(kind: type[Neck]) -> None:
         assert parameter.grad.any(), name
 
 
-@pytest.mark.parametrize("kind", NECKS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind is not PathAggregationNeck)) for kind in NECKS]
+)
 def test_compiles_and_exports(kind: type[Neck]) -> None:
     neck = randomised(kind(CHANNELS, STRIDES, width=8))
     maps = encoder_maps()

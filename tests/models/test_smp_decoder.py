@@ -95,7 +95,12 @@ def test_there_is_a_class_for_each_decoder_of_the_package() -> None:
 
 
 # Each option with the first encoder, each decoder with all of them.
-PAIRS = [(case, name) for case in CASES for name in ENCODERS if " " not in case or name == ENCODERS[0]]
+PAIRS = [
+    pytest.param(case, name, marks=[pytest.mark.slow] * (name != ENCODERS[0]))
+    for case in CASES
+    for name in ENCODERS
+    if " " not in case or name == ENCODERS[0]
+]
 
 
 @pytest.mark.parametrize(("case", "name"), PAIRS)
@@ -163,7 +168,9 @@ def test_deeplab_reads_encoders_that_are_not_dilated() -> None:
         assert logits.shape == (2, TAXONOMY.num_semantic, 96 // stride, 160 // stride)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (number % 3 > 0)) for number, name in enumerate(NAMES)]
+)
 def test_a_joint_step_reaches_every_parameter(name: str) -> None:
     torch.manual_seed(0)
     # One encoder that begins at stride 2 and one that begins at 4.

@@ -62,7 +62,8 @@ def test_a_model_that_cannot_be_checkpointed_is_named(monkeypatch) -> None:
         TimmEncoder("resnet18", checkpointing=True)
 
 
-@pytest.mark.parametrize("measuring", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("measuring", [False, True])
 def test_each_size_is_compiled_once_and_gives_the_same_gradients(measuring: bool) -> None:
     torch._dynamo.reset()
     eager, compiled = tiny_network(), tiny_network()
