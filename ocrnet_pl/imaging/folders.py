@@ -1,12 +1,56 @@
-"""Walking through folders: links to folders are followed, and each folder is visited once."""
+"""Walking through folders, and finding images: links to folders are followed, and each folder is visited once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
 
 from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.images import check_image
+
+
+class FoundImages(NamedTuple):
+    """What a folder contains.
+
+    Attributes:
+        paths: The images by name.
+        skipped: Path and reason of each file that is not an image.
+    """
+
+    paths: list[Path]
+    skipped: list[tuple[str, str]]
+
+
+def find_images(path: str | PathLike[str]) -> FoundImages:
+    """Return the images of a folder and its subfolders, or one image; names that begin with a dot are left out.
+
+    Every other file is expected to be an image. Only the headers are read: a file may turn out to be broken later.
+
+    Args:
+        path: Path of a folder or file that exists.
+
+    Raises:
+        DataError: A folder cannot be listed, or there is no image in it.
+    """
+    root = Path(path)
+    files = [root]
+    if root.is_dir():
+        below = ((folder, name) for folder, names in walk_folders(root) for name in names)
+        files = sorted(Path(folder, name) for folder, name in below if not name.startswith("."))
+    found = FoundImages([], [])
+    for file in files:
+        try:
+            check_image(file)
+        except DataError as error:
+            found.skipped.append((str(file), str(error).removeprefix(f"{file}: ")))
+        else:
+            found.paths.append(file)
+    if not found.paths:
+        raise DataError.at(root, "there is no readable image", advice="give a folder of image files")
+    return found
 
 
 def walk_folders(root: str | PathLike[str]) -> Iterator[tuple[str, list[str]]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.decoding import Decoded, ImageHeader, decode, read_checked_header
 from ocrnet_pl.imaging.depth import no_range, to_8_bits
-from ocrnet_pl.imaging.image_files import check_size, open_with_pillow, opened
+from ocrnet_pl.imaging.image_files import check_size, open_with_pillow, opened, unreadable
 from ocrnet_pl.imaging.orientation import upright
 from ocrnet_pl.imaging.tiff import read_tiff, tiff_size
 
@@ -119,6 +119,32 @@ def read_image(
             path, f"it has {pixels.shape[2]} channels, not {channels}", advice=f"set `channels: {pixels.shape[2]}`"
         )
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def from_pillow(image: Image.Image, name: str, channels: int) -> Tensor:
+    """Return the pixels of an image that Pillow has opened or made, as :func:`read_image` returns those of a file.
+
+    Args:
+        image: The image; of several frames, the current one is taken.
+        name: Name of the image for messages.
+        channels: Number of channels.
+
+    Returns:
+        uint8 [C, H, W], turned as the EXIF tag says.
+
+    Raises:
+        DataError: The image is damaged, or has another number of channels, or floating-point pixels.
+    """
+    try:
+        turned = ImageOps.exif_transpose(image)
+        pixels = np.array(_to_rgb(turned, name)) if channels == 3 else _as_stored(turned, name)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow decodes late, and raises almost anything on broken files
+        raise unreadable(name, error) from error
+    if pixels.shape[2] != channels:
+        raise DataError.at(name, f"it has {pixels.shape[2]} channels, not {channels}", advice="convert it")
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _as_asked(found: Decoded, path: str | PathLike[str], channels: int | None) -> NDArray[np.uint8]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ocrnet_pl.balancing.task_split import TaskSplit
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.imaging.inputs import ids_of, require_image
+from ocrnet_pl.imaging.arrays import Color, PixelFormat
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, PostProcess, SegmentationDecoder, Shapes
 from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.network_parts import Parts
@@ -27,6 +27,9 @@ from ocrnet_pl.storage.network_folder import DESCRIPTION, read_description, read
 from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, network_in_folder, saved_network
 from ocrnet_pl.storage.trusted_classes import trusted_packages
 from ocrnet_pl.structures import FUSION_KEY, Output, Placement, Prediction, Predictions, Taxonomy
+
+if TYPE_CHECKING:
+    from ocrnet_pl.imaging.inputs import InputImage
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
 """Makes the neck from the encoder's channels and strides."""
@@ -43,6 +46,13 @@ PARTS: dict[str, Any] = {
     "postprocess": PostProcess,
 }
 """The parts that a config names by class path, and their types."""
+
+Images: TypeAlias = str | PathLike[str] | Tensor | Iterable[Any]
+"""What :meth:`OCRNet.predict` takes; arrays and Pillow's images are iterable or array-like as well."""
+Way: TypeAlias = "Callable[[OCRNet, Tensor], Predictions]"
+"""How to predict one image in several passes."""
+_BATCH_SIZE = 16
+"""Number of images per pass on an accelerator."""
 
 ONE_WAY = "tile and multiscale are both given; set one of them to null"
 """The error message for requests with two ways of prediction at once."""
@@ -231,63 +241,102 @@ class OCRNet(nn.Module):
         predictions: Predictions = self.postprocess(output, placements, self.taxonomy)
         return predictions
 
-    @torch.inference_mode()
+    @overload
     def predict(
         self,
-        images: Tensor | str | PathLike[str] | Iterable[Tensor | str | PathLike[str]],
-        tile: Callable[[OCRNet, Tensor], Predictions] | None = None,
-        multiscale: Callable[[OCRNet, Tensor], Predictions] | None = None,
-    ) -> list[Prediction]:
+        images: Images,
+        tile: Way | None = ...,
+        multiscale: Way | None = ...,
+        *,
+        stream: Literal[False] = ...,
+        batch_size: int | None = ...,
+        color: Color = ...,
+        max_value: float | None = ...,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self,
+        images: Images,
+        tile: Way | None = ...,
+        multiscale: Way | None = ...,
+        *,
+        stream: Literal[True],
+        batch_size: int | None = ...,
+        color: Color = ...,
+        max_value: float | None = ...,
+    ) -> Iterator[Prediction]: ...
+
+    def predict(
+        self,
+        images: Images,
+        tile: Way | None = None,
+        multiscale: Way | None = None,
+        *,
+        stream: bool = False,
+        batch_size: int | None = None,
+        color: Color = "rgb",
+        max_value: float | None = None,
+    ) -> list[Prediction] | Iterator[Prediction]:
         """Return the predictions for images of any size, each at its original size.
 
         Args:
-            images: One image or several; each is a path or a uint8 tensor [C, H, W] with values from 0 to 255.
+            images: One image or several, also mixed: paths, folders, patterns such as ``photos/*.jpg``, addresses that
+                begin with ``http://`` or ``https://``, Pillow's images, arrays [H, W, C] or [H, W], tensors [C, H, W],
+                and batches of arrays or tensors with one more dimension in front. Arrays and tensors are uint8, 0 to
+                255.
             tile: How to predict images that are larger than the input, such as
                 :class:`~ocrnet_pl.inference.tiled_inference.Tiling`; None scales them down to fit.
             multiscale: How to predict in several passes, such as :class:`~ocrnet_pl.inference.multiscale.MultiScale`;
                 None for one pass.
+            stream: Whether to return an iterator, which reads images and predicts as it goes, so that the memory that
+                it takes does not grow with the number of images.
+            batch_size: Number of images per pass, at least 1; None for 1 on a CPU, where that is fastest, and 16
+                elsewhere. With ``tile`` or ``multiscale`` each image is predicted alone.
+            color: Order of the channels of arrays and tensors, "rgb" or "bgr".
+            max_value: The value of white in arrays and tensors of floating-point numbers, such as 1.0; None refuses
+                these.
 
         Returns:
             One prediction per image, fused where the network has both tasks. The ``image_id`` of a file is its path
-            below the folder that holds all files of the call, as the predict command writes it; the one of a tensor is
-            its position among the images.
+            below the folder that holds all files of the call, as the predict command writes it, or its path as given
+            where ``images`` is an iterator, whose end is not known; the one of an address is the address, and the one
+            of an image in memory is its position among the images.
 
         Raises:
-            DataError: A file cannot be read as an image, or an argument is neither a path nor such a tensor.
-            ValueError: Both ``tile`` and ``multiscale`` are given.
+            DataError: Something cannot be read as an image, or is none; the message names it.
+            ValueError: Both ``tile`` and ``multiscale`` are given, or an option is out of range.
         """
         if tile is not None and multiscale is not None:
             raise ValueError(ONE_WAY)
-        from ocrnet_pl.imaging.geometry import letterbox_image
-        from ocrnet_pl.imaging.images import read_image
+        from ocrnet_pl.imaging.inputs import input_images
 
-        # Arrays are iterable as well, but yield rows.
-        single = isinstance(images, Tensor | str | PathLike) or hasattr(images, "__array__")
-        items: list[Any] = [images] if single or not isinstance(images, Iterable) else list(images)
-        given = {at: os.fspath(item) for at, item in enumerate(items) if isinstance(item, str | PathLike)}
-        for at, item in enumerate(items):
-            if at not in given:
-                require_image(item, self.in_channels, "the image" if len(items) == 1 else f"image {at}")
-        ids: dict[int, int | str] = dict(zip(given, ids_of(list(given.values())), strict=True))
-        way = tile or multiscale
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        inputs = input_images(images, PixelFormat(self.in_channels, color, max_value))
+        size = batch_size or (1 if self.mean.device.type == "cpu" else _BATCH_SIZE)
+        batches = iter(lambda: list(islice(inputs, size)), [])
+        found = (each for batch in batches for each in self._predict_batch(batch, tile or multiscale))
+        return found if stream else list(found)
+
+    @torch.inference_mode()
+    def _predict_batch(self, inputs: Sequence[InputImage], way: Way | None) -> list[Prediction]:
+        """Return the prediction for each image; the network's mode is as before when the next one is read."""
+        from ocrnet_pl.imaging.geometry import letterbox_image
+
         was_training = self.training
         self.eval()
-        predictions = []
         try:
-            for at, item in enumerate(items):
-                image = read_image(item, channels=self.in_channels) if at in given else item
-                if way is None:
-                    boxed, placement = letterbox_image(image, self.input_size)
-                    found = self.postprocessed(self(boxed[None].to(self.mean.device)), [placement])
-                else:
-                    found = way(self, image)
-                prediction = found.best[0]
-                prediction.path = given.get(at, "")
-                prediction.image_id = ids.get(at, at)
-                predictions.append(prediction)
+            if way is None:
+                boxed, placements = zip(*(letterbox_image(each.image, self.input_size) for each in inputs), strict=True)
+                found = self.postprocessed(self(torch.stack(boxed).to(self.mean.device)), placements).best
+            else:
+                found = [way(self, each.image).best[0] for each in inputs]
         finally:
             self.train(was_training)
-        return predictions
+        for prediction, each in zip(found, inputs, strict=True):
+            prediction.image_id, prediction.path = each.image_id, each.path
+        return found
 
     @property
     def parts(self) -> Parts:

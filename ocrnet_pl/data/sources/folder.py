@@ -10,8 +10,8 @@ import numpy as np
 from ocrnet_pl.data.records import make_sample
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.imaging.folders import walk_folders
-from ocrnet_pl.imaging.images import check_image, read_image
+from ocrnet_pl.imaging.folders import find_images
+from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import Sample, Supervision, Taxonomy
 
 
@@ -41,17 +41,7 @@ class ImageFolder(Source):
         self.channels = channels
         self._taxonomy = taxonomy or Taxonomy(())
         self._root = root if root.is_dir() else root.parent
-        self.skipped: list[tuple[str, str]] = []
-        self._paths: list[Path] = []
-        for candidate in _files(root) if root.is_dir() else [root]:
-            try:
-                check_image(candidate)
-            except DataError as error:
-                self.skipped.append((str(candidate), str(error).removeprefix(f"{candidate}: ")))
-            else:
-                self._paths.append(candidate)
-        if not self._paths:
-            raise DataError.at(root, "there is no readable image", advice="give a folder of image files")
+        self._paths, self.skipped = find_images(root)
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -81,8 +71,3 @@ class ImageFolder(Source):
             image_id=path.relative_to(self._root).as_posix(),
             path=str(path),
         )
-
-
-def _files(root: Path) -> list[Path]:
-    found = ((folder, name) for folder, names in walk_folders(root) for name in names)
-    return sorted(Path(folder, name) for folder, name in found if not name.startswith("."))
