@@ -83,6 +83,13 @@ def ranks_in_class(labels: NDArray[np.int64]) -> NDArray[np.uint16]:
     return ranks.clip(max=_MOST).astype(np.uint16)
 
 
+def image_places(matched: Matched) -> NDArray[np.uint32]:
+    """Return, for each prediction, the place of its image among all, by their keys."""
+    place = np.empty(len(matched.keys), dtype=np.uint32)
+    place[np.argsort(np.array(matched.keys, dtype=str), kind="stable")] = np.arange(len(matched.keys))
+    return np.repeat(place, matched.counts)
+
+
 def evaluate(matched: Matched) -> CocoArrays:
     """Compute precision and recall of every class, as pycocotools accumulates them."""
     classes = len(matched.objects)
@@ -90,10 +97,7 @@ def evaluate(matched: Matched) -> CocoArrays:
     precision = np.full((len(THRESHOLDS), len(_RECALLS), *shape), -1.0)
     recall = np.full((len(THRESHOLDS), *shape), -1.0)
 
-    # The place of each prediction's image among all, by their keys.
-    place = np.empty(len(matched.keys), dtype=np.int64)
-    place[np.argsort(np.array(matched.keys, dtype=str), kind="stable")] = np.arange(len(matched.keys))
-    image = np.repeat(place.astype(np.uint32), matched.counts)
+    image = image_places(matched)
     by_class = np.argsort(matched.labels, kind="stable")
     ends = np.searchsorted(matched.labels[by_class], np.arange(classes + 1))
     for number in range(classes):
@@ -119,9 +123,10 @@ def _curve(
     hits: NDArray[np.bool_], alarms: NDArray[np.bool_], objects: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return precision [T, R] and highest recall [T] of predictions [D, T] by falling score."""
-    precision = np.zeros((len(THRESHOLDS), len(_RECALLS)))
-    recall = np.zeros(len(THRESHOLDS))
-    for threshold in range(len(THRESHOLDS) if len(hits) else 0):
+    thresholds = hits.shape[1]
+    precision = np.zeros((thresholds, len(_RECALLS)))
+    recall = np.zeros(thresholds)
+    for threshold in range(thresholds if len(hits) else 0):
         right, wrong = hits[:, threshold].cumsum(), alarms[:, threshold].cumsum()
         reached = right / objects
         own = right / np.maximum(right + wrong, 1)
@@ -132,6 +137,17 @@ def _curve(
         precision[threshold, within] = own[first[within]]
         recall[threshold] = reached[-1]
     return precision, recall
+
+
+def average_precision(hits: NDArray[np.bool_], alarms: NDArray[np.bool_], objects: int) -> float:
+    """Return COCO's average precision at one threshold; 0 without objects.
+
+    Args:
+        hits: bool [D], whether each prediction of a class is a hit, by falling score.
+        alarms: bool [D], whether it is a false alarm.
+        objects: Number of objects of the class.
+    """
+    return float(_curve(hits[:, None], alarms[:, None], objects)[0].mean()) if objects else 0.0
 
 
 def mean_defined(values: NDArray[np.float64]) -> float:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ocrnet_pl.metrics.background import Background
 from ocrnet_pl.metrics.base import Metric, MetricFactory
-from ocrnet_pl.metrics.detection import DetectionMetric, TrueObjects
+from ocrnet_pl.metrics.detection import DetectionMetric
+from ocrnet_pl.metrics.errors.record import ErrorRecord
 from ocrnet_pl.metrics.figures import BY_NAME, FIGURES, FUSED, Figure
+from ocrnet_pl.metrics.image_match import Matching, TrueObjects
 from ocrnet_pl.metrics.object_limit import ObjectLimit
 from ocrnet_pl.metrics.panoptic import PanopticMetric
 from ocrnet_pl.metrics.runs import Overlay
@@ -38,6 +40,7 @@ class EvaluationMetrics:
 
     Attributes:
         figures: All figures that may be logged, the package's own first.
+        errors: Records where the network errs; None unless :meth:`record_errors` was called.
 
     Raises:
         ValueError: The name of an additional figure is taken, or a metric does not compute the figures it declares.
@@ -46,6 +49,8 @@ class EvaluationMetrics:
     def __init__(self, taxonomy: Taxonomy, boxes: bool, pixels: bool, own: Sequence[MetricFactory] = ()) -> None:
         self.figures = (*FIGURES, *_checked([make(taxonomy) for make in own]))
 
+        self.errors: ErrorRecord | None = None
+        self._taxonomy = taxonomy
         self._count_own = len(own)
         self._background = Background()
         # The truth is that of the raw and of the fused figures, of boxes and of masks.
@@ -55,12 +60,12 @@ class EvaluationMetrics:
             metrics: list[Metric] = []
             overlays = OncePerBatch(Overlay.of)
             if boxes:
-                metrics.append(DetectionMetric(taxonomy, true_objects=objects))
+                metrics.append(DetectionMetric(taxonomy, matching=Matching(true_objects=objects)))
             if pixels:
                 metrics.append(SegmentationMetric(taxonomy, overlays))
             if boxes and pixels:
                 metrics.append(PanopticMetric(taxonomy, overlays))
-                metrics.append(DetectionMetric(taxonomy, masks=True, true_objects=objects, overlays=overlays))
+                metrics.append(DetectionMetric(taxonomy, True, matching=Matching(True, objects, overlays)))
             return [*metrics, *(make(taxonomy) for make in own)]
 
         # The data does not change from one epoch to the next: it is told once.
@@ -79,6 +84,15 @@ class EvaluationMetrics:
             limits: Largest number of boxes that the network returns for each image; None if there is no limit.
         """
         self._background.do(lambda: self._update(predictions, batch.truths, limits))
+
+    def record_errors(self, score: float, pictures: int) -> None:
+        """Record the errors of the next evaluation, for :attr:`errors` to be analysed after :meth:`compute`.
+
+        Args:
+            score: Smallest score of boxes that count where a threshold is needed, 0 to 1.
+            pictures: Number of images of each gallery.
+        """
+        self.errors = ErrorRecord(self.raw, self.fused, self._taxonomy, score, pictures)
 
     def wait(self) -> None:
         """Wait until all batches are taken in."""
@@ -100,6 +114,8 @@ class EvaluationMetrics:
         found = {"": chosen(predictions.raw), FUSED: chosen(predictions.fused or []) if self.fused else []}
         for prefix, metric in self._metrics():
             metric.update(found[prefix], kept)
+        if self.errors is not None:
+            self.errors.update(found[""], found[FUSED], kept)
 
     def compute(self) -> dict[str, Tensor]:
         """Return all figures, gathered over all processes, and start again.

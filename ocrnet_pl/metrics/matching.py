@@ -22,6 +22,8 @@ _TOGETHER = 2**20
 """Number of pairs of a prediction and an object that a table may have."""
 _EVERY_AREA = sum(1 << (area * len(THRESHOLDS)) for area in range(len(AREAS)))
 """The bit of the lowest threshold, in every range of areas."""
+_LOWEST = np.uint64(1)
+"""The bit of the lowest threshold, in the range of all areas."""
 _ALL = ((1 << len(THRESHOLDS)) - 1) * _EVERY_AREA
 _REACHED = np.array([((1 << count) - 1) * _EVERY_AREA for count in range(len(THRESHOLDS) + 1)], np.uint64)
 """The bits of the lowest thresholds, by their number."""
@@ -120,7 +122,7 @@ def match(
     excluded: NDArray[np.bool_],
     crowd: NDArray[np.bool_],
     outside: NDArray[np.bool_],
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]:
     """Match predictions to objects: the best first, each with the free object that it overlaps most.
 
     An object that does not count in a range of areas takes a prediction that no counted object can have, which is then
@@ -138,6 +140,7 @@ def match(
 
     Returns:
         uint64 [D] each: where a prediction is a hit, and where it is a false alarm, with bit ``10 * area + threshold``.
+        int64 [G]: the prediction that finds each object at the lowest threshold, whatever its area; -1 for none.
     """
     near = np.flatnonzero(iou >= THRESHOLDS[0])
     rows, columns = rows[near], columns[near]
@@ -145,6 +148,7 @@ def match(
     counted = ~excluded @ _IN_AREA
     hits = np.zeros(len(outside), dtype=np.uint64)
     alarms = ~outside @ _IN_AREA
+    finders = np.full(len(crowd), -1, dtype=np.int64)
 
     # Nothing competes for the two of most pairs: the prediction is a hit where the object counts, else excused.
     alone = (np.bincount(rows, minlength=len(outside))[rows] == 1) & (
@@ -153,23 +157,26 @@ def match(
     row, bits = rows[alone], reached[alone]
     hits[row] = bits & counted[columns[alone]]
     alarms[row] &= ~bits
+    finds = (hits[row] & _LOWEST) > 0
+    finders[columns[alone][finds]] = row[finds]
     if alone.all():
-        return hits, alarms
+        return hits, alarms, finders
 
     # The best object of each prediction first; of equal ones the last, as COCO takes it.
     rest = np.flatnonzero(~alone)
     order = rest[np.lexsort((-columns[rest], -iou[near[rest]], rows[rest]))]
-    matched, hit_bits, other_bits = _match_in_turn(
+    matched, hit_bits, other_bits, finds_of = _match_in_turn(
         rows[order].tolist(), columns[order].tolist(), reached[order].tolist(), counted.tolist(), crowd.tolist()
     )
     hits[matched] = np.array(hit_bits, dtype=np.uint64)
     alarms[matched] &= np.array(other_bits, dtype=np.uint64)
-    return hits, alarms
+    finders[list(finds_of)] = list(finds_of.values())
+    return hits, alarms, finders
 
 
 def _match_in_turn(
     rows: list[int], columns: list[int], reached: list[int], counted: list[int], crowd: list[bool]
-) -> tuple[list[int], list[int], list[int]]:
+) -> tuple[list[int], list[int], list[int], dict[int, int]]:
     """Match the predictions of some pairs one after the other.
 
     Args:
@@ -181,11 +188,13 @@ def _match_in_turn(
 
     Returns:
         The predictions, the bits where each is a hit, and those where it is neither a hit nor excused by an object that
-        does not count.
+        does not count; and the prediction of each object that is found at the lowest threshold, in the range of all
+        areas.
     """
     pairs = list(zip(columns, reached, strict=True))
     free = [_ALL] * len(counted)
     matched, hit_bits, other_bits = [], [], []
+    finders: dict[int, int] = {}
     first = 0
     while first < len(pairs):
         row, end = rows[first], first + 1
@@ -197,6 +206,8 @@ def _match_in_turn(
             hit |= taken
             left ^= taken
             free[column] ^= taken
+            if taken & 1:
+                finders[column] = row
         for column, bits in pairs[first:end]:
             taken = left & bits & free[column] & ~counted[column]
             left ^= taken
@@ -206,7 +217,7 @@ def _match_in_turn(
         hit_bits.append(hit)
         other_bits.append(left)
         first = end
-    return matched, hit_bits, other_bits
+    return matched, hit_bits, other_bits, finders
 
 
 def unpacked(bits: NDArray[np.uint64], area: int) -> NDArray[np.bool_]:

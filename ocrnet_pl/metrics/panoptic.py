@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,6 +39,7 @@ class PanopticMetric(Metric):
         count = len(taxonomy.categories)
         self.add_state("_sums", torch.zeros(4, count, dtype=torch.float64), dist_reduce_fx="sum")
         self._overlays = overlays or OncePerBatch(Overlay.of)
+        self._images = OncePerBatch(self._image)
         self._of_detection = np.array(taxonomy.positions_of_detection, dtype=np.int64)
         self._of_semantic = np.array(taxonomy.positions_of_semantic, dtype=np.int64)
         self._is_thing = np.array([c.is_thing for c in taxonomy.categories], dtype=bool)
@@ -45,15 +48,26 @@ class PanopticMetric(Metric):
         """Forget all images."""
         super().reset()
         self._overlays.reset()
+        self._images.reset()
 
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
         """Take in one batch; samples that lack an instance or a semantic map are left out."""
-        for prediction, truth, overlay in zip(predictions, truths, self._overlays(predictions, truths), strict=True):
-            if truth.instances is not None and truth.semantic is not None and prediction.panoptic is not None:
-                self._sums += torch.from_numpy(self._image(prediction, truth, overlay)).to(self._sums.device)
+        for sums in self.of_images(predictions, truths):
+            if sums is not None:
+                self._sums += torch.from_numpy(sums).to(self._sums.device)
 
-    def _image(self, prediction: Prediction, truth: Sample, overlay: Overlay) -> NDArray[np.float64]:
-        """Return the image's sums of IoU, hits, false alarms and misses, float64 [4, categories]."""
+    def of_images(
+        self, predictions: Sequence[Prediction], truths: Sequence[Sample]
+    ) -> list[NDArray[np.float64] | None]:
+        """Return the sums [4, categories] of each image of a batch: IoU, hits, false alarms, misses.
+
+        None without an instance or a semantic map.
+        """
+        return self._images(predictions, truths, self._overlays(predictions, truths))
+
+    def _image(self, prediction: Prediction, truth: Sample, overlay: Overlay) -> NDArray[np.float64] | None:
+        if truth.instances is None or truth.semantic is None or prediction.panoptic is None:
+            return None
         assert overlay.true_instance is not None and overlay.true_class is not None
         assert overlay.found_segment is not None
         # The true segments: void, then the instances, then one per segmentation class.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ocrnet_pl.metrics.base import Metric
@@ -32,24 +37,24 @@ class SegmentationMetric(Metric):
         size = taxonomy.num_semantic
         self.add_state("_counts", torch.zeros(size, size, dtype=torch.int64), dist_reduce_fx="sum")
         self._overlays = overlays or OncePerBatch(Overlay.of)
+        self._images = OncePerBatch(partial(_counts, size))
         self.confusion: Tensor | None = None
 
     def reset(self) -> None:
         """Forget all images."""
         super().reset()
         self._overlays.reset()
+        self._images.reset()
 
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
         """Take in one batch; samples without a semantic map are left out."""
-        size = self.taxonomy.num_semantic
-        for truth, overlay in zip(truths, self._overlays(predictions, truths), strict=True):
-            if overlay.true_class is None or overlay.found_class is None:
-                continue
-            # All pairs are counted, also of what is ignored, as that costs less than to pick those that count.
-            counts = overlay.runs.pixels(overlay.true_class * size + overlay.found_class, (IGNORE_INDEX + 1) * size)
-            known = truth.supervision.semantic
-            counted = torch.from_numpy(counts.reshape(-1, size)[:size]) * known[:, None] * known
-            self._counts += counted.to(self._counts.device)
+        for counts in self.of_images(predictions, truths):
+            if counts is not None:
+                self._counts += torch.from_numpy(counts).to(self._counts.device)
+
+    def of_images(self, predictions: Sequence[Prediction], truths: Sequence[Sample]) -> list[NDArray[np.int64] | None]:
+        """Return the confusion matrix [S, S] of each image of a batch, rows true; None without a semantic map."""
+        return self._images(truths, self._overlays(predictions, truths))
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``miou``, ``pixel_accuracy`` and ``iou_per_class/<name>``; NaN where there is nothing to measure.
@@ -65,3 +70,14 @@ class SegmentationMetric(Metric):
         for category, value in zip(self.taxonomy.semantic_categories, iou, strict=True):
             figures[f"iou_per_class/{category.name}"] = value
         return figures
+
+
+def _counts(size: int, truth: Sample, overlay: Overlay) -> NDArray[np.int64] | None:
+    """Return the confusion matrix of one image."""
+    if overlay.true_class is None or overlay.found_class is None:
+        return None
+    # All pairs are counted, also of what is ignored, as that costs less than to pick those that count.
+    counts = overlay.runs.pixels(overlay.true_class * size + overlay.found_class, (IGNORE_INDEX + 1) * size)
+    known = truth.supervision.semantic.numpy()
+    counted: NDArray[np.int64] = counts.reshape(-1, size)[:size] * known[:, None] * known
+    return counted

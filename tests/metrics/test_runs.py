@@ -51,6 +51,7 @@ def test_pairs_that_nothing_competes_for_are_matched_as_all_others(seed: int) ->
         (~excluded @ matching._IN_AREA).tolist(),
         crowd.tolist(),
     )
-    for row, hit, other in zip(*turn, strict=True):
+    for row, hit, other in zip(*turn[:3], strict=True):
         assert int(alone[0][row]) == hit
         assert int(alone[1][row]) == int((~outside @ matching._IN_AREA)[row]) & other
+    assert {column: int(row) for column, row in enumerate(alone[2]) if row >= 0} == turn[3]

@@ -1,0 +1,1 @@
+"""Where a network errs: its errors by kind, what each costs, and the images in which it errs most."""
