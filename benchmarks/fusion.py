@@ -39,7 +39,7 @@ def main() -> None:
     trust = ["--trust", *options.trust] if options.trust else []
     data = build(["calibrate", "--ckpt_path", options.ckpt_path, *trust, *words]).datamodule
     loader = data.validation_sample(options.images)
-    items = list(collect(network, post.decode, loader, options.images))
+    items = list(collect(network, post, loader, options.images))
     taxonomy = network.taxonomy
     choice = Calibration(rounds=options.rounds, seed=options.seed + 1)
     halves = split_in_two([item.truth.image_id for item in items], options.seed)

@@ -27,6 +27,8 @@ _WAITED_FOR = ("cpu", "mps")
 """Kinds of devices to which tensors are not copied asynchronously."""
 FUSION_KEY = "fusion"
 """Key under which a calibrated checkpoint keeps the settings of its post-processing."""
+CALIBRATION_KEY = "calibration"
+"""Key under which a calibrated checkpoint keeps what is known of the scores of its boxes."""
 
 
 def distinct_color(index: int) -> tuple[int, int, int]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.inference.decode import Decode, Detections
+from ocrnet_pl.inference.decode import Detections
+from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
 from ocrnet_pl.inference.pixels import SemanticMap
 from ocrnet_pl.models.ocrnet import OCRNet
@@ -22,30 +23,31 @@ class Collected:
 
     Attributes:
         detections: Boxes after suppression, in the frame of the truth.
-        logits: float16 [S, h, w], over the padded input.
+        logits: float16 [S, h, w], over the padded input; None without a segmentation decoder.
         stride: Distance of neighbouring logits in input pixels.
         placement: Position and scale of the truth's frame in the input.
         truth: The labels; its image is empty.
     """
 
     detections: Detections
-    logits: Tensor
+    logits: Tensor | None
     stride: int
     placement: Placement
     truth: Sample
 
     def semantic(self) -> SemanticMap:
-        """Return the class probabilities in the frame of the truth."""
+        """Return the class probabilities in the frame of the truth, of a network with a segmentation decoder."""
+        assert self.logits is not None
         return SemanticMap.of(maps_to_original(self.logits.float(), self.stride, self.placement).softmax(0))
 
 
 @torch.inference_mode()
-def collect(network: OCRNet, decode: Decode, batches: Iterable[Batch], limit: int) -> Iterator[Collected]:
+def collect(network: OCRNet, fusion: FusionPostProcess, batches: Iterable[Batch], limit: int) -> Iterator[Collected]:
     """Run the network once over labelled images.
 
     Args:
-        network: The network, in evaluation mode, with both decoders.
-        decode: Selects the boxes from the candidates.
+        network: The network, in evaluation mode, with a detection decoder.
+        fusion: Selects the boxes from the candidates.
         batches: Batches with their truths.
         limit: Largest number of images to run on.
 
@@ -55,8 +57,8 @@ def collect(network: OCRNet, decode: Decode, batches: Iterable[Batch], limit: in
     count = 0
     for batch in batches:
         output = network(batch.images.to(network.mean.device))
-        assert output.detection is not None and output.semantic is not None
-        found = decode(output.detection, batch.placements[0].input_size)
+        assert output.detection is not None
+        found = fusion.decode(output.detection, batch.placements[0].input_size)
         for row, truth in enumerate(batch.truths):
             if count == limit:
                 return
@@ -64,8 +66,8 @@ def collect(network: OCRNet, decode: Decode, batches: Iterable[Batch], limit: in
             boxes, scores, labels = (part.cpu() for part in found[row])
             placement = batch.placements[row]
             yield Collected(
-                Detections(boxes_to_original(boxes, placement), scores, labels),
-                output.semantic[row].to(torch.float16).cpu(),
+                fusion.without_rivals(Detections(boxes_to_original(boxes, placement), scores, labels)),
+                None if output.semantic is None else output.semantic[row].to(torch.float16).cpu(),
                 output.stride,
                 placement,
                 truth.replace(image=tv_tensors.Image(torch.empty((0, *truth.size), dtype=torch.uint8))),

@@ -48,8 +48,10 @@ class Calibration:
     Attributes:
         images: Largest number of validation images to use, spread evenly over the set; at least 2.
         holdout: Whether to choose on one half of the images and reject changes that lower the score on the other half.
-        rounds: Largest number of passes over all settings, at least 1.
+        rounds: Largest number of passes over all settings; 0 keeps the settings that the checkpoint has.
         seed: Seed of the random split into halves.
+        agnostic_iou: IoU above which a box is dropped in favour of a better one of any class, 0 to 1, here and in all
+            that uses the new checkpoint; null keeps what the checkpoint has.
 
     Raises:
         ValueError: A number is out of range.
@@ -59,12 +61,15 @@ class Calibration:
     holdout: bool = True
     rounds: int = 2
     seed: int = 0
+    agnostic_iou: float | None = None
 
     def __post_init__(self) -> None:
         if self.images < 2:
             raise ValueError(f"calibration.images: expected at least 2, got {self.images}")
-        if self.rounds < 1:
-            raise ValueError(f"calibration.rounds: expected at least 1, got {self.rounds}")
+        if self.rounds < 0:
+            raise ValueError(f"calibration.rounds: expected at least 0, got {self.rounds}")
+        if self.agnostic_iou is not None and not 0 <= self.agnostic_iou <= 1:
+            raise ValueError(f"calibration.agnostic_iou: expected 0 to 1, got {self.agnostic_iou}")
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,13 @@ class Report:
         images: Number of images in all, and in the half that was used only to reject changes (0 without one).
         figures: The figures by set of images ("all", "held out") and way of merging ("raw", "fused before", "fused
             calibrated"); raw boxes and pixels are merged by rule.
+        predictions: The predictions by way ("raw", "fused"), one per image.
     """
 
     settings: FusionSettings
     images: tuple[int, int]
     figures: dict[str, dict[str, Figures]]
+    predictions: dict[str, list[Prediction]]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -173,16 +180,16 @@ class Calibrator:
 
     def run(self) -> Report:
         """Search, decide which classes stay raw, and measure."""
-        found = self._search()
         raw = [self._heuristic(i.detections, _labels(i), self.taxonomy) for i in self.items]
-        settings = self._fall_back(found, raw)
+        settings = self._fall_back(self._search(), raw) if self.options.rounds else self.start
         ways = {"raw": raw, "fused before": self._fuse(self.start), "fused calibrated": self._fuse(settings)}
         figures: dict[str, dict[str, Figures]] = {"all": {}}
         for way, predictions in ways.items():
             figures["all"][way] = measure(predictions, self.items, self.taxonomy)
             if "held out" in self._groups:
                 figures.setdefault("held out", {})[way] = self._measure("held out", predictions, SCORES)
-        return Report(settings, (len(self.items), len(self._groups.get("held out", ()))), figures)
+        images = len(self.items), len(self._groups.get("held out", ()))
+        return Report(settings, images, figures, {"raw": raw, "fused": ways["fused calibrated"]})
 
     def _search(self) -> FusionSettings:
         best = self.start

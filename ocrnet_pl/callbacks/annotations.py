@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ocrnet_pl.callbacks.chosen_boxes import least_score
 from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
@@ -31,7 +32,7 @@ class AnnotationWriter(Callback):
 
     Args:
         formats: The formats, such as ``LabelStudio``; null for none. ``predict --format`` sets them by short names.
-        min_score: Score from which an object becomes a shape, 0 to 1.
+        min_score: Score from which an object becomes a shape, 0 to 1; with an operating point, all become one.
         finder: Decides what counts as a contradiction of boxes and pixels.
 
     Raises:
@@ -80,9 +81,10 @@ class AnnotationWriter(Callback):
             return
         taxonomy = pl_module.taxonomy
         assert isinstance(taxonomy, Taxonomy)
+        least = least_score(pl_module, self.min_score)
         lines = []
         for best, raw, truth in zip(outputs.best, outputs.raw, batch.truths, strict=True):
-            image = self.labelled(best, raw, truth, taxonomy)
+            image = self.labelled(best, raw, truth, taxonomy, least)
             bare = replace(image, shapes=[replace(s, mask=None) for s in image.shapes if s.is_thing])
             entries = [
                 each.write(image if each.masks else bare, taxonomy, self._folder / each.folder) for each in self.formats
@@ -91,7 +93,9 @@ class AnnotationWriter(Callback):
             lines.append({"order": image.order, "row": row, "entries": entries})
         self._lines(trainer).add(lines)
 
-    def labelled(self, best: Prediction, raw: Prediction, truth: Sample, taxonomy: Taxonomy) -> LabelledImage:
+    def labelled(
+        self, best: Prediction, raw: Prediction, truth: Sample, taxonomy: Taxonomy, least: float | None = None
+    ) -> LabelledImage:
         """Return an image's shapes, and how much it deserves a look.
 
         Args:
@@ -99,13 +103,14 @@ class AnnotationWriter(Callback):
             raw: The prediction before fusion, whose decoders may contradict each other.
             truth: The image.
             taxonomy: Categories of the network.
+            least: Score from which an object becomes a shape, instead of ``min_score``; None for that.
         """
         found = sorted(self.finder(raw, truth, taxonomy), key=lambda each: (-each.rank, each.box))
         return LabelledImage(
             name=str(best.image_id),
             path=truth.path,
             size=truth.size,
-            shapes=shapes_of(best, taxonomy, self.min_score),
+            shapes=shapes_of(best, taxonomy, self.min_score if least is None else least),
             uncertainty=uncertainty(raw),
             disagreement=found[0].rank if found else 0.0,
             remarks=tuple(_remark(each) for each in found[:10]),

@@ -10,6 +10,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from ocrnet_pl.callbacks.chosen_boxes import least_score
 from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
@@ -34,7 +35,8 @@ class PredictionWriter(Callback):
     own images; the first joins the JSON files at the end.
 
     Args:
-        min_score: Score below which boxes are written to the JSON but not drawn, 0 to 1.
+        min_score: Score below which boxes are written to the JSON but not drawn, 0 to 1; with an operating point, all
+            that are written are drawn.
         overlays: Whether overlays are drawn.
     """
 
@@ -71,11 +73,12 @@ class PredictionWriter(Callback):
             return
         taxonomy = pl_module.taxonomy
         assert isinstance(taxonomy, Taxonomy)
+        least = least_score(pl_module, self.min_score)
         lines = []
         for prediction, truth in zip(outputs.best, batch.truths, strict=True):
             name = f"{prediction.image_id}.png"
             if self.overlays:
-                picture = draw_prediction(truth.image, prediction, taxonomy, threshold=self.min_score, min_side=0)
+                picture = draw_prediction(truth.image, prediction, taxonomy, threshold=least, min_side=0)
                 write_png(picture, self._folder / "overlay" / name)
             self._write_maps(prediction, taxonomy, name)
             height, width = truth.size

@@ -29,6 +29,7 @@ from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
 from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation
 from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
+from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
@@ -129,6 +130,7 @@ class OCRNetCLI(LightningCLI):
                 command.arguments(own)
         if name == "predict":
             add_format_option(self._subcommand_parsers[name])
+            add_box_options(self._subcommand_parsers[name])
         if name in EVALUATING:
             self._subcommand_parsers[name].add_argument(
                 "--trust",
@@ -262,6 +264,8 @@ class OCRNetCLI(LightningCLI):
         if self._chosen:
             # Before the config is saved and the length of the schedule is requested.
             trainer.callbacks.insert(1, SameChoice())  # type: ignore[attr-defined]
+        if self.subcommand == "predict":
+            trainer.callbacks.append(chosen_boxes(self.config["predict"]))  # type: ignore[attr-defined]
         if self._continuation is not None:
             trainer.callbacks.append(self._continuation)  # type: ignore[attr-defined]
         return trainer

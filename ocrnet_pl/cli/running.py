@@ -161,7 +161,7 @@ def run(words: list[str], *, task: type[OCRNetTask] | None = None, data: type[Jo
 def _execute(cli: OCRNetCLI) -> None:
     try:
         cli.execute()
-    except (DataError, LossError, CheckpointError, MisconfigurationException, OSError) as error:
+    except (DataError, LossError, CheckpointError, UsageError, MisconfigurationException, OSError) as error:
         _fail(error)
     except (RuntimeError, MemoryError) as error:
         # What follows a lost process, such as the attempt to save, fails in the same way.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ocrnet_pl.inference.box_choice import Choices
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fetching import fetch
 from ocrnet_pl.inference.geometry import boxes_to_original, clip_boxes, maps_to_original
@@ -17,6 +18,7 @@ from ocrnet_pl.inference.heuristic import HeuristicMerge
 from ocrnet_pl.inference.nesting import SURE, find_nesting
 from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.inference.pixels import BoxPixels, BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
+from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.inference.tables import ClassTables
 from ocrnet_pl.models.base import PostProcess
@@ -78,6 +80,8 @@ class FusionPostProcess(PostProcess):
         min_fill: Share of its area below which a box that does not reach its sides either is left out of the panoptic
             map, 0 to 1.
         min_stuff_area: Number of pixels below which a stuff region becomes void, at least 0.
+        agnostic_iou: IoU above which a box is dropped in favour of a better one of any class, 0 to 1, for objects that
+            cannot be of two classes; null drops only boxes of the same class.
         heuristic: The rule by which raw predictions are merged.
 
     Raises:
@@ -94,12 +98,17 @@ class FusionPostProcess(PostProcess):
         refine: float = 0.3,
         min_fill: float = 0.2,
         min_stuff_area: int = 64,
+        agnostic_iou: float | None = None,
         heuristic: HeuristicMerge = HeuristicMerge(),
     ) -> None:
         super().__init__()
         self.decode = decode or Decode()
         self.heuristic = heuristic
-        self.settings = FusionSettings(mask_threshold, spread, claim, rescore, refine, min_fill, min_stuff_area)
+        self.settings = FusionSettings(
+            mask_threshold, spread, claim, rescore, refine, min_fill, min_stuff_area, agnostic_iou
+        )
+        self.calibration: ScoreCalibration | None = None
+        self._choices = Choices()
         self._made: ClassTables | None = None
 
     @property
@@ -127,6 +136,28 @@ class FusionPostProcess(PostProcess):
             for key in ("raw_boxes", "raw_pixels")
         }
         return {**settings, **lists}
+
+    def dump_calibration(self) -> dict[str, Any]:
+        """Return what is known of the scores as plain values, for a file."""
+        return {} if self.calibration is None else self.calibration.to_dict()
+
+    def load_calibration(self, calibration: Mapping[str, Any], taxonomy: Taxonomy) -> None:
+        """Take over what is known of the scores; raises ValueError if it is not of this version or taxonomy."""
+        self.calibration = ScoreCalibration.from_dict(calibration, taxonomy) if calibration else None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether an operating point decides which boxes are given out."""
+        return self._choices.active
+
+    def choose(self, operating_point: str, classes: Sequence[str], taxonomy: Taxonomy) -> tuple[str, ...]:
+        """Give out only some of the boxes from now on, as the base class describes.
+
+        What an operating point leaves out is also left out of the maps; it replaces the score from which boxes enter
+        the panoptic map.
+        """
+        self._choices = Choices.make(operating_point, classes, self.calibration, taxonomy)
+        return self._choices.refusals
 
     @torch.no_grad()
     def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:
@@ -158,14 +189,25 @@ class FusionPostProcess(PostProcess):
         """
         if detections is None:
             return Predictions([self._pixels_only(semantic)])
+        detections = self.without_rivals(detections)
         if semantic is None:
             boxes, scores, labels = fetch(*detections)
-            return Predictions([Prediction(boxes, scores, labels)])
+            choice = self._choices.raw
+            return Predictions([choice.finish(Prediction(boxes, scores, labels), choice.counting(scores, labels))])
         # What is left works object by object, and needs one transfer for everything.
         plain = (*detections, *_classes(semantic))
         arrived = fetch(*plain, *_tensors(self.correct(detections, semantic, taxonomy)))
         raw = self._merged(arrived[: len(plain)], taxonomy)
         return Predictions([raw], [self.with_panoptic(_corrected(*arrived[len(plain) :]), taxonomy)])
+
+    def without_rivals(self, detections: Detections) -> Detections:
+        """Return the boxes without those that a better one of another class drops, if objects have one class each."""
+        if self.settings.agnostic_iou is None:
+            return detections
+        from torchvision.ops import nms
+
+        kept = nms(detections.boxes, detections.scores, self.settings.agnostic_iou)
+        return Detections(*(part[kept] for part in detections))
 
     @staticmethod
     def _pixels_only(semantic: SemanticMap | None) -> Prediction:
@@ -187,9 +229,14 @@ class FusionPostProcess(PostProcess):
 
     def _merged(self, arrived: Sequence[Tensor], taxonomy: Taxonomy) -> Prediction:
         boxes, scores, labels, classes, certainty = arrived
-        prediction = self.heuristic(Detections(boxes, scores, labels), classes, taxonomy)
+        choice, merge = self._choices.raw, self.heuristic
+        counting = choice.counting(scores, labels)
+        if counting is not None:
+            boxes, scores, labels = boxes[counting], scores[counting], labels[counting]
+            merge = replace(merge, score_threshold=0.0)
+        prediction = merge(Detections(boxes, scores, labels), classes, taxonomy)
         prediction.certainty = certainty
-        return prediction
+        return choice.finish(prediction, None)
 
     def fuse(self, detections: Detections, semantic: SemanticMap, taxonomy: Taxonomy) -> Prediction:
         """Merge with each side correcting the other; the arguments are those of :meth:`merge`."""
@@ -304,10 +351,13 @@ class FusionPostProcess(PostProcess):
             taxonomy: The categories.
         """
         prediction = replace(corrected.prediction)
+        choice = self._choices.fused
+        counting = choice.counting(prediction.scores, prediction.labels)
         # Whether an object is there was the detector's decision; the pixels only changed its rank.
-        shown = (corrected.confidence >= self.settings.mask_threshold) & (corrected.fill >= self.settings.min_fill)
+        there = corrected.confidence >= self.settings.mask_threshold if counting is None else counting
+        shown = there & (corrected.fill >= self.settings.min_fill)
         add_panoptic(prediction, shown, self.settings.min_stuff_area, taxonomy)
-        return prediction
+        return choice.finish(prediction, counting)
 
 
 def _classes(semantic: SemanticMap) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,8 @@ class FusionSettings:
         min_fill: Share of its area below which a box that does not reach its sides either is left out of the panoptic
             map, 0 to 1.
         min_stuff_area: Number of pixels below which a stuff region becomes void, at least 0.
+        agnostic_iou: IoU above which a box is dropped in favour of a better one of any class, 0 to 1, for objects that
+            cannot be of two classes; null drops only boxes of the same class.
         raw_boxes: Names of the categories whose boxes and scores are not changed by fusion.
         raw_pixels: Names of the categories that neither gain nor lose pixels by fusion.
 
@@ -39,13 +41,14 @@ class FusionSettings:
     refine: float = 0.3
     min_fill: float = 0.2
     min_stuff_area: int = 64
+    agnostic_iou: float | None = None
     raw_boxes: tuple[str, ...] = ()
     raw_pixels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("mask_threshold", "rescore", "refine", "min_fill"):
+        for name in ("mask_threshold", "rescore", "refine", "min_fill", "agnostic_iou"):
             value = getattr(self, name)
-            if not 0 <= value <= 1:
+            if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"postprocess.{name}: expected 0 to 1, got {value}")
         if not (self.spread > 0 and math.isfinite(self.spread)):
             raise ValueError(f"postprocess.spread: expected a positive number, got {self.spread}")

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from ocrnet_pl.errors import UsageError
 from ocrnet_pl.storage.recording import Recorded
 from ocrnet_pl.structures import DetectionOutput, Output, Placement, Predictions, Taxonomy
 
@@ -213,3 +214,40 @@ class PostProcess(Recorded, nn.Module, ABC):
             parents: By the name of each new category, the old ones that it stands for; none for a new class.
         """
         return settings
+
+    def dump_calibration(self) -> dict[str, Any]:
+        """Return what :meth:`load_calibration` takes, as plain values; empty where the scores were not calibrated."""
+        return {}
+
+    def load_calibration(self, calibration: Mapping[str, Any], taxonomy: Taxonomy) -> None:
+        """Take over what ``calibrate`` found of the boxes' scores; a post-processing without a use for it ignores it.
+
+        Args:
+            calibration: What was found, as plain values.
+            taxonomy: The categories that it names.
+        """
+
+    @property
+    def chooses(self) -> bool:
+        """Whether an operating point decides which boxes are given out."""
+        return False
+
+    def choose(self, operating_point: str, classes: Sequence[str], taxonomy: Taxonomy) -> tuple[str, ...]:
+        """Give out only some of the boxes from now on.
+
+        Args:
+            operating_point: What is wanted of the boxes of each class: ``none``, ``best_f1``, ``precision=P``,
+                ``recall=R``, or ``bound``.
+            classes: Names of the classes whose boxes are given out; empty for all.
+            taxonomy: The categories.
+
+        Returns:
+            One line for each class for which the wish cannot be met.
+
+        Raises:
+            UsageError: There is no such operating point or class.
+            CheckpointError: The scores were not calibrated.
+        """
+        if operating_point != "none" or classes:
+            raise UsageError(f"{type(self).__name__} cannot choose boxes; extend FusionPostProcess")
+        return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ocrnet_pl.balancing.task_split import TaskSplit
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import DataError, UsageError
 from ocrnet_pl.imaging.arrays import Color, PixelFormat
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, PostProcess, SegmentationDecoder, Shapes
 from ocrnet_pl.models.compilation import check_backend
@@ -26,7 +27,7 @@ from ocrnet_pl.storage.checkpoints import read_checkpoint, versions
 from ocrnet_pl.storage.network_folder import DESCRIPTION, read_description, read_weights, type_name, write_network
 from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, network_in_folder, saved_network
 from ocrnet_pl.storage.trusted_classes import trusted_packages
-from ocrnet_pl.structures import FUSION_KEY, Output, Placement, Prediction, Predictions, Taxonomy
+from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Output, Placement, Prediction, Predictions, Taxonomy
 
 if TYPE_CHECKING:
     from ocrnet_pl.imaging.inputs import InputImage
@@ -241,6 +242,24 @@ class OCRNet(nn.Module):
         predictions: Predictions = self.postprocess(output, placements, self.taxonomy)
         return predictions
 
+    def choose(self, operating_point: str, classes: Sequence[str] = ()) -> tuple[str, ...]:
+        """Give out only some of the boxes from now on; :meth:`predict` chooses anew in each call.
+
+        Args:
+            operating_point: Which boxes of each class count, as in :meth:`predict`.
+            classes: Names of the classes whose boxes are given out; empty for all.
+
+        Returns:
+            One line for each class for which the wish cannot be met.
+
+        Raises:
+            CheckpointError: The network has no operating points, because it was not calibrated.
+            UsageError: There is no such operating point or class, or the network detects nothing.
+        """
+        if self.detection is None and (operating_point != "none" or classes):
+            raise UsageError("operating_point, classes: the network has no detection decoder, and so no boxes")
+        return self.postprocess.choose(operating_point, classes, self.taxonomy)
+
     @overload
     def predict(
         self,
@@ -252,6 +271,8 @@ class OCRNet(nn.Module):
         batch_size: int | None = ...,
         color: Color = ...,
         max_value: float | None = ...,
+        operating_point: str = ...,
+        classes: Sequence[str] = ...,
     ) -> list[Prediction]: ...
 
     @overload
@@ -265,6 +286,8 @@ class OCRNet(nn.Module):
         batch_size: int | None = ...,
         color: Color = ...,
         max_value: float | None = ...,
+        operating_point: str = ...,
+        classes: Sequence[str] = ...,
     ) -> Iterator[Prediction]: ...
 
     def predict(
@@ -277,6 +300,8 @@ class OCRNet(nn.Module):
         batch_size: int | None = None,
         color: Color = "rgb",
         max_value: float | None = None,
+        operating_point: str = "none",
+        classes: Sequence[str] = (),
     ) -> list[Prediction] | Iterator[Prediction]:
         """Return the predictions for images of any size, each at its original size.
 
@@ -296,6 +321,10 @@ class OCRNet(nn.Module):
             color: Order of the channels of arrays and tensors, "rgb" or "bgr".
             max_value: The value of white in arrays and tensors of floating-point numbers, such as 1.0; None refuses
                 these.
+            operating_point: Which boxes of each class count, by what ``calibrate`` found on labelled images:
+                ``best_f1``, ``precision=0.95``, ``recall=0.99``, ``bound``, or ``none`` for all. A class for which that
+                cannot be had is named in a warning.
+            classes: Names of the classes whose boxes are given out; empty for all.
 
         Returns:
             One prediction per image, fused where the network has both tasks. The ``image_id`` of a file is its path
@@ -305,6 +334,8 @@ class OCRNet(nn.Module):
 
         Raises:
             DataError: Something cannot be read as an image, or is none; the message names it.
+            CheckpointError: The network has no operating points, because it was not calibrated.
+            UsageError: There is no such operating point or class.
             ValueError: Both ``tile`` and ``multiscale`` are given, or an option is out of range.
         """
         if tile is not None and multiscale is not None:
@@ -313,26 +344,34 @@ class OCRNet(nn.Module):
 
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        for line in self.choose(operating_point, classes):
+            warnings.warn(line, stacklevel=2)
+        self.choose("none")
         inputs = input_images(images, PixelFormat(self.in_channels, color, max_value))
         size = batch_size or (1 if self.mean.device.type == "cpu" else _BATCH_SIZE)
         batches = iter(lambda: list(islice(inputs, size)), [])
-        found = (each for batch in batches for each in self._predict_batch(batch, tile or multiscale))
+        way, choice = tile or multiscale, (operating_point, tuple(classes))
+        found = (each for batch in batches for each in self._predict_batch(batch, way, choice))
         return found if stream else list(found)
 
     @torch.inference_mode()
-    def _predict_batch(self, inputs: Sequence[InputImage], way: Way | None) -> list[Prediction]:
-        """Return the prediction for each image; the network's mode is as before when the next one is read."""
+    def _predict_batch(
+        self, inputs: Sequence[InputImage], way: Way | None, choice: tuple[str, tuple[str, ...]]
+    ) -> list[Prediction]:
+        """Return the prediction for each image; mode and choice of boxes are as before when the next one is read."""
         from ocrnet_pl.imaging.geometry import letterbox_image
 
         was_training = self.training
         self.eval()
         try:
+            self.choose(*choice)
             if way is None:
                 boxed, placements = zip(*(letterbox_image(each.image, self.input_size) for each in inputs), strict=True)
                 found = self.postprocessed(self(torch.stack(boxed).to(self.mean.device)), placements).best
             else:
                 found = [way(self, each.image).best[0] for each in inputs]
         finally:
+            self.choose("none")
             self.train(was_training)
         for prediction, each in zip(found, inputs, strict=True):
             prediction.image_id, prediction.path = each.image_id, each.path
@@ -380,6 +419,7 @@ class OCRNet(nn.Module):
             "parts": parts.made,
             UNRECORDED_KEY: parts.unrecorded,
             FUSION_KEY: self.postprocess.dump_settings(),
+            CALIBRATION_KEY: self.postprocess.dump_calibration(),
         }
         write_network(path, description, self.state_dict(), overwrite)
 

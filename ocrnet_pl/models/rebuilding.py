@@ -15,7 +15,7 @@ from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import SavedNetwork
 from ocrnet_pl.storage.size_limit import bounded_by
 from ocrnet_pl.storage.trusted_classes import build_parts, one_line, rebuilt
-from ocrnet_pl.structures import FUSION_KEY, Taxonomy
+from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Taxonomy
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -61,6 +61,8 @@ def rebuild(
     network.load_state_dict(saved.weights)
     if saved.content.get(FUSION_KEY) and "postprocess" not in given:
         load_fusion_settings(network, saved.content[FUSION_KEY], where)
+    if saved.content.get(CALIBRATION_KEY) and "postprocess" not in given:
+        load_calibration(network, saved.content[CALIBRATION_KEY], where)
     return network.eval()
 
 
@@ -97,10 +99,28 @@ def load_fusion_settings(network: nn.Module, settings: Any, where: str) -> None:
     Raises:
         CheckpointError: They are not settings of this fusion.
     """
-    given = plain_values(settings, f"{where}: {FUSION_KEY}")
-    postprocess, taxonomy = network.postprocess, network.taxonomy
-    assert isinstance(postprocess, PostProcess) and isinstance(taxonomy, Taxonomy)
+    _load(_postprocess(network).load_settings, network, settings, f"{where}: {FUSION_KEY}")
+
+
+def load_calibration(network: nn.Module, calibration: Any, where: str) -> None:
+    """Give a network what is known of its scores; the arguments are those of :func:`load_fusion_settings`.
+
+    Raises:
+        CheckpointError: It is not what ``calibrate`` writes.
+    """
+    _load(_postprocess(network).load_calibration, network, calibration, f"{where}: {CALIBRATION_KEY}")
+
+
+def _postprocess(network: nn.Module) -> PostProcess:
+    postprocess = network.postprocess
+    assert isinstance(postprocess, PostProcess)
+    return postprocess
+
+
+def _load(load: Callable[[Any, Taxonomy], None], network: nn.Module, values: Any, where: str) -> None:
+    given, taxonomy = plain_values(values, where), network.taxonomy
+    assert isinstance(taxonomy, Taxonomy)
     try:
-        postprocess.load_settings(given, taxonomy)
+        load(given, taxonomy)
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{where}: {FUSION_KEY}: these are not valid settings: {one_line(error)}") from error
+        raise CheckpointError(f"{where}: these are not valid settings: {one_line(error)}") from error

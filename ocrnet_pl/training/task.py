@@ -42,13 +42,13 @@ from ocrnet_pl.models.ocrnet import (
     OCRNet,
     SegmentationFactory,
 )
-from ocrnet_pl.models.rebuilding import load_fusion_settings
+from ocrnet_pl.models.rebuilding import load_calibration, load_fusion_settings
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.storage.checkpoints import VERSIONS_KEY, misfit, read_checkpoint, versions
 from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, saved_network
 from ocrnet_pl.storage.size_limit import bounded_by
 from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
-from ocrnet_pl.structures import FUSION_KEY, Batch, Output, Predictions, Taxonomy
+from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Batch, Output, Predictions, Taxonomy
 from ocrnet_pl.training.continuing import Continuing
 from ocrnet_pl.training.hyperparameters import argument_types, given_arguments, keep_arguments
 from ocrnet_pl.training.optimizers import EncoderRates, OptimizerFactory, SharedFactory, make_optimizer
@@ -405,7 +405,7 @@ class OCRNetTask(LightningModule):
             checkpoint[KEPT_KEY] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Apply calibrated settings of the fusion, unless training continues, after which they are no longer valid.
+        """Apply what calibration found, unless training continues, after which it is no longer valid.
 
         Raises:
             CheckpointError: The weights are not those of this network, or its rates cannot become the checkpoint's.
@@ -428,5 +428,8 @@ class OCRNetTask(LightningModule):
                     f"to {pretrained}"
                 )
             encoder.pretrained = pretrained
-        elif FUSION_KEY in checkpoint:
+            return
+        if FUSION_KEY in checkpoint:
             load_fusion_settings(self.network, checkpoint[FUSION_KEY], "the checkpoint")
+        if CALIBRATION_KEY in checkpoint:
+            load_calibration(self.network, checkpoint[CALIBRATION_KEY], "the checkpoint")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from jsonargparse import Namespace
 
 from ocrnet_pl import OCRNet
+from ocrnet_pl.cli.box_options import chosen_boxes
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.drawing.overlays import write_png
+from ocrnet_pl.errors import UsageError
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.operating_points import Curve
+from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from tests.helpers.tiny_run import fails
 
 
@@ -49,7 +56,8 @@ def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
     assert "fusion" not in old
     report = json.loads(written.with_suffix(".json").read_text())
     assert new["fusion"] == report["settings"]
-    assert set(new) == {*old, "fusion"}
+    assert set(new) == {*old, "fusion", "calibration"}
+    assert set(report["operating_points"]) == {"raw", "fused"}
     assert (report["images"], report["images_held_out"]) == (5, 2)
     assert set(report["figures"]["all"]) == {"raw", "fused before", "fused calibrated"}
     post = OCRNet.from_checkpoint(written, trust="tests").postprocess
@@ -71,6 +79,49 @@ def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
     again = next((tmp_path / "tiny").glob("version_1/checkpoints/last.ckpt"))
     assert "fusion" not in torch.load(again, weights_only=True)
     assert not (tmp_path / "tiny" / "version_1" / "disagreements.csv").exists()
+
+
+def test_predict_gives_out_the_boxes_of_an_operating_point(
+    tiny: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    write_png(torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8), images / "a.png")
+    words = ["predict", "--config", str(tiny), "--trainer.default_root_dir", str(tmp_path), "--trust=tests"]
+    words += ["--data.predict_path", str(images), "--prediction.overlays=false"]
+    words += ["--model.postprocess.init_args.decode.init_args.score_threshold=0"]
+
+    def found(version: int, *more: str) -> list[tuple[int, float]]:
+        main([*words, *more])
+        file = tmp_path / "tiny" / f"version_{version}" / "predictions" / "predictions.json"
+        assert len(json.loads(file.with_name("panoptic.json").read_text())) == 1
+        return [(row["category_id"], row["score"]) for row in json.loads(file.read_text())]
+
+    every = found(0, "--ckpt_path", str(trained))
+    content = torch.load(trained, weights_only=True)
+    names = [category["name"] for category in content["taxonomy"]["categories"] if category["detection"] is not None]
+    # Boxes of this untrained network may all be of one class, which is therefore the one with a curve.
+    (chosen, _), *_ = Counter(label for label, _ in every).most_common()
+    own, other, left = (names[(chosen - 1 + step) % 3] for step in range(3))
+    scores = sorted(score for label, score in every if label == chosen)
+    least = scores[len(scores) // 2]
+    curve = Curve((least,), (1,), (0,), 2)
+    content["calibration"] = ScoreCalibration(4, 0.5, {way: {own: curve} for way in ("raw", "fused")}).to_dict()
+    written = tmp_path / "points.ckpt"
+    torch.save(content, written)
+    capsys.readouterr()
+    some = found(1, "--ckpt_path", str(written), f"--classes={own}, {other}", "--operating_point=recall=0.5")
+    said = capsys.readouterr().err
+    labels = {chosen, names.index(other) + 1}
+    assert some == [row for row in every if row[0] in labels and (row[0] != chosen or row[1] >= least * (1 - 1e-5))]
+    assert 0 < len(some) < len(every)
+    assert f"operating point recall=0.5: {other!r}: the calibration images have no object of it" in said
+    assert left not in said
+    status, line = fails(capsys, *words, "--ckpt_path", str(trained), "--operating_point=best_f1")
+    assert status == 1
+    assert "train.py calibrate --ckpt_path FILE" in line
+    with pytest.raises(UsageError, match="operating_point 'best': expected none"):
+        chosen_boxes(Namespace(operating_point="best", classes=None))
 
 
 def test_what_cannot_be_calibrated_is_said_in_one_line(

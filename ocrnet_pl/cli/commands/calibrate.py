@@ -1,4 +1,4 @@
-"""``calibrate``: choose the fusion settings on the validation set."""
+"""``calibrate``: choose the fusion settings and the operating points on the validation set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def calibrate(run: NetworkRun) -> int:
 
     Raises:
         DataError: The validation set does not fit the network, or has too few images.
-        ValueError: The checkpoint is not one of a joint network of this project.
+        ValueError: The checkpoint is not one of this project, or its network detects nothing.
     """
     from ocrnet_pl.calibration.run import run_calibration
 
@@ -43,7 +43,7 @@ def calibrate(run: NetworkRun) -> int:
 
 COMMAND = NetworkCommand(
     name="calibrate",
-    help="choose the fusion settings on the validation set",
+    help="choose the fusion settings and the operating points on the validation set",
     run=calibrate,
     arguments=add_arguments,
     needs_checkpoint=True,

@@ -1,0 +1,48 @@
+"""The choice of the boxes that ``predict`` gives out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ocrnet_pl.models.ocrnet import OCRNet
+
+
+class ChosenBoxes(Callback):
+    """Lets ``predict`` give out only the boxes that reach an operating point, of some of the classes.
+
+    Args:
+        operating_point: Which boxes of each class count, as in :meth:`OCRNet.predict`.
+        classes: Names of the classes whose boxes are given out; empty for all.
+    """
+
+    def __init__(self, operating_point: str, classes: Sequence[str]) -> None:
+        self.operating_point = operating_point
+        self.classes = classes
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose, now that the checkpoint is loaded, and say which classes cannot have what is wanted."""
+        network = pl_module.network
+        assert isinstance(network, OCRNet)
+        lines = list(network.choose(self.operating_point, self.classes))
+        if network.postprocess.chooses and (pl_module.tile is not None or pl_module.multiscale is not None):
+            lines.append(
+                f"operating point {self.operating_point}: it was found in single passes over whole images, and the "
+                "scores of tiles and of several scales differ"
+            )
+        if trainer.is_global_zero:
+            sys.stderr.writelines(f"{line}\n" for line in lines)
+
+
+def least_score(module: LightningModule, given: float) -> float:
+    """Return the score from which boxes are shown; those that an operating point leaves are all shown.
+
+    Args:
+        module: The module that predicts.
+        given: The score that holds without an operating point.
+    """
+    network = module.network
+    assert isinstance(network, OCRNet)
+    return 0.0 if network.postprocess.chooses else given

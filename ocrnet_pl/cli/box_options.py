@@ -1,0 +1,43 @@
+"""The options of ``predict`` that say which boxes it gives out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ocrnet_pl.callbacks.chosen_boxes import ChosenBoxes
+from ocrnet_pl.inference.operating_points import NO_POINT, OperatingPoint
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from lightning.pytorch.cli import LightningArgumentParser
+
+
+def add_box_options(parser: LightningArgumentParser) -> None:
+    """Add the options to the parser of ``predict``."""
+    parser.add_argument(
+        "--operating_point",
+        type=str,
+        default=NO_POINT,
+        help="Which boxes of each class count, by what calibrate found: best_f1, precision=0.95, recall=0.99, bound "
+        "(the one of calibrate --miss_rate), or none for all boxes.",
+    )
+    parser.add_argument(
+        "--classes",
+        type=str | None,
+        default=None,
+        help="Names of the classes whose boxes are given out, separated by commas; null for all.",
+    )
+
+
+def chosen_boxes(config: Namespace) -> ChosenBoxes:
+    """Return the callback for the options.
+
+    Args:
+        config: The config of ``predict``.
+
+    Raises:
+        UsageError: The operating point is none.
+    """
+    OperatingPoint.parse(config["operating_point"])
+    names = [name.strip() for name in (config["classes"] or "").split(",")]
+    return ChosenBoxes(config["operating_point"], [name for name in names if name])
