@@ -5,12 +5,11 @@ Data flows one way through these types::
     source -> Sample -> transforms -> Sample -> collate -> Batch -> OCRNet -> Output
         -> losses, or -> PostProcess -> Prediction -> metrics, writers
 
-Of the package it imports only what records how parts are made.
+Of the package it imports the colours of categories only.
 """
 
 from __future__ import annotations
 
-import colorsys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+
+from ocrnet_pl.colors import distinct_color
 
 IGNORE_INDEX = 255
 """The value of a pixel without a label in every semantic map."""
@@ -31,14 +32,6 @@ CALIBRATION_KEY = "calibration"
 """Key under which a calibrated checkpoint keeps what is known of the scores of its boxes."""
 
 
-def distinct_color(index: int) -> tuple[int, int, int]:
-    """Return the colour of the ``index``-th category: hues a golden angle apart, so neighbours differ."""
-    hue = (index * 0.618033988749895) % 1.0
-    value = 0.95 if index % 2 == 0 else 0.75
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
 @dataclass(frozen=True)
 class Category:
     """One category of a taxonomy.
@@ -46,14 +39,14 @@ class Category:
     Attributes:
         name: Unique name.
         is_thing: Whether the category has countable instances.
-        color: RGB, 0 to 255.
+        color: RGB, 0 to 255; categories that differ in it only are equal.
         detection: Index among the detection classes; None if the category has no boxes.
         semantic: Index among the segmentation classes; None if the category has no pixels.
     """
 
     name: str
     is_thing: bool
-    color: tuple[int, int, int]
+    color: tuple[int, int, int] = field(compare=False)
     detection: int | None
     semantic: int | None
 

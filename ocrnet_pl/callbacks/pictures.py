@@ -16,7 +16,16 @@ from torch import Tensor
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.distributed.gather import compute_on_first
-from ocrnet_pl.drawing.overlays import draw_prediction, draw_truth, panel, write_png
+from ocrnet_pl.drawing.overlays import (
+    draw_prediction,
+    draw_truth,
+    drawn_categories,
+    panel,
+    panoptic_to_rgb,
+    sheet,
+    write_png,
+)
+from ocrnet_pl.drawing.picture_index import write_index
 from ocrnet_pl.drawing.plots import plot_confusion, plot_curves
 from ocrnet_pl.metrics.figures import figures_of
 from ocrnet_pl.storage.files import records
@@ -42,8 +51,9 @@ class Pictures(Callback):
     """Draws the same few validation images each time: truth, raw prediction, fused prediction.
 
     They are spread evenly over the set, whatever the number of processes. They are written into ``pictures/`` of the
-    run's folder and shown by Weights & Biases with boxes and masks that can be switched on and off. At the end,
-    ``curves.png`` and ``confusion.png`` are written as well. Validation and testing draw once.
+    run's folder, each alone and all on one sheet, and shown by Weights & Biases with boxes and masks that can be
+    switched on and off. At the end, ``curves.png`` and ``confusion.png`` are written as well. ``index.html`` shows how
+    the pictures changed in training. Validation and testing draw once.
 
     Args:
         count: Number of images, 0 for none.
@@ -152,6 +162,9 @@ class Pictures(Callback):
         """Plot curves and the confusion matrix."""
         self._plot_curves(trainer)
         self._plot_confusion(trainer, pl_module)
+        if self._folder is not None and self._folder.is_dir() and trainer.is_global_zero:
+            with records("pictures"):
+                write_index(self._folder)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Plot the curves up to where the run came."""
@@ -172,19 +185,43 @@ class Pictures(Callback):
 
     def _write(self, trainer: Trainer, taxonomy: Taxonomy, name: str, pictures: list[_Picture]) -> None:
         assert self._folder is not None
+        panels = []
         for picture in pictures:
-            drawn = [draw_truth(picture.truth, taxonomy, min_side=LONGER_SIDE)]
-            titles = ["ground truth"]
-            for title, prediction in (("raw", picture.raw), ("fused", picture.fused)):
-                if prediction is not None:
-                    given = picture.truth.image, prediction, taxonomy
-                    drawn.append(draw_prediction(*given, threshold=self.threshold, min_side=LONGER_SIDE))
-                    titles.append(title if picture.fused is not None else "prediction")
+            panels.append(self._panel(picture, taxonomy))
             stem = re.sub(r"[^\w.-]+", "_", Path(picture.truth.path or str(picture.truth.image_id)).stem)[:60]
-            write_png(panel(drawn, titles), self._folder / f"{name}_{picture.position:05d}_{stem}.png")
+            write_png(panels[-1], self._folder / f"{name}_{picture.position:05d}_{stem}.png")
+        if panels:
+            write_png(sheet(panels), self._folder / f"{name}_sheet.png")
+            write_index(self._folder)
         for logger in trainer.loggers:
             if isinstance(logger, WandbTracker) and pictures:
                 self._track(logger, trainer.global_step, taxonomy, pictures)
+
+    def _panel(self, picture: _Picture, taxonomy: Taxonomy) -> Tensor:
+        """Return truth, raw and fused prediction and the panoptic map next to each other."""
+        truth = picture.truth
+        predictions = {"prediction": picture.raw}
+        if picture.fused is not None:
+            predictions = {"raw": picture.raw, "fused": picture.fused}
+        titles = ["ground truth", *predictions]
+        drawn = [draw_truth(truth, taxonomy, min_side=LONGER_SIDE)]
+        for prediction in predictions.values():
+            drawn.append(
+                draw_prediction(
+                    truth.image,
+                    prediction,
+                    taxonomy,
+                    threshold=self.threshold,
+                    min_side=LONGER_SIDE,
+                    placement=truth.placement,
+                )
+            )
+        best = picture.fused or picture.raw
+        if best.panoptic is not None:
+            drawn.append(panoptic_to_rgb(best, taxonomy, placement=truth.placement, min_side=LONGER_SIDE))
+            titles.append("panoptic")
+        shown = drawn_categories(taxonomy, truth, [*predictions.values()], threshold=self.threshold)
+        return panel(drawn, titles, shown)
 
     def _track(self, logger: WandbTracker, step: int, taxonomy: Taxonomy, pictures: list[_Picture]) -> None:
         try:

@@ -14,7 +14,7 @@ from ocrnet_pl.callbacks.chosen_boxes import least_score
 from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
-from ocrnet_pl.drawing.overlays import draw_prediction, write_png
+from ocrnet_pl.drawing.overlays import draw_prediction, drawn_categories, with_legend, write_png
 from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.storage.files import complete_file, write_json
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Taxonomy
@@ -25,7 +25,7 @@ class PredictionWriter(Callback):
 
     Per image, below the folders ``overlay``, ``semantic`` and ``panoptic`` and under the image's own path:
 
-    - an overlay to look at;
+    - an overlay to look at, with the colours of its classes below;
     - the semantic map, a palette PNG of segmentation classes;
     - the panoptic map, a PNG in COCO's coding (``id = R + 256 G + 65536 B``, 0 = void).
 
@@ -79,7 +79,8 @@ class PredictionWriter(Callback):
             name = f"{prediction.image_id}.png"
             if self.overlays:
                 picture = draw_prediction(truth.image, prediction, taxonomy, threshold=least, min_side=0)
-                write_png(picture, self._folder / "overlay" / name)
+                legend = drawn_categories(taxonomy, truth, [prediction], threshold=least)
+                write_png(with_legend(picture, legend), self._folder / "overlay" / name)
             self._write_maps(prediction, taxonomy, name)
             height, width = truth.size
             entry = {

@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
+from ocrnet_pl.colors import RGB
 from ocrnet_pl.storage.files import complete_file
-from ocrnet_pl.structures import IGNORE_INDEX, Category, Prediction, Sample, Taxonomy
-
-RGB = tuple[int, int, int]
+from ocrnet_pl.structures import IGNORE_INDEX, Category, Placement, Prediction, Sample, Taxonomy
 
 _STUFF_ALPHA = 0.35
 _THING_ALPHA = 0.45
@@ -32,7 +31,6 @@ _MARGIN = 12
 _INK: RGB = (32, 33, 36)
 _PAPER: RGB = (255, 255, 255)
 _CROWD_COLOR: RGB = (150, 150, 150)
-_MAX_SHOWN_CLASSES = 40
 
 
 @dataclass
@@ -46,6 +44,8 @@ class _Layers:
     labels: list[int]
     texts: list[str]
     crowd: list[bool]
+    placement: Placement | None = None
+    """Position of the original image; what lies outside is padding."""
 
 
 def semantic_to_rgb(semantic: Tensor, taxonomy: Taxonomy) -> Tensor:
@@ -56,8 +56,20 @@ def semantic_to_rgb(semantic: Tensor, taxonomy: Taxonomy) -> Tensor:
     return table[_plain(semantic).long()].permute(2, 0, 1).contiguous()
 
 
-def panoptic_to_rgb(prediction: Prediction, taxonomy: Taxonomy) -> Tensor:
-    """Return a panoptic map in the taxonomy's colors, with a different shade for each instance, uint8 [3, H, W].
+def panoptic_to_rgb(
+    prediction: Prediction, taxonomy: Taxonomy, *, placement: Placement | None = None, min_side: int = 0
+) -> Tensor:
+    """Return a panoptic map in the taxonomy's colors, with a different shade for each instance.
+
+    Args:
+        prediction: The prediction.
+        taxonomy: The categories with their colors.
+        placement: Position of the original image in the map, so that padding is drawn as padding; None for none.
+        min_side: Length in pixels of the longer side up to which a smaller map is enlarged, by a whole factor; 0 keeps
+            the size.
+
+    Returns:
+        uint8 [3, H', W'].
 
     Raises:
         ValueError: The prediction has no panoptic map.
@@ -69,11 +81,20 @@ def panoptic_to_rgb(prediction: Prediction, taxonomy: Taxonomy) -> Tensor:
         category = taxonomy.categories[segment.category]
         color = _shade(category.color, segment.id) if category.is_thing else category.color
         table[segment.id] = torch.tensor(color, dtype=torch.uint8)
-    return table[_plain(prediction.panoptic).long()].permute(2, 0, 1).contiguous()
+    colored = table[_plain(prediction.panoptic).long()].permute(2, 0, 1)
+    factor = _factor(colored.shape[-2:], min_side)
+    colored = colored.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    return _hatch_padding(colored, placement, factor).contiguous()
 
 
 def draw_prediction(
-    image: Tensor, prediction: Prediction, taxonomy: Taxonomy, *, threshold: float = 0.3, min_side: int = 512
+    image: Tensor,
+    prediction: Prediction,
+    taxonomy: Taxonomy,
+    *,
+    threshold: float = 0.3,
+    min_side: int = 512,
+    placement: Placement | None = None,
 ) -> Tensor:
     """Draw a prediction over its image: classes as tints, instances with outlines, boxes with names and scores.
 
@@ -84,6 +105,7 @@ def draw_prediction(
         threshold: Score below which boxes are left out, 0 to 1.
         min_side: Length in pixels of the longer side up to which a smaller image is enlarged, by a whole factor; 0
             keeps the size.
+        placement: Position of the original image in ``image``, so that padding is drawn as padding; None for none.
 
     Returns:
         uint8 [3, H', W'].
@@ -104,7 +126,7 @@ def draw_prediction(
         for row, label in zip(rows, labels, strict=True)
     ]
     boxes = _plain(prediction.boxes).float()[kept]
-    layers = _Layers(image, prediction.semantic, instances, boxes, labels, texts, [False] * len(rows))
+    layers = _Layers(image, prediction.semantic, instances, boxes, labels, texts, [False] * len(rows), placement)
     return _draw(layers, taxonomy, min_side)
 
 
@@ -127,16 +149,17 @@ def draw_truth(sample: Sample, taxonomy: Taxonomy, *, min_side: int = 512) -> Te
     texts = [taxonomy.detection_categories[label].name for label in labels]
     crowd = [bool(flag) for flag in sample.crowd]
     boxes = _plain(sample.boxes).float()
-    layers = _Layers(sample.image, sample.semantic, sample.instances, boxes, labels, texts, crowd)
+    layers = _Layers(sample.image, sample.semantic, sample.instances, boxes, labels, texts, crowd, sample.placement)
     return _draw(layers, taxonomy, min_side)
 
 
-def panel(images: Sequence[Tensor], titles: Sequence[str]) -> Tensor:
-    """Place images next to each other on white, each under its title.
+def panel(images: Sequence[Tensor], titles: Sequence[str], legend: Sequence[Category] = ()) -> Tensor:
+    """Place images next to each other on white, each under its title, with the classes' colors below.
 
     Args:
         images: One uint8 tensor [3, H, W] per image.
         titles: One title per image.
+        legend: Categories whose colors and names are shown.
 
     Returns:
         uint8 [3, H', W'].
@@ -154,7 +177,87 @@ def panel(images: Sequence[Tensor], titles: Sequence[str]) -> Tensor:
         page.paste(to_pil_image(_plain(image)), (x, header + _MARGIN))
         x += image.shape[-1] + _MARGIN
     drawn: Tensor = pil_to_tensor(page)
-    return drawn
+    return with_legend(drawn, legend, font_size)
+
+
+def with_legend(image: Tensor, legend: Sequence[Category], font_size: int = 14) -> Tensor:
+    """Add a white strip below an image that shows the colors and names of categories.
+
+    Args:
+        image: uint8 [3, H, W].
+        legend: The categories; none for no strip.
+        font_size: Height of the names in pixels.
+
+    Returns:
+        uint8 [3, H', W].
+    """
+    if not legend:
+        return image
+    font, width = _font(font_size), image.shape[-1]
+    places, height = _legend_places(legend, font, font_size, width)
+    strip = Image.new("RGB", (width, _MARGIN // 2 + height), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    for category, (left, top) in zip(legend, places, strict=True):
+        top += _MARGIN // 2
+        draw.rectangle((left, top, left + font_size, top + font_size), fill=category.color, outline=_INK)
+        draw.text((left + font_size + _MARGIN // 2, top - 1), category.name, fill=_INK, font=font)
+    return torch.cat((_plain(image), pil_to_tensor(strip)), 1)
+
+
+def sheet(panels: Sequence[Tensor]) -> Tensor:
+    """Place panels below each other on white.
+
+    Args:
+        panels: At least one uint8 tensor [3, H, W], of any sizes.
+
+    Returns:
+        uint8 [3, H', W'].
+    """
+    width = max(each.shape[-1] for each in panels)
+    return torch.cat([F.pad(_plain(each), (0, width - each.shape[-1]), value=255) for each in panels], 1)
+
+
+def drawn_categories(
+    taxonomy: Taxonomy, sample: Sample, predictions: Sequence[Prediction] = (), *, threshold: float = 0.3
+) -> list[Category]:
+    """Return the categories whose colors appear where a sample and its predictions are drawn, in the taxonomy's order.
+
+    Args:
+        taxonomy: The categories.
+        sample: The sample with its labels.
+        predictions: Predictions for its image.
+        threshold: Score below which boxes are left out, 0 to 1.
+
+    Returns:
+        The categories, without a background that is not tinted.
+    """
+    boxes = [sample.labels.cpu(), *(each.labels[each.scores >= threshold].cpu() for each in predictions)]
+    maps = [sample.semantic, *(each.semantic for each in predictions)]
+    labels = set(torch.cat(boxes).tolist())
+    pixels = {value for each in maps if each is not None for value in _plain(each).unique().tolist()}
+    pixels -= _untinted(taxonomy)
+    return [c for c in taxonomy.categories if c.detection in labels or c.semantic in pixels]
+
+
+def _untinted(taxonomy: Taxonomy) -> set[int]:
+    """Return a single stuff class: it is the background, and a tint would only dull the image."""
+    stuff = {index for index, category in enumerate(taxonomy.semantic_categories) if not category.is_thing}
+    return stuff if len(stuff) == 1 else set()
+
+
+def _legend_places(
+    legend: Sequence[Category], font: Any, font_size: int, width: int
+) -> tuple[list[tuple[int, int]], int]:
+    """Return the upper left corner of each entry, in rows that fit into the width, and the height of all."""
+    places: list[tuple[int, int]] = []
+    x, y = _MARGIN, 0
+    for category in legend:
+        taken = round(font.getlength(category.name)) + font_size + 2 * _MARGIN
+        if x > _MARGIN and x + taken > width:
+            x, y = _MARGIN, y + font_size + _MARGIN
+        places.append((x, y))
+        x += taken
+    return places, y + font_size + _MARGIN
 
 
 def write_png(image: Tensor, path: str | os.PathLike[str]) -> None:
@@ -193,6 +296,28 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
+def _factor(size: Sequence[int], min_side: int) -> int:
+    return max(1, math.ceil(min_side / max(size)))
+
+
+def _hatch_padding(image: Tensor, placement: Placement | None, factor: int) -> Tensor:
+    """Replace what lies outside of the original image by grey stripes."""
+    if placement is None:
+        return image
+    edges = []
+    for axis in (0, 1):
+        start = placement.offset[axis]
+        end = start + placement.original_size[axis] * placement.scale[axis]
+        edges.append((round(start) * factor, round(end) * factor))
+    height, width = image.shape[-2:]
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
+    (top, bottom), (left, right) = edges
+    outside = (rows < top) | (rows >= bottom) | (columns < left) | (columns >= right)
+    period = max(8, max(height, width) // 32)
+    striped = torch.where((rows + columns) % period < period // 4, 205, 235).to(torch.uint8)
+    return torch.where(outside, striped, image)
+
+
 def _enlarge(layers: _Layers, factor: int) -> _Layers:
     if factor == 1:
         return layers
@@ -222,9 +347,9 @@ def _draw(layers: _Layers, taxonomy: Taxonomy, min_side: int) -> Tensor:
         semantic=None if layers.semantic is None else _plain(layers.semantic).long(),
         instances=None if layers.instances is None else _plain(layers.instances).long(),
     )
-    longest = max(size)
-    layers = _enlarge(layers, max(1, math.ceil(min_side / longest)))
-    canvas = to_pil_image(_tint(layers, taxonomy))
+    factor = _factor(size, min_side)
+    layers = _enlarge(layers, factor)
+    canvas = to_pil_image(_hatch_padding(_tint(layers, taxonomy), layers.placement, factor))
     _draw_boxes(canvas, layers, taxonomy.detection_categories)
     drawn: Tensor = pil_to_tensor(canvas)
     return drawn
@@ -240,10 +365,7 @@ def _tint(layers: _Layers, taxonomy: Taxonomy) -> Tensor:
         strength = torch.zeros(IGNORE_INDEX + 1)
         # Pixels of a thing that belong to no drawn instance are tinted like stuff.
         strength[: taxonomy.num_semantic] = _STUFF_ALPHA
-        stuff = [index for index, category in enumerate(taxonomy.semantic_categories) if not category.is_thing]
-        if len(stuff) == 1:
-            # A single stuff class is the background: a tint would only dull the image.
-            strength[stuff] = 0
+        strength[list(_untinted(taxonomy))] = 0
         alpha = strength[layers.semantic][..., None]
     if layers.instances is not None and layers.labels:
         categories = taxonomy.detection_categories

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,23 @@ def test_the_same_images_spread_over_the_set_are_drawn_each_time(tmp_path: Path)
     assert names == {
         "curves.png",
         "confusion.png",
+        "index.html",
         *(f"epoch-000{epoch}_0000{i}_synthetic-5-{i}.png" for epoch in (0, 1) for i in (2, 6)),
+        *(f"epoch-000{epoch}_sheet.png" for epoch in (0, 1)),
     }
     with Image.open(tmp_path / "run" / "one" / "pictures" / "epoch-0001_00002_synthetic-5-2.png") as picture:
-        # Truth, raw and fused side by side, a 64 pixel image enlarged to 512 each.
-        assert picture.width > 3 * 512
+        # Truth, raw, fused and panoptic side by side, a 64 pixel image enlarged to 512 each.
+        assert picture.width > 4 * 512
+        height = picture.height
+    with Image.open(tmp_path / "run" / "one" / "pictures" / "epoch-0001_sheet.png") as picture:
+        assert picture.height > 1.9 * height
+    page = (tmp_path / "run" / "one" / "pictures" / "index.html").read_text()
+    shown = re.findall(r'<img src="([^"]+)"', page)
+    # Each image on its own, from the first epoch to the last.
+    assert shown == [
+        *("curves.png", "confusion.png"),
+        *(f"epoch-000{epoch}_0000{i}_synthetic-5-{i}.png" for i in (2, 6) for epoch in (0, 1)),
+    ]
     for name in ("curves.png", "confusion.png"):
         with Image.open(tmp_path / "run" / "one" / "pictures" / name) as plot:
             assert min(plot.size) > 200 and len(plot.convert("RGB").getcolors(1 << 24) or []) > 20
@@ -39,7 +52,10 @@ def test_the_same_images_spread_over_the_set_are_drawn_each_time(tmp_path: Path)
 
 def test_the_last_validation_is_drawn_whatever_the_rhythm(tmp_path: Path) -> None:
     names = run(tmp_path, Pictures(count=1, every_n_epochs=5), max_epochs=2)
-    assert {name for name in names if name.startswith("epoch-")} == {"epoch-0001_00004_synthetic-5-4.png"}
+    assert {name for name in names if name.startswith("epoch-")} == {
+        "epoch-0001_00004_synthetic-5-4.png",
+        "epoch-0001_sheet.png",
+    }
 
 
 class StopAfterSanityCheck(Callback):

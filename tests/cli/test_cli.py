@@ -144,9 +144,12 @@ def test_predict_writes_every_file_at_the_original_size(
     assert "broken.png" in message
     out = tmp_path / "tiny" / "version_0" / "predictions"
     for name, (height, width) in shapes.items():
-        for kind in ("overlay", "semantic", "panoptic"):
+        for kind in ("semantic", "panoptic"):
             with Image.open(out / kind / f"{name}.png") as picture:
                 assert picture.size == (width, height)
+        with Image.open(out / "overlay" / f"{name}.png") as picture:
+            # Below the image, the names of the classes in their colours.
+            assert picture.width == width and picture.height > height
         with Image.open(out / "semantic" / f"{name}.png") as picture:
             assert picture.mode == "P"
             assert np.asarray(picture).max() < 8

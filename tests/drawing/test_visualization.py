@@ -14,9 +14,19 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ocrnet_pl.drawing import plots
-from ocrnet_pl.drawing.overlays import draw_prediction, draw_truth, panel, semantic_to_rgb, write_png
+from ocrnet_pl.drawing.overlays import (
+    draw_prediction,
+    draw_truth,
+    drawn_categories,
+    panel,
+    panoptic_to_rgb,
+    semantic_to_rgb,
+    sheet,
+    write_png,
+)
 from ocrnet_pl.drawing.plots import plot_confusion, plot_curves
-from ocrnet_pl.structures import Prediction, Sample, Supervision, Taxonomy
+from ocrnet_pl.imaging.geometry import letterbox_sample
+from ocrnet_pl.structures import Prediction, Sample, Segment, Supervision, Taxonomy
 from ocrnet_pl.tracking.wandb_media import overlay_data, to_wandb_image
 from tests.helpers.builders import TAXONOMY
 
@@ -263,3 +273,36 @@ def test_wandb_takes_the_overlays() -> None:
     assert set(image._boxes) == set(image._masks) == {"truth", "raw", "fused"}
     stored = np.asarray(Image.open(image._masks["truth"]._path))
     assert np.array_equal(stored, truth.semantic.numpy())
+
+
+def test_padding_is_drawn_as_padding() -> None:
+    sample = letterbox_sample(make_sample((40, 80)), (64, 64))
+    assert sample.placement is not None and sample.placement.scale == (0.8, 0.8)
+    everywhere = make_prediction([], [], [], torch.ones(64, 64, dtype=torch.uint8))
+    panoptic = replace(everywhere, panoptic=torch.ones(64, 64, dtype=torch.int32), segments=(Segment(1, 1, 1.0, 4096),))
+    for drawn in (
+        draw_truth(sample, TAXONOMY, min_side=128),
+        draw_prediction(sample.image, everywhere, TAXONOMY, min_side=128, placement=sample.placement),
+        panoptic_to_rgb(panoptic, TAXONOMY, min_side=128, placement=sample.placement),
+    ):
+        assert drawn.shape == (3, 128, 128)
+        # Grey stripes, whatever was predicted there, and none of them on the image.
+        assert set(drawn[:, 64:].unique().tolist()) == {205, 235}
+        assert drawn[0, 64:].equal(drawn[1, 64:])
+        assert not drawn[:, :64].eq(205).all(0).any()
+
+
+def test_the_legend_names_the_drawn_classes_in_their_colors() -> None:
+    sample = make_sample()
+    square = make_prediction(
+        [[1, 1, 9, 9], [1, 1, 9, 9]], [0.9, 0.1], [1, 2], torch.full((40, 60), 4, dtype=torch.uint8)
+    )
+    shown = drawn_categories(TAXONOMY, sample, [square])
+    wanted = {0, TAXONOMY.detection_to_semantic[0], 4}
+    assert shown == [c for c in TAXONOMY.categories if c.semantic in wanted or c.detection in (0, 1)]
+    image = torch.zeros(3, 50, 300, dtype=torch.uint8)
+    plain, drawn = panel([image], ["one"]), panel([image], ["one"], shown)
+    assert drawn.shape[1] > plain.shape[1] and drawn[:, : plain.shape[1]].equal(plain)
+    for category in shown:
+        assert colored(drawn[:, plain.shape[1] :], category.color).sum() > 50
+    assert sheet([plain, drawn]).shape == (3, plain.shape[1] + drawn.shape[1], drawn.shape[2])

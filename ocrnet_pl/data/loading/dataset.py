@@ -98,7 +98,8 @@ class PreparedDataset(Dataset[Prepared | Skipped]):
             return Prepared(sample)
         truth = original
         if self.frame == "input":
-            truth = sample = sample.replace(placement=Placement.identity(sample.size))
+            # Predictions stay in this frame; the truth still tells where the image ends and padding begins.
+            truth, sample = sample, sample.replace(placement=Placement.identity(sample.size))
         return Prepared(sample, truth if item.counted else unlabelled(truth))
 
     def _train(self, item: Item, transforms: Transform) -> Prepared:

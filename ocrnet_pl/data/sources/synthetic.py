@@ -87,15 +87,16 @@ _HUES = {"disc": 0.0, "square": 0.2, "triangle": 0.4, "star": 0.6, "ring": 0.8, 
 
 _COLORS = {
     "sky": (150, 200, 240),
-    "water": (40, 90, 160),
-    "grass": (90, 160, 60),
-    "disc": (230, 60, 50),
-    "square": (250, 190, 40),
-    "triangle": (180, 60, 200),
-    "star": (255, 120, 180),
-    "ring": (40, 220, 220),
-    "cross": (120, 80, 40),
-    "crescent": (240, 240, 240),
+    "water": (20, 60, 130),
+    "grass": (110, 170, 60),
+    # Chosen as those of ``ocrnet_pl.colors`` were, beside the three above: any two differ by 15.
+    "disc": (195, 105, 135),
+    "square": (255, 255, 180),
+    "triangle": (135, 90, 255),
+    "star": (255, 165, 180),
+    "ring": (180, 225, 15),
+    "cross": (105, 60, 15),
+    "crescent": (0, 120, 90),
 }
 
 
