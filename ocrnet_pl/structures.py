@@ -5,197 +5,37 @@ Data flows one way through these types::
     source -> Sample -> transforms -> Sample -> collate -> Batch -> OCRNet -> Output
         -> losses, or -> PostProcess -> Prediction -> metrics, writers
 
-Of the package it imports the colours of categories only.
+Of the package it imports only the categories.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ocrnet_pl.colors import distinct_color
+from ocrnet_pl.taxonomy import Category as Category
+from ocrnet_pl.taxonomy import Taxonomy as Taxonomy
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IGNORE_INDEX = 255
 """The value of a pixel without a label in every semantic map."""
 _WAITED_FOR = ("cpu", "mps")
 """Kinds of devices to which tensors are not copied asynchronously."""
+_SHOWN_CLASSES = 5
 FUSION_KEY = "fusion"
 """Key under which a calibrated checkpoint keeps the settings of its post-processing."""
 CALIBRATION_KEY = "calibration"
 """Key under which a calibrated checkpoint keeps what is known of the scores of its boxes."""
-
-
-@dataclass(frozen=True)
-class Category:
-    """One category of a taxonomy.
-
-    Attributes:
-        name: Unique name.
-        is_thing: Whether the category has countable instances.
-        color: RGB, 0 to 255; categories that differ in it only are equal.
-        detection: Index among the detection classes; None if the category has no boxes.
-        semantic: Index among the segmentation classes; None if the category has no pixels.
-    """
-
-    name: str
-    is_thing: bool
-    color: tuple[int, int, int] = field(compare=False)
-    detection: int | None
-    semantic: int | None
-
-
-@dataclass(frozen=True)
-class Taxonomy:
-    """The ordered categories of a data set; every class count comes from here.
-
-    Attributes:
-        categories: The categories in order; detection and semantic indices each run 0, 1, 2, ... without gaps.
-
-    Raises:
-        ValueError: A name occurs twice, an index has a gap, or there are more than 255 segmentation classes.
-    """
-
-    categories: tuple[Category, ...]
-
-    def __post_init__(self) -> None:
-        names = [category.name for category in self.categories]
-        for name, count in Counter(names).items():
-            if count > 1:
-                raise ValueError(f"taxonomy: the category name {name!r} occurs more than once")
-        for kind in ("detection", "semantic"):
-            indices = [getattr(c, kind) for c in self.categories if getattr(c, kind) is not None]
-            if sorted(indices) != list(range(len(indices))):
-                text = f"{indices[:20]}"[:100]
-                raise ValueError(f"taxonomy: the {kind} indices {text} are not 0 to {len(indices) - 1}")
-        if self.num_semantic > IGNORE_INDEX:
-            raise ValueError(f"taxonomy: {self.num_semantic} segmentation classes, at most {IGNORE_INDEX} fit")
-
-    @classmethod
-    def build(
-        cls,
-        things: Sequence[str] = (),
-        stuff: Sequence[str] = (),
-        *,
-        detected: Iterable[str] | None = None,
-        segmented: Iterable[str] | None = None,
-        colors: Mapping[str, tuple[int, int, int]] | None = None,
-    ) -> Taxonomy:
-        """Build a taxonomy from names, stuff first, so that a background class gets segmentation index 0.
-
-        Args:
-            things: Names of the countable categories.
-            stuff: Names of the uncountable categories.
-            detected: The names that have boxes; None for the things.
-            segmented: The names that have pixels; None for all.
-            colors: RGB by name; a category that is missing gets a distinct colour.
-
-        Returns:
-            The taxonomy, with indices in the given order.
-        """
-        names = [*stuff, *things]
-        detected = set(things if detected is None else detected)
-        segmented = set(names if segmented is None else segmented)
-        categories: list[Category] = []
-        next_detection = next_semantic = 0
-        for position, name in enumerate(names):
-            detection = semantic = None
-            if name in detected:
-                detection, next_detection = next_detection, next_detection + 1
-            if name in segmented:
-                semantic, next_semantic = next_semantic, next_semantic + 1
-            color = (colors or {}).get(name, distinct_color(position))
-            categories.append(Category(name, position >= len(stuff), color, detection, semantic))
-        return cls(tuple(categories))
-
-    @cached_property
-    def detection_categories(self) -> tuple[Category, ...]:
-        """The categories that have boxes, by detection index."""
-        chosen = [c for c in self.categories if c.detection is not None]
-        return tuple(sorted(chosen, key=lambda c: c.detection or 0))
-
-    @cached_property
-    def semantic_categories(self) -> tuple[Category, ...]:
-        """The categories that have pixels, by segmentation index."""
-        chosen = [c for c in self.categories if c.semantic is not None]
-        return tuple(sorted(chosen, key=lambda c: c.semantic or 0))
-
-    @property
-    def num_detection(self) -> int:
-        """The number of detection classes."""
-        return len(self.detection_categories)
-
-    @property
-    def num_semantic(self) -> int:
-        """The number of segmentation classes."""
-        return len(self.semantic_categories)
-
-    @cached_property
-    def detection_to_semantic(self) -> tuple[int, ...]:
-        """The segmentation class of each detection class, -1 if it has none."""
-        return tuple(-1 if c.semantic is None else c.semantic for c in self.detection_categories)
-
-    @cached_property
-    def positions_of_detection(self) -> tuple[int, ...]:
-        """The place of each detection class among the categories."""
-        return tuple(
-            index
-            for _, index in sorted((c.detection, i) for i, c in enumerate(self.categories) if c.detection is not None)
-        )
-
-    @cached_property
-    def positions_of_semantic(self) -> tuple[int, ...]:
-        """The place of each segmentation class among the categories."""
-        return tuple(
-            index
-            for _, index in sorted((c.semantic, i) for i, c in enumerate(self.categories) if c.semantic is not None)
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain lists and dicts, for a checkpoint or JSON."""
-        return {
-            "categories": [
-                {
-                    "name": c.name,
-                    "is_thing": c.is_thing,
-                    "color": list(c.color),
-                    "detection": c.detection,
-                    "semantic": c.semantic,
-                }
-                for c in self.categories
-            ]
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Taxonomy:
-        """Rebuild a taxonomy from :meth:`to_dict`.
-
-        Raises:
-            ValueError: An entry is missing or wrong.
-        """
-        try:
-            return cls(tuple(_category(entry) for entry in data["categories"]))
-        except (LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"taxonomy: an entry is missing or wrong ({error})") from error
-
-
-def _category(entry: Mapping[str, Any]) -> Category:
-    """Return a category from a file, which may contain anything."""
-    name, color = entry["name"], tuple(entry["color"])
-    if not isinstance(name, str) or not name:
-        raise ValueError("taxonomy: a category has no name")
-    if len(color) != 3 or not all(type(value) is int and 0 <= value < 256 for value in color):
-        raise ValueError(f"taxonomy: the color of {name!r:.60} is not three numbers from 0 to 255")
-    indices = entry["detection"], entry["semantic"]
-    if not all(index is None or type(index) is int for index in indices):
-        raise ValueError(f"taxonomy: an index of {name!r:.60} is not an integer")
-    return Category(name, bool(entry["is_thing"]), (color[0], color[1], color[2]), *indices)
 
 
 @dataclass(frozen=True)
@@ -412,7 +252,7 @@ class Segment:
     instance: int | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class Prediction:
     """The result for one image, at its original size, on the CPU.
 
@@ -427,6 +267,11 @@ class Prediction:
         image_id: Id of the image in the data set.
         path: Path of the image file.
         certainty: float [H, W], the probability of each pixel's class; None except in raw predictions of both tasks.
+        tracks: int64 [N], the number under which each object is followed through a film, from 1, and 0 for none; None
+            if objects are not followed.
+        size: (height, width) of the image; None if it is not known.
+        taxonomy: Categories of the network; None if they are not known.
+        image: uint8 [C, H, W], an image that cannot be read again at ``path``; None for a file.
     """
 
     boxes: Tensor
@@ -439,6 +284,23 @@ class Prediction:
     image_id: int | str = 0
     path: str = ""
     certainty: Tensor | None = None
+    tracks: Tensor | None = None
+    size: tuple[int, int] | None = None
+    taxonomy: Taxonomy | None = None
+    image: Tensor | None = None
+
+    def __repr__(self) -> str:
+        parts = [repr(self.image_id)]
+        if self.size is not None:
+            parts.append(f"{self.size[1]} x {self.size[0]}")
+        if self.taxonomy is None or not len(self.labels):
+            parts.append(f"{len(self.labels)} boxes")
+        else:
+            counts = Counter(self.names).most_common()
+            parts += [f"{count} {name}" for name, count in counts[:_SHOWN_CLASSES]]
+            parts += [f"{len(counts) - _SHOWN_CLASSES} more classes"] * (len(counts) > _SHOWN_CLASSES)
+        parts += [name for name in ("semantic", "instances", "panoptic") if getattr(self, name) is not None]
+        return f"Prediction({', '.join(parts)})"
 
     @property
     def masks(self) -> Tensor | None:
@@ -447,6 +309,121 @@ class Prediction:
             return None
         rows = torch.arange(1, len(self.scores) + 1, device=self.instances.device, dtype=self.instances.dtype)
         return self.instances[None] == rows[:, None, None]
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each box's class.
+
+        Raises:
+            ValueError: The categories are not known.
+        """
+        if self.taxonomy is None:
+            raise ValueError("prediction: its taxonomy is not known; set prediction.taxonomy to that of the network")
+        categories = self.taxonomy.detection_categories
+        return [categories[label].name for label in self.labels.tolist()]
+
+    def filter(self, classes: str | Iterable[str] | None = None, score: float = 0.0) -> Prediction:
+        """Return a prediction with some of the objects only.
+
+        Args:
+            classes: Name of a class, or several; None for all. Pixels and segments of the others are left out as well:
+                they become 255 in the semantic map and 0 in the panoptic one.
+            score: Smallest score of an object, 0 to 1.
+
+        Raises:
+            ValueError: There is no such class, or the categories are not known.
+        """
+        filtered: Prediction = _results().filtered(self, classes, score)
+        return filtered
+
+    def plot(self, image: Tensor | None = None, score: float = 0.3, min_side: int = 0) -> Image.Image:
+        """Return the image with tints, outlines, boxes, names and scores, as Pillow's, which a notebook shows.
+
+        Args:
+            image: uint8 [C, H, W]; None for the image that was predicted on, which is read again if it was a file.
+            score: Score below which boxes are not drawn, 0 to 1.
+            min_side: Length in pixels of the longer side up to which a smaller image is enlarged; 0 for none.
+
+        Raises:
+            DataError: The file cannot be read any more.
+            ValueError: The image has another size, or it or the categories are not known.
+        """
+        drawn: Image.Image = _results().plotted(self, image, score, min_side)
+        return drawn
+
+    def save(self, path: str | os.PathLike[str], image: Tensor | None = None, score: float = 0.3) -> None:
+        """Write the picture of :meth:`plot` into a file, which appears when it is complete.
+
+        Args:
+            path: Path of the file; its ending, such as ``.png`` or ``.jpg``, decides the format.
+            image: As in :meth:`plot`.
+            score: As in :meth:`plot`.
+
+        Raises:
+            DataError: The file cannot be read any more.
+            ValueError: No pictures have such an ending, or :meth:`plot` raises it.
+        """
+        _results().save(self, path, image, score)
+
+    def crop(self, image: Tensor | None = None, margin: float = 0.0) -> list[Tensor]:
+        """Return each box's part of the image, uint8 [C, h, w]; pixels that a box covers in part belong to it.
+
+        Args:
+            image: As in :meth:`plot`.
+            margin: Width of what is added around each box, as a share of its sides, at least 0.
+
+        Raises:
+            DataError: The file cannot be read any more.
+            ValueError: The margin is negative, the image has another size, or is not known.
+        """
+        parts: list[Tensor] = _results().cropped(self, image, margin)
+        return parts
+
+    def to_dict(self, masks: bool = False) -> dict[str, Any]:
+        """Return plain numbers, texts, lists and dictionaries, which JSON can hold.
+
+        Args:
+            masks: Whether each object gets its mask, as COCO's run lengths.
+
+        Returns:
+            ``image_id``, ``path``, ``size``; ``objects`` with ``name``, ``label``, ``score`` and ``box`` (xyxy), and
+            ``track`` and ``mask`` where there are any; ``pixels``, how many each class has in the semantic map;
+            ``segments`` of the panoptic map with ``id``, ``name``, ``score``, ``area`` and ``object``, the place of its
+            object or None.
+
+        Raises:
+            ValueError: The categories are not known.
+        """
+        plain: dict[str, Any] = _results().to_dict(self, masks)
+        return plain
+
+    def to_coco(self, image_id: int | str | None = None) -> list[dict[str, Any]]:
+        """Return the objects in COCO's results format, with run-length masks where there is an instance map.
+
+        ``category_id`` counts the detection classes from 1, as in the files of the predict command.
+
+        Args:
+            image_id: Id of the image in the annotations to compare with; None for the prediction's own.
+        """
+        results: list[dict[str, Any]] = _results().to_coco(self, image_id)
+        return results
+
+    def to_supervision(self) -> Any:
+        """Return the objects as ``supervision.Detections``; needs the package ``supervision``.
+
+        Raises:
+            ImportError: It is not installed.
+            ValueError: The categories are not known.
+        """
+        return _results().to_supervision(self)
+
+
+def _results() -> Any:
+    """Return the module of what a prediction can be turned into.
+
+    It draws and writes, which stands on a higher floor, so it is imported by name, at the first use.
+    """
+    return importlib.import_module("ocrnet_pl.inference.results")
 
 
 @dataclass

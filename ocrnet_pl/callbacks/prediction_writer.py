@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.drawing.overlays import draw_prediction, drawn_categories, with_legend, write_png
-from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.storage.files import complete_file, write_json
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Taxonomy
 
@@ -85,7 +83,7 @@ class PredictionWriter(Callback):
             height, width = truth.size
             entry = {
                 "image": {"file_name": str(prediction.image_id), "height": height, "width": width},
-                "results": to_coco(prediction),
+                "results": prediction.to_coco(),
                 "panoptic": _segments(prediction, taxonomy, name),
             }
             lines.append(entry)
@@ -138,26 +136,6 @@ class PredictionWriter(Callback):
         self._lines(trainer).remove()
         stop_bar(trainer)
         print(f"Predictions: {self._folder}")
-
-
-def to_coco(prediction: Prediction) -> list[dict[str, Any]]:
-    """Return a prediction's boxes in COCO's results format, with run-length masks where it has an instance map."""
-    masks: Sequence[bytes | None] = [None] * len(prediction.scores)
-    if prediction.instances is not None:
-        masks, _ = encode_instances(prediction.instances, len(prediction.scores))
-    results = []
-    rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), masks, strict=True)
-    for (x1, y1, x2, y2), score, label, mask in rows:
-        entry: dict[str, Any] = {
-            "image_id": prediction.image_id,
-            "category_id": label + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        if mask is not None and prediction.instances is not None:
-            entry["segmentation"] = {"size": list(prediction.instances.shape), "counts": mask.decode("ascii")}
-        results.append(entry)
-    return results
 
 
 def _segments(prediction: Prediction, taxonomy: Taxonomy, name: str) -> dict[str, Any] | None:

@@ -98,6 +98,8 @@ def draw_prediction(
 ) -> Tensor:
     """Draw a prediction over its image: classes as tints, instances with outlines, boxes with names and scores.
 
+    Objects that are followed through a film have their number between both.
+
     Args:
         image: uint8 [C, H, W].
         prediction: The prediction, in the frame of the image.
@@ -121,8 +123,10 @@ def draw_prediction(
         numbers = torch.cat((torch.zeros(1, dtype=torch.long), torch.where(kept, kept.cumsum(0), 0)))
         instances = numbers[_plain(instances).long()]
     labels = [int(prediction.labels[row]) for row in rows]
+    tracks = [0] * len(prediction.scores) if prediction.tracks is None else prediction.tracks.tolist()
     texts = [
-        f"{taxonomy.detection_categories[label].name} {float(prediction.scores[row]):.2f}"
+        f"{taxonomy.detection_categories[label].name}{f' #{tracks[row]}' if tracks[row] else ''} "
+        f"{float(prediction.scores[row]):.2f}"
         for row, label in zip(rows, labels, strict=True)
     ]
     boxes = _plain(prediction.boxes).float()[kept]

@@ -374,7 +374,9 @@ class OCRNet(nn.Module):
             self.choose("none")
             self.train(was_training)
         for prediction, each in zip(found, inputs, strict=True):
-            prediction.image_id, prediction.path = each.image_id, each.path
+            prediction.image_id, prediction.path, prediction.taxonomy = each.image_id, each.path, self.taxonomy
+            prediction.size = (int(each.image.shape[-2]), int(each.image.shape[-1]))
+            prediction.image = None if each.is_file else each.image
         return found
 
     @property

@@ -306,7 +306,7 @@ class OCRNetTask(LightningModule):
         predictions = predict_batch(self.network, batch, self.tile, self.multiscale)
         for group in (predictions.raw, predictions.best):
             for prediction, image_id, path in zip(group, batch.image_ids, batch.paths, strict=True):
-                prediction.image_id, prediction.path = image_id, path
+                prediction.image_id, prediction.path, prediction.taxonomy = image_id, path, self.taxonomy
         # The trial batches before training must not count.
         if not self.trainer.sanity_checking and not self.trainer.predicting:
             metrics.update(predictions, batch, detection_limits(self.network, batch, self.tile))

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -229,10 +230,10 @@ class Server(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(length))
         self.end_headers()
         if self.path == "/endless.png":
-            for _ in range(30):
-                self.wfile.write(b"x")
-                self.wfile.flush()
-                time.sleep(0.05)
+            with suppress(BrokenPipeError):
+                for _ in range(30):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
         else:
             self.wfile.write(content)
 

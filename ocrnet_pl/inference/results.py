@@ -1,0 +1,221 @@
+"""What a prediction can be turned into: pictures, parts of the image, and the forms of other tools.
+
+These are the methods of :class:`~ocrnet_pl.structures.Prediction` that draw, write or convert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+from ocrnet_pl.drawing.overlays import draw_prediction
+from ocrnet_pl.imaging.images import read_image
+from ocrnet_pl.imaging.run_lengths import encode_instances
+from ocrnet_pl.storage.files import complete_file
+from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Taxonomy
+
+
+def filtered(prediction: Prediction, classes: str | Iterable[str] | None, score: float) -> Prediction:
+    """Return a prediction with some of the objects: see :meth:`Prediction.filter`."""
+    kept = prediction.scores >= score
+    stuff: set[int] | None = None
+    semantic = prediction.semantic
+    if classes is not None:
+        taxonomy = _taxonomy(prediction)
+        stuff = _positions(taxonomy, [classes] if isinstance(classes, str) else list(classes))
+        chosen = torch.tensor([position in stuff for position in taxonomy.positions_of_detection], dtype=torch.bool)
+        kept &= chosen.to(kept.device)[prediction.labels] if len(chosen) else False
+        if semantic is not None:
+            others = [row for row, position in enumerate(taxonomy.positions_of_semantic) if position not in stuff]
+            semantic = semantic.clone()
+            semantic[torch.isin(semantic, torch.tensor(others, dtype=semantic.dtype, device=semantic.device))] = (
+                IGNORE_INDEX
+            )
+    # The new row of each old one plus one, 0 for those that are left out.
+    numbers = torch.where(kept, kept.cumsum(0), 0)
+    instances = prediction.instances
+    if instances is not None:
+        table = torch.cat((numbers.new_zeros(1), numbers)).to(instances)
+        instances = table[instances.long()]
+    segments, gone = [], []
+    for segment in prediction.segments:
+        if segment.instance is None:
+            stays = stuff is None or segment.category in stuff
+        else:
+            row = int(numbers[segment.instance])
+            stays, segment = row > 0, replace(segment, instance=row - 1)
+        if stays:
+            segments.append(segment)
+        else:
+            gone.append(segment.id)
+    panoptic = prediction.panoptic
+    if panoptic is not None:
+        panoptic = panoptic.masked_fill(torch.isin(panoptic, torch.tensor(gone, dtype=panoptic.dtype)), 0)
+    return replace(
+        prediction,
+        boxes=prediction.boxes[kept],
+        scores=prediction.scores[kept],
+        labels=prediction.labels[kept],
+        tracks=None if prediction.tracks is None else prediction.tracks[kept],
+        semantic=semantic,
+        instances=instances,
+        panoptic=panoptic,
+        segments=segments,
+    )
+
+
+def plotted(prediction: Prediction, image: Tensor | None, score: float, min_side: int) -> Image.Image:
+    """Return the drawn image: see :meth:`Prediction.plot`."""
+    taxonomy = _taxonomy(prediction)
+    drawn = draw_prediction(_image(prediction, image), prediction, taxonomy, threshold=score, min_side=min_side)
+    picture: Image.Image = to_pil_image(drawn)
+    return picture
+
+
+def save(prediction: Prediction, path: str | PathLike[str], image: Tensor | None, score: float) -> None:
+    """Write the drawn image: see :meth:`Prediction.save`."""
+    suffix = Path(path).suffix.lower()
+    Image.init()
+    kind = Image.registered_extensions().get(suffix)
+    if kind not in Image.SAVE:
+        raise ValueError(f"{path}: no pictures are written with the ending {suffix!r}; use .png or .jpg")
+    picture = plotted(prediction, image, score, 0)
+    with complete_file(path) as unfinished:
+        picture.save(unfinished, format=kind)
+
+
+def cropped(prediction: Prediction, image: Tensor | None, margin: float) -> list[Tensor]:
+    """Return each box's part of the image: see :meth:`Prediction.crop`."""
+    if not (math.isfinite(margin) and margin >= 0):
+        raise ValueError(f"margin: expected a share of the box's sides, at least 0, got {margin}")
+    whole = _image(prediction, image)
+    height, width = int(whole.shape[-2]), int(whole.shape[-1])
+    parts = []
+    for x1, y1, x2, y2 in prediction.boxes.tolist():
+        more_x, more_y = margin * (x2 - x1), margin * (y2 - y1)
+        left = min(max(math.floor(x1 - more_x), 0), width - 1)
+        top = min(max(math.floor(y1 - more_y), 0), height - 1)
+        right, bottom = min(math.ceil(x2 + more_x), width), min(math.ceil(y2 + more_y), height)
+        # A box without area still has one pixel.
+        parts.append(whole[:, top : max(bottom, top + 1), left : max(right, left + 1)].clone())
+    return parts
+
+
+def to_dict(prediction: Prediction, masks: bool) -> dict[str, Any]:
+    """Return plain values: see :meth:`Prediction.to_dict`."""
+    taxonomy = _taxonomy(prediction)
+    objects: list[dict[str, Any]] = [
+        {"name": name, "label": label, "score": score, "box": box}
+        for name, label, score, box in zip(
+            prediction.names,
+            prediction.labels.tolist(),
+            prediction.scores.tolist(),
+            prediction.boxes.tolist(),
+            strict=True,
+        )
+    ]
+    if prediction.tracks is not None:
+        for entry, track in zip(objects, prediction.tracks.tolist(), strict=True):
+            entry["track"] = track
+    if masks:
+        for entry, result in zip(objects, to_coco(prediction), strict=True):
+            if "segmentation" in result:
+                entry["mask"] = result["segmentation"]
+    pixels = {}
+    if prediction.semantic is not None:
+        counts = torch.bincount(prediction.semantic.reshape(-1).long(), minlength=IGNORE_INDEX + 1).tolist()
+        pixels = {c.name: counts[row] for row, c in enumerate(taxonomy.semantic_categories) if counts[row]}
+    return {
+        "image_id": prediction.image_id,
+        "path": prediction.path,
+        "size": None if prediction.size is None else list(prediction.size),
+        "objects": objects,
+        "pixels": pixels,
+        "segments": [
+            {
+                "id": segment.id,
+                "name": taxonomy.categories[segment.category].name,
+                "score": segment.score,
+                "area": segment.area,
+                "object": segment.instance,
+            }
+            for segment in prediction.segments
+        ],
+    }
+
+
+def to_coco(prediction: Prediction, image_id: int | str | None = None) -> list[dict[str, Any]]:
+    """Return the objects in COCO's results format: see :meth:`Prediction.to_coco`."""
+    masks: Sequence[bytes | None] = [None] * len(prediction.scores)
+    if prediction.instances is not None:
+        masks, _ = encode_instances(prediction.instances, len(prediction.scores))
+    results = []
+    rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), masks, strict=True)
+    for (x1, y1, x2, y2), score, label, mask in rows:
+        entry: dict[str, Any] = {
+            "image_id": prediction.image_id if image_id is None else image_id,
+            "category_id": label + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        if mask is not None and prediction.instances is not None:
+            entry["segmentation"] = {"size": list(prediction.instances.shape), "counts": mask.decode("ascii")}
+        results.append(entry)
+    return results
+
+
+def to_supervision(prediction: Prediction) -> Any:
+    """Return the objects as ``supervision.Detections``: see :meth:`Prediction.to_supervision`."""
+    try:
+        from supervision import Detections
+    except ImportError as error:
+        raise ImportError("to_supervision needs the package supervision: pip install 'ocrnet-pl[video]'") from error
+    masks = prediction.masks
+    return Detections(
+        xyxy=prediction.boxes.cpu().numpy(),
+        mask=None if masks is None else masks.cpu().numpy(),
+        confidence=prediction.scores.cpu().numpy(),
+        class_id=prediction.labels.cpu().numpy().astype(int),
+        tracker_id=None if prediction.tracks is None else prediction.tracks.cpu().numpy().astype(int),
+        data={"class_name": np.array(prediction.names, dtype=str)},
+    )
+
+
+def _taxonomy(prediction: Prediction) -> Taxonomy:
+    if prediction.taxonomy is None:
+        raise ValueError("prediction: its taxonomy is not known; set prediction.taxonomy to that of the network")
+    return prediction.taxonomy
+
+
+def _positions(taxonomy: Taxonomy, names: Sequence[str]) -> set[int]:
+    """Return the places of categories by their names."""
+    places = {category.name: position for position, category in enumerate(taxonomy.categories)}
+    for name in names:
+        if name not in places:
+            known = ", ".join(places)
+            raise ValueError(f"classes: there is no class {name!r}; the network knows {known:.300}")
+    return {places[name] for name in names}
+
+
+def _image(prediction: Prediction, given: Tensor | None) -> Tensor:
+    """Return the image of a prediction, uint8 [C, H, W]."""
+    image = prediction.image if given is None else given
+    if image is None:
+        if not prediction.path:
+            raise ValueError("prediction: its image is not known; give it as an argument")
+        image = read_image(prediction.path)
+    found = (int(image.shape[-2]), int(image.shape[-1]))
+    if prediction.size is not None and found != prediction.size:
+        expected = f"{prediction.size[1]} x {prediction.size[0]}"
+        raise ValueError(f"image: it is {found[1]} x {found[0]}, the prediction is of one of {expected}")
+    return image
