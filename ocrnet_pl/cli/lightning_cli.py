@@ -20,6 +20,7 @@ from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.callbacks.disagreements import Disagreements
 from ocrnet_pl.callbacks.early_stopping import EarlyStopping
 from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.callbacks.error_report import ErrorReport
 from ocrnet_pl.callbacks.gradients import GradientLog
 from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
@@ -72,6 +73,7 @@ def stored_sections(task: type[OCRNetTask], data: type[JointDataModule]) -> dict
         "model": task,
         "data": data,
         "disagreements": Disagreements,
+        "report": ErrorReport,
         "pictures": Pictures,
         "prediction": PredictionWriter,
     }
@@ -183,6 +185,7 @@ class OCRNetCLI(LightningCLI):
         parser.add_lightning_class_args(LossGuard, "guard")
         parser.add_lightning_class_args(GradientLog, "gradients")
         parser.add_lightning_class_args(Disagreements, "disagreements")
+        parser.add_lightning_class_args(ErrorReport, "report")
         parser.set_defaults(
             {
                 "trainer.default_root_dir": "runs",

@@ -68,7 +68,8 @@ def write_document(path: Path, title: str, body: Iterable[str]) -> None:
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
     with complete_file(path) as unfinished:
-        unfinished.write_text(html, encoding="utf-8")
+        # A file's name may hold what is no text.
+        unfinished.write_text(html, encoding="utf-8", errors="replace")
 
 
 def as_data_url(image: Image.Image) -> str:
@@ -76,3 +77,8 @@ def as_data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def png_data_url(path: Path) -> str:
+    """Return a PNG file as text that can be embedded in a page."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

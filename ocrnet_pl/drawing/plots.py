@@ -24,6 +24,8 @@ _NUMBERED_CLASSES = 12
 _NAMED_CLASSES = 60
 _SHORT_LABEL = 26
 """Largest number of letters of labels that stand side by side in a legend."""
+_LONGEST_NAME = 40
+"""Largest number of letters of a name."""
 _LABELS_POINTS = 30
 """Height of the ticks and the label of a horizontal axis, in points."""
 
@@ -116,8 +118,9 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], png: str | os.PathLi
     axes.set_ylabel("true")
     if len(names) <= _NAMED_CLASSES:
         ticks = range(len(names))
-        axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, names)
+        labels = [plot_text(name) for name in names]
+        axes.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(ticks, labels)
     if len(names) <= _NUMBERED_CLASSES:
         for row in range(len(names)):
             for column in range(len(names)):
@@ -159,6 +162,16 @@ def _of_parts(rates: Mapping[str, Series]) -> dict[str, Series]:
 
 def _part(group: str) -> str:
     return group.removesuffix("_no_decay")
+
+
+def plot_text(name: str) -> str:
+    """Return a name so that matplotlib shows it as it is, and not too long of it.
+
+    Dollar signs would begin a formula, and an underscore at the start would hide it from a legend.
+    """
+    short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    # What is no text, as in names of files, cannot be drawn.
+    return short.encode(errors="replace").decode().replace("$", r"\$").lstrip("_") or "-"
 
 
 def add_legend(axes: Axes) -> None:

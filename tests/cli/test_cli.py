@@ -19,6 +19,7 @@ from pycocotools import mask as rle
 
 from ocrnet_pl import OCRNet
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.report.image_file import read_images
 from tests.helpers.processes import started
 from tests.helpers.project import ROOT
 from tests.helpers.tiny_run import fails
@@ -85,13 +86,19 @@ def test_checkpoints_load_without_running_code_and_hold_the_average(trained: Pat
 
 def test_validate_repeats_the_figures_of_training(trained: Path, tiny: Path, tmp_path: Path) -> None:
     checkpoint = str(trained / "checkpoints" / "last.ckpt")
-    main(["validate", "--config", str(tiny), "--ckpt_path", checkpoint, "--trainer.default_root_dir", str(tmp_path)])
+    words = ["--config", str(tiny), "--ckpt_path", checkpoint, "--trainer.default_root_dir", str(tmp_path)]
+    main(["validate", *words, "--report.enabled=true", "--report.pictures=1"])
     fitted = json.loads((trained / "summary.json").read_text())["last"]
     summary = json.loads((tmp_path / "tiny" / "version_0" / "summary.json").read_text())
     assert summary["command"] == "validate"
     assert summary["best_checkpoint"] == checkpoint
     for key, value in summary["last"].items():
         assert value == pytest.approx(fitted[key], abs=1e-6), key
+    # Where it errs is told by validate and test alone.
+    folder = tmp_path / "tiny" / "version_0"
+    assert f"<b>{summary['last']['val/fused_miou']:.4f}</b>mIoU, fused" in (folder / "report.html").read_text()
+    assert (folder / "report" / "costs.png").is_file() and len(read_images(folder).ids) == 5
+    assert not (trained / "report.html").exists()
 
 
 @pytest.mark.slow

@@ -26,6 +26,8 @@ data:
   scales: [1.0]
   batch_size: 4
   num_workers: 0
+report:
+  enabled: false
 trainer:
   max_epochs: 2
   log_every_n_steps: 1
