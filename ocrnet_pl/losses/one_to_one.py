@@ -30,15 +30,17 @@ class OneToOneDetectionLoss(SummedLoss):
         self.one_to_many = one_to_many or QualityDetectionLoss(TaskAlignedAssigner(topk=10))
 
     def measure(self, output: Output, batch: Batch) -> Measured:
-        """Measure both branches.
+        """Measure both branches; of a network in evaluation, which has no one-to-many branch, the other one.
 
         Raises:
-            ValueError: The decoder has no one-to-many branch.
+            ValueError: The decoder has no one-to-many branch to train.
         """
         detection = output.detection
         if detection is None:
             return Measured({}, {})
         many = detection.one_to_many
+        if many is None and not self.training:
+            return self.one_to_one.measure(output, batch)
         if many is None:
             raise ValueError(
                 "model.detection_loss: OneToOneDetectionLoss needs a decoder with a one-to-many branch; set "
@@ -49,7 +51,7 @@ class OneToOneDetectionLoss(SummedLoss):
         return Measured(*(mine | _marked(theirs) for mine, theirs in zip(one, others, strict=True)))
 
     def combine(self, totals: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the terms of both branches."""
+        """Return the terms of the branches that were measured."""
         (one, many), (own_one, own_many) = _parted(totals), _parted(own)
         return self.one_to_one.combine(one, own_one) | _marked(self.one_to_many.combine(many, own_many))
 

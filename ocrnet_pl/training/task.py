@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -57,6 +58,7 @@ from ocrnet_pl.training.resume import PRETRAINED_KEY
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
 from ocrnet_pl.training.teacher import Teacher
+from ocrnet_pl.training.validation_loss import ValidationLoss
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 
@@ -97,6 +99,8 @@ class OCRNetTask(LightningModule):
         metrics: Additional metrics for validation and testing, each a subclass of ``ocrnet_pl.metrics.base.Metric``;
             null adds none.
         teacher: A trained network that teaches this one besides the labels; null for none.
+        validation_loss: Whether validations log the losses as well, as ``val/loss_<task>`` and
+            ``val/loss_<term>``; not with ``tile`` or ``multiscale``, where the network sees other images.
 
     Raises:
         ValueError: Both ``tile`` and ``multiscale`` are given, a number is out of range, or a metric is unusable.
@@ -127,6 +131,7 @@ class OCRNetTask(LightningModule):
         matmul_precision: MatmulPrecision | None = None,
         metrics: list[MetricFactory] | None = None,
         teacher: Teacher | None = None,
+        validation_loss: bool = True,
     ) -> None:
         super().__init__()
         if tile is not None and multiscale is not None:
@@ -155,6 +160,10 @@ class OCRNetTask(LightningModule):
             self._measure = compiled_measure(compile_backend, compile_mode)
         self.detection_loss = detection_loss or QualityDetectionLoss()
         self.segmentation_loss = segmentation_loss or SegmentationLoss()
+        one_pass = tile is None and multiscale is None
+        self._validation_loss: ValidationLoss | None = None
+        if validation_loss and one_pass:
+            self._validation_loss = ValidationLoss(self.detection_loss, self.segmentation_loss)
         balancing = balancing or FixedWeights()
         joint = detection is not None and segmentation is not None
         self.balancing = balancing if joint else balancing.single()
@@ -302,8 +311,10 @@ class OCRNetTask(LightningModule):
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end
 
-    def _evaluate(self, batch: Batch, metrics: EvaluationMetrics) -> Predictions:
-        predictions = predict_batch(self.network, batch, self.tile, self.multiscale)
+    def _evaluate(
+        self, batch: Batch, metrics: EvaluationMetrics, see: Callable[[Output], None] | None = None
+    ) -> Predictions:
+        predictions = predict_batch(self.network, batch, self.tile, self.multiscale, see)
         for group in (predictions.raw, predictions.best):
             for prediction, image_id, path in zip(group, batch.image_ids, batch.paths, strict=True):
                 prediction.image_id, prediction.path, prediction.taxonomy = image_id, path, self.taxonomy
@@ -326,11 +337,16 @@ class OCRNetTask(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
         """Return the batch's predictions, for the callbacks."""
-        return self._evaluate(batch, self.val_metrics)
+        loss = None if self.trainer.sanity_checking else self._validation_loss
+        see = None if loss is None else functools.partial(loss.update, batch)
+        return self._evaluate(batch, self.val_metrics, see)
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the whole set."""
         self._log_metrics("val", self.val_metrics)
+        if self._validation_loss is not None:
+            for name, value in self._validation_loss.compute().items():
+                self.log(f"val/{name}", value, sync_dist=False)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
         """Return the batch's predictions, for the callbacks."""

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 import math
 import re
 from pathlib import Path
@@ -115,7 +116,9 @@ def test_validation_takes_them_from_a_trusted_checkpoint_and_prediction_does_wit
         if key.startswith("val/"):
             assert found[key] == (None if value is None else pytest.approx(value, abs=1e-6)), key
     # Whoever predicts measures nothing.
-    main(["predict", *words, "--trust", "tests.helpers.builders", f"--data.predict_path={trained.folder / 'pictures'}"])
+    (tmp_path / "images").mkdir()
+    shutil.copy(trained.folder / "pictures" / "curves.png", tmp_path / "images")
+    main(["predict", *words, "--trust", "tests.helpers.builders", f"--data.predict_path={tmp_path / 'images'}"])
 
 
 @pytest.mark.parametrize(
