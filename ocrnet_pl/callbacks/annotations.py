@@ -90,7 +90,7 @@ class AnnotationWriter(Callback):
                 each.write(image if each.masks else bare, taxonomy, self._folder / each.folder) for each in self.formats
             ]
             row = [image.name, image.disagreement, image.uncertainty, "; ".join(image.remarks)]
-            lines.append({"order": image.order, "row": row, "entries": entries})
+            lines.append((image.name, {"order": image.order, "row": row, "entries": entries}))
         self._lines(trainer).add(lines)
 
     def labelled(
@@ -128,7 +128,6 @@ class AnnotationWriter(Callback):
         for number, each in enumerate(self.formats):
             each.finish([entry["entries"][number] for entry in found], taxonomy, self._folder / each.folder)
         _write_rows(self._folder / "ranking.csv", [entry["row"] for entry in found])
-        self._lines(trainer).remove()
         stop_bar(trainer)
         print(f"Annotations: {self._folder}")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import heapq
 import itertools
 from collections.abc import Sequence
+from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
+from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.distributed.gather import compute_on_first
@@ -95,6 +99,17 @@ class Disagreements(Callback):
         """Examine the batch."""
         self._look(pl_module, outputs, batch)
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with what an earlier start of the run has found."""
+        if self._folder is None:
+            return
+        lines = ProcessLines(self._folder, trainer.global_rank)
+        for entry in itertools.chain.from_iterable(lines.own()):
+            self._keep(
+                _Entry(Disagreement(**entry["found"] | {"box": tuple(entry["found"]["box"])}), _unpacked(entry["tile"]))
+            )
+        lines.start()
+
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -105,26 +120,40 @@ class Disagreements(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Examine the batch."""
-        self._look(pl_module, outputs, batch)
+        images = self._look(pl_module, outputs, batch)
+        if self._folder is not None:
+            ids = [str(image_id) for image_id in batch.image_ids] if images else []
+            lines = [[{"found": asdict(entry.found), "tile": _packed(entry.tile)} for entry in kept] for kept in images]
+            ProcessLines(self._folder, trainer.global_rank).add(zip(ids, lines, strict=True))
 
-    def _look(self, pl_module: LightningModule, outputs: Any, batch: Any) -> None:
+    def _look(self, pl_module: LightningModule, outputs: Any, batch: Any) -> list[list[_Entry]]:
+        """Return what is listed for now, for each image of a batch."""
         if self._folder is None or not isinstance(outputs, Predictions) or not isinstance(batch, Batch):
-            return
+            return []
+        images: list[list[_Entry]] = []
         taxonomy = pl_module.taxonomy
         assert isinstance(taxonomy, Taxonomy)
         indices = {c.name: c.semantic for c in taxonomy.categories if c.semantic is not None}
         colors = {c.name: c.color for c in taxonomy.categories}
         for prediction, truth in zip(outputs.raw, batch.truths, strict=True):
+            images.append([])
             for found in self.finder(prediction, truth, taxonomy):
                 if len(self._best) == self.rows and found.rank <= self._best[0][0]:
                     continue
                 assert prediction.semantic is not None
                 mine = prediction.semantic.cpu().eq(indices[found.category])
-                entry = (found.rank, next(self._number), _Entry(found, _tile(truth, mine, found, colors)))
-                if len(self._best) == self.rows:
-                    heapq.heapreplace(self._best, entry)
-                else:
-                    heapq.heappush(self._best, entry)
+                entry = _Entry(found, _tile(truth, mine, found, colors))
+                self._keep(entry)
+                images[-1].append(entry)
+        return images
+
+    def _keep(self, entry: _Entry) -> None:
+        """Add an entry, in place of the last one if there are too many."""
+        ranked = (entry.found.rank, next(self._number), entry)
+        if len(self._best) < self.rows:
+            heapq.heappush(self._best, ranked)
+        elif ranked[0] > self._best[0][0]:
+            heapq.heapreplace(self._best, ranked)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table and the pictures."""
@@ -203,6 +232,18 @@ def _tile(truth: Sample, mine: Tensor, found: Disagreement, colors: dict[str, tu
         tile.paste(picture, (place * _TILE, 0))
     drawn: Tensor = pil_to_tensor(tile)
     return drawn
+
+
+def _packed(tile: Tensor) -> str:
+    """Return a tile as text, for a line of JSON."""
+    buffer = BytesIO()
+    to_pil_image(tile).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _unpacked(text: str) -> Tensor:
+    tile: Tensor = pil_to_tensor(Image.open(BytesIO(base64.b64decode(text))))
+    return tile
 
 
 def contact_sheet(entries: Sequence[_Entry]) -> Tensor:

@@ -30,7 +30,8 @@ class PredictionWriter(Callback):
     For all images together ``images.json``, COCO's list of the images, numbered from 1 in the order of their paths,
     ``predictions.json`` in COCO's results format (``image_id`` is that number, ``category_id`` counts the detection
     classes from 1), ``panoptic.json`` with the segments of each image, and ``categories.json``. Each process writes its
-    own images; the first joins the JSON files at the end.
+    own images; the first joins the JSON files at the end. What each process found stays in the hidden folder
+    ``.parts``, with which ``--resume`` goes on.
 
     Args:
         min_score: Score below which boxes are written to the JSON but not drawn, 0 to 1; with an operating point, all
@@ -86,7 +87,7 @@ class PredictionWriter(Callback):
                 "results": prediction.to_coco(),
                 "panoptic": _segments(prediction, taxonomy, name),
             }
-            lines.append(entry)
+            lines.append((str(prediction.image_id), entry))
         self._lines(trainer).add(lines)
 
     def _write_maps(self, prediction: Prediction, taxonomy: Taxonomy, name: str) -> None:
@@ -133,7 +134,6 @@ class PredictionWriter(Callback):
                 ],
             },
         )
-        self._lines(trainer).remove()
         stop_bar(trainer)
         print(f"Predictions: {self._folder}")
 

@@ -1,16 +1,17 @@
-"""What each process finds in a prediction, kept on the disk until the first process joins it."""
+"""What each process finds in a prediction, kept on the disk: the first process joins it, and a later start goes on."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ocrnet_pl.storage.files import complete_file
+
 
 class ProcessLines:
-    """A file of JSON lines for each process, in a hidden folder.
+    """A file of JSON lines for each process, one line per image, in a hidden folder.
 
     Args:
         folder: Folder in which the hidden one is.
@@ -22,24 +23,56 @@ class ProcessLines:
         self._own = self._folder / f"{rank}.jsonl"
 
     def start(self) -> None:
-        """Create this process's file."""
+        """Create this process's file, unless an earlier start has done it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._own.touch()
 
-    def add(self, entries: Iterable[Any]) -> None:
-        """Append entries to this process's file."""
-        lines = [f"{json.dumps(entry)}\n" for entry in entries]
+    def add(self, entries: Iterable[tuple[str, Any]]) -> None:
+        """Append what was found in images to this process's file.
+
+        Args:
+            entries: The id of each image, and what was found in it.
+        """
+        lines = [f"{json.dumps([name, entry])}\n" for name, entry in entries]
         with self._own.open("a", encoding="utf-8") as file:
             file.writelines(lines)
 
+    def own(self) -> list[Any]:
+        """Return the entries of this process's file."""
+        return [entry for _, entry in _pairs(self._own)] if self._own.is_file() else []
+
     def joined(self) -> list[Any]:
         """Return the entries of all processes."""
-        return [
-            json.loads(line)
-            for part in sorted(self._folder.glob("*.jsonl"))
-            for line in part.read_text(encoding="utf-8").splitlines()
-        ]
+        return [entry for _, entry in self._all()]
 
-    def remove(self) -> None:
-        """Remove the files of all processes."""
-        shutil.rmtree(self._folder)
+    def names(self) -> frozenset[str]:
+        """Return the ids of the images of all processes."""
+        return frozenset(name for name, _ in self._all())
+
+    def keep(self, names: Collection[str]) -> None:
+        """Make the files of all processes one, that of the first, and drop what was found in other images.
+
+        Args:
+            names: Ids of the images.
+        """
+        files = sorted(self._folder.glob("*.jsonl"))
+        if not files:
+            return
+        with complete_file(self._folder / "0.jsonl") as unfinished, unfinished.open("w", encoding="utf-8") as output:
+            output.writelines(f"{json.dumps([name, entry])}\n" for name, entry in self._all() if name in names)
+        for file in files:
+            if file.name != "0.jsonl":
+                file.unlink()
+
+    def _all(self) -> Iterator[tuple[str, Any]]:
+        for part in sorted(self._folder.glob("*.jsonl")):
+            yield from _pairs(part)
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            # The last line of a process that was killed may be incomplete.
+            if line.endswith("\n"):
+                name, entry = json.loads(line)
+                yield name, entry

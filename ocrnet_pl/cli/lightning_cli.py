@@ -17,6 +17,7 @@ from ocrnet_pl.callbacks.annotations import AnnotationWriter
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.callbacks.continuation import Continuation
+from ocrnet_pl.callbacks.continued_predictions import ContinuedPredictions
 from ocrnet_pl.callbacks.disagreements import Disagreements
 from ocrnet_pl.callbacks.early_stopping import EarlyStopping
 from ocrnet_pl.callbacks.ema import EMA
@@ -28,10 +29,11 @@ from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.progress import use_own_display
 from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
 from ocrnet_pl.callbacks.same_choice import SameChoice
-from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation
+from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation, plain_config
 from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
 from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
+from ocrnet_pl.cli.earlier_predictions import EarlierPredictions, add_earlier_options
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
@@ -100,6 +102,7 @@ class OCRNetCLI(LightningCLI):
     _starting: StartingWeights | None = None
     _continuation: Continuation | None = None
     _replaced: ReplacedWeights | None = None
+    _earlier = EarlierPredictions()
     _chosen = False
     _table: MetricsTable
 
@@ -133,6 +136,7 @@ class OCRNetCLI(LightningCLI):
         if name == "predict":
             add_format_option(self._subcommand_parsers[name])
             add_box_options(self._subcommand_parsers[name])
+            add_earlier_options(self._subcommand_parsers[name])
         if name in EVALUATING:
             self._subcommand_parsers[name].add_argument(
                 "--trust",
@@ -246,6 +250,7 @@ class OCRNetCLI(LightningCLI):
         """Return the trainer with the run's folder and the loggers that write to it."""
         root = Path(self._get(self.config_init, "trainer")["default_root_dir"])
         name, version = self._get(self.config_init, "name"), self._get(self.config_init, "version")
+        version = self._earlier.version(root / name, version)
         table = self._table = MetricsTable(root, name=name, version=version)
         given = self._get(self.config_init, "trainer").get("logger")
         others: list[Logger] = [] if not given or given is True else given if isinstance(given, list) else [given]
@@ -256,7 +261,7 @@ class OCRNetCLI(LightningCLI):
         # A copy: the trainer adds its own to the list.
         callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
         trainer = super().instantiate_trainer(logger=[table, *others], **kwargs)
-        if version is not None and trainer.is_global_zero:
+        if version is not None and trainer.is_global_zero and self.subcommand != "predict":
             # By now the first process may have made it, if this is another one.
             refuse_taken(Path(table.log_dir))
         if not isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO):
@@ -269,6 +274,8 @@ class OCRNetCLI(LightningCLI):
             trainer.callbacks.insert(1, SameChoice())  # type: ignore[attr-defined]
         if self.subcommand == "predict":
             trainer.callbacks.append(chosen_boxes(self.config["predict"]))  # type: ignore[attr-defined]
+            if self._earlier.resume:
+                trainer.callbacks.insert(1, ContinuedPredictions())  # type: ignore[attr-defined]
         if self._continuation is not None:
             trainer.callbacks.append(self._continuation)  # type: ignore[attr-defined]
         return trainer
@@ -292,6 +299,8 @@ class OCRNetCLI(LightningCLI):
             raise ValueError(f"early_stopping.mode: expected 'min' or 'max', got {mode!r}")
         if self.config["subcommand"] == "predict":
             add_formats(config)
+            self._earlier = EarlierPredictions.asked(config)
+            self.save_config_kwargs["overwrite"] = self._earlier.resume
         if config["data"]["root"] is not None:
             for split in ("train", "val", "test"):
                 _start_paths(config["data"].get(split), config["data"]["root"])
@@ -388,7 +397,7 @@ class OCRNetCLI(LightningCLI):
             check_training(self.trainer, self.model, self.datamodule, self._get(self.config_init, "trainer"), keys)
         # The other processes learn its name from the first; a trial run has no folder.
         trial = bool(getattr(self.trainer, "fast_dev_run", False))
-        folder = self._table.claim() if self.trainer.is_global_zero and not trial else None
+        folder = self._claimed() if self.trainer.is_global_zero and not trial else None
         try:
             if folder is not None:
                 for logger in self.trainer.loggers:
@@ -401,6 +410,14 @@ class OCRNetCLI(LightningCLI):
             if folder is not None:
                 release_folder(folder)
             raise
+
+    def _claimed(self) -> Path:
+        """Return the run's folder: a new one, or that of earlier predictions."""
+        if self.subcommand == "predict" and isinstance(self._table.version, str):
+            folder = Path(self._table.log_dir)
+            if self._earlier.settle(folder, plain_config(self._parser("predict"), self.config["predict"])):
+                return folder
+        return self._table.claim()
 
     def run_own(self) -> int:
         """Run one of the project's own subcommands, and return the status to exit with.

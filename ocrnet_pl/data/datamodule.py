@@ -79,6 +79,7 @@ class JointDataModule(LightningDataModule):
 
     Attributes:
         skipped: Path and reason of each file that was left out, on this process.
+        predicted: Ids of the images that are not predicted on again, because an earlier start has done it.
 
     Raises:
         ValueError: An option is out of range.
@@ -136,6 +137,7 @@ class JointDataModule(LightningDataModule):
         self._image_sizes = None if train is None or aspect_ratios is None else train.sizes
         self.train, self.val, self.test = _cached(train, val, test, cache)
         self.predict_path, self.predict_channels = predict_path, predict_channels
+        self.predicted: frozenset[str] = frozenset()
         self.widened = False
         self.tolerant = on_error == "skip"
         self.skipped: list[tuple[str, str]] = []
@@ -310,7 +312,8 @@ class JointDataModule(LightningDataModule):
         if self.predict_path is None:
             raise DataError("data: there is nothing to predict on; set data.predict_path to a folder of images")
         has_source = any(source is not None for source in (self.train, self.val, self.test))
-        folder = ImageFolder(self.predict_path, self.taxonomy if has_source else None, self.predict_channels)
+        taxonomy = self.taxonomy if has_source else None
+        folder = ImageFolder(self.predict_path, taxonomy, self.predict_channels, self.predicted)
         self.skipped[:] = folder.skipped
         dataset = PreparedDataset(folder, self.size, frame="original", tolerant=True)
         replicas, rank = self._share()

@@ -7,15 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def refuse_taken(folder: Path) -> None:
+def refuse_taken(folder: Path, advice: str = "give another --version") -> None:
     """Raise an error for a run folder that exists.
+
+    Args:
+        folder: The folder.
+        advice: What to do about it.
 
     Raises:
         FileExistsError: It exists.
     """
     if os.path.lexists(folder):
         what = "already contains a run" if (folder / "config.yaml").exists() else "already exists"
-        raise FileExistsError(f"run folder {str(folder)!r}: it {what}; give another --version")
+        raise FileExistsError(f"run folder {str(folder)!r}: it {what}; {advice}")
 
 
 def claim_folder(parent: Path, version: str | None = None) -> Path:

@@ -174,7 +174,7 @@ def test_predict_writes_every_file_at_the_original_size(
         assert -1e-3 <= y <= y + h <= height + 1e-3
     made = out.with_name("annotations")
     assert {path.name for path in made.iterdir()} == {
-        *("label_studio", "labelme", "coco", "yolo", "csv", "cvat", "ranking.csv")
+        *("label_studio", "labelme", "coco", "yolo", "csv", "cvat", "ranking.csv", ".parts")
     }
     # All formats have the images in the same order, and as many objects as COCO's results.
     tasks = json.loads((made / "label_studio" / "tasks.json").read_text())

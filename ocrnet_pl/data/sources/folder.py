@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class ImageFolder(Source):
         path: Path of the folder or file.
         taxonomy: Categories of the network that predicts; null for none, since the samples have no labels.
         channels: Number of channels of the images; three makes all RGB.
+        leave_out: Ids of images that are left out.
 
     Attributes:
         skipped: Path and reason of each file that is not an image.
@@ -34,14 +36,21 @@ class ImageFolder(Source):
         DataError: There is no such folder or file, or no image in it.
     """
 
-    def __init__(self, path: str | PathLike[str], taxonomy: Taxonomy | None = None, channels: int = 3) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        taxonomy: Taxonomy | None = None,
+        channels: int = 3,
+        leave_out: Collection[str] = (),
+    ) -> None:
         root = Path(path).expanduser()
         if not root.exists():
             raise DataError.at(root, "there is no such folder or image", advice="check the path")
         self.channels = channels
         self._taxonomy = taxonomy or Taxonomy(())
         self._root = root if root.is_dir() else root.parent
-        self._paths, self.skipped = find_images(root)
+        found, self.skipped = find_images(root)
+        self._paths = [path for path in found if self._id(path) not in leave_out]
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -58,7 +67,10 @@ class ImageFolder(Source):
     def identity(self, index: int) -> tuple[int | str, str]:
         """Return the path below the folder, and the whole path."""
         path = self._paths[index]
-        return path.relative_to(self._root).as_posix(), str(path)
+        return self._id(path), str(path)
+
+    def _id(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
 
     def __getitem__(self, index: int) -> Sample:
         path = self._paths[index]
@@ -68,6 +80,6 @@ class ImageFolder(Source):
             labels=(),
             crowd=(),
             supervision=Supervision.full(self._taxonomy, detection=False, semantic=False),
-            image_id=path.relative_to(self._root).as_posix(),
+            image_id=self._id(path),
             path=str(path),
         )

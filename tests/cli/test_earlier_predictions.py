@@ -1,0 +1,178 @@
+"""``predict`` into a folder that has predictions: ``--resume`` goes on, and ``--overwrite`` replaces them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+import yaml
+from jsonargparse import Namespace
+
+from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
+from ocrnet_pl.callbacks.process_lines import ProcessLines
+from ocrnet_pl.cli.earlier_predictions import EarlierPredictions
+from ocrnet_pl.cli.main import main
+from ocrnet_pl.errors import UsageError
+
+NAMES = ("a.png", "b.png", "sub/c.png", "sub/d.png", "e.png")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> tuple[list[str], Path]:
+    """Return a command line that predicts on five images, and the folder of its runs, with a run called ``whole``."""
+    root = tmp_path_factory.mktemp("earlier")
+    (root / "images" / "sub").mkdir(parents=True)
+    torch.manual_seed(0)
+    for name in NAMES:
+        torchvision.io.write_png(torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8), str(root / "images" / name))
+    words = ["--config", str(tiny), "--trainer.default_root_dir", str(root)]
+    main(["fit", *words, "--trainer.max_steps=1", "--name=trained", "--version=a"])
+    checkpoint = root / "trained" / "a" / "checkpoints" / "last.ckpt"
+    score = "--model.postprocess.init_args.decode.init_args.score_threshold=0.0001"
+    words = ["predict", *words, "--ckpt_path", str(checkpoint), "--data.predict_path", str(root / "images"), score]
+    words += ["--data.eval_batch_size=1", "--annotations.min_score=0.0001", "--format", "csv", "coco"]
+    main([*words, "--version=whole"])
+    return words, root / "tiny"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the content of all results of a run."""
+    found = (path for path in folder.rglob("*") if path.is_file() and ".parts" not in path.parts)
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in found
+        if path.name not in ("config.yaml", "status.json")
+    }
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.png.png")}
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, words: list[str], after: int) -> None:
+    """Predict, and lose the process in the middle of an image."""
+    written = PredictionWriter._write_maps
+    count = [0]
+
+    def write(self: PredictionWriter, *arguments: Any) -> None:
+        count[0] += 1
+        if count[0] > after:
+            raise KeyboardInterrupt
+        written(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(PredictionWriter, "_write_maps", write)
+        main(words)
+
+
+def test_a_prediction_goes_on_where_it_was_cut_off(
+    run: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, runs = run
+    part = runs / "part"
+    cut_off(monkeypatch, [*words, "--version=part"], after=3)
+    assert not (part / "predictions" / "predictions.json").exists()
+    before = times(part / "predictions" / "semantic")
+    assert len(before) == 3
+    # What a killed process had begun to write, and a picture that somebody has removed.
+    with (part / "predictions" / ".parts" / "0.jsonl").open("a") as file:
+        file.write('["sub/c.png", {"ima')
+    (part / "predictions" / "panoptic" / "a.png.png").unlink()
+    capsys.readouterr()
+    main([*words, "--version=part", "--resume", "--data.num_workers=1"])
+    assert "resume: 2 images in" in capsys.readouterr().err
+    after = times(part / "predictions" / "semantic")
+    assert [name for name in before if after[name] != before[name]] == ["a.png.png"]
+    assert files(part) == files(runs / "whole")
+    assert len(json.loads((part / "predictions" / "images.json").read_text())) == len(NAMES)
+
+
+@pytest.mark.slow
+def test_only_new_images_are_predicted_and_gone_ones_are_forgotten(
+    run: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, runs = run
+    whole = runs / "whole"
+    before, expected = times(whole / "predictions" / "overlay"), files(whole)
+    main([*words, "--resume", "--version=whole"])
+    assert "resume: 4 images in" in capsys.readouterr().err
+    after = times(whole / "predictions" / "overlay")
+    assert sum(after[name] != before[name] for name in before) == 1
+    assert files(whole) == expected
+    images = runs.parent / "images"
+    (images / "e.png").rename(images / "f.png")
+    main([*words, "--resume", "--version=whole"])
+    (images / "f.png").rename(images / "e.png")
+    listed = json.loads((whole / "predictions" / "images.json").read_text())
+    assert [each["file_name"] for each in listed] == ["a.png", "b.png", "f.png", "sub/c.png", "sub/d.png"]
+    main([*words, "--overwrite", "--version=whole"])
+    assert files(whole) == expected
+
+
+def test_results_are_neither_mixed_nor_replaced_unasked(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.touch()
+    config = {"ckpt_path": str(checkpoint), "prediction": {"min_score": 0.3}, "data": {"num_workers": 2}}
+    asked, resume, overwrite = EarlierPredictions(), EarlierPredictions(resume=True), EarlierPredictions(overwrite=True)
+    folder = tmp_path / "run"
+    assert not resume.settle(folder, config)
+    (folder / "predictions" / "overlay").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"^resume: run folder .*its config.yaml cannot be read; predict anew"):
+        resume.settle(folder, config)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match=r"run; give another --version, or --resume or --overwrite$"):
+        asked.settle(folder, config)
+    # How fast images are loaded has no effect on what is found in them.
+    assert resume.settle(folder, config | {"data": {"num_workers": 0}})
+    with pytest.raises(UsageError, match=r"prediction.min_score was 0.3, now it is 0.5; predict anew with --overwrite"):
+        resume.settle(folder, config | {"prediction": {"min_score": 0.5}})
+    os.utime(checkpoint, (2**32, 2**32))
+    with pytest.raises(UsageError, match=r"last.ckpt' was written after it; predict anew with --overwrite"):
+        resume.settle(folder, config)
+    assert overwrite.settle(folder, config)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    (folder / "checkpoints").mkdir()
+    for each in (resume, overwrite):
+        with pytest.raises(FileExistsError, match=r"it has checkpoints of another command; give another --version$"):
+            each.settle(folder, config)
+    (folder / "checkpoints").rmdir()
+    with pytest.raises(FileExistsError, match=r"it has no predictions; give another --version$"):
+        overwrite.settle(folder, config)
+
+
+def test_the_newest_predictions_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resume = EarlierPredictions(resume=True)
+    assert resume.version(tmp_path / "run", None) is None
+    assert "resume: there are no predictions in" in capsys.readouterr().err
+    for age, name in enumerate(("version_10", "version_9", "version_2")):
+        folder = tmp_path / "run" / name / "predictions"
+        folder.mkdir(parents=True)
+        os.utime(folder, (1000 - age, 1000 - age))
+    (tmp_path / "run" / "version_11" / "checkpoints").mkdir(parents=True)
+    assert resume.version(tmp_path / "run", None) == "version_10"
+    assert resume.version(tmp_path / "run", "mine") == "mine"
+    assert EarlierPredictions().version(tmp_path / "run", None) is None
+    with pytest.raises(UsageError, match=r"^resume, overwrite: both are given; leave out one of them$"):
+        EarlierPredictions.asked(Namespace(resume=True, overwrite=True, version=None))
+    with pytest.raises(UsageError, match=r"^overwrite: name the run whose predictions are replaced with --version$"):
+        EarlierPredictions.asked(Namespace(resume=False, overwrite=True, version=None))
+
+
+def test_lines_of_several_processes_become_those_of_one(tmp_path: Path) -> None:
+    for rank, names in enumerate((("a", "b"), ("c",))):
+        lines = ProcessLines(tmp_path, rank)
+        lines.start()
+        lines.add((name, {"of": rank}) for name in names)
+    with (tmp_path / ".parts" / "1.jsonl").open("a") as file:
+        file.write('["d", {"of"')
+    lines = ProcessLines(tmp_path, 0)
+    assert lines.names() == {"a", "b", "c"}
+    lines.keep({"b", "c", "d"})
+    assert lines.names() == {"b", "c"} and lines.own() == lines.joined() == [{"of": 0}, {"of": 1}]
+    assert [path.name for path in (tmp_path / ".parts").iterdir()] == ["0.jsonl"]
