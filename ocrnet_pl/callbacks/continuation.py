@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ocrnet_pl.structures import Taxonomy
+from ocrnet_pl.tracking.files import ShowsFiles
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 
 TABLE = "metrics.csv"
@@ -55,7 +56,7 @@ class Continuation(Callback):
         """Copy the rows; a tracker that continues its run adds those that it lost with the process."""
         for step, figures in rows_before(self.folder / TABLE, self.steps):
             for logger in trainer.loggers:
-                if isinstance(logger, CSVLogger) or (isinstance(logger, WandbTracker) and logger.goes_on):
+                if isinstance(logger, CSVLogger | ShowsFiles) or (isinstance(logger, WandbTracker) and logger.goes_on):
                     logger.log_metrics(figures, step)
         for logger in trainer.loggers:
             logger.save()

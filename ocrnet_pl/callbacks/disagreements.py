@@ -27,6 +27,7 @@ from ocrnet_pl.drawing.overlays import write_png
 from ocrnet_pl.inference.disagreements import Disagreement, Finder
 from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.structures import Batch, Predictions, Sample, Taxonomy
+from ocrnet_pl.tracking.files import show_files
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 
 COLUMNS = ("image", "kind", "category", "box", "score", "area", "labels")
@@ -189,6 +190,8 @@ class Disagreements(Callback):
         shown = gathered[: self.pictures]
         if shown:
             write_png(contact_sheet(shown), self._folder / "disagreements.png")
+            files = {f"disagreements/{kind}": self._folder / f"disagreements.{kind}" for kind in ("csv", "png")}
+            show_files(trainer.loggers, files, trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, WandbTracker) and rows:
                 _track(logger, rows)

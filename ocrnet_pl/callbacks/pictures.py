@@ -30,6 +30,7 @@ from ocrnet_pl.drawing.plots import plot_confusion, plot_curves
 from ocrnet_pl.metrics.figures import figures_of
 from ocrnet_pl.storage.files import records
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonomy
+from ocrnet_pl.tracking.files import show_files
 from ocrnet_pl.tracking.wandb_media import to_wandb_image
 from ocrnet_pl.tracking.wandb_tracker import WandbTracker
 
@@ -165,6 +166,8 @@ class Pictures(Callback):
         if self._folder is not None and self._folder.is_dir() and trainer.is_global_zero:
             with records("pictures"):
                 write_index(self._folder)
+            plots = {name: self._folder / f"{name}.png" for name in ("curves", "confusion")}
+            show_files(trainer.loggers, plots, trainer.global_step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Plot the curves up to where the run came."""
@@ -185,14 +188,17 @@ class Pictures(Callback):
 
     def _write(self, trainer: Trainer, taxonomy: Taxonomy, name: str, pictures: list[_Picture]) -> None:
         assert self._folder is not None
-        panels = []
+        panels, shown = [], {}
         for picture in pictures:
             panels.append(self._panel(picture, taxonomy))
             stem = re.sub(r"[^\w.-]+", "_", Path(picture.truth.path or str(picture.truth.image_id)).stem)[:60]
-            write_png(panels[-1], self._folder / f"{name}_{picture.position:05d}_{stem}.png")
+            path = self._folder / f"{name}_{picture.position:05d}_{stem}.png"
+            write_png(panels[-1], path)
+            shown[f"pictures/{picture.position:05d}_{stem}"] = path
         if panels:
             write_png(sheet(panels), self._folder / f"{name}_sheet.png")
             write_index(self._folder)
+            show_files(trainer.loggers, shown, trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, WandbTracker) and pictures:
                 self._track(logger, trainer.global_step, taxonomy, pictures)

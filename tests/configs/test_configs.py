@@ -119,6 +119,8 @@ COVERED = {
     "overlays/distributed/bf16_gradients.yaml": "distributed/test_distributed.py trains with its strategy",
     "overlays/distributed/fsdp.yaml": "training/test_sharding.py trains with its strategy",
     "overlays/distributed/fsdp_bf16.yaml": "training/test_sharding.py trains with its strategy",
+    "overlays/tracking/mlflow.yaml": "tracking/test_other_trackers.py runs it",
+    "overlays/tracking/tensorboard.yaml": "tracking/test_other_trackers.py runs it",
     "overlays/tracking/wandb.yaml": "cli/test_cli.py runs it",
     "presets/medium.yaml": "small.yaml with larger numbers",
     "presets/large.yaml": "small.yaml with larger numbers",

@@ -6,9 +6,9 @@ import contextlib
 import csv
 import io
 import json
-import shutil
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
