@@ -69,9 +69,9 @@ def plot_box_curves(curves: Mapping[str, Sequence[Curve]], classes: Sequence[Cat
         classes: The detection classes.
         png: Path of the file to write.
     """
-    figure = new_figure(16, 4.4)
+    figure = new_figure(10.5, 7.6)
     panels = ("precision over recall", "F1", "precision", "recall")
-    axes = [figure.add_subplot(1, 4, place) for place in range(1, 5)]
+    axes = [figure.add_subplot(2, 2, place) for place in range(1, 5)]
     for name, own in curves.items():
         last = name == list(curves)[-1]
         style = "-" if last else "--"
@@ -116,7 +116,7 @@ def plot_groups(groups: Mapping[str, Sequence[Group]], png: Path) -> None:
         groups: Groups by the title of their panel.
         png: Path of the file to write.
     """
-    figure = new_figure(4.9 * len(groups), 3.6)
+    figure = new_figure(3.9 * len(groups), 3.6)
     for place, (title, own) in enumerate(groups.items(), 1):
         axes = figure.add_subplot(1, len(groups), place)
         base = np.zeros(len(own))

@@ -81,22 +81,22 @@ def _tiles(analysis: ErrorAnalysis, figures: Mapping[str, float]) -> Iterator[st
                 yield f'<div class="tile"><b>{value:.4f}</b>{BY_NAME[name].short}{"" if alone else suffix}</div>'
 
 
-def _figure(png: Path, alt: str) -> str:
+def _figure(png: Path, alt: str, width: str = "100%") -> str:
     return (
-        f'<div class="card"><img alt="{escape(alt, quote=True)}" style="max-width:100%;background:#fff" '
+        f'<div class="card"><img alt="{escape(alt, quote=True)}" style="max-width:{width};background:#fff" '
         f'src="{png_data_url(png)}"></div>'
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """Return a table of cells that are HTML already; the first columns are text."""
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, above: str = "") -> str:
+    """Return a table of cells that are HTML already; the first columns are text, and a row of heads may be above."""
     kinds = ['class="text"' if place < texts else "" for place in range(len(heads))]
     head = "".join(f"<th {kind}>{name}</th>" for kind, name in zip(kinds, heads, strict=True))
     lines = (
         "<tr>" + "".join(f"<td {kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+    return f'<div class="scroll"><table>{above}<tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def _boxes(own: Path, analysis: ErrorAnalysis) -> Iterator[str]:
@@ -138,20 +138,16 @@ def _boxes(own: Path, analysis: ErrorAnalysis) -> Iterator[str]:
 def _costs(errors: Mapping[str, Mapping[str, ObjectErrors]]) -> str:
     columns = [(what, name, found) for what, parts in errors.items() for name, found in parts.items()]
     single = all(len(parts) < 2 for parts in errors.values())
-    heads = [
-        "error",
-        "means",
-        *(f"{what}{'' if single else f', {name}'}: cost<br>(number)" for what, name, _ in columns),
-    ]
+    heads = ["error", *(what if single else f"{what}, {name}" for what, name, _ in columns)]
     rows = [
-        [TITLES[kind], _MEANINGS[kind]]
+        [f'{TITLES[kind]}<br><span class="soft">{_MEANINGS[kind]}</span>']
         + [f"{_points(found.costs.by_kind[kind])} ({found.counts[kind]:,})" for *_, found in columns]
         for kind in ERRORS
     ]
-    rows.append(["all false alarms", "", *(_points(found.costs.alarms) for *_, found in columns)])
-    rows.append(["all objects not found", "", *(_points(found.costs.misses) for *_, found in columns)])
-    rows.append(["AP 50 now", "", *(_points(found.costs.ap) for *_, found in columns)])
-    return _table(heads, rows, 2)
+    rows.append(["all false alarms", *(_points(found.costs.alarms) for *_, found in columns)])
+    rows.append(["all objects not found", *(_points(found.costs.misses) for *_, found in columns)])
+    rows.append(["AP 50 now", *(_points(found.costs.ap) for *_, found in columns)])
+    return _table(heads, rows)
 
 
 def _points(value: float) -> str:
@@ -170,7 +166,7 @@ def _confusion(own: Path, analysis: ErrorAnalysis, boxes: ObjectErrors) -> Itera
         with_background = [*names, "background"]
         plot_confusion(torch.from_numpy(matrix), with_background, own / "box_confusion.png")
         _write_confusion(own / "box_confusion.csv", analysis, with_background)
-        yield _figure(own / "box_confusion.png", "confusion of boxes")
+        yield _figure(own / "box_confusion.png", "confusion of boxes", "min(100%, 720px)")
     pairs = largest_confusions(matrix[:-1, :-1], matrix[:-1].sum(1), _MOST_PAIRS)
     if pairs:
         rows = [
@@ -186,10 +182,9 @@ def _classes(analysis: ErrorAnalysis) -> Iterator[str]:
     categories = analysis.taxonomy.detection_categories
     objects = analysis.boxes[analysis.best].objects
     order = sorted(range(len(categories)), key=lambda number: -objects[number])
-    heads = ["class", "objects"]
-    for name in analysis.boxes:
-        prefix = f"{name}: " if len(analysis.boxes) > 1 else ""
-        heads += [f"{prefix}precision", "recall", f"F1 from {analysis.score:g}", "best F1", "from score"]
+    heads = ["class", "objects", *(["precision", "recall", "F1", "best F1", "at"] * len(analysis.boxes))]
+    columns = "".join(f'<th colspan="5" class="split">{name}</th>' for name in analysis.boxes)
+    above = f'<tr><th colspan="2"></th>{columns}</tr>' if len(analysis.boxes) > 1 else ""
     rows = []
     for number in order[:_MOST_CLASSES]:
         cells = [escape(categories[number].name), f"{objects[number]:,}"]
@@ -199,9 +194,12 @@ def _classes(analysis: ErrorAnalysis) -> Iterator[str]:
             best = curve.best
             cells += ["&ndash;"] * 2 if best is None else [_share(curve.at(best)[2]), f"{best:.3f}"]
         rows.append(cells)
-    yield _table(heads, rows)
+    yield _table(heads, rows, above=above)
     more = f" The {_MOST_CLASSES} classes with most objects are shown." if len(order) > _MOST_CLASSES else ""
-    yield f'<p class="soft">At an IoU of {MATCH:g}. The curves of all classes are in report/box_curves.csv.{more}</p>'
+    yield (
+        f'<p class="soft">At an IoU of {MATCH:g}, with a score of at least {analysis.score:g}; then the highest F1 '
+        f"and the score at which it is reached. The curves of all classes are in report/box_curves.csv.{more}</p>"
+    )
 
 
 def _share(value: float) -> str:
