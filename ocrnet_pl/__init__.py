@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ocrnet_pl.drawing.overlays import draw_prediction, write_png
     from ocrnet_pl.errors import CheckpointError, DataError, LossError, RunError, UsageError
     from ocrnet_pl.imaging.images import read_image
+    from ocrnet_pl.inference.film_prediction import predict_film
     from ocrnet_pl.inference.multiscale import MultiScale
+    from ocrnet_pl.inference.object_tracks import ObjectTracks
     from ocrnet_pl.inference.tiled_inference import Tiling
     from ocrnet_pl.losses.assignment import Assigner
     from ocrnet_pl.losses.base import Loss
@@ -79,6 +81,7 @@ __all__ = [
     "NetworkRun",
     "OCRNet",
     "OCRNetTask",
+    "ObjectTracks",
     "Output",
     "PixelLoss",
     "Placement",
@@ -106,6 +109,7 @@ __all__ = [
     "keep_classes",
     "main",
     "make_sample",
+    "predict_film",
     "read_image",
     "write_png",
 ]
@@ -121,7 +125,9 @@ _MODULES = {
     "drawing.overlays": ("draw_prediction", "write_png"),
     "errors": ("CheckpointError", "DataError", "LossError", "RunError", "UsageError"),
     "imaging.images": ("read_image",),
+    "inference.film_prediction": ("predict_film",),
     "inference.multiscale": ("MultiScale",),
+    "inference.object_tracks": ("ObjectTracks",),
     "inference.tiled_inference": ("Tiling",),
     "losses.assignment": ("Assigner",),
     "losses.base": ("Loss",),

@@ -16,6 +16,7 @@ from torch import Tensor
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.arrays import PixelFormat
 from ocrnet_pl.imaging.downloads import SCHEMES, fetch_image
+from ocrnet_pl.imaging.films import SUFFIXES as FILM_SUFFIXES
 from ocrnet_pl.imaging.folders import find_images
 from ocrnet_pl.imaging.image_files import Encoded
 from ocrnet_pl.imaging.images import check_image, read_image
@@ -146,6 +147,8 @@ def _paths(text: str) -> list[str]:
         for match in matches:
             check_image(match)
         return matches
+    if path.lower().endswith(FILM_SUFFIXES) and os.path.isfile(path):
+        raise DataError.at(text, "it is a film", advice="give it to ocrnet_pl.predict_film or to the command `film`")
     check_image(path)
     return [path]
 

@@ -1,0 +1,121 @@
+"""``film``: predict on a film, a camera or a stream, draw it, and follow the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocrnet_pl.cli.command import Command, Run
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from ocrnet_pl.inference.film_prediction import PredictedFrame
+
+
+def add_arguments(parser: LightningArgumentParser) -> None:
+    """Add the options for the checkpoint, the film, and what is written."""
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to predict with; required.")
+    parser.add_argument(
+        "--source",
+        type=str | None,
+        default=None,
+        help="Path of the film, camera:0 for the first camera, or an address, such as rtsp://...; required.",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path | None,
+        default=None,
+        help="File for the drawn film, such as out.mp4, beside which a table of all objects is written as out.csv; "
+        "null for NAME-predicted.mp4 in the current folder.",
+    )
+    parser.add_argument("--track", type=bool, default=False, help="Whether objects are followed from frame to frame.")
+    parser.add_argument("--min_score", type=float, default=0.3, help="Score below which objects are left out, 0 to 1.")
+    parser.add_argument(
+        "--seconds", type=float | None, default=None, help="Length in seconds after which to stop; null for the end."
+    )
+    parser.add_argument("--overwrite", type=bool, default=False, help="Whether an existing output is replaced.")
+
+
+def predict_on_film(run: Run) -> int:
+    """Predict on a film frame by frame, and return the status to exit with.
+
+    Raises:
+        DataError: The film cannot be read or written.
+        UsageError: There is no source, or a file is in the way.
+    """
+    import itertools
+
+    import torch
+
+    from ocrnet_pl.drawing.progress import Progress
+    from ocrnet_pl.errors import UsageError
+    from ocrnet_pl.imaging.films import CAMERA, Film
+    from ocrnet_pl.inference.film_prediction import predict_film, write_film
+    from ocrnet_pl.inference.multiscale import MultiScale
+    from ocrnet_pl.inference.object_tracks import ObjectTracks
+    from ocrnet_pl.inference.tiled_inference import Tiling
+    from ocrnet_pl.models.ocrnet import OCRNet
+
+    config = run.config
+    source = config["source"]
+    if source is None:
+        raise UsageError("source: there is no film; give --source FILE, camera:0 or an address")
+    name = "camera" if source.startswith(CAMERA) else Path(source.partition("?")[0]).stem or "film"
+    output = config["output"] or Path(f"{name}-predicted.mp4")
+    for path in (output, output.with_suffix(".csv")):
+        if path.exists() and not config["overwrite"]:
+            raise UsageError(f"output {str(path)!r}: it exists; give another --output, or --overwrite true")
+    if not 0 <= config["min_score"] <= 1:
+        raise UsageError(f"min_score: expected 0 to 1, got {config['min_score']}")
+    wants_cpu = config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
+    device = "cpu" if wants_cpu else "cuda"
+    network = OCRNet.from_checkpoint(config["ckpt_path"], device, config["trust"])
+    tile, multiscale = (
+        _made(kind, config["model"][name]) for kind, name in ((Tiling, "tile"), (MultiScale, "multiscale"))
+    )
+    film = Film(source)
+    tracks = ObjectTracks(float(film.rate)) if config["track"] else None
+    # A camera's frames are shown as they come.
+    batch_size = 1 if film.count is None else None
+    limit, objects, number = config["seconds"], 0, 0
+    found = predict_film(network, film, tracks=tracks, tile=tile, multiscale=multiscale, batch_size=batch_size)
+    if limit is not None:
+        found = itertools.takewhile(lambda frame: frame.seconds < limit, found)
+    if film.count is None:
+        found = _until_interrupted(found)
+    with Progress() as progress:
+        count = film.count if limit is None or film.count is None else min(film.count, round(limit * film.rate))
+        work = progress.add(f"predicting on {film.name}", count)
+        try:
+            for frame in write_film(found, output, film, score=config["min_score"]):
+                number += 1
+                objects += int((frame.prediction.scores >= config["min_score"]).sum())
+                work.advance()
+        finally:
+            work.finish()
+    print(f"{number} frames, {objects} objects: {output}, {output.with_suffix('.csv')}")
+    return 0
+
+
+def _until_interrupted(frames: Iterator[PredictedFrame]) -> Iterator[PredictedFrame]:
+    """Yield frames until Ctrl-C, which is the only end that a camera has."""
+    with suppress(KeyboardInterrupt):
+        yield from frames
+
+
+def _made(kind: Any, options: Any) -> Any:
+    """Return an object of a part of the config, which this command does not have built; None for null."""
+    return None if options is None else kind(**vars(options))
+
+
+COMMAND = Command(
+    name="film",
+    help="predict on a film, a camera or a stream, and draw it",
+    run=predict_on_film,
+    arguments=add_arguments,
+    needs_checkpoint=True,
+    options=(("--source FILE", "of film: a film, camera:0 or an address; also --output FILE and --track true"),),
+)
