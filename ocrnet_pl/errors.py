@@ -56,6 +56,10 @@ class CheckpointError(ValueError):
     """A file is not a checkpoint, or is no longer whole."""
 
 
+class ModelFileError(ValueError):
+    """An exported file that is damaged, or that was not written by this project."""
+
+
 class WeightsError(ValueError):
     """Encoder weights that cannot be loaded as requested."""
 

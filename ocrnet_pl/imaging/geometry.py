@@ -270,9 +270,9 @@ def _place_image(image: Tensor, window: tuple[int, int, int, int], resized: Size
         # torch's 8-bit kernel fails on a single pixel.
         part = part.float().mean((1, 2), keepdim=True).round().to(torch.uint8)
     elif resized != (height, width) and resized[0] >= height and resized[1] >= width and len(part) <= 4:
-        # Faster than torchvision, and the same where the image is not shrunk, so that nothing is averaged.
+        # Faster than torchvision where nothing is averaged, and the same on every processor, as INTER_LINEAR is not.
         cv = opencv()
-        scaled = cv.resize(part.permute(1, 2, 0).numpy(), resized[::-1], interpolation=cv.INTER_LINEAR)
+        scaled = cv.resize(part.permute(1, 2, 0).numpy(), resized[::-1], interpolation=cv.INTER_LINEAR_EXACT)
         part = torch.from_numpy(scaled.reshape(*resized, -1)).permute(2, 0, 1)
     elif resized != (height, width):
         part = F.resize_image(part, list(resized), interpolation=InterpolationMode.BILINEAR, antialias=True)

@@ -24,6 +24,9 @@ from ocrnet_pl.inference.tables import ClassTables
 from ocrnet_pl.models.base import PostProcess
 from ocrnet_pl.structures import Output, Placement, Prediction, Predictions, Taxonomy
 
+TRUSTED = 0.6
+"""Agreement above which a box owns what it encloses, so that fusion may move it."""
+
 
 class Corrected(NamedTuple):
     """A fused prediction before its panoptic map is made.
@@ -297,7 +300,7 @@ class FusionPostProcess(PostProcess):
             joined = joined & ~tables.raw_boxes[labels]
         fused_scores = scores * torch.where(joined, agreement.pow(settings.rescore), 1.0)
         # Only boxes that own what they enclose may move: the box of a half-hidden object extends beyond its pixels.
-        trust = settings.refine * (joined & (agreement > 0.6)).to(boxes.dtype)[:, None]
+        trust = settings.refine * (joined & (agreement > TRUSTED)).to(boxes.dtype)[:, None]
         refined = boxes + trust * (tight_bounds(pixel, best.row, pixels.row_box, boxes, width) - boxes)
 
         order = fused_scores.argsort(descending=True, stable=True)

@@ -1,0 +1,117 @@
+"""The choice of the boxes as operators of a graph; :mod:`ocrnet_pl.inference.decode` has the original."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ocrnet_pl.export.graph import Graph, Value
+from ocrnet_pl.export.letterbox import Frame
+from ocrnet_pl.inference.decode import Decode
+
+NO_SCORE = -1.0
+"""The score of a row that is not a box."""
+
+
+class Rows(NamedTuple):
+    """The boxes of a batch, best first; rows beyond an image's own are zero.
+
+    Attributes:
+        boxes: float32 [B, N, 4].
+        scores: float32 [B, N]; NO_SCORE where there is no box.
+        labels: int64 [B, N].
+        valid: bool [B, N], whether there is a box.
+        length: N.
+    """
+
+    boxes: Value
+    scores: Value
+    labels: Value
+    valid: Value
+    length: int
+
+
+def decode(graph: Graph, boxes: Value, scores: Value, shape: tuple[int, int], thresholds: Value, rule: Decode) -> Rows:
+    """Choose the best candidates of each image.
+
+    Args:
+        graph: The graph.
+        boxes: float32 [B, A, 4], in pixels of the input.
+        scores: float32 [B, A, K].
+        shape: (A, K).
+        thresholds: float32 [K], the score below which candidates of each class are dropped.
+        rule: Limits, and how boxes are suppressed.
+    """
+    candidates, classes = shape
+    suppressed = rule.iou_threshold is not None
+    limit = min(rule.max_candidates if suppressed else rule.max_detections, candidates * classes)
+    best, order = graph.best(scores.reshape(0, candidates * classes), limit)
+    labels, place = order % classes, order // classes
+    every_side = graph.constant(np.array([1, 1, 4], np.int64))
+    chosen = graph.op("GatherElements", boxes, _repeated(graph, place, every_side), axis=1)
+    valid = best > thresholds.take(labels)
+    if rule.iou_threshold is None:
+        return _rows(graph, chosen, best, labels, valid, limit)
+    rows = _rows(graph, chosen, best, labels, valid, limit)
+    # A box of another class must not suppress, so that each class is moved to a place of its own.
+    side = rows.boxes.largest(-1, keep=True).largest(1, keep=True) + 1.0
+    apart = rows.boxes + rows.labels.to(np.float32).expand(-1) * side
+    return _suppressed(graph, rows, apart, rule.iou_threshold, min(rule.max_detections, limit))
+
+
+def without_rivals(graph: Graph, rows: Rows, iou_threshold: float) -> Rows:
+    """Drop the boxes that overlap a better one of any class by more than an IoU."""
+    return _suppressed(graph, rows, rows.boxes, iou_threshold, rows.length)
+
+
+def _suppressed(graph: Graph, rows: Rows, boxes: Value, iou_threshold: float, length: int) -> Rows:
+    """Return the ``length`` best rows whose ``boxes`` do not overlap a better one's by more than an IoU."""
+    kept = graph.op(
+        "NonMaxSuppression",
+        boxes,
+        rows.scores.expand(1),
+        graph.constant(np.array([rows.length], np.int64)),
+        graph.constant(np.array([iou_threshold], np.float32)),
+        graph.constant(np.array([0.0], np.float32)),
+        kind=np.int64,
+    )
+    where = kept.take(graph.constant(np.array([0, 2], np.int64)), axis=1)
+    there = kept.column(0, axis=1).filled(1.0, np.float32)
+    mask = graph.op("ScatterND", rows.scores.filled(0.0), where, there) > 0.5
+    best, order = graph.best(graph.where(mask, rows.scores, NO_SCORE), length)
+    four = _repeated(graph, order, graph.constant(np.array([1, 1, 4], np.int64)))
+    chosen = graph.op("GatherElements", rows.boxes, four, axis=1)
+    labels = graph.op("GatherElements", rows.labels, order, axis=1)
+    return _rows(graph, chosen, best, labels, best > 0.0, length)
+
+
+def _repeated(graph: Graph, index: Value, times: Value) -> Value:
+    return graph.op("Tile", index.expand(-1), times)
+
+
+def _rows(graph: Graph, boxes: Value, scores: Value, labels: Value, valid: Value, length: int) -> Rows:
+    labels = graph.where(valid, labels, 0)
+    return Rows(graph.where(valid.expand(-1), boxes, 0.0), graph.where(valid, scores, NO_SCORE), labels, valid, length)
+
+
+def in_input(graph: Graph, boxes: Value, size: tuple[int, int]) -> Value:
+    """Clip boxes, float32 [B, A, 4], to the network's input."""
+    x, y = (_sides(boxes, first).at_least(0.0).at_most(float(limit)) for first, limit in enumerate(size[::-1]))
+    return _joined(graph, x, y)
+
+
+def in_images(graph: Graph, boxes: Value, frame: Frame) -> Value:
+    """Move boxes, float32 [B, N, 4], from the network's input to the images."""
+    x = (_sides(boxes, 0) / frame.scale_x).at_least(0.0).at_most(frame.width.to(np.float32))
+    y = (_sides(boxes, 1) / frame.scale_y).at_least(0.0).at_most(frame.height.to(np.float32))
+    return _joined(graph, x, y)
+
+
+def _sides(boxes: Value, first: int) -> Value:
+    """Return both coordinates of one direction, [B, N, 2]."""
+    return boxes.take(boxes.graph.constant(np.array([first, first + 2], np.int64)), axis=-1)
+
+
+def _joined(graph: Graph, x: Value, y: Value) -> Value:
+    return graph.stack(x.column(0), y.column(0), x.column(1), y.column(1))

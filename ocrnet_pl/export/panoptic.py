@@ -1,0 +1,68 @@
+"""The panoptic map as operators of a graph; :mod:`ocrnet_pl.inference.panoptic` has the original."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ocrnet_pl.export.fusing import Fused
+from ocrnet_pl.export.graph import Graph, Value
+from ocrnet_pl.export.letterbox import Frame
+from ocrnet_pl.structures import Taxonomy
+
+SEGMENT_FIELDS = ("id", "category", "area", "instance")
+"""What the file tells of each segment; the instance is -1 for stuff, and the id is 0 in rows that are not used."""
+
+
+class Panoptic(NamedTuple):
+    """The panoptic maps of a batch.
+
+    Attributes:
+        segment: int64 [B * H * W], the segment of each pixel, 0 = void.
+        segments: int64 [B, N + stuff, 4], the ``SEGMENT_FIELDS`` of each segment.
+        length: N + stuff.
+    """
+
+    segment: Value
+    segments: Value
+    length: int
+
+
+def panoptic(graph: Graph, fused: Fused, frame: Frame, min_stuff: int, taxonomy: Taxonomy) -> Panoptic:
+    """Put the instances that are shown into a map, then stuff; the remaining pixels are void.
+
+    Args:
+        graph: The graph.
+        fused: Boxes and pixels after fusion.
+        frame: The size of the images.
+        min_stuff: Number of pixels below which a stuff region becomes void.
+        taxonomy: The categories, which say what is stuff.
+    """
+    count, classes = fused.rows.length, taxonomy.num_semantic
+    shown = (fused.shown & (fused.areas > 0)).to(np.int64)
+    instance_ids = shown.running_total(1) * shown
+    # With the number of each box, and none for 0.
+    nothing = fused.areas.filled(0).part(0, 1, 1)
+    table = graph.concat(nothing, instance_ids, axis=1).reshape(-1)
+    image = graph.op("Expand", graph.numbers(frame.batch).expand(1), graph.join(frame.batch, frame.pixels)).reshape(-1)
+    segment = table.take(fused.instances + image * (count + 1))
+    is_open = segment.equals(0)
+    stuff = [index for index, category in enumerate(taxonomy.semantic_categories) if not category.is_thing]
+    areas = graph.full(frame.batch * classes, 0, np.int64).scatter(
+        fused.labels + image * classes, is_open.to(np.int64), "add"
+    )
+    of_stuff = areas.reshape(frame.batch, classes).take(graph.constant(np.array(stuff, np.int64)), axis=1)
+    there = (of_stuff >= max(min_stuff, 1)).to(np.int64)
+    stuff_ids = (there.running_total(1) + shown.total(1, keep=True)) * there
+    # Classes of things get no number, so that their pixels without an object are void.
+    place = np.full(classes, len(stuff), np.int64)
+    place[stuff] = np.arange(len(stuff))
+    class_ids = graph.concat(stuff_ids, nothing, axis=1).take(graph.constant(place), axis=1).reshape(-1)
+    numbers = graph.where(is_open, class_ids.take(fused.labels + image * classes), segment)
+    category = graph.constant(np.array(taxonomy.positions_of_detection, np.int64)).take(fused.rows.labels)
+    row = fused.areas.filled(0) + graph.constant(np.arange(count))
+    things = graph.stack(instance_ids, category, fused.areas, row)
+    stuff_category = np.array([taxonomy.positions_of_semantic[index] for index in stuff], np.int64)
+    regions = graph.stack(stuff_ids, of_stuff.filled(0) + graph.constant(stuff_category), of_stuff, of_stuff.filled(-1))
+    return Panoptic(numbers, graph.concat(things, regions, axis=1), count + len(stuff))

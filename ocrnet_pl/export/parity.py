@@ -1,0 +1,179 @@
+"""How far the predictions of an exported file are from those of the network that it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ocrnet_pl import structures
+from ocrnet_pl.metrics.panoptic import PanopticMetric
+from ocrnet_pl.runtime.prediction import Prediction
+from ocrnet_pl.structures import Sample, Taxonomy
+
+_NEAR = 2.0
+"""Distance in pixels up to which two boxes may stand for each other."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest differences with which a file is kept.
+
+    Attributes:
+        boxes: Largest difference of a box side, in pixels.
+        scores: Largest difference of a score.
+        pixels: Largest share of pixels with another class, or another segment.
+        lonely: Largest share of boxes without a partner: of two that suppress each other, rounding may keep either.
+        pq: Largest difference of the panoptic quality.
+    """
+
+    boxes: float = 0.5
+    scores: float = 1e-3
+    pixels: float = 1e-3
+    lonely: float = 2e-3
+    pq: float = 1e-3
+
+
+STRICT = Limits()
+"""The limits of ``ocrnet export``."""
+
+
+class Difference:
+    """What was compared, and the largest differences that were found.
+
+    Args:
+        limits: The differences to allow.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.images = 0
+        self.found: dict[str, float] = {}
+        self._count: dict[str, list[int]] = {}
+        self._panoptic: tuple[PanopticMetric, PanopticMetric] | None = None
+
+    def largest(self, name: str, values: NDArray[Any]) -> None:
+        """Keep the largest of some differences."""
+        value = float(np.abs(values).max()) if values.size else 0.0
+        # A NaN is a difference, and no number is larger.
+        self.found[name] = max(self.found.get(name, 0.0), value if np.isfinite(value) else np.inf)
+
+    def share(self, name: str, differs: NDArray[np.bool_]) -> None:
+        """Add to the share of those that differ."""
+        sums = self._count.setdefault(name, [0, 0])
+        sums[0] += int(differs.sum())
+        sums[1] += differs.size
+        self.found[name] = sums[0] / max(sums[1], 1)
+
+    def add(self, wanted: structures.Prediction, got: Prediction, edge: float) -> None:
+        """Compare two predictions for an image.
+
+        Args:
+            wanted: The network's prediction.
+            got: The file's.
+            edge: Score up to which a box may be there or not, since boxes below it are dropped.
+        """
+        self.images += 1
+        if wanted.semantic is None or wanted.instances is not None:
+            self._boxes(wanted, got, edge)
+        if wanted.semantic is not None:
+            assert got.semantic is not None
+            self.share("pixels", wanted.semantic.numpy() != got.semantic)
+        if wanted.panoptic is not None:
+            assert got.panoptic is not None
+            self.share("segments", _categories(wanted) != _categories(got))
+
+    def _boxes(self, wanted: structures.Prediction, got: Prediction, edge: float) -> None:
+        boxes, scores, labels = wanted.boxes.numpy(), wanted.scores.numpy(), wanted.labels.numpy()
+        apart = np.abs(boxes[:, None] - got.boxes).max(-1, initial=0.0) + np.abs(scores[:, None] - got.scores)
+        apart = np.where(labels[:, None] == got.labels, apart, np.inf)
+        first = apart.argmin(1) if apart.size else np.zeros(len(scores), int)
+        partner = apart.argmin(0) if apart.size else np.zeros(len(got.scores), int)
+        rows = np.arange(len(scores))
+        paired = np.zeros(len(scores), bool)
+        if apart.size:
+            paired = (partner[first] == rows) & (apart[rows, first] < _NEAR)
+        # Those at the edge are dropped by one and kept by the other.
+        edge += self.limits.scores
+        alone = np.ones(len(got.scores), bool)
+        alone[first[paired]] = False
+        sure, other = scores > edge, got.scores > edge
+        self.share("lonely", np.concatenate((~paired[sure], alone[other])))
+        self.largest("boxes", boxes[paired] - got.boxes[first[paired]])
+        self.largest("scores", scores[paired] - got.scores[first[paired]])
+
+    def evaluate(self, wanted: structures.Prediction, got: Prediction, truth: Sample, taxonomy: Taxonomy) -> None:
+        """Add both predictions to the panoptic quality of each."""
+        if self._panoptic is None:
+            self._panoptic = PanopticMetric(taxonomy), PanopticMetric(taxonomy)
+        for metric, prediction in zip(self._panoptic, (wanted, as_tensors(got)), strict=True):
+            metric.update([prediction], [truth])
+
+    def finish(self) -> list[tuple[str, str, str]]:
+        """Return a line for each difference: what it is of, its size, and its limit."""
+        if self._panoptic is not None:
+            ours, theirs = (float(metric.compute()["pq"]) for metric in self._panoptic)
+            self.found["pq"] = 0.0 if np.isnan(ours) and np.isnan(theirs) else abs(ours - theirs)
+        found = self.found.items()
+        return [(_NAMES[name], _text(name, value), _text(name, self._limit(name))) for name, value in found]
+
+    @property
+    def too_large(self) -> list[str]:
+        """What differs by more than is allowed."""
+        return [_NAMES[name] for name, value in self.found.items() if not value <= self._limit(name)]
+
+    def _limit(self, name: str) -> float:
+        return float(getattr(self.limits, "pixels" if name == "segments" else name))
+
+
+_NAMES = {
+    "boxes": "box sides, in pixels",
+    "scores": "scores",
+    "lonely": "boxes without a partner",
+    "pixels": "pixels of another class",
+    "segments": "pixels of another segment",
+    "pq": "panoptic quality",
+}
+
+
+def _text(name: str, value: float) -> str:
+    return f"{value:.4%}" if name in ("lonely", "pixels", "segments") else f"{value:.6f}"
+
+
+def _categories(prediction: structures.Prediction | Prediction) -> NDArray[Any]:
+    """Return what each pixel shows: the category of its segment and, for an object, where it lies.
+
+    Numbers of segments follow the scores, and two that are almost equal may change places.
+    """
+    assert prediction.panoptic is not None
+    table = [0]
+    boxes = prediction.boxes
+    for segment in prediction.segments:
+        place = 0
+        if segment.instance is not None:
+            x1, y1, x2, y2 = map(float, boxes[segment.instance])
+            # Half the sum of the sides in steps of four pixels, which rounding rarely moves to the next.
+            place = 1 + round((x1 + x2) / 8) + 100_000 * round((y1 + y2) / 8)
+        table.append(1 + segment.category + 1000 * place)
+    shown: NDArray[Any] = np.array(table, np.int64)[np.asarray(prediction.panoptic)]
+    return shown
+
+
+def as_tensors(prediction: Prediction) -> structures.Prediction:
+    """Return the runtime's prediction as the package's own."""
+    maps = (prediction.semantic, prediction.instances, prediction.panoptic)
+    semantic, instances, merged = (None if each is None else torch.from_numpy(each.copy()) for each in maps)
+    return structures.Prediction(
+        torch.from_numpy(prediction.boxes.copy()),
+        torch.from_numpy(prediction.scores.copy()),
+        torch.from_numpy(prediction.labels.copy()),
+        semantic,
+        instances,
+        merged,
+        [structures.Segment(s.id, s.category, s.score, s.area, s.instance) for s in prediction.segments],
+        prediction.image_id,
+        prediction.path,
+    )

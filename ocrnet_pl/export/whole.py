@@ -1,0 +1,120 @@
+"""Everything from an image to its prediction as one graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from ocrnet_pl.export.decoding import Rows, decode, in_images, in_input, without_rivals
+from ocrnet_pl.export.fusing import fuse
+from ocrnet_pl.export.graph import Graph, Value
+from ocrnet_pl.export.letterbox import Frame, letterbox
+from ocrnet_pl.export.panoptic import SEGMENT_FIELDS, panoptic
+from ocrnet_pl.export.pixels import ClassMap, class_map
+from ocrnet_pl.export.raw import BATCH, network_graph
+from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.settings import FusionSettings
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.structures import Taxonomy
+
+THRESHOLDS = "score_thresholds"
+"""Name of the constant with the score, one for each detection class, below which candidates are dropped."""
+
+
+def fusion_rules(network: OCRNet) -> FusionPostProcess:
+    """Return the network's post-processing.
+
+    Raises:
+        ValueError: It is a class of which it is not known how to write it as a graph.
+    """
+    rules = network.postprocess
+    if type(rules) is not FusionPostProcess:
+        raise ValueError(
+            f"model.postprocess: {type(rules).__name__} cannot be written into a file; export with --raw, which leaves "
+            "the post-processing to the program that uses the file"
+        )
+    return rules
+
+
+def score_thresholds(network: OCRNet) -> np.ndarray:
+    """Return the score, float32 [K], below which candidates of each class are dropped."""
+    return np.full(network.taxonomy.num_detection, fusion_rules(network).decode.score_threshold, np.float32)
+
+
+def whole_graph(network: OCRNet) -> Graph:
+    """Return the graph from images, uint8 [B, H, W, C], to predictions at their size.
+
+    Args:
+        network: The network, in evaluation mode, on the CPU, in float32.
+
+    Raises:
+        ValueError: A part of the network cannot be written as a graph.
+    """
+    rules = fusion_rules(network)
+    model = network_graph(network)
+    graph = Graph()
+    images = graph.input("images", np.uint8, (BATCH, "height", "width", network.in_channels))
+    boxed, frame = letterbox(graph, images, network.input_size, network.in_channels)
+    results = dict(zip((out.name for out in model.graph.output), graph.inline(model, {"images": boxed}), strict=True))
+    rows: Rows | None = None
+    pixels: ClassMap | None = None
+    if "boxes" in results:
+        scores = next(out for out in model.graph.output if out.name == "scores")
+        shape = tuple(side.dim_value for side in scores.type.tensor_type.shape.dim[1:])
+        thresholds = graph.named_constant(THRESHOLDS, score_thresholds(network))
+        candidates = in_input(graph, results["boxes"], network.input_size)
+        rows = decode(graph, candidates, results["scores"], shape, thresholds, rules.decode)
+        rows = rows._replace(boxes=in_images(graph, rows.boxes, frame))
+        if rules.settings.agnostic_iou is not None:
+            rows = without_rivals(graph, rows, rules.settings.agnostic_iou)
+    if "logits" in results:
+        assert network.segmentation is not None
+        pixels = class_map(graph, results["logits"], network.segmentation.stride, network.taxonomy.num_semantic, frame)
+    add_results(graph, rows, pixels, frame, network.taxonomy, rules.settings)
+    return graph
+
+
+def add_results(
+    graph: Graph,
+    rows: Rows | None,
+    pixels: ClassMap | None,
+    frame: Frame,
+    taxonomy: Taxonomy,
+    settings: FusionSettings,
+) -> None:
+    """Add the outputs, after fusion if there are both boxes and pixels.
+
+    Args:
+        graph: The graph.
+        rows: The boxes, in pixels of the images; None without a detection decoder.
+        pixels: The pixels' classes; None without a segmentation decoder.
+        frame: The size of the images.
+        taxonomy: The categories.
+        settings: How to merge boxes and pixels.
+    """
+
+    def as_map(values: Value, name: str, kind: type[np.generic]) -> None:
+        shaped = values.to(kind).reshape(frame.batch, frame.height, frame.width)
+        graph.output(shaped, name, (BATCH, "height", "width"))
+
+    labels = None if pixels is None else pixels.labels
+    if rows is not None and pixels is not None:
+        fused = fuse(graph, rows, pixels, frame, taxonomy, settings)
+        rows, labels = fused.rows, fused.labels
+        as_map(fused.instances, "instances", np.int32)
+        merged = panoptic(graph, fused, frame, settings.min_stuff_area, taxonomy)
+        as_map(merged.segment, "panoptic", np.int32)
+        shape = (BATCH, merged.length, len(SEGMENT_FIELDS))
+        graph.output(merged.segments.to(np.int32), "segments", shape)
+    if labels is not None:
+        as_map(labels, "semantic", np.uint8)
+    if rows is not None:
+        graph.output(rows.boxes, "boxes", (BATCH, rows.length, 4))
+        graph.output(rows.scores.at_least(0.0), "scores", (BATCH, rows.length))
+        graph.output(rows.labels, "labels", (BATCH, rows.length))
+        graph.output(rows.valid.to(np.int64).total(1), "count", (BATCH,))
+
+
+def whole_model(network: OCRNet, metadata: dict[str, str]) -> onnx.ModelProto:
+    """Return the graph of :func:`whole_graph` as a model with metadata."""
+    return whole_graph(network).model("ocrnet", metadata)

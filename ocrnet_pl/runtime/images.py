@@ -1,0 +1,81 @@
+"""Images as files, Pillow images and arrays, for a runtime without torch."""
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ocrnet_pl.errors import DataError
+
+MAX_PIXELS = 200_000_000
+"""Number of pixels above which images are refused: a broken header must not exhaust the machine's memory."""
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def as_pixels(image: str | PathLike[str] | Image.Image | NDArray[Any], channels: int) -> NDArray[np.uint8]:
+    """Return an image as uint8 [H, W, C].
+
+    Args:
+        image: Path of a file, a Pillow image, or an array uint8 [H, W, C] with the channels of the training images,
+            which are in the order red, green, blue for color.
+        channels: C.
+
+    Raises:
+        DataError: The file cannot be read as an image, or it is anything else.
+    """
+    if isinstance(image, str | PathLike):
+        return _read(image, channels)
+    if isinstance(image, Image.Image):
+        return _converted(image, channels, "the image")
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"the image: expected a path, a Pillow image or an array, found {type(image).__name__}")
+    if image.dtype != np.uint8:
+        advice = "convert values from 0 to 1 with (image * 255).round().astype('uint8')"
+        raise DataError(f"the image: expected uint8 with values from 0 to 255, found {image.dtype}; {advice}")
+    if image.ndim != 3 or image.shape[2] != channels or not image.size:
+        first = image.ndim == 3 and image.shape[0] == channels
+        advice = "; put the channels last with image.transpose(1, 2, 0)" if first else ""
+        raise DataError(f"the image: expected the shape [H, W, {channels}], found {list(image.shape)}{advice}")
+    return image
+
+
+def _read(path: str | PathLike[str], channels: int) -> NDArray[np.uint8]:
+    name = os.fspath(path)
+    try:
+        with Image.open(name, formats=_FORMATS) as image:
+            return _converted(image, channels, name)
+    except FileNotFoundError:
+        raise DataError.at(name, "there is no such image") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError.at(name, f"not an image that can be read: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError.at(name, f"the image is damaged: {error}") from None
+
+
+def _converted(image: Image.Image, channels: int, name: str) -> NDArray[np.uint8]:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError.at(name, f"{image.width} x {image.height} pixels are too many")
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode == "F":
+        raise DataError.at(name, "floating-point pixels have no known range", advice="convert it to 8 or 16 bits")
+    if turned.mode.startswith("I"):
+        wide = np.asarray(turned).astype(np.int64)
+        if wide.size and (wide.min() < 0 or wide.max() > 65535):
+            raise DataError.at(name, "pixels outside 0 to 65535", advice="convert it to 8 or 16 bits")
+        turned = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if channels == 3 or turned.mode in ("P", "PA"):
+        turned = turned.convert("RGB")
+    elif turned.mode == "1":
+        turned = turned.convert("L")
+    pixels = np.array(turned)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.shape[2] != channels:
+        raise DataError.at(name, f"it has {pixels.shape[2]} channels, the network takes {channels}")
+    return pixels

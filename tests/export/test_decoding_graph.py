@@ -1,0 +1,75 @@
+"""The choice of boxes in a file against the one of ``predict``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ocrnet_pl.export.decoding import decode, in_input, without_rivals
+from ocrnet_pl.export.graph import Graph
+from ocrnet_pl.inference.decode import Decode
+from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.structures import DetectionOutput
+from tests.helpers.exported import session
+
+CANDIDATES, CLASSES, SIZE = 300, 4, (40, 60)
+
+
+def candidates(seed: int, images: int) -> DetectionOutput:
+    """Return many boxes that overlap, some of them beyond the image."""
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.rand(images, CANDIDATES, 2, generator=generator) * torch.tensor([60.0, 40.0]) - 5
+    side = 4 + 12 * torch.rand(images, CANDIDATES, 2, generator=generator)
+    scores = torch.rand(images, CANDIDATES, CLASSES, generator=generator) ** 3
+    none = torch.zeros(images, CANDIDATES)
+    return DetectionOutput(torch.cat((low, low + side), 2), none, scores, scores, none[0, :, None], none[0], ())
+
+
+@pytest.mark.parametrize(
+    ("rule", "agnostic"),
+    [
+        (Decode(score_threshold=0.3, max_detections=30), None),
+        (Decode(score_threshold=0.0, iou_threshold=0.4, max_candidates=1200, max_detections=1000), None),
+        (Decode(iou_threshold=None, max_detections=20), None),
+        (Decode(score_threshold=0.9999), None),
+        (Decode(score_threshold=0.2), 0.5),
+    ],
+)
+def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None) -> None:
+    graph = Graph()
+    boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
+    scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
+    thresholds = graph.named_constant("thresholds", np.full(CLASSES, rule.score_threshold, np.float32))
+    rows = decode(graph, in_input(graph, boxes, SIZE), scores, (CANDIDATES, CLASSES), thresholds, rule)
+    if agnostic is not None:
+        rows = without_rivals(graph, rows, agnostic)
+    for name in ("boxes", "scores", "labels", "valid"):
+        graph.output(getattr(rows, name), name, ("batch", rows.length, *[4] * (name == "boxes")))
+    run = session(graph)
+    for seed in range(5):
+        output = candidates(seed, 3)
+        found = run.run(None, {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()})
+        for wanted, *got in zip(rule(output, SIZE), *found, strict=True):
+            if agnostic is not None:
+                wanted = FusionPostProcess(agnostic_iou=agnostic).without_rivals(wanted)
+            valid = got.pop()
+            assert valid.sum() == len(wanted.scores)
+            assert valid[: len(wanted.scores)].all()
+            for expected, actual in zip(wanted, got, strict=True):
+                torch.testing.assert_close(torch.from_numpy(actual[valid]), expected, rtol=1e-6, atol=1e-5)
+
+
+def test_classes_have_thresholds_of_their_own() -> None:
+    graph = Graph()
+    boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
+    scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
+    limits = np.array([0.2, 0.9, 0.5, 1.0], np.float32)
+    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), graph.named_constant("thresholds", limits), Decode())
+    graph.output(rows.scores, "scores", ("batch", rows.length))
+    graph.output(rows.labels, "labels", ("batch", rows.length))
+    output = candidates(0, 1)
+    found, labels = session(graph).run(None, {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()})
+    kept = found[0] > 0
+    assert set(labels[0][kept].tolist()) == {0, 1, 2}
+    assert (found[0][kept] > limits[labels[0][kept]]).all()

@@ -1,0 +1,165 @@
+"""Whole files: what they give, and when they are not written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from ocrnet_pl.errors import DataError, RunError
+from ocrnet_pl.export import files, raw, whole
+from ocrnet_pl.export.files import CheckImage, export_onnx
+from ocrnet_pl.export.parity import Limits
+from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.runtime import Model
+from ocrnet_pl.runtime.model import load_session
+from tests.helpers.builders import TAXONOMY, tiny_network
+
+
+class OtherRules(FusionPostProcess):
+    """A post-processing of one's own."""
+
+
+@pytest.fixture(scope="module")
+def network() -> OCRNet:
+    made = tiny_network().eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in made.parameters():
+            # At random weights all scores are alike, and no box enters the map.
+            value.add_(torch.randn(value.shape, generator=generator) * 0.1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def graph(network: OCRNet) -> onnx.ModelProto:
+    return raw.network_graph(network)
+
+
+@pytest.fixture(autouse=True)
+def made_once(graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all tests use one export of the network, which takes seconds."""
+
+    def copy(_: OCRNet) -> onnx.ModelProto:
+        own = onnx.ModelProto()
+        own.CopyFrom(graph)
+        return own
+
+    monkeypatch.setattr(files, "network_graph", copy)
+    monkeypatch.setattr(whole, "network_graph", copy)
+
+
+def images() -> list[CheckImage]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(64, 64), (50, 90), (100, 41)]
+    return [CheckImage(torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)) for size in sizes]
+
+
+def test_a_whole_file_gives_what_predict_gives(network: OCRNet, tmp_path: Path) -> None:
+    path = tmp_path / "made" / "tiny.onnx"
+    difference = export_onnx(network, path, images())
+    assert difference.images == 3
+    assert not difference.too_large
+    assert {"boxes", "scores", "pixels", "segments", "lonely"} == set(difference.found)
+    model = Model(path)
+    assert model.class_names == ["disc", "square", "star"]
+    assert model.pixel_names == ["sky", "ground", "disc", "square", "star"]
+    assert model.description.score_thresholds == dict.fromkeys(model.class_names, 0.02)
+    assert model.description.fusion == network.postprocess.dump_settings()
+    image = images()[1].pixels
+    (wanted,), got = network.predict(image), model(image.permute(1, 2, 0).numpy())
+    torch.testing.assert_close(torch.from_numpy(got.boxes), wanted.boxes, rtol=0, atol=1e-2)
+    torch.testing.assert_close(torch.from_numpy(got.scores), wanted.scores, rtol=0, atol=1e-4)
+    assert got.semantic is not None
+    assert (got.semantic != wanted.semantic.numpy()).mean() < 1e-3  # type: ignore[union-attr]
+    assert (got.taxonomy, got.size) == (TAXONOMY, (50, 90))
+    # Images of one size, together.
+    batch = np.stack([image.permute(1, 2, 0).numpy(), 255 - image.permute(1, 2, 0).numpy()])
+    for one, own in zip(model.predict(batch), model.predict(list(batch)), strict=True):
+        np.testing.assert_allclose(one.scores, own.scores, atol=1e-5)
+        assert one.panoptic is not None
+        assert own.panoptic is not None
+        assert (one.panoptic != own.panoptic).mean() < 1e-3
+
+
+def test_a_raw_file_has_only_common_operators_and_takes_any_number_of_images(
+    network: OCRNet, graph: onnx.ModelProto, tmp_path: Path
+) -> None:
+    path = tmp_path / "raw.onnx"
+    assert not export_onnx(network, path, images(), raw=True).too_large
+    assert {node.op_type for node in graph.graph.node} <= raw.OPERATORS
+    assert not {"NonZero", "NonMaxSuppression", "Loop", "If", "Unique"} & raw.OPERATORS
+    session = load_session(path)
+    shapes = {out.name: out.shape for out in session.get_outputs()}
+    assert shapes == {"boxes": ["batch", 336, 4], "scores": ["batch", 336, 3], "logits": ["batch", 5, 32, 32]}
+    batch = torch.randint(0, 256, (7, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        wanted = network(batch)
+    boxes, scores, logits = session.run(["boxes", "scores", "logits"], {"images": batch.numpy()})
+    assert wanted.detection is not None
+    for got, expected in (
+        (boxes, wanted.detection.boxes),
+        (scores, wanted.detection.scores),
+        (logits, wanted.semantic),
+    ):
+        torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-4, atol=1e-4)
+    # Nothing of this machine goes along.
+    assert str(Path.home()).encode() not in path.read_bytes()
+    assert b"site-packages" not in path.read_bytes()
+
+
+def test_an_operator_that_few_runtimes_have_is_refused(graph: onnx.ModelProto) -> None:
+    strange = onnx.ModelProto()
+    strange.CopyFrom(graph)
+    strange.graph.node.append(helper.make_node("NonZero", ["x"], ["y"]))
+    with pytest.raises(ValueError, match="the operators NonZero, which not all runtimes have"):
+        raw.require_common_operators(strange)
+
+
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_a_file_that_gives_something_else_is_not_kept(
+    is_raw: bool, network: OCRNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(b"the one before")
+    changed = tiny_network().eval()
+    changed.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        for value in changed.segmentation.parameters():  # type: ignore[union-attr]
+            value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(2)))
+    with pytest.raises(RunError, match=r"was not written.* on 3 images .*pixels of another class: .*allowed 0\.1"):
+        export_onnx(changed, path, images(), raw=is_raw)
+    assert path.read_bytes() == b"the one before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_limits_and_images_are_taken_seriously(network: OCRNet, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="scores"):
+        export_onnx(network, tmp_path / "tiny.onnx", images(), limits=Limits(scores=-1.0))
+    with pytest.raises(DataError, match="at least one image"):
+        export_onnx(network, tmp_path / "tiny.onnx", [])
+    network_with_own = tiny_network().eval()
+    network_with_own.postprocess = OtherRules()
+    with pytest.raises(ValueError, match="OtherRules cannot be written into a file; export with --raw"):
+        export_onnx(network_with_own, tmp_path / "tiny.onnx", images())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("detection", "segmentation"), [(True, False), (False, True)])
+def test_networks_of_one_task(
+    detection: bool, segmentation: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single = tiny_network(detection=detection, segmentation=segmentation).eval()
+    made = raw.network_graph(single)
+    monkeypatch.setattr(whole, "network_graph", lambda _: made)
+    assert not export_onnx(single, tmp_path / "one.onnx", images()).too_large
+    got = Model(tmp_path / "one.onnx")(images()[0].pixels.permute(1, 2, 0).numpy())
+    assert (got.semantic is not None) is segmentation
+    assert (len(got.scores) > 0) is detection
+    assert got.panoptic is None
