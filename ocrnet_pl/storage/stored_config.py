@@ -38,7 +38,14 @@ _OF_EVALUATION = {"model": ("metrics",)}
 _NOT_TAKEN = ("cache", "storage_options")
 """Options of sources that decide where files are written, and with which credentials they are read."""
 
-_SOURCES = {"validate": ("val",), "calibrate": ("val",), "test": ("test", "val"), "predict": ()}
+_SOURCES = {
+    "validate": ("val",),
+    "calibrate": ("val",),
+    "export": ("val",),
+    "test": ("test", "val"),
+    "predict": (),
+    "auto-label": (),
+}
 """The sources that a subcommand reads: the first of them that exists."""
 
 
@@ -57,7 +64,7 @@ def stored_config(
 
     Args:
         content: Content of the checkpoint.
-        subcommand: ``validate``, ``test``, ``predict`` or ``calibrate``.
+        subcommand: A subcommand that needs a checkpoint.
         kinds: The types of the options of ``model``, ``data`` and other sections, by name.
         given: Dotted keys of the parts that the command line replaces as a whole.
         trust: Packages whose classes may be named besides the project's own.
