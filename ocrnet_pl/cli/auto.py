@@ -78,8 +78,12 @@ def add_auto_option(parser: LightningArgumentParser) -> None:
     )
 
 
-def seconds_of(budget: str | float) -> float:
+def seconds_of(budget: str | float, option: str = "auto.budget") -> float:
     """Return the seconds of a budget.
+
+    Args:
+        budget: A number with its unit, or a number of seconds.
+        option: Name of the option for error messages.
 
     Raises:
         UsageError: It is no duration above 0.
@@ -88,7 +92,7 @@ def seconds_of(budget: str | float) -> float:
     seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
     if seconds <= 0:
         raise UsageError(
-            f"auto.budget: expected a duration above 0, such as 90s, 30m or 8h, or a number of seconds, got {budget!r}"
+            f"{option}: expected a duration above 0, such as 90s, 30m or 8h, or a number of seconds, got {budget!r}"
         )
     return seconds
 

@@ -35,7 +35,7 @@ from ocrnet_pl.training.task import OCRNetTask
 _CANNOT_WORK: tuple[tuple[type[Callback], str], ...] = (
     (
         LearningRateFinder,
-        "compare short runs with different learning rates instead, as configs/sweeps/task_weights.yaml does",
+        "`train.py tune` compares short runs with different learning rates",
     ),
     (BatchSizeFinder, "`train.py memory` finds the largest data.batch_size"),
     (StochasticWeightAveraging, "the weights are averaged already, as ema.decay says"),

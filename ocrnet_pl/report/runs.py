@@ -72,7 +72,7 @@ class Run:
             raise KeyboardInterrupt(f"; {INTERRUPTED}")
         content = self.content()
         if status != 0 or content is None:
-            reason = _last_error(self.log)
+            reason = last_error(self.log)
             raise RunError(
                 f"the run {self.title!r} ended with status {status}{f': {reason}' if reason else ''}; its log: "
                 f"{self.log}"
@@ -80,13 +80,19 @@ class Run:
         return content
 
 
-def _run_and_show(command: list[str], log: Path) -> int:
-    """Run a command, copy everything it prints to the terminal and to a file, and return its status."""
+def environment_of_runs() -> dict[str, str]:
+    """Return the environment variables of a run that this process starts."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     # The order and the transforms follow the run's own seed, which a caller's must not override.
     environment.pop("PL_GLOBAL_SEED", None)
     # The process imports from the same folders as this one, wherever it was started.
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    return environment
+
+
+def _run_and_show(command: list[str], log: Path) -> int:
+    """Run a command, copy everything it prints to the terminal and to a file, and return its status."""
+    environment = environment_of_runs()
     if sys.stdout.isatty():
         # Without a terminal, a progress bar draws itself once, at the end.
         import pty
@@ -128,7 +134,8 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def _last_error(log: Path) -> str:
+def last_error(log: Path) -> str:
+    """Return the last error in a run's log; nothing if there is none."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LAST_BYTES))
         lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()

@@ -90,7 +90,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"checkpoint.monitor": "fused_map"}, "checkpoint.monitor: this run logs no figure 'fused_map'; did you mean"),
     ({"checkpoint.monitor": "val/map_per_class/disk"}, "did you mean 'val/map_per_class/disc'?"),
     ({"checkpoint.monitor": "train/loss_dise"}, "did you mean 'train/loss_dice'?"),
-    ({"callbacks": lambda: [LearningRateFinder()]}, "LearningRateFinder does not work here; compare short runs"),
+    ({"callbacks": lambda: [LearningRateFinder()]}, "LearningRateFinder does not work here; `train.py tune` compares"),
     ({"callbacks": lambda: [BatchSizeFinder()]}, "BatchSizeFinder does not work here; `train.py memory` finds"),
     ({"callbacks": lambda: [StochasticWeightAveraging(swa_lrs=0.1)]}, "already, as ema.decay says"),
     ({"callbacks": lambda: [EMAWeightAveraging()]}, "already, as ema.decay says"),
