@@ -162,7 +162,7 @@ def network_graph(network: OCRNet) -> onnx.ModelProto:
     Raises:
         ValueError: The network has an operator that not all runtimes have.
     """
-    raw = RawNetwork(network).eval()
+    raw = RawNetwork(network.fuse()).eval()
     # Not one image: a batch of one is taken for a constant.
     example = torch.zeros(2, network.in_channels, *network.input_size, dtype=torch.uint8)
     with torch.no_grad():

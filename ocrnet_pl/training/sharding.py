@@ -189,6 +189,11 @@ def _weights(*modules: nn.Module) -> int:
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
+def is_sharded(network: nn.Module) -> bool:
+    """Return whether the processes share a network's weights among themselves."""
+    return isinstance(network, FSDPModule)
+
+
 def gather(network: nn.Module) -> None:
     """Hold all weights on every process from here on, so that each may evaluate as many batches as it has.
 

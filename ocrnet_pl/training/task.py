@@ -56,7 +56,7 @@ from ocrnet_pl.training.optimizers import EncoderRates, OptimizerFactory, Shared
 from ocrnet_pl.training.origin import KEPT_KEY, Origin
 from ocrnet_pl.training.resume import PRETRAINED_KEY
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
-from ocrnet_pl.training.sharding import check_strategy, gather, scatter, shard
+from ocrnet_pl.training.sharding import check_strategy, gather, is_sharded, scatter, shard
 from ocrnet_pl.training.teacher import Teacher
 from ocrnet_pl.training.validation_loss import ValidationLoss
 
@@ -170,6 +170,7 @@ class OCRNetTask(LightningModule):
         self.network.split.rule = self.balancing.rule
         self.network.split.measuring = self.balancing.measures_gradients
         self._optimizer = SharedFactory(optimizer)
+        self._unfused: tuple[OCRNet] | None = None
         self._rates = EncoderRates(self.network.encoder, encoder_lr, layer_decay)
         self._frozen_norms = frozen_norms
         self.schedule = Schedule(scheduler, scheduler_interval)
@@ -238,6 +239,8 @@ class OCRNetTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Raise an error for a strategy that could not make a step, or a teacher that could not teach."""
+        # An interrupted prediction left the folded copy here.
+        self._unfuse()
         check_strategy(self.trainer)
         if self._matmul_precision is not None:
             torch.set_float32_matmul_precision(self._matmul_precision)
@@ -308,8 +311,26 @@ class OCRNetTask(LightningModule):
         share_buffers(self.buffers())
 
     on_test_epoch_start = on_train_end = on_validation_epoch_start
-    on_test_start = on_predict_start = on_validation_start
-    on_test_end = on_predict_end = on_validation_end
+    on_test_start = on_validation_start
+    on_test_end = on_validation_end
+
+    def on_predict_start(self) -> None:
+        """Make the weights of a sharded network whole, or fold the batch norms of one that is not compiled."""
+        self.on_validation_start()
+        compiled = any(module._compiled_call_impl for module in self.network.modules())
+        if not (compiled or is_sharded(self.network)):
+            # In a tuple, so that its weights do not count twice.
+            self._unfused = (self.network,)
+            self.network = self.network.fuse()
+
+    def on_predict_end(self) -> None:
+        """Put the network back that can be trained."""
+        self._unfuse()
+        self.on_validation_end()
+
+    def _unfuse(self) -> None:
+        if self._unfused is not None:
+            (self.network,), self._unfused = self._unfused, None
 
     def _evaluate(
         self, batch: Batch, metrics: EvaluationMetrics, see: Callable[[Output], None] | None = None
