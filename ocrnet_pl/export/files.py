@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ocrnet_pl.errors import DataError, RunError
 from ocrnet_pl.export.describe import describe
 from ocrnet_pl.export.parity import STRICT, Difference, Limits
-from ocrnet_pl.export.raw import RawNetwork, network_graph
+from ocrnet_pl.export.raw import RawNetwork, exported_network, network_graph
 from ocrnet_pl.export.whole import fusion_rules, whole_model
 from ocrnet_pl.imaging.geometry import letterbox_image
 from ocrnet_pl.models.ocrnet import OCRNet
@@ -58,8 +59,7 @@ def export_onnx(
         RunError: The file gives something else than the network; it is not kept.
         ValueError: A part of the network cannot be written into a file.
     """
-    if not images:
-        raise DataError("the check of the file needs at least one image")
+    _require(images)
     network = network.eval().float()
     metadata = describe(network, raw).metadata()
     if raw:
@@ -69,15 +69,56 @@ def export_onnx(
         model = whole_model(network, metadata)
     with complete_file(path) as unfinished:
         unfinished.write_bytes(model.SerializeToString())
-        check = compare_raw if raw else compare
-        difference = check(network, unfinished, images, limits)
-        if difference.too_large:
-            lines = "; ".join(f"{name}: {value}, allowed {limit}" for name, value, limit in difference.finish())
-            raise RunError(
-                f"{path}: it was not written, because it does not give what the network gives on {difference.images} "
-                f"images ({lines})"
+        if raw:
+            session = load_session(unfinished)
+            names = [out.name for out in session.get_outputs()]
+            difference = compare_raw(
+                network, names, lambda boxed: session.run(names, {"images": boxed}), images, limits
             )
+        else:
+            difference = compare(network, unfinished, images, limits)
+        _require_small(difference, path)
     return difference
+
+
+def export_torch(network: OCRNet, path: Path, images: Sequence[CheckImage], limits: Limits = STRICT) -> Difference:
+    """Write a network alone as a program of ``torch.export``, which is kept only if it gives what the network gives.
+
+    The description is inside as the extra file ``ocrnet_pl``. Arguments, result and errors are those of
+    :func:`export_onnx`.
+    """
+    _require(images)
+    network = network.eval().float()
+    names, program = RawNetwork(network).names, exported_network(network)
+    with complete_file(path) as unfinished:
+        # torch warns of any other ending.
+        named = unfinished.with_name(f"{unfinished.name}.pt2")
+        try:
+            torch.export.save(program, named, extra_files=describe(network, True).metadata())
+            run = torch.export.load(named).module()
+            difference = compare_raw(
+                network, names, lambda boxed: [out.numpy() for out in run(torch.from_numpy(boxed))], images, limits
+            )
+            _require_small(difference, path)
+            named.replace(unfinished)
+        finally:
+            named.unlink(missing_ok=True)
+    return difference
+
+
+def _require(images: Sequence[CheckImage]) -> None:
+    if not images:
+        raise DataError("the check of the file needs at least one image")
+
+
+def _require_small(difference: Difference, path: Path) -> None:
+    """Raise RunError if something differs by more than is allowed."""
+    if difference.too_large:
+        lines = "; ".join(f"{name}: {value}, allowed {limit}" for name, value, limit in difference.finish())
+        raise RunError(
+            f"{path}: it was not written, because it does not give what the network gives on {difference.images} "
+            f"images ({lines})"
+        )
 
 
 @torch.inference_mode()
@@ -99,16 +140,28 @@ def compare(network: OCRNet, path: Path, images: Sequence[CheckImage], limits: L
 
 
 @torch.inference_mode()
-def compare_raw(network: OCRNet, path: Path, images: Sequence[CheckImage], limits: Limits) -> Difference:
-    """Compare the outputs of a raw file with those of the network."""
-    session, difference = load_session(path), Difference(limits)
-    names = [out.name for out in session.get_outputs()]
-    raw = RawNetwork(network).eval()
+def compare_raw(
+    network: OCRNet,
+    names: Sequence[str],
+    run: Callable[[NDArray[np.uint8]], Sequence[NDArray[Any]]],
+    images: Sequence[CheckImage],
+    limits: Limits,
+) -> Difference:
+    """Compare the outputs of a file that holds the network alone with those of the network.
+
+    Args:
+        network: The network.
+        names: Names of the file's outputs.
+        run: Runs the file on letterboxed images, uint8 [B, C, h, w].
+        images: The images.
+        limits: The differences to allow.
+    """
+    difference, raw = Difference(limits), RawNetwork(network).eval()
     for start in range(0, len(images), _BATCH):
         part = images[start : start + _BATCH]
         boxed = torch.stack([letterbox_image(each.pixels, network.input_size)[0] for each in part])
         wanted = raw.outputs(boxed).named
-        for name, got in zip(names, session.run(names, {"images": boxed.numpy()}), strict=True):
+        for name, got in zip(names, run(boxed.numpy()), strict=True):
             if name == "logits":
                 difference.share("pixels", wanted[name].argmax(1).numpy() != got.argmax(1))
             else:

@@ -53,7 +53,7 @@ class _Claims(NamedTuple):
 
     def of(self, index: Value) -> _Claims:
         """Return some of the claims."""
-        return _Claims(*(part.take(index) for part in self))
+        return _Claims(*(part.at(index) for part in self))
 
 
 def fuse(
@@ -73,7 +73,7 @@ def fuse(
     per_image = (frame.batch, count)
     labels = rows.labels.reshape(-1)
     semantic_of = graph.constant(np.array(taxonomy.detection_to_semantic, np.int64))
-    of_class = semantic_of.take(labels)
+    of_class = semantic_of.at(labels)
     joined = rows.valid & (of_class >= 0).reshape(*per_image)
     scores = rows.scores.at_least(0.0)
     confident = joined & (scores >= SURE)
@@ -88,10 +88,10 @@ def fuse(
     if settings.raw_pixels:
         kept = np.array([c.name in settings.raw_pixels for c in taxonomy.semantic_categories])
         claims = claims.of(_may_change(graph, claims, listed, of_class, pixels, graph.constant(kept)))
-    claimed = _per_box(listed, listed.row_box.take(claims.row), claims.row.filled(1))
-    factor = nesting.factor.take(listed.row_box).take(claims.row)
+    claimed = _per_box(listed, listed.row_box.at(claims.row), claims.row.filled(1))
+    factor = nesting.factor.at(listed.row_box).at(claims.row)
     won = claims.of(_strongest(graph, claims._replace(evidence=claims.evidence * factor), pixels))
-    owner = listed.row_box.take(won.row)
+    owner = listed.row_box.at(won.row)
 
     # How many of the pixels that an ellipse in the box would cover it owns, and how certainly.
     reach = BoxReach.of(listed, won.pixel, won.row)
@@ -110,7 +110,7 @@ def fuse(
     corrects = joined.reshape(-1)
     if settings.raw_boxes:
         own = np.array([c.name not in settings.raw_boxes for c in taxonomy.detection_categories])
-        corrects = corrects & graph.constant(own).take(labels)
+        corrects = corrects & graph.constant(own).at(labels)
     rescaled = graph.op("Pow", agreement, graph.constant(np.array(settings.rescore, np.float32)))
     fused_scores = scores.reshape(-1) * graph.where(corrects, rescaled, 1.0)
     # Only boxes that own what they enclose may move: the box of a half-hidden object extends beyond its pixels.
@@ -120,9 +120,9 @@ def fuse(
     by_image = graph.where(rows.valid, fused_scores.reshape(*per_image), NO_SCORE)
     best, order = graph.best(by_image, count)
     number = (places(graph, by_image, count) + 1).reshape(-1)
-    instances = pixels.labels.filled(0).scatter(won.pixel, number.take(owner))
+    instances = pixels.labels.filled(0).scatter(won.pixel, number.at(owner))
     # A pixel in an instance takes the instance's class.
-    corrected = pixels.labels.scatter(won.pixel, of_class.take(owner))
+    corrected = pixels.labels.scatter(won.pixel, of_class.at(owner))
 
     def ordered(values: Value) -> Value:
         return graph.op("GatherElements", values.reshape(*per_image), order, axis=1)
@@ -142,35 +142,35 @@ def _claims(
 ) -> _Claims:
     """Return the boxes' claims to those of their pixels that have their class, or lost it narrowly to another."""
     narrow = -1 / (2 * settings.spread**2)
-    in_row = graph.op("Exp", listed.row_offset * listed.row_offset * narrow) * scores.take(listed.row_box)
+    in_row = graph.op("Exp", listed.row_offset * listed.row_offset * narrow) * scores.at(listed.row_box)
     in_column = graph.op("Exp", listed.column_offset * listed.column_offset * narrow)
-    column = listed.pixel - listed.column_shift.take(listed.row)
-    weight = in_row.take(listed.row) * in_column.take(column)
-    own = pixels.probability.take(listed.pixel + layer.take(listed.row_box).take(listed.row))
+    column = listed.pixel - listed.column_shift.at(listed.row)
+    weight = in_row.at(listed.row) * in_column.at(column)
+    own = pixels.probability.at(listed.pixel + layer.at(listed.row_box).at(listed.row))
     raised = own * (weight * settings.claim + 1.0)
-    chosen = graph.op("NonZero", raised >= pixels.top.take(listed.pixel), kind=np.int64).column(0, axis=0)
-    own, weight = own.take(chosen), weight.take(chosen)
-    return _Claims(listed.pixel.take(chosen), listed.row.take(chosen), own, own * weight)
+    chosen = graph.op("NonZero", raised >= pixels.top.at(listed.pixel), kind=np.int64).column(0, axis=0)
+    own, weight = own.at(chosen), weight.at(chosen)
+    return _Claims(listed.pixel.at(chosen), listed.row.at(chosen), own, own * weight)
 
 
 def _may_change(
     graph: Graph, claims: _Claims, listed: BoxPixels, of_class: Value, pixels: ClassMap, kept: Value
 ) -> Value:
     """Return the claims that do not move a pixel into or out of an unchanged class."""
-    wanted = of_class.take(listed.row_box.take(claims.row))
-    there = pixels.labels.take(claims.pixel)
-    allowed = there.equals(wanted) | ~(kept.take(there) | kept.take(wanted))
+    wanted = of_class.at(listed.row_box.at(claims.row))
+    there = pixels.labels.at(claims.pixel)
+    allowed = there.equals(wanted) | ~(kept.at(there) | kept.at(wanted))
     return graph.op("NonZero", allowed, kind=np.int64).column(0, axis=0)
 
 
 def _strongest(graph: Graph, claims: _Claims, pixels: ClassMap) -> Value:
     """Return which claims win: each pixel goes to the claim with the most evidence, and to the first on a tie."""
     most = pixels.top.filled(NO_SCORE).scatter(claims.pixel, claims.evidence, "max")
-    ahead = graph.op("NonZero", claims.evidence >= most.take(claims.pixel), kind=np.int64).column(0, axis=0)
+    ahead = graph.op("NonZero", claims.evidence >= most.at(claims.pixel), kind=np.int64).column(0, axis=0)
     far = np.iinfo(np.int64).max
-    first = pixels.labels.filled(far).scatter(claims.pixel.take(ahead), ahead, "min")
+    first = pixels.labels.filled(far).scatter(claims.pixel.at(ahead), ahead, "min")
     won = graph.op("NonZero", first < far, kind=np.int64).column(0, axis=0)
-    return first.take(won)
+    return first.at(won)
 
 
 def _per_box(listed: BoxPixels, box: Value, values: Value) -> Value:

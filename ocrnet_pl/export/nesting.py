@@ -103,12 +103,12 @@ def _reach_and_what_smaller_leave(
 ) -> tuple[BoxReach, BoxReach]:
     """Return each box's reach with all pixels of its class, and with those that are in no smaller box of its class."""
     listed = box_pixels(graph, boxes, image, frame)
-    own = pixels.labels.take(listed.pixel).equals(of_class.take(listed.row_box).take(listed.row))
+    own = pixels.labels.at(listed.pixel).equals(of_class.at(listed.row_box).at(listed.row))
     seen = graph.op("NonZero", own, kind=np.int64).column(0, axis=0)
-    pixel, row = listed.pixel.take(seen), listed.row.take(seen)
+    pixel, row = listed.pixel.at(seen), listed.row.at(seen)
     # The tightest box of each pixel and, in the lower digits of the same number, the row of that box.
     base = listed.row_box.length(0) + 1
-    key = tightness.take(listed.row_box.take(row)) * base + row
+    key = tightness.at(listed.row_box.at(row)) * base + row
     tightest = pixels.labels.filled(-1).scatter(pixel, key, "max")
     inside = graph.op("NonZero", tightest >= 0, kind=np.int64).column(0, axis=0)
-    return BoxReach.of(listed, pixel, row), BoxReach.of(listed, inside, tightest.take(inside) % base)
+    return BoxReach.of(listed, pixel, row), BoxReach.of(listed, inside, tightest.at(inside) % base)

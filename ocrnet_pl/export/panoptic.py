@@ -46,7 +46,7 @@ def panoptic(graph: Graph, fused: Fused, frame: Frame, min_stuff: int, taxonomy:
     nothing = fused.areas.filled(0).part(0, 1, 1)
     table = graph.concat(nothing, instance_ids, axis=1).reshape(-1)
     image = graph.op("Expand", graph.numbers(frame.batch).expand(1), graph.join(frame.batch, frame.pixels)).reshape(-1)
-    segment = table.take(fused.instances + image * (count + 1))
+    segment = table.at(fused.instances + image * (count + 1))
     is_open = segment.equals(0)
     stuff = [index for index, category in enumerate(taxonomy.semantic_categories) if not category.is_thing]
     areas = graph.full(frame.batch * classes, 0, np.int64).scatter(
@@ -59,7 +59,8 @@ def panoptic(graph: Graph, fused: Fused, frame: Frame, min_stuff: int, taxonomy:
     place = np.full(classes, len(stuff), np.int64)
     place[stuff] = np.arange(len(stuff))
     class_ids = graph.concat(stuff_ids, nothing, axis=1).take(graph.constant(place), axis=1).reshape(-1)
-    numbers = graph.where(is_open, class_ids.take(fused.labels + image * classes), segment)
+    # The segment is 0 where the pixel is open.
+    numbers = segment + class_ids.at(fused.labels + image * classes) * is_open.to(np.int64)
     category = graph.constant(np.array(taxonomy.positions_of_detection, np.int64)).take(fused.rows.labels)
     row = fused.areas.filled(0) + graph.constant(np.arange(count))
     things = graph.stack(instance_ids, category, fused.areas, row)

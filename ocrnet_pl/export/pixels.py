@@ -92,12 +92,12 @@ def box_pixels(graph: Graph, boxes: Value, image: Value, frame: Frame) -> BoxPix
     columns, rows = (x2 - x1).at_least(0), (y2 - y1).at_least(0)
     column_box, x, column_start = _lines(graph, columns, x1)
     row_box, y, _ = _lines(graph, rows, y1)
-    lengths = columns.take(row_box)
+    lengths = columns.at(row_box)
     row_start = lengths.running_total() - lengths
-    first_pixel = image.take(row_box) * frame.pixels + y * frame.width + x1.take(row_box)
-    pixel_shift, column_shift = first_pixel - row_start, first_pixel - column_start.take(row_box)
+    first_pixel = image.at(row_box) * frame.pixels + y * frame.width + x1.at(row_box)
+    pixel_shift, column_shift = first_pixel - row_start, first_pixel - column_start.at(row_box)
     row = _repeated(graph, lengths)
-    pixel = graph.numbers(row.length(0)) + pixel_shift.take(row)
+    pixel = graph.numbers(row.length(0)) + pixel_shift.at(row)
     center_x, half_x = _middle(boxes.column(0), boxes.column(2))
     center_y, half_y = _middle(boxes.column(1), boxes.column(3))
     return BoxPixels(
@@ -105,8 +105,8 @@ def box_pixels(graph: Graph, boxes: Value, image: Value, frame: Frame) -> BoxPix
         row,
         row_box,
         column_box,
-        (y.to(np.float32) + 0.5 - center_y.take(row_box)) / half_y.take(row_box),
-        (x.to(np.float32) + 0.5 - center_x.take(column_box)) / half_x.take(column_box),
+        (y.to(np.float32) + 0.5 - center_y.at(row_box)) / half_y.at(row_box),
+        (x.to(np.float32) + 0.5 - center_x.at(column_box)) / half_x.at(column_box),
         column_shift,
         y,
         x,
@@ -122,7 +122,7 @@ def _lines(graph: Graph, counts: Value, first: Value) -> tuple[Value, Value, Val
     """List the rows (or columns) of all boxes: the box of each, its place in the image, and each box's first one."""
     start = counts.running_total() - counts
     box = _repeated(graph, counts)
-    return box, graph.numbers(box.length(0)) + (first - start).take(box), start
+    return box, graph.numbers(box.length(0)) + (first - start).at(box), start
 
 
 def _repeated(graph: Graph, counts: Value) -> Value:
@@ -149,7 +149,7 @@ class BoxReach(NamedTuple):
     @classmethod
     def of(cls, pixels: BoxPixels, pixel: Value, row: Value) -> BoxReach:
         """Count pixels, each at most once per box."""
-        column = pixel - pixels.column_shift.take(row)
+        column = pixel - pixels.column_shift.at(row)
         return cls(
             pixels,
             pixels.row_box.filled(0).scatter(row, row.filled(1), "add"),

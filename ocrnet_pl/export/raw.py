@@ -138,6 +138,12 @@ class RawNetwork(nn.Module):
         super().__init__()
         self.network = network
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the outputs that there are."""
+        boxes = ["boxes", "scores"] if self.network.detection is not None else []
+        return boxes + ["logits"] * (self.network.segmentation is not None)
+
     def outputs(self, images: Tensor) -> RawOutputs:
         """Return the outputs, in float32, for uint8 images [B, C, h, w]."""
         found = self.network(images)
@@ -148,6 +154,19 @@ class RawNetwork(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs that there are."""
         return tuple(self.outputs(images).named.values())
+
+
+def exported_network(network: OCRNet) -> torch.export.ExportedProgram:
+    """Return the program of a network with folded batch norms, for any number of images of its input size.
+
+    Args:
+        network: The network, in evaluation mode, on the CPU, in float32.
+    """
+    raw = RawNetwork(network.fuse()).eval()
+    # Not one image: a batch of one is taken for a constant.
+    example = torch.zeros(2, network.in_channels, *network.input_size, dtype=torch.uint8)
+    with quiet(), torch.no_grad():
+        return torch.export.export(raw, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
 
 
 def network_graph(network: OCRNet) -> onnx.ModelProto:
@@ -162,18 +181,13 @@ def network_graph(network: OCRNet) -> onnx.ModelProto:
     Raises:
         ValueError: The network has an operator that not all runtimes have.
     """
-    raw = RawNetwork(network.fuse()).eval()
-    # Not one image: a batch of one is taken for a constant.
-    example = torch.zeros(2, network.in_channels, *network.input_size, dtype=torch.uint8)
-    with torch.no_grad():
-        shapes = {name: value.shape for name, value in raw.outputs(example).named.items()}
+    exported = exported_network(network)
+    names = RawNetwork(network).names
     with quiet():
         program = torch.onnx.export(
-            raw,
-            (example,),
+            exported,
             input_names=["images"],
-            output_names=list(shapes),
-            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+            output_names=names,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -182,13 +196,9 @@ def network_graph(network: OCRNet) -> onnx.ModelProto:
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     for value in (*model.graph.input, *model.graph.output):
-        sides = value.type.tensor_type.shape.dim
-        for side, length in zip(sides, (BATCH, *shapes.get(value.name, example.shape)[1:]), strict=True):
-            side.Clear()
-            if isinstance(length, str):
-                side.dim_param = length
-            else:
-                side.dim_value = length
+        first = value.type.tensor_type.shape.dim[0]
+        first.Clear()
+        first.dim_param = BATCH
     require_common_operators(model)
     _forget_origin(model)
     return model

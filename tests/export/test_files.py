@@ -12,11 +12,12 @@ from onnx import helper
 
 from ocrnet_pl.errors import DataError, RunError
 from ocrnet_pl.export import files, raw, whole
-from ocrnet_pl.export.files import CheckImage, export_onnx
+from ocrnet_pl.export.files import CheckImage, export_onnx, export_torch
 from ocrnet_pl.export.parity import Limits
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.runtime import Model
+from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.runtime.model import load_session
 from tests.helpers.builders import TAXONOMY, tiny_network
 
@@ -148,6 +149,24 @@ def test_limits_and_images_are_taken_seriously(network: OCRNet, tmp_path: Path) 
     with pytest.raises(ValueError, match="OtherRules cannot be written into a file; export with --raw"):
         export_onnx(network_with_own, tmp_path / "tiny.onnx", images())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_program_of_torch_export_needs_only_torch(network: OCRNet, tmp_path: Path) -> None:
+    path = tmp_path / "alone.pt2"
+    assert not export_torch(network, path, images()).too_large
+    assert list(tmp_path.iterdir()) == [path]
+    held = {"ocrnet_pl": ""}
+    program = torch.export.load(path, extra_files=held).module()
+    assert Description.of(held, "it").taxonomy == TAXONOMY
+    batch = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        boxes, scores, logits = program(batch)
+        wanted = network(batch)
+    assert wanted.detection is not None
+    torch.testing.assert_close(boxes, wanted.detection.boxes, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scores, wanted.detection.scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits, wanted.semantic, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

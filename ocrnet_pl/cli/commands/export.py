@@ -18,7 +18,12 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     from jsonargparse.typing import PositiveInt
 
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to export; required.")
-    parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="Format of the file.")
+    parser.add_argument(
+        "--format",
+        type=Literal["onnx", "torch_export"],
+        default="onnx",
+        help="Format of the file: onnx, or torch_export for a program of torch.export, which holds the network alone.",
+    )
     parser.add_argument(
         "--raw",
         type=bool,
@@ -30,7 +35,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         "--output",
         type=Path | None,
         default=None,
-        help="File to write; null for the checkpoint's name with .onnx, or -raw.onnx, next to it.",
+        help="File to write; null for the checkpoint's name with .onnx, -raw.onnx or -raw.pt2, next to it.",
     )
     parser.add_argument(
         "--images",
@@ -60,17 +65,24 @@ def export(run: Run) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from ocrnet_pl.export.files import export_onnx
+    from ocrnet_pl.export.files import export_onnx, export_torch
     from ocrnet_pl.models.ocrnet import OCRNet
 
     config = run.config
     checkpoint = Path(config["ckpt_path"])
-    output = config["output"] or checkpoint.with_name(f"{checkpoint.stem}{'-raw' if config['raw'] else ''}.onnx")
+    program = config["format"] == "torch_export"
+    if program and not config["raw"]:
+        raise ValueError("format torch_export: it holds the network alone; add --raw true, or export to onnx")
+    ending = ("-raw" if config["raw"] else "") + (".pt2" if program else ".onnx")
+    output = config["output"] or checkpoint.with_name(f"{checkpoint.stem}{ending}")
     if output.is_dir():
         raise ValueError(f"output {str(output)!r}: it is a folder; name a file")
     network = OCRNet.from_checkpoint(checkpoint, trust=config["trust"])
     images = _images(config, network.in_channels)
-    difference = export_onnx(network, output, images, config["raw"])
+    if program:
+        difference = export_torch(network, output, images)
+    else:
+        difference = export_onnx(network, output, images, config["raw"])
     table = Table("largest difference", "found", "allowed", title=f"{output.name} against torch, {len(images)} images")
     for line in difference.finish():
         table.add_row(*line)
@@ -111,5 +123,5 @@ COMMAND = Command(
     run=export,
     arguments=add_arguments,
     needs_checkpoint=True,
-    options=(("--format onnx", "of export: the kind of file; also --raw true, --output FILE and --images DIR"),),
+    options=(("--format NAME", "of export: onnx or torch_export; also --raw true, --output FILE and --images DIR"),),
 )
