@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-_ROOMS = (
+ROOMS = (
     "balancing",
     "data.shards.source",
     "data.sources",
@@ -19,11 +19,12 @@ _ROOMS = (
     "training.schedules",
     "training.teacher",
 )
+"""The rooms, as parts of import paths below the package."""
 
 
 def import_rooms() -> None:
     """Import every file of the rooms whose classes a config names."""
-    for room in _ROOMS:
+    for room in ROOMS:
         module = importlib.import_module(f"ocrnet_pl.{room}")
         for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
             importlib.import_module(found.name)
