@@ -46,7 +46,7 @@ _SOURCES = {
     "predict": (),
     "auto-label": (),
 }
-"""The sources that a subcommand reads: the first of them that exists."""
+"""The sources that a subcommand reads, the first of them that exists; others read none."""
 
 
 def stored_config(
@@ -134,7 +134,7 @@ def _from_python(
             raise CheckpointError(
                 f"{where}: hyper_parameters: no entry {name!r} ({reason}); give it with --config FILE or --model.{name}"
             )
-    sources = _SOURCES[subcommand]
+    sources = _SOURCES.get(subcommand, ())
     if sources and not any(f"data.{name}" in given for name in sources):
         raise CheckpointError(
             f"{where}: it was trained from Python, and does not say on which data; give --data.{sources[0]}, or "
@@ -154,7 +154,7 @@ def _name(name: Any, where: str) -> str:
 
 def _choose_sources(data: dict[str, Any], subcommand: str, given: Sequence[str]) -> None:
     """Keep only the source that the subcommand reads: the others need not exist here."""
-    names = [name for name in _SOURCES[subcommand] if data.get(name) is not None or f"data.{name}" in given]
+    names = [name for name in _SOURCES.get(subcommand, ()) if data.get(name) is not None or f"data.{name}" in given]
     for name in ("train", "val", "test"):
         if name not in names[:1]:
             data.pop(name, None)

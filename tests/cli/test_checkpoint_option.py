@@ -301,7 +301,8 @@ def test_what_belongs_to_training_is_left_out(content: dict[str, Any]) -> None:
     assert set(config) == {"name", "seed_everything", "trainer", *STORED}
     assert "train" not in config["data"] and "optimizer" not in config["model"]
     assert config["data"]["val"] == content["config"]["data"]["val"]
-    assert "val" not in stored_config(changed, "predict", STORED, (), ["tests"], "here")[0]["data"]
+    for command in ("predict", "film"):
+        assert "val" not in stored_config(changed, command, STORED, (), ["tests"], "here")[0]["data"]
     # What the command line replaces is not looked at either.
     hostile = change(content, "model.encoder", SYSTEM)
     assert "encoder" not in stored_config(hostile, "validate", STORED, ["model.encoder"], [], "here")[0]["model"]
