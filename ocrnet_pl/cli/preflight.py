@@ -188,6 +188,24 @@ def validation_figures(task: OCRNetTask) -> list[str]:
 
 
 @torch.no_grad()
+def validation_losses(task: OCRNetTask, size: tuple[int, int]) -> list[str]:
+    """Return the names of the losses that a validation will log.
+
+    Args:
+        task: The task, whose losses are computed on an image of noise to get their terms.
+        size: (height, width) of a batch.
+    """
+    if task.validation_loss is None:
+        return []
+    training = task.training
+    with torch.random.fork_rng(devices=[]):
+        batch = random_batch(task.taxonomy, size, 1, task.network.in_channels, task.device)
+        names = task.eval().validation_loss.names(batch, task(batch.images))  # type: ignore[union-attr]
+    task.train(training)
+    return [f"val/{name}" for name in names]
+
+
+@torch.no_grad()
 def training_figures(task: OCRNetTask, size: tuple[int, int]) -> list[str]:
     """Return the names of all that a training step logs.
 
@@ -209,14 +227,18 @@ def _check_monitors(
     named = [(callback, getattr(callback, "monitor", None)) for callback in callbacks]
     # One that is not strict does without.
     monitors = [(callback, str(name)) for callback, name in named if name and getattr(callback, "strict", True)]
-    known = validation_figures(task)
+    known, losses = validation_figures(task), list[str]()
     if any(name.startswith("train/") for _, name in monitors):
         known += training_figures(task, by_size(data.training_sizes)[-1])
+    if any(name.startswith("val/loss") for _, name in monitors):
+        losses = validation_losses(task, by_size(data.training_sizes)[-1])
+        known += losses
     # What others log is not known beforehand.
     others = [task, *callbacks]
     foreign = any(not type(each).__module__.startswith(_OWN) for each in others)
     rates = any(isinstance(callback, LearningRateMonitor) for callback in callbacks)
     lower = {f"val/{prefix}{each.name}" for each in task.figures if not each.higher_is_better for prefix in ("", FUSED)}
+    lower |= {*losses}
     why_never = _never_validates(trainer)
     for callback, name in monitors:
         key = f"{_place(callback, keys)}.monitor"

@@ -161,9 +161,9 @@ class OCRNetTask(LightningModule):
         self.detection_loss = detection_loss or QualityDetectionLoss()
         self.segmentation_loss = segmentation_loss or SegmentationLoss()
         one_pass = tile is None and multiscale is None
-        self._validation_loss: ValidationLoss | None = None
+        self.validation_loss: ValidationLoss | None = None
         if validation_loss and one_pass:
-            self._validation_loss = ValidationLoss(self.detection_loss, self.segmentation_loss)
+            self.validation_loss = ValidationLoss(self.detection_loss, self.segmentation_loss)
         balancing = balancing or FixedWeights()
         joint = detection is not None and segmentation is not None
         self.balancing = balancing if joint else balancing.single()
@@ -358,15 +358,15 @@ class OCRNetTask(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
         """Return the batch's predictions, for the callbacks."""
-        loss = None if self.trainer.sanity_checking else self._validation_loss
+        loss = None if self.trainer.sanity_checking else self.validation_loss
         see = None if loss is None else functools.partial(loss.update, batch)
         return self._evaluate(batch, self.val_metrics, see)
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the whole set."""
         self._log_metrics("val", self.val_metrics)
-        if self._validation_loss is not None:
-            for name, value in self._validation_loss.compute().items():
+        if self.validation_loss is not None:
+            for name, value in self.validation_loss.compute().items():
                 self.log(f"val/{name}", value, sync_dist=False)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]

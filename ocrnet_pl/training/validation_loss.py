@@ -55,6 +55,20 @@ class ValidationLoss:
             _add(means, {name: value * labelled for name, value in own.items()})
             _add(means, {_LABELLED: torch.full((), float(labelled), device=batch.images.device)})
 
+    @torch.no_grad()
+    def names(self, batch: Batch, output: Output) -> list[str]:
+        """Return the names of all that a set labelled for both tasks would have.
+
+        Args:
+            batch: Any batch.
+            output: The network's output for it.
+        """
+        found: list[str] = []
+        for task, loss in self._losses.items():
+            terms = loss.combine(*loss.measure(output, batch))
+            found += [f"loss_{name}" for name in ([task, *terms] if terms else [])]
+        return found
+
     def compute(self) -> dict[str, Tensor]:
         """Return ``loss_<task>`` and ``loss_<term>`` of all images since the last call, on every process.
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from ocrnet_pl.cli import running
 from ocrnet_pl.cli.library_errors import mistake
 from ocrnet_pl.cli.lightning_cli import OCRNetCLI
-from ocrnet_pl.cli.preflight import training_figures, validation_figures
+from ocrnet_pl.cli.preflight import training_figures, validation_figures, validation_losses
 from ocrnet_pl.models.encoder import TimmEncoder
 from tests.helpers.builders import TinyEncoder
 from tests.helpers.tiny_run import fails
@@ -156,10 +156,12 @@ class Ends(Callback):
 def test_callbacks_and_settings_that_work_do(cli: OCRNetCLI, tmp_path: Path) -> None:
     """The names that a monitor may have are those that the run then logs, all of them."""
     ends, best = Ends(), ModelCheckpoint(tmp_path, monitor="val/map_per_class/disc", mode="max")
-    callbacks = [ends, best, EarlyStopping("train/loss_dice"), EarlyStopping("lr-AdamW/decoders"), DeviceStatsMonitor()]
+    stops = [EarlyStopping(name) for name in ("train/loss_dice", "val/loss_detection", "lr-AdamW/decoders")]
+    callbacks = [ends, best, *stops, DeviceStatsMonitor()]
     start(cli, {"callbacks": lambda: callbacks, "num_sanity_val_steps": -1, "overfit_batches": 1})
     assert Path(best.best_model_path).is_file()
-    known = {*validation_figures(cli.model), *training_figures(cli.model, (64, 64))}
+    known = {*validation_figures(cli.model), *validation_losses(cli.model, (64, 64))}
+    known |= {*training_figures(cli.model, (64, 64))}
     assert {name for name in ends.names if not name.startswith("lr-")} == known - {"train/images_per_s"}
 
 
