@@ -74,11 +74,12 @@ def show(
     }
     cautious = FusionPostProcess()
     cautious.settings = replace(settings, **raw_names)
+    heat = settings.temperature
     ways: dict[str, Callable[[Collected], Prediction]] = {
-        "raw (by rule)": lambda item: post.merge(item.detections, item.semantic(), taxonomy),
-        "fused before": lambda item: post.fuse(item.detections, item.semantic(), taxonomy),
-        "fused calibrated": lambda item: calibrated.fuse(item.detections, item.semantic(), taxonomy),
-        "all classes raw": lambda item: cautious.fuse(item.detections, item.semantic(), taxonomy),
+        "raw (by rule)": lambda item: post.merge(item.detections, item.semantic(heat), taxonomy),
+        "fused before": lambda item: post.fuse(item.detections, item.semantic(heat), taxonomy),
+        "fused calibrated": lambda item: calibrated.fuse(item.detections, item.semantic(heat), taxonomy),
+        "all classes raw": lambda item: cautious.fuse(item.detections, item.semantic(heat), taxonomy),
     }
     print(f"\n{name}: {len(items)} images, chosen in {seconds:.0f} s\n{settings}")
     print(f"{'':18}" + "".join(f"{key:>10}" for key in SCORES))

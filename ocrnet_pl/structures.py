@@ -267,6 +267,8 @@ class Prediction:
         image_id: Id of the image in the data set.
         path: Path of the image file.
         certainty: float [H, W], the probability of each pixel's class; None except in raw predictions of both tasks.
+        counts: float64 [K, 3], the expected number of objects of each detection class and the ends of its interval,
+            from all boxes, whichever are given out; NaN where it is not known. None without calibrated probabilities.
         tracks: int64 [N], the number under which each object is followed through a film, from 1, and 0 for none; None
             if objects are not followed.
         size: (height, width) of the image; None if it is not known.
@@ -284,6 +286,7 @@ class Prediction:
     image_id: int | str = 0
     path: str = ""
     certainty: Tensor | None = None
+    counts: Tensor | None = None
     tracks: Tensor | None = None
     size: tuple[int, int] | None = None
     taxonomy: Taxonomy | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ocrnet_pl.calibration.score_fit import ScoreReport
 from ocrnet_pl.inference.operating_points import Curve
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
 
@@ -24,6 +25,7 @@ def points_to_dict(scores: ScoreCalibration) -> dict[str, dict[str, Any]]:
                     "recall": curve.recall.tolist(),
                 },
             }
+            | ({"bound": scores.bounds[way][name]._asdict()} if scores.bounds else {})
             for name, curve in own.items()
         }
         for way, own in scores.curves.items()
@@ -45,6 +47,18 @@ def points_table(scores: ScoreCalibration) -> Table:
             else ["", "", "0.000", "0.000"]
         )
         table.add_row(name, str(curve.objects), *figures, f"{curve.recall.max(initial=0):.3f}")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def errors_table(report: ScoreReport) -> Table:
+    """Return a table of the gaps between probability and truth before and after."""
+    from rich.table import Table
+
+    table = Table("", "before", "after", title=f"Expected calibration error: {report.images} images")
+    for name, (before, after) in report.reliability.items():
+        table.add_row(name, f"{before.error:.4f}", f"{after.error:.4f}")
     for column in table.columns[1:]:
         column.justify = "right"
     return table

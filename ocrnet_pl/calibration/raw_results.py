@@ -35,10 +35,18 @@ class Collected:
     placement: Placement
     truth: Sample
 
-    def semantic(self) -> SemanticMap:
-        """Return the class probabilities in the frame of the truth, of a network with a segmentation decoder."""
+    def maps(self) -> Tensor:
+        """Return the logits in the frame of the truth, float32 [S, H, W], of a network with a segmentation decoder."""
         assert self.logits is not None
-        return SemanticMap.of(maps_to_original(self.logits.float(), self.stride, self.placement).softmax(0))
+        return maps_to_original(self.logits.float(), self.stride, self.placement)
+
+    def semantic(self, temperature: float = 1.0) -> SemanticMap:
+        """Return the class probabilities in the frame of the truth, of a network with a segmentation decoder.
+
+        Args:
+            temperature: Number that the logits are divided by.
+        """
+        return SemanticMap.of((self.maps() / temperature).softmax(0))
 
 
 @torch.inference_mode()

@@ -9,23 +9,33 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ocrnet_pl.calibration.box_outcomes import HIT_IOU, BoxOutcomes
-from ocrnet_pl.calibration.points_table import points_table, points_to_dict
-from ocrnet_pl.calibration.raw_results import collect
+from ocrnet_pl.calibration.box_outcomes import BoxOutcomes
+from ocrnet_pl.calibration.pixel_sample import PixelSample
+from ocrnet_pl.calibration.points_table import errors_table, points_table, points_to_dict
+from ocrnet_pl.calibration.probability_fit import fit_temperature
+from ocrnet_pl.calibration.raw_results import Collected, collect
+from ocrnet_pl.calibration.score_fit import ScoreReport, fit_scores
+from ocrnet_pl.calibration.score_options import ScoreOptions
 from ocrnet_pl.calibration.search import SCORES, Calibration, Calibrator, Report
+from ocrnet_pl.calibration.shares import Shares
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.drawing.progress import Progress
+from ocrnet_pl.drawing.reliability import plot_reliability
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from ocrnet_pl.metrics.figures import BY_NAME
+from ocrnet_pl.metrics.reliability import Reliability
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.files import complete_file, write_json
-from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Prediction
+from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Prediction, Taxonomy
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+PIXELS = "pixels"
+"""The title of the pixels beside the classes of boxes."""
 
 
 def run_calibration(
@@ -35,17 +45,19 @@ def run_calibration(
     options: Calibration,
     device: torch.device,
     trust: Sequence[str] = (),
+    score_options: ScoreOptions | None = None,
 ) -> Report:
-    """Choose the fusion settings and operating points, write a checkpoint that contains them and a report, and print.
+    """Find the fusion settings and what is known of the scores, write both into a new checkpoint, and print.
 
     Args:
         checkpoint: Path of the checkpoint; without a segmentation decoder there is no fusion to choose settings for.
         output: Path of the new checkpoint; None for ``NAME-calibrated.ckpt`` next to the old one. The report has the
-            same name with ``.json``.
+            same name with ``.json``, and a picture of the probabilities ``.png``.
         data: The data module with the validation images.
         options: How to choose the settings.
         device: The device on which the network runs.
         trust: Packages whose classes the checkpoint may name.
+        score_options: What to find of the scores; None for the operating points alone.
 
     Returns:
         The settings and the figures.
@@ -55,11 +67,10 @@ def run_calibration(
         FileNotFoundError: There is no such checkpoint.
         ValueError: The checkpoint is not one of this project, or its network detects nothing.
     """
-    from rich.console import Console
-
     target = output or checkpoint.with_name(f"{checkpoint.stem}-calibrated.ckpt")
     if target.is_dir():
         raise ValueError(f"output {str(target)!r}: it is a folder; name a file")
+    score_options = score_options or ScoreOptions()
     network = OCRNet.from_checkpoint(checkpoint, trust=trust)
     fusion = network.postprocess
     if network.detection is None:
@@ -82,37 +93,87 @@ def run_calibration(
             items.append(item)
             looked.advance()
         looked.finish()
-        if len(items) < 2:
-            raise DataError(f"data.val: {len(items)} image(s) are too few to calibrate on; at least 2 are needed")
+        bound = score_options.miss_rate is not None
+        ids = [item.truth.image_id for item in items]
+        shares = Shares.of(ids, options.seed, options.holdout, bound)
+        if len(shares.settings) < 2:
+            raise DataError(
+                f"data.val: {len(items)} image(s) are too few to calibrate on; at least {4 if bound else 2} are needed"
+            )
+        pixels = None
+        if score_options.probabilities and network.segmentation is not None:
+            # Before the search, so that the settings are those for the probabilities that fusion will see.
+            pixels = _cooled(fusion, items, shares, options.seed)
         if network.segmentation is None:
-            found = [Prediction(*item.detections) for item in items]
-            report = Report(fusion.settings, (len(items), 0), {}, {"raw": found})
+            report = Report(fusion.settings, (len(items), 0), {})
         else:
-            calibrator = Calibrator(items, network.taxonomy, fusion.settings, fusion.heuristic, options)
+            some = [items[row] for row in shares.settings]
+            calibrator = Calibrator(some, network.taxonomy, fusion.settings, fusion.heuristic, options)
             calibrator.progress = progress.add("searching", calibrator.steps).advance
             report = calibrator.run()
-    truths = [item.truth for item in items]
-    scores = ScoreCalibration(
-        len(items),
-        HIT_IOU,
-        {
-            way: BoxOutcomes.of(found, truths, network.taxonomy).curves(network.taxonomy)
-            for way, found in report.predictions.items()
-        },
-    )
+            fusion.settings = report.settings
+    outcomes = _outcomes(network.taxonomy, fusion, items)
+    scores, score_report = fit_scores(outcomes, shares, score_options, network.taxonomy)
+    if pixels is not None:
+        score_report.reliability[PIXELS] = pixels
     content = read_checkpoint(checkpoint)
     content[FUSION_KEY], content[CALIBRATION_KEY] = report.settings.to_dict(), scores.to_dict()
     with complete_file(target, durable=True) as temporary:
         torch.save(content, temporary)
-    write_json(target.with_suffix(".json"), report.to_dict() | {"operating_points": points_to_dict(scores)})
+    written = report.to_dict() | {"operating_points": points_to_dict(scores)}
+    if score_options.probabilities:
+        written["probabilities"] = score_report.to_dict()
+        if score_report.reliability:
+            plot_reliability(score_report.reliability, target.with_suffix(".png"), score_report.images)
+    write_json(target.with_suffix(".json"), written)
+    _show(report, scores, score_report)
+    print(f"Calibrated checkpoint: {target}")
+    return report
+
+
+def _cooled(
+    fusion: FusionPostProcess, items: Sequence[Collected], shares: Shares, seed: int
+) -> tuple[Reliability, Reliability] | None:
+    """Choose the temperature of the pixels, and return how reliable they are before and after; None without labels."""
+    chosen, judging = (PixelSample.of((items[row] for row in rows), seed) for rows in (shares.chosen, shares.judging))
+    if chosen is None:
+        return None
+    fusion.settings = replace(fusion.settings, temperature=fit_temperature(*chosen))
+    judging = judging or chosen
+    return judging.reliability(1.0), judging.reliability(fusion.settings.temperature)
+
+
+def _outcomes(taxonomy: Taxonomy, fusion: FusionPostProcess, items: Sequence[Collected]) -> dict[str, BoxOutcomes]:
+    """Return the boxes before and, of networks with both tasks, after fusion."""
+    truths = [item.truth for item in items]
+    found = {"raw": [Prediction(*item.detections) for item in items]}
+    if items[0].logits is not None:
+        heat = fusion.settings.temperature
+        found["fused"] = [fusion.correct(item.detections, item.semantic(heat), taxonomy).prediction for item in items]
+    return {way: BoxOutcomes.of(own, truths, taxonomy) for way, own in found.items()}
+
+
+def _show(report: Report, scores: ScoreCalibration, score_report: ScoreReport) -> None:
+    """Print what was found."""
+    from rich.console import Console
+
     for group, count in zip(report.figures, report.images, strict=False):
         Console().print(_table(report, group, count))
     Console().print(points_table(scores))
+    if score_report.reliability:
+        Console().print(errors_table(score_report))
+    if (line := score_report.unmapped_line()) is not None:
+        print(line)
+    if scores.bounds:
+        print(
+            f"Bound: at most {scores.miss_rate:.1%} of the objects of a class missed, with a confidence of "
+            f"{scores.confidence:.0%}"
+        )
+        for name, threshold in scores.bounds["fused" if "fused" in scores.bounds else "raw"].items():
+            print(f"  {name}: {threshold.refusal or f'from the score {threshold.score:.3f}'}")
     for text, names in (("boxes", report.settings.raw_boxes), ("pixels", report.settings.raw_pixels)):
         if names:
             print(f"Not changed, because fusion made them worse: the {text} of {', '.join(names)}")
-    print(f"Calibrated checkpoint: {target}")
-    return report
 
 
 def _table(report: Report, group: str, count: int) -> Table:

@@ -81,13 +81,11 @@ class Report:
         images: Number of images in all, and in the half that was used only to reject changes (0 without one).
         figures: The figures by set of images ("all", "held out") and way of merging ("raw", "fused before", "fused
             calibrated"); raw boxes and pixels are merged by rule.
-        predictions: The predictions by way ("raw", "fused"), one per image.
     """
 
     settings: FusionSettings
     images: tuple[int, int]
     figures: dict[str, dict[str, Figures]]
-    predictions: dict[str, list[Prediction]]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -132,10 +130,15 @@ def mean_score(figures: Figures) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
+def in_hashed_order(ids: Sequence[int | str], seed: int) -> list[int]:
+    """Return the rows in a random order that depends only on the ids and the seed."""
+    keys = [hashlib.sha256(f"{seed}:{image_id}".encode()).digest() for image_id in ids]
+    return sorted(range(len(ids)), key=lambda row: keys[row])
+
+
 def split_in_two(ids: Sequence[int | str], seed: int) -> tuple[list[int], list[int]]:
     """Split rows into halves that depend only on the ids and the seed; the first is the larger one."""
-    keys = [hashlib.sha256(f"{seed}:{image_id}".encode()).digest() for image_id in ids]
-    order = sorted(range(len(ids)), key=lambda row: keys[row])
+    order = in_hashed_order(ids, seed)
     middle = (len(ids) + 1) // 2
     return sorted(order[:middle]), sorted(order[middle:])
 
@@ -189,7 +192,7 @@ class Calibrator:
             if "held out" in self._groups:
                 figures.setdefault("held out", {})[way] = self._measure("held out", predictions, SCORES)
         images = len(self.items), len(self._groups.get("held out", ()))
-        return Report(settings, images, figures, {"raw": raw, "fused": ways["fused calibrated"]})
+        return Report(settings, images, figures)
 
     def _search(self) -> FusionSettings:
         best = self.start
@@ -264,7 +267,9 @@ class Calibrator:
 
     def _correct(self, settings: FusionSettings) -> list[Corrected]:
         fusion = _with(settings)
-        return [fusion.correct(item.detections, item.semantic(), self.taxonomy) for item in self.items]
+        return [
+            fusion.correct(item.detections, item.semantic(settings.temperature), self.taxonomy) for item in self.items
+        ]
 
     def _panoptic(self, settings: FusionSettings, corrected: Sequence[Corrected]) -> list[Prediction]:
         fusion = _with(settings)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,10 @@ class PredictionWriter(Callback):
 
     For all images together ``images.json``, COCO's list of the images, numbered from 1 in the order of their paths,
     ``predictions.json`` in COCO's results format (``image_id`` is that number, ``category_id`` counts the detection
-    classes from 1), ``panoptic.json`` with the segments of each image, and ``categories.json``. Each process writes its
-    own images; the first joins the JSON files at the end. What each process found stays in the hidden folder
-    ``.parts``, with which ``--resume`` goes on.
+    classes from 1), ``panoptic.json`` with the segments of each image, ``categories.json``, and, of a checkpoint whose
+    scores are probabilities, ``counts.csv`` with the expected number of objects of each class in each image. Each
+    process writes its own images; the first joins these files at the end. What each process found stays in
+    the hidden folder ``.parts``, with which ``--resume`` goes on.
 
     Args:
         min_score: Score below which boxes are written to the JSON but not drawn, 0 to 1; with an operating point, all
@@ -85,6 +89,7 @@ class PredictionWriter(Callback):
             entry = {
                 "image": {"file_name": str(prediction.image_id), "height": height, "width": width},
                 "results": prediction.to_coco(),
+                "counts": _counts(prediction, taxonomy),
                 "panoptic": _segments(prediction, taxonomy, name),
             }
             lines.append((str(prediction.image_id), entry))
@@ -120,6 +125,9 @@ class PredictionWriter(Callback):
         ]
         taxonomy = pl_module.taxonomy
         assert isinstance(taxonomy, Taxonomy)
+        counts = [[entry["image"]["file_name"], *row] for entry in entries for row in entry["counts"]]
+        if counts:
+            _write_counts(self._folder / "counts.csv", counts)
         write_json(self._folder / "images.json", images)
         write_json(self._folder / "predictions.json", results)
         write_json(self._folder / "panoptic.json", panoptic)
@@ -136,6 +144,25 @@ class PredictionWriter(Callback):
         )
         stop_bar(trainer)
         print(f"Predictions: {self._folder}")
+
+
+def _counts(prediction: Prediction, taxonomy: Taxonomy) -> list[list[Any]]:
+    """Return a row for each class that can be counted: its name, the expected number, and the ends of the interval."""
+    if prediction.counts is None:
+        return []
+    rows = zip(taxonomy.detection_categories, prediction.counts.tolist(), strict=True)
+    return [
+        [category.name, round(expected, 2), *("" if math.isnan(end) else int(end) for end in ends)]
+        for category, (expected, *ends) in rows
+        if not math.isnan(expected)
+    ]
+
+
+def _write_counts(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    with complete_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "class", "expected", "low", "high"))
+        writer.writerows(rows)
 
 
 def _segments(prediction: Prediction, taxonomy: Taxonomy, name: str) -> dict[str, Any] | None:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ocrnet_pl.errors import CheckpointError, UsageError
+from ocrnet_pl.inference.counting import expected_counts, rule_table
 from ocrnet_pl.inference.operating_points import NO_POINT, OperatingPoint
+from ocrnet_pl.inference.probabilities import probabilities, table
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from ocrnet_pl.structures import Prediction, Taxonomy
 
@@ -22,17 +24,35 @@ class BoxChoice:
     Attributes:
         thresholds: float32 [num_detection], the score from which boxes of each class count; None if all count.
         classes: bool [num_detection], the classes that are given out; None for all.
+        maps: float64 [num_detection, 3], the maps from scores to probabilities; None to give out the scores.
+        rules: float64 [num_detection, 2], how to count objects; None if that is not known.
     """
 
     thresholds: Tensor | None = None
     classes: Tensor | None = None
+    maps: Tensor | None = None
+    rules: Tensor | None = None
+
+    def counts(self, scores: Tensor, labels: Tensor) -> Tensor | None:
+        """Return the numbers of objects as :class:`Prediction` has them; None if they are not known.
+
+        Args:
+            scores: Scores [N] of all boxes, of the decoder or of the fusion.
+            labels: int64 [N].
+        """
+        return None if self.rules is None else expected_counts(self._final(scores, labels), labels, self.rules)
 
     def counting(self, scores: Tensor, labels: Tensor) -> Tensor | None:
-        """Return which boxes reach the score of their class, bool [N]; None if all boxes count whatever their score."""
-        return None if self.thresholds is None else scores >= self.thresholds[labels]
+        """Return which boxes reach the score of their class, bool [N]; None if all boxes count whatever their score.
+
+        Args:
+            scores: Scores [N] of the decoder or of the fusion.
+            labels: int64 [N].
+        """
+        return None if self.thresholds is None else self._final(scores, labels) >= self.thresholds[labels]
 
     def finish(self, prediction: Prediction, counting: Tensor | None) -> Prediction:
-        """Return a prediction without the boxes, masks and segments that are not given out.
+        """Return a prediction with probabilities for scores, without the boxes and segments that are not given out.
 
         Args:
             prediction: The prediction, on the CPU.
@@ -42,7 +62,15 @@ class BoxChoice:
         if self.classes is not None:
             of_class = self.classes[prediction.labels]
             kept = of_class if kept is None else kept & of_class
-        return prediction if kept is None else _only(prediction, kept.nonzero()[:, 0])
+        if self.maps is None:
+            return prediction if kept is None else _only(prediction, kept.nonzero()[:, 0])
+        final = self._final(prediction.scores, prediction.labels)
+        # The order within a class does not change, that of the classes does.
+        order = final.argsort(descending=True, stable=True)
+        return _only(replace(prediction, scores=final), order if kept is None else order[kept[order]])
+
+    def _final(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return scores if self.maps is None else probabilities(scores, labels, self.maps)
 
 
 def _only(prediction: Prediction, rows: Tensor) -> Prediction:
@@ -52,6 +80,8 @@ def _only(prediction: Prediction, rows: Tensor) -> Prediction:
     changed = replace(
         prediction, boxes=prediction.boxes[rows], scores=prediction.scores[rows], labels=prediction.labels[rows]
     )
+    if prediction.tracks is not None:
+        changed.tracks = prediction.tracks[rows]
     if prediction.instances is not None:
         changed.instances = number[prediction.instances.long()]
     if prediction.panoptic is not None:
@@ -61,8 +91,11 @@ def _only(prediction: Prediction, rows: Tensor) -> Prediction:
         for position, each in enumerate(segments, 1):
             ids[each.id] = position
         changed.panoptic = ids[prediction.panoptic.long()]
+        scores = prediction.scores.tolist()
         changed.segments = [
-            replace(each, id=position, instance=None if each.instance is None else place[each.instance + 1] - 1)
+            replace(each, id=position)
+            if each.instance is None
+            else replace(each, id=position, instance=place[each.instance + 1] - 1, score=scores[each.instance])
             for position, each in enumerate(segments, 1)
         ]
     return changed
@@ -102,13 +135,16 @@ class Choices:
         """
         point = OperatingPoint.parse(operating_point)
         allowed = _chosen_classes(classes, taxonomy)
-        if point.kind == NO_POINT:
+        if calibration is None and point.kind == NO_POINT:
             return cls(BoxChoice(None, allowed), BoxChoice(None, allowed))
         if calibration is None:
             raise CheckpointError(
                 f"operating_point {operating_point!r}: the network has no operating points; run `python train.py "
                 "calibrate --ckpt_path FILE`, and use the checkpoint that it writes"
             )
+        plain = {way: _plain(calibration, way, allowed, taxonomy) for way in calibration.curves}
+        if point.kind == NO_POINT:
+            return cls(plain["raw"], plain.get("fused", plain["raw"]))
         found = {way: calibration.thresholds(way, point, taxonomy) for way in calibration.curves}
         shown = found.get("fused", found["raw"])
         refusals = tuple(
@@ -117,10 +153,22 @@ class Choices:
             if threshold.refusal is not None and (not classes or category.name in classes)
         )
         ways = {
-            way: BoxChoice(torch.tensor([each.score for each in thresholds], dtype=torch.float32), allowed)
+            way: replace(plain[way], thresholds=torch.tensor([each.score for each in thresholds], dtype=torch.float32))
             for way, thresholds in found.items()
         }
         return cls(ways["raw"], ways.get("fused", ways["raw"]), refusals, True)
+
+
+def _plain(calibration: ScoreCalibration, way: str, allowed: Tensor | None, taxonomy: Taxonomy) -> BoxChoice:
+    """Return the choice of all boxes of the given classes."""
+    names = [category.name for category in taxonomy.detection_categories]
+    maps, rules = calibration.probabilities.get(way), calibration.counts.get(way)
+    return BoxChoice(
+        None,
+        allowed,
+        table(maps.get(name) for name in names) if maps else None,
+        rule_table(rules.get(name) for name in names) if rules else None,
+    )
 
 
 def _chosen_classes(names: Sequence[str], taxonomy: Taxonomy) -> Tensor | None:

@@ -16,6 +16,7 @@ from ocrnet_pl.inference.fetching import fetch
 from ocrnet_pl.inference.geometry import boxes_to_original, clip_boxes, maps_to_original
 from ocrnet_pl.inference.heuristic import HeuristicMerge
 from ocrnet_pl.inference.nesting import SURE, find_nesting
+from ocrnet_pl.inference.operating_points import NO_POINT
 from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.inference.pixels import BoxPixels, BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
@@ -147,6 +148,7 @@ class FusionPostProcess(PostProcess):
     def load_calibration(self, calibration: Mapping[str, Any], taxonomy: Taxonomy) -> None:
         """Take over what is known of the scores; raises ValueError if it is not of this version or taxonomy."""
         self.calibration = ScoreCalibration.from_dict(calibration, taxonomy) if calibration else None
+        self.choose(NO_POINT, (), taxonomy)
 
     @property
     def chooses(self) -> bool:
@@ -174,7 +176,7 @@ class FusionPostProcess(PostProcess):
             semantic = None
             if output.semantic is not None:
                 logits = maps_to_original(output.semantic[index].float(), output.stride, placement)
-                semantic = SemanticMap.of(logits.softmax(0))
+                semantic = SemanticMap.of((logits / self.settings.temperature).softmax(0))
             if detections is not None:
                 detections = detections._replace(boxes=boxes_to_original(detections.boxes, placement))
             predictions = self.join(detections, semantic, taxonomy)
@@ -196,7 +198,8 @@ class FusionPostProcess(PostProcess):
         if semantic is None:
             boxes, scores, labels = fetch(*detections)
             choice = self._choices.raw
-            return Predictions([choice.finish(Prediction(boxes, scores, labels), choice.counting(scores, labels))])
+            found = Prediction(boxes, scores, labels, counts=choice.counts(scores, labels))
+            return Predictions([choice.finish(found, choice.counting(scores, labels))])
         # What is left works object by object, and needs one transfer for everything.
         plain = (*detections, *_classes(semantic))
         arrived = fetch(*plain, *_tensors(self.correct(detections, semantic, taxonomy)))
@@ -358,6 +361,7 @@ class FusionPostProcess(PostProcess):
         counting = choice.counting(prediction.scores, prediction.labels)
         # Whether an object is there was the detector's decision; the pixels only changed its rank.
         there = corrected.confidence >= self.settings.mask_threshold if counting is None else counting
+        prediction.counts = choice.counts(prediction.scores, prediction.labels)
         shown = there & (corrected.fill >= self.settings.min_fill)
         add_panoptic(prediction, shown, self.settings.min_stuff_area, taxonomy)
         return choice.finish(prediction, counting)

@@ -108,9 +108,9 @@ class MultiScale:
                 # Added at once: the maps of all passes would not fit into memory.
                 total = [one.add_(other) for one, other in zip(total, maps, strict=True)] if total else maps
         parts = []
-        count = len(self.scales) * len(self._mirrors)
+        divisor = len(self.scales) * len(self._mirrors) * postprocess.settings.temperature
         for number, own in enumerate(found):
-            semantic = SemanticMap.of((total[number] / count).softmax(0)) if total else None
+            semantic = SemanticMap.of((total[number] / divisor).softmax(0)) if total else None
             merged = fuse_boxes(own, self.iou_threshold, postprocess.decode.max_detections) if own else None
             parts.append(postprocess.join(merged, semantic, network.taxonomy))
         fused = [prediction for part in parts for prediction in part.fused or []]

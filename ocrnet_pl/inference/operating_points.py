@@ -141,17 +141,18 @@ class OperatingPoint:
         if not curve.scores:
             return Threshold(0.0, "none of its objects was found in the calibration images; all its boxes are kept")
         if self.kind == "best_f1":
-            return _just_below(curve.scores[int(curve.f1.argmax())])
+            return just_below(curve.scores[int(curve.f1.argmax())])
         values = curve.precision if self.kind == "precision" else curve.recall
         reached = np.flatnonzero(values >= self.wanted - 1e-9)
         if len(reached):
             # The most objects at this precision; the fewest false alarms at this recall.
-            return _just_below(curve.scores[int(reached[-1 if self.kind == "precision" else 0])])
+            return just_below(curve.scores[int(reached[-1 if self.kind == "precision" else 0])])
         best = f"its {self.kind} reached at most {values.max():.3f} on the calibration images"
         if self.kind == "precision":
             return Threshold(float("inf"), f"{best}; its boxes are left out")
         return Threshold(0.0, f"{best}, with all boxes; all of them are kept")
 
 
-def _just_below(score: float) -> Threshold:
+def just_below(score: float) -> Threshold:
+    """Return the threshold that lets boxes of a score pass, and those that are equal but for rounding."""
     return Threshold(score * (1 - _ROUNDING))

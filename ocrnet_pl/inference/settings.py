@@ -27,6 +27,7 @@ class FusionSettings:
         min_stuff_area: Number of pixels below which a stuff region becomes void, at least 0.
         agnostic_iou: IoU above which a box is dropped in favour of a better one of any class, 0 to 1, for objects that
             cannot be of two classes; null drops only boxes of the same class.
+        temperature: Number that the pixels' logits are divided by, above 0; larger ones make them less certain.
         raw_boxes: Names of the categories whose boxes and scores are not changed by fusion.
         raw_pixels: Names of the categories that neither gain nor lose pixels by fusion.
 
@@ -42,6 +43,7 @@ class FusionSettings:
     min_fill: float = 0.2
     min_stuff_area: int = 64
     agnostic_iou: float | None = None
+    temperature: float = 1.0
     raw_boxes: tuple[str, ...] = ()
     raw_pixels: tuple[str, ...] = ()
 
@@ -50,8 +52,10 @@ class FusionSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"postprocess.{name}: expected 0 to 1, got {value}")
-        if not (self.spread > 0 and math.isfinite(self.spread)):
-            raise ValueError(f"postprocess.spread: expected a positive number, got {self.spread}")
+        for name in ("spread", "temperature"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"postprocess.{name}: expected a positive number, got {value}")
         if not (self.claim >= 0 and math.isfinite(self.claim)):
             raise ValueError(f"postprocess.claim: expected a number of at least 0, got {self.claim}")
         if self.min_stuff_area < 0:

@@ -136,7 +136,11 @@ class Tiling:
                 # Tiles overlap: two of them find the same object even where the decoder emits it once.
                 threshold = postprocess.decode.iou_threshold
                 boxes = join_tiles(found, corners, size, touch, _OVERLAP if threshold is None else threshold)
-            semantic = None if network.segmentation is None else SemanticMap.of(_softmax(logits))
+            semantic = (
+                None
+                if network.segmentation is None
+                else SemanticMap.of(_softmax(logits, postprocess.settings.temperature))
+            )
             return postprocess.join(boxes, semantic, network.taxonomy)
 
     @contextmanager
@@ -201,9 +205,9 @@ def _shift(detections: Detections, placement: Placement, window: Window) -> Dete
     return Detections(boxes[kept] + boxes.new_tensor((left, top, left, top)), scores[kept], labels[kept])
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    """Turn logits [S, H, W] into probabilities in place, some rows at a time."""
+def _softmax(logits: Tensor, temperature: float) -> Tensor:
+    """Turn logits [S, H, W], divided by a temperature, into probabilities in place, some rows at a time."""
     rows = max(1, _BAND // max(1, logits.shape[0] * logits.shape[2]))
     for band in logits.split(rows, 1):
-        band.copy_(band.float().softmax(0))
+        band.copy_((band.float() / temperature).softmax(0))
     return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from ocrnet_pl.cli.box_options import chosen_boxes
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.drawing.overlays import write_png
 from ocrnet_pl.errors import UsageError
+from ocrnet_pl.inference.counting import CountRule
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.operating_points import Curve
+from ocrnet_pl.inference.probabilities import Beta
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from tests.helpers.tiny_run import fails
 
@@ -45,9 +48,13 @@ def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
     words = ["--config", str(tiny), "--trainer.default_root_dir", str(tmp_path)]
     # The checkpoint brings its config.
     own = ["--ckpt_path", str(trained), "--trust", "tests", *words[2:]]
-    main(["calibrate", *own, "--calibration.images=9", "--calibration.rounds=1"])
-    shown = capsys.readouterr().out
-    assert "held out: 2 images" in shown.replace("\n", " ")
+    more = ["--probabilities=true", "--miss_rate=0.5"]
+    main(["calibrate", *own, "--calibration.images=9", "--calibration.rounds=1", *more])
+    shown = " ".join(capsys.readouterr().out.split())
+    # Of five images, three sign.
+    assert "held out: 1 images" in shown
+    assert "Expected calibration error: 4 images" in shown
+    assert "Bound: at most 50.0% of the objects of a class missed, with a confidence of 90%" in shown
     assert "mask mAP" in shown
     written = trained.with_name("last-calibrated.ckpt")
     assert trained.read_bytes() == before
@@ -58,7 +65,12 @@ def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
     assert new["fusion"] == report["settings"]
     assert set(new) == {*old, "fusion", "calibration"}
     assert set(report["operating_points"]) == {"raw", "fused"}
-    assert (report["images"], report["images_held_out"]) == (5, 2)
+    assert (report["images"], report["images_held_out"]) == (2, 1)
+    assert new["calibration"]["images"] == 5
+    assert set(new["calibration"]["bounds"]["fused"]) == set(report["probabilities"]["unchanged"])
+    assert new["fusion"]["temperature"] != 1
+    assert report["probabilities"]["calibration_error"]["pixels"]["before"] > 0
+    assert written.with_suffix(".png").is_file()
     assert set(report["figures"]["all"]) == {"raw", "fused before", "fused calibrated"}
     post = OCRNet.from_checkpoint(written, trust="tests").postprocess
     assert isinstance(post, FusionPostProcess)
@@ -106,7 +118,9 @@ def test_predict_gives_out_the_boxes_of_an_operating_point(
     scores = sorted(score for label, score in every if label == chosen)
     least = scores[len(scores) // 2]
     curve = Curve((least,), (1,), (0,), 2)
-    content["calibration"] = ScoreCalibration(4, 0.5, {way: {own: curve} for way in ("raw", "fused")}).to_dict()
+    # This map to probabilities changes nothing, and so its boxes can be counted.
+    known = [{way: {own: each} for way in ("raw", "fused")} for each in (curve, Beta(), CountRule(0.5, 1.0))]
+    content["calibration"] = ScoreCalibration(4, 0.5, *known).to_dict()
     written = tmp_path / "points.ckpt"
     torch.save(content, written)
     capsys.readouterr()
@@ -117,6 +131,12 @@ def test_predict_gives_out_the_boxes_of_an_operating_point(
     assert 0 < len(some) < len(every)
     assert f"operating point recall=0.5: {other!r}: the calibration images have no object of it" in said
     assert left not in said
+    header, row = (tmp_path / "tiny" / "version_1" / "predictions" / "counts.csv").read_text().splitlines()
+    assert header == "image,class,expected,low,high"
+    expected = sum(scores) / 0.5
+    scale = math.sqrt(sum(s * (1 - s) + s * 0.5 for s in scores) / 0.25 + 1)
+    low, high = max(0, math.ceil(expected - scale)), math.floor(expected + scale)
+    assert row == f"a.png,{own},{expected:.2f},{low},{high}".replace(".00,", ".0,")
     status, line = fails(capsys, *words, "--ckpt_path", str(trained), "--operating_point=best_f1")
     assert status == 1
     assert "train.py calibrate --ckpt_path FILE" in line

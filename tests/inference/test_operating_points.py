@@ -93,6 +93,9 @@ def test_what_is_known_of_the_scores_is_read_back_or_refused() -> None:
         {"curves": {"raw": {"sky": plain["curves"]["raw"]["disc"]}}},
         {"curves": {"raw": {"disc": [5]}}},
         {"curves": [1]},
+        {"counts": {"raw": {"disc": [0.0, 1.0]}}},
+        {"bounds": {"raw": {"disc": [2.0, None]}}},
+        {"probabilities": {"raw": {"disc": [1.0, 1.0]}}},
     ):
         with pytest.raises(ValueError):
             ScoreCalibration.from_dict(plain | change, TAXONOMY)
