@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ocrnet_pl.calibration.raw_results import Collected
+from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.operating_points import Curve
 from ocrnet_pl.metrics.image_match import Matching
 from ocrnet_pl.metrics.matching import IOU_50, THRESHOLDS, unpacked
@@ -113,3 +115,19 @@ class BoxOutcomes:
             for category, own in zip(taxonomy.detection_categories, self.classes, strict=True)
             if own.objects.sum()
         }
+
+
+def outcomes_of(taxonomy: Taxonomy, fusion: FusionPostProcess, items: Sequence[Collected]) -> dict[str, BoxOutcomes]:
+    """Return the boxes before and, of networks with both tasks, after fusion, by way (``raw``, ``fused``).
+
+    Args:
+        taxonomy: The categories.
+        fusion: Fuses with its settings.
+        items: The images' results.
+    """
+    truths = [item.truth for item in items]
+    found = {"raw": [Prediction(*item.detections) for item in items]}
+    if items[0].logits is not None:
+        heat = fusion.settings.temperature
+        found["fused"] = [fusion.correct(item.detections, item.semantic(heat), taxonomy).prediction for item in items]
+    return {way: BoxOutcomes.of(own, truths, taxonomy) for way, own in found.items()}

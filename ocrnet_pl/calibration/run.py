@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ocrnet_pl.calibration.box_outcomes import BoxOutcomes
+from ocrnet_pl.calibration.box_outcomes import outcomes_of
 from ocrnet_pl.calibration.pixel_sample import PixelSample
 from ocrnet_pl.calibration.points_table import errors_table, points_table, points_to_dict
 from ocrnet_pl.calibration.probability_fit import fit_temperature
@@ -29,7 +29,7 @@ from ocrnet_pl.metrics.reliability import Reliability
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.files import complete_file, write_json
-from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Prediction, Taxonomy
+from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,7 +112,7 @@ def run_calibration(
             calibrator.progress = progress.add("searching", calibrator.steps).advance
             report = calibrator.run()
             fusion.settings = report.settings
-    outcomes = _outcomes(network.taxonomy, fusion, items)
+    outcomes = outcomes_of(network.taxonomy, fusion, items)
     scores, score_report = fit_scores(outcomes, shares, score_options, network.taxonomy)
     if pixels is not None:
         score_report.reliability[PIXELS] = pixels
@@ -141,16 +141,6 @@ def _cooled(
     fusion.settings = replace(fusion.settings, temperature=fit_temperature(*chosen))
     judging = judging or chosen
     return judging.reliability(1.0), judging.reliability(fusion.settings.temperature)
-
-
-def _outcomes(taxonomy: Taxonomy, fusion: FusionPostProcess, items: Sequence[Collected]) -> dict[str, BoxOutcomes]:
-    """Return the boxes before and, of networks with both tasks, after fusion."""
-    truths = [item.truth for item in items]
-    found = {"raw": [Prediction(*item.detections) for item in items]}
-    if items[0].logits is not None:
-        heat = fusion.settings.temperature
-        found["fused"] = [fusion.correct(item.detections, item.semantic(heat), taxonomy).prediction for item in items]
-    return {way: BoxOutcomes.of(own, truths, taxonomy) for way, own in found.items()}
 
 
 def _show(report: Report, scores: ScoreCalibration, score_report: ScoreReport) -> None:

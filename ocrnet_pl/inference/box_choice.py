@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ocrnet_pl.errors import CheckpointError, UsageError
+from ocrnet_pl.inference.chosen_rows import with_rows
 from ocrnet_pl.inference.counting import expected_counts, rule_table
 from ocrnet_pl.inference.operating_points import NO_POINT, OperatingPoint
 from ocrnet_pl.inference.probabilities import probabilities, table
@@ -63,42 +64,14 @@ class BoxChoice:
             of_class = self.classes[prediction.labels]
             kept = of_class if kept is None else kept & of_class
         if self.maps is None:
-            return prediction if kept is None else _only(prediction, kept.nonzero()[:, 0])
+            return prediction if kept is None else with_rows(prediction, kept.nonzero()[:, 0])
         final = self._final(prediction.scores, prediction.labels)
         # The order within a class does not change, that of the classes does.
         order = final.argsort(descending=True, stable=True)
-        return _only(replace(prediction, scores=final), order if kept is None else order[kept[order]])
+        return with_rows(replace(prediction, scores=final), order if kept is None else order[kept[order]])
 
     def _final(self, scores: Tensor, labels: Tensor) -> Tensor:
         return scores if self.maps is None else probabilities(scores, labels, self.maps)
-
-
-def _only(prediction: Prediction, rows: Tensor) -> Prediction:
-    """Return a prediction with these of its boxes, in this order; the pixels of the others' segments become void."""
-    number = torch.zeros(len(prediction.scores) + 1, dtype=torch.int32)
-    number[rows + 1] = torch.arange(1, len(rows) + 1, dtype=torch.int32)
-    changed = replace(
-        prediction, boxes=prediction.boxes[rows], scores=prediction.scores[rows], labels=prediction.labels[rows]
-    )
-    if prediction.tracks is not None:
-        changed.tracks = prediction.tracks[rows]
-    if prediction.instances is not None:
-        changed.instances = number[prediction.instances.long()]
-    if prediction.panoptic is not None:
-        place = number.tolist()
-        segments = [each for each in prediction.segments if each.instance is None or place[each.instance + 1]]
-        ids = torch.zeros(max((each.id for each in prediction.segments), default=0) + 1, dtype=torch.int32)
-        for position, each in enumerate(segments, 1):
-            ids[each.id] = position
-        changed.panoptic = ids[prediction.panoptic.long()]
-        scores = prediction.scores.tolist()
-        changed.segments = [
-            replace(each, id=position)
-            if each.instance is None
-            else replace(each, id=position, instance=place[each.instance + 1] - 1, score=scores[each.instance])
-            for position, each in enumerate(segments, 1)
-        ]
-    return changed
 
 
 @dataclass(frozen=True)

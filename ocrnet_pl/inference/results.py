@@ -21,6 +21,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from ocrnet_pl.drawing.overlays import draw_prediction
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.imaging.run_lengths import encode_instances
+from ocrnet_pl.inference.chosen_rows import with_rows, without_segments
 from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Taxonomy
 
@@ -41,37 +42,10 @@ def filtered(prediction: Prediction, classes: str | Iterable[str] | None, score:
             semantic[torch.isin(semantic, torch.tensor(others, dtype=semantic.dtype, device=semantic.device))] = (
                 IGNORE_INDEX
             )
-    # The new row of each old one plus one, 0 for those that are left out.
-    numbers = torch.where(kept, kept.cumsum(0), 0)
-    instances = prediction.instances
-    if instances is not None:
-        table = torch.cat((numbers.new_zeros(1), numbers)).to(instances)
-        instances = table[instances.long()]
-    segments, gone = [], []
-    for segment in prediction.segments:
-        if segment.instance is None:
-            stays = stuff is None or segment.category in stuff
-        else:
-            row = int(numbers[segment.instance])
-            stays, segment = row > 0, replace(segment, instance=row - 1)
-        if stays:
-            segments.append(segment)
-        else:
-            gone.append(segment.id)
-    panoptic = prediction.panoptic
-    if panoptic is not None:
-        panoptic = panoptic.masked_fill(torch.isin(panoptic, torch.tensor(gone, dtype=panoptic.dtype)), 0)
-    return replace(
-        prediction,
-        boxes=prediction.boxes[kept],
-        scores=prediction.scores[kept],
-        labels=prediction.labels[kept],
-        tracks=None if prediction.tracks is None else prediction.tracks[kept],
-        semantic=semantic,
-        instances=instances,
-        panoptic=panoptic,
-        segments=segments,
-    )
+    changed = with_rows(replace(prediction, semantic=semantic), kept.nonzero()[:, 0])
+    if stuff is None:
+        return changed
+    return without_segments(changed, {each.id for each in changed.segments if each.category not in stuff})
 
 
 def plotted(prediction: Prediction, image: Tensor | None, score: float, min_side: int) -> Image.Image:
