@@ -102,6 +102,7 @@ def run(folder: Path, rooms: dict[str, str], *words: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.slow
 def test_a_command_and_parts_are_found(tmp_path: Path) -> None:
     overview = run(tmp_path, {"ocrnet_pl.cli.commands": COMMAND}, "--help")
     assert re.search(r"\n  greet +greet the config by its name\n", overview.stdout)

@@ -16,6 +16,7 @@ SMALL = ["--config", str(CONFIGS / "quickstart.yaml"), "--model.encoder.init_arg
 SMALL += ["--data.train.init_args.length=2", "--data.val.init_args.length=2"]
 
 
+@pytest.mark.slow
 def test_the_size_of_the_data_reaches_the_encoder_and_its_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_the_classes_of_a_run_start_from_those_of_another(
     assert written["init_from"] == after["config"]["init_from"] == str(old)
 
 
+@pytest.mark.slow
 def test_a_run_continues_without_the_file_that_it_started_from(
     root: Path, old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

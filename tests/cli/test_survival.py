@@ -116,12 +116,13 @@ def equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "where"),
     [
         (2 * STEPS - 2, "on_train_batch_end"),
-        pytest.param(STEPS, "on_validation_batch_end", marks=pytest.mark.slow),
-        pytest.param(STEPS + 1, "on_train_batch_start", marks=pytest.mark.slow),
+        (STEPS, "on_validation_batch_end"),
+        (STEPS + 1, "on_train_batch_start"),
     ],
     ids=["in an epoch", "in validation", "after an epoch's first step"],
 )

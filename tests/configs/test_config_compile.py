@@ -47,6 +47,7 @@ def losses(run: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
+@pytest.mark.slow
 def test_a_compiled_run_goes_on_from_a_plain_one_as_that_does_itself(tiny: Path, tmp_path: Path) -> None:
     torch._dynamo.reset()
     # Validation by whole batches: another number of images is another graph.

@@ -81,6 +81,7 @@ def _config(path: Path, data: Path, **more: Any) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_goes_on_in_the_middle_of_an_epoch_to_the_same_weights(tmp_path: Path) -> None:
     """Six batches an epoch, a checkpoint after three; the second run has other workers and an empty cache."""

@@ -101,7 +101,7 @@ TOGETHER = [
     ["overlays/low_data.yaml", "overlays/losses/tutorial.yaml", "overlays/balancing/uncertainty.yaml"],
     ["overlays/decoders/one_to_one.yaml", "overlays/distributed/bf16.yaml", "overlays/metrics/boundary_iou.yaml"],
     ["formats/voc.yaml", "overlays/distributed/sync_batchnorm.yaml", "overlays/schedules/one_cycle.yaml"],
-    ["overlays/distributed/ddp.yaml"],
+    ["overlays/speed/compile.yaml"],
     ["sweeps/task_weights.yaml"],
     ["nuclei.yaml", "presets/nano.yaml"],
     ["formats/coco_panoptic.yaml", "presets/small.yaml"],
@@ -111,11 +111,12 @@ TOGETHER = [
 TOGETHER += [[name] for name in EXPERIMENTS if name not in chain(*TOGETHER)]
 """Configs that take their step in one run, as they are laid over each other; each takes one alone with ``-m slow``.
 
-The other overlays of schedules take theirs in test_config_schedules.py, compile.yaml in test_config_compile.py.
+The other overlays of schedules take theirs in test_config_schedules.py.
 """
 
 
 COVERED = {
+    "overlays/distributed/ddp.yaml": "distributed/test_distributed.py trains with its strategy",
     "overlays/distributed/bf16_gradients.yaml": "distributed/test_distributed.py trains with its strategy",
     "overlays/distributed/fsdp.yaml": "training/test_sharding.py trains with its strategy",
     "overlays/distributed/fsdp_bf16.yaml": "training/test_sharding.py trains with its strategy",
@@ -319,6 +320,7 @@ def test_a_preset_is_a_whole_network_over_any_data(config: str, parser: Argument
     assert model["detection"]["init_args"]["max_stride"] == 16
 
 
+@pytest.mark.slow
 def test_presets_grow_together(parser: ArgumentParser) -> None:
     grown = []
     for name in ("nano", "small", "medium", "large"):

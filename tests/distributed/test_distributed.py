@@ -128,7 +128,8 @@ def assert_alike(first: Any, second: Any, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "count"), [("default", 2), ("others", 2), pytest.param("default", 4, marks=pytest.mark.slow)]
+    ("recipe", "count"),
+    [("default", 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("others", 2), ("default", 4)))],
 )
 def test_the_loss_curve_is_that_of_one_process(tmp_path: Path, recipe: str, count: int) -> None:
     """Equal batches of all processes together; the shares of boxes and of labelled pixels differ at every step."""
@@ -176,7 +177,7 @@ def metric_shares(images: int, folder: Path) -> None:
     _share(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), images, str(folder))
 
 
-@pytest.mark.parametrize(("count", "images"), [(3, 7), (4, 2)])
+@pytest.mark.parametrize(("count", "images"), [(3, 7), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_the_metrics_are_those_of_one_process(tmp_path: Path, count: int, images: int) -> None:
     """Good and bad predictions, of which some processes have none."""
     run_together(tmp_path / "results", count, metric_shares, images, tmp_path)

@@ -242,6 +242,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return config, root / "tiny" / "version_0" / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.slow
 def test_the_overlay_validates_with_its_own_figures(trained: tuple[Path, Path], tmp_path: Path) -> None:
     """configs/overlays/inference/multiscale.yaml on top of another config, through the command line."""
     import yaml

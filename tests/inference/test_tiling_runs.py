@@ -58,6 +58,7 @@ def test_the_command_line_predicts_by_tiles(trained: tuple[Path, Path], tmp_path
     assert (tmp_path / "tiny" / "version_0" / "config.yaml").read_text().count("overlap: 0.4") == 1
 
 
+@pytest.mark.slow
 def test_validation_by_tiles_measures_at_the_original_size(trained: tuple[Path, Path], tmp_path: Path) -> None:
     config, checkpoint = trained
     words = ["validate", "--config", str(config), "--ckpt_path", str(checkpoint)]

@@ -211,7 +211,11 @@ def test_a_loss_that_does_not_fit_the_decoder_says_what_to_set() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "backend"),
-    [(TutorialDetectionLoss, "eager"), (OneToOneDetectionLoss, "eager"), (SegmentationLoss, "aot_eager")],
+    [
+        (TutorialDetectionLoss, "eager"),
+        pytest.param(OneToOneDetectionLoss, "eager", marks=pytest.mark.slow),
+        (SegmentationLoss, "aot_eager"),
+    ],
 )
 def test_traces_whole(kind: type[Loss], backend: str) -> None:
     batch = batch_of_two()

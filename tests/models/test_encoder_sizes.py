@@ -162,6 +162,7 @@ def test_recomputed_blocks_of_a_transformer_give_the_same_gradients() -> None:
         torch.testing.assert_close(one.grad, other.grad)
 
 
+@pytest.mark.slow
 def test_a_plain_transformer_exports_and_compiles() -> None:
     encoder = TimmEncoder("test_vit").eval()
     image = torch.rand(1, 3, 64, 96)

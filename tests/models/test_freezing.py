@@ -59,6 +59,7 @@ def test_they_begin_to_train_at_the_given_time(name: str, unit: str) -> None:
     assert (other.frozen.modules and other.train()(torch.rand(1, 3, 96, 96))[0].grad_fn is None) or name == "test_vit2"
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_is_compiled_once_more() -> None:
     graphs: list[Any] = []
 

@@ -50,6 +50,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_the_last_two_are_kept_and_whole(run: Path) -> None:
     last, previous = (read_checkpoint(run / "checkpoints" / name) for name in ("last.ckpt", "previous.ckpt"))
     assert (previous["global_step"], last["global_step"]) == (2, 4)

@@ -62,7 +62,14 @@ def statistics(task: OCRNetTask) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in task.named_buffers() if "running" in name or "tracked" in name}
 
 
-@pytest.mark.parametrize(("keep", "chosen", "still"), [(1, None, 1), (1, False, 0), (0, None, 0), (0, True, 1)])
+@pytest.mark.parametrize(
+    ("keep", "chosen", "still"),
+    [
+        (1, None, 1),
+        (0, None, 0),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, False, 0), (0, True, 1))),
+    ],
+)
 def test_kept_classes_or_the_option_keep_the_statistics(
     keep: bool, chosen: bool | None, still: bool, old: Path, tmp_path: Path
 ) -> None:

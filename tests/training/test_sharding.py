@@ -108,6 +108,7 @@ def in_both_precisions(folder: Path) -> dict[bool, tuple[list[dict[str, float]],
     return found
 
 
+@pytest.mark.slow
 def test_blocks_are_used_in_bfloat16_and_kept_in_float32(tmp_path: Path) -> None:
     for found in run_together(tmp_path, 2, in_both_precisions, tmp_path):
         (whole, types), (half, others) = found[False], found[True]

@@ -73,7 +73,7 @@ def planned(folder: Path, failures: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("how", ["die", "sleep"])
+@pytest.mark.parametrize("how", ["die", pytest.param("sleep", marks=pytest.mark.slow)])
 def test_new_processes_load_what_the_lost_ones_owed(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     timeout = 600.0 if how == "die" else 4.0
     whole = [images(loader) for loader in loaders(Failing(planned(tmp_path / "none", 0)))]
