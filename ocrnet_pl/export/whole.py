@@ -25,13 +25,18 @@ def fusion_rules(network: OCRNet) -> FusionPostProcess:
     """Return the network's post-processing.
 
     Raises:
-        ValueError: It is a class of which it is not known how to write it as a graph.
+        ValueError: It is a class, or turns scores into probabilities, and it is not known how to write that as a graph.
     """
     rules = network.postprocess
     if type(rules) is not FusionPostProcess:
         raise ValueError(
             f"model.postprocess: {type(rules).__name__} cannot be written into a file; export with --raw, which leaves "
             "the post-processing to the program that uses the file"
+        )
+    if rules.calibration is not None and any(rules.calibration.probabilities.values()):
+        raise ValueError(
+            "the checkpoint: its scores are probabilities, which cannot be written into a file; calibrate without "
+            "--probabilities, or export with --raw"
         )
     return rules
 
@@ -69,7 +74,10 @@ def whole_graph(network: OCRNet) -> Graph:
             rows = without_rivals(graph, rows, rules.settings.agnostic_iou)
     if "logits" in results:
         assert network.segmentation is not None
-        pixels = class_map(graph, results["logits"], network.segmentation.stride, network.taxonomy.num_semantic, frame)
+        logits, temperature = results["logits"], rules.settings.temperature
+        if temperature != 1:
+            logits = logits / temperature
+        pixels = class_map(graph, logits, network.segmentation.stride, network.taxonomy.num_semantic, frame)
     add_results(graph, rows, pixels, frame, network.taxonomy, rules.settings)
     return graph
 

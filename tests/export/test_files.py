@@ -15,6 +15,9 @@ from ocrnet_pl.export import files, raw, whole
 from ocrnet_pl.export.files import CheckImage, export_onnx, export_torch
 from ocrnet_pl.export.parity import Limits
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.probabilities import Beta
+from ocrnet_pl.inference.score_calibration import ScoreCalibration
+from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.runtime import Model
 from ocrnet_pl.runtime.description import Description
@@ -34,6 +37,7 @@ def network() -> OCRNet:
         for value in made.parameters():
             # At random weights all scores are alike, and no box enters the map.
             value.add_(torch.randn(value.shape, generator=generator) * 0.1)
+    made.postprocess.settings = FusionSettings(temperature=0.4)  # type: ignore[assignment]
     return made
 
 
@@ -86,6 +90,14 @@ def test_a_whole_file_gives_what_predict_gives(network: OCRNet, tmp_path: Path) 
         assert one.panoptic is not None
         assert own.panoptic is not None
         assert (one.panoptic != own.panoptic).mean() < 1e-3
+
+
+def test_scores_that_are_probabilities_are_not_written() -> None:
+    made = tiny_network()
+    known = ScoreCalibration(3, 0.5, {"raw": {}}, {"raw": {"disc": Beta()}})
+    made.postprocess.load_calibration(known.to_dict(), TAXONOMY)
+    with pytest.raises(ValueError, match="its scores are probabilities"):
+        whole.fusion_rules(made)
 
 
 def test_a_raw_file_has_only_common_operators_and_takes_any_number_of_images(
