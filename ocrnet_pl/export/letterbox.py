@@ -93,11 +93,12 @@ def _averaged(graph: Graph, pixels: Value, frame: Frame) -> Value:
 
 def _averages(graph: Graph, before: Value, after: Value) -> tuple[Value, Value]:
     """Return whole weights, float32 [after, before], and what a weight of 1 is among them, float32 [1]."""
-    scale = before.to(np.float64) / after.to(np.float64)
-    center = (graph.numbers(after).to(np.float64) + 0.5) * scale
-    place = graph.numbers(before).to(np.float64) + 0.5
-    distance = graph.op("Abs", place.expand(0) - center.expand(1)) / scale.at_least(1.0)
-    weights = (1.0 - distance).at_least(0.0)
+    # Twice the product of both sides is the unit, so that all but the division is in whole numbers.
+    many, few = before.to(np.float64), after.to(np.float64)
+    center = (graph.numbers(after).to(np.float64) * 2.0 + 1.0) * many
+    place = (graph.numbers(before).to(np.float64) * 2.0 + 1.0) * few
+    distance = graph.op("Abs", place.expand(0) - center.expand(1))
+    weights = (many.at_least(few) * 2.0 - distance).at_least(0.0)
     weights = weights / weights.total(1, keep=True)
     # As many bits as fit into 16 with a sign.
     powers = graph.constant(2.0 ** np.arange(1, 23))
@@ -120,10 +121,12 @@ def _interpolated(graph: Graph, pixels: Value, frame: Frame) -> Value:
 
 def _neighbours(graph: Graph, before: Value, after: Value) -> Value:
     """Return the weights of the two nearest pixels in 256 parts, float32 [after, before]."""
-    scale = before.to(np.float64) / after.to(np.float64)
-    place = ((graph.numbers(after).to(np.float64) + 0.5) * scale - 0.5).at_least(0.0)
-    place = place.at_most(before.to(np.float64) - 1.0)
-    first = graph.op("Floor", place)
-    second = graph.op("Round", (place - first) * 256.0).to(np.float32).expand(1)
+    few, many = before.to(np.float64), after.to(np.float64)
+    # In units of half a pixel of the larger image.
+    place = ((graph.numbers(after).to(np.float64) * 2.0 + 1.0) * few - many).at_least(0.0)
+    place = place.at_most((few - 1.0) * many * 2.0)
+    first = graph.op("Floor", place / (many * 2.0))
+    rest = place - first * many * 2.0
+    second = graph.op("Round", rest * 256.0 / (many * 2.0)).to(np.float32).expand(1)
     offset = (graph.numbers(before).expand(0) - first.to(np.int64).expand(1)).to(np.float32)
     return graph.where(offset.equals(0.0), 256.0 - second, graph.where(offset.equals(1.0), second, 0.0))
