@@ -28,7 +28,7 @@ from ocrnet_pl.imaging.folders import find_images
 from ocrnet_pl.imaging.geometry import letterbox_image
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.runtime import Model
-from ocrnet_pl.runtime.model import load_session
+from ocrnet_pl.runtime.sessions import open_session
 
 
 def seconds(way: Callable[[Any], object], inputs: list[Any]) -> float:
@@ -64,12 +64,11 @@ def main() -> None:
         onnx.save(graph, alone)
         whole.network_graph = lambda _: graph
         export_onnx(network, path, [CheckImage(image) for image in images[:4]])
-        session, model = load_session(alone, threads=1), Model(path, threads=1)
-        names = [out.name for out in session.get_outputs()]
+        session, model = open_session(alone, threads=1), Model(path, threads=1)
         ways: dict[str, tuple[Callable[[Any], object], list[Any]]] = {
             "network, torch": (network, boxed),
             "network, torch, fused": (fused, boxed),
-            "network, ONNX": (lambda each: session.run(names, {"images": each}), plain),
+            "network, ONNX": (session.run, plain),
             "image to prediction, torch": (network.predict, images),
             "image to prediction, ONNX": (model, arrays),
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ from ocrnet_pl.export.raw import RawNetwork, exported_network, network_graph
 from ocrnet_pl.export.whole import fusion_rules, whole_model
 from ocrnet_pl.imaging.geometry import letterbox_image
 from ocrnet_pl.models.ocrnet import OCRNet
-from ocrnet_pl.runtime.model import Model, load_session
+from ocrnet_pl.runtime.model import Model
+from ocrnet_pl.runtime.sessions import OPENVINO, import_openvino, open_session
 from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.structures import Sample
 
@@ -61,24 +63,58 @@ def export_onnx(
     """
     _require(images)
     network = network.eval().float()
-    metadata = describe(network, raw).metadata()
-    if raw:
-        model = network_graph(network)
-        onnx.helper.set_model_props(model, metadata)
-    else:
-        model = whole_model(network, metadata)
+    model = _onnx_model(network, raw)
     with complete_file(path) as unfinished:
         unfinished.write_bytes(model.SerializeToString())
-        if raw:
-            session = load_session(unfinished)
-            names = [out.name for out in session.get_outputs()]
-            difference = compare_raw(
-                network, names, lambda boxed: session.run(names, {"images": boxed}), images, limits
-            )
-        else:
-            difference = compare(network, unfinished, images, limits)
+        difference = _compared(network, unfinished, images, raw, limits)
         _require_small(difference, path)
     return difference
+
+
+def export_openvino(
+    network: OCRNet, path: Path, images: Sequence[CheckImage], raw: bool = False, limits: Limits = STRICT
+) -> Difference:
+    """Write a network for OpenVINO, as ``path`` and its weights next to it with the ending ``.bin``.
+
+    Arguments, result and errors are those of :func:`export_onnx`; besides, OpenVINO may not be installed.
+    """
+    _require(images)
+    openvino = import_openvino()
+    if path.suffix != OPENVINO:
+        raise ValueError(f"output {str(path)!r}: OpenVINO's files end in {OPENVINO}")
+    network = network.eval().float()
+    source = _onnx_model(network, raw)
+    model = openvino.Core().read_model(source.SerializeToString())
+    for out, named in zip(model.outputs, source.graph.output, strict=True):
+        # Else a result has the names of all steps that do not change it.
+        out.get_tensor().set_names({named.name})
+    for key, text in describe(network, raw).metadata().items():
+        model.set_rt_info(text, [key])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unfinished = Path(folder, path.name)
+        openvino.save_model(model, unfinished, compress_to_fp16=False)
+        difference = _compared(network, unfinished, images, raw, limits)
+        _require_small(difference, path)
+        # The weights first: the other file is what is opened.
+        unfinished.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        unfinished.replace(path)
+    return difference
+
+
+def _onnx_model(network: OCRNet, raw: bool) -> onnx.ModelProto:
+    metadata = describe(network, raw).metadata()
+    if not raw:
+        return whole_model(network, metadata)
+    model = network_graph(network)
+    onnx.helper.set_model_props(model, metadata)
+    return model
+
+
+def _compared(network: OCRNet, path: Path, images: Sequence[CheckImage], raw: bool, limits: Limits) -> Difference:
+    if raw:
+        return compare_raw(network, open_session(path).run, images, limits)
+    return compare(network, path, images, limits)
 
 
 def export_torch(network: OCRNet, path: Path, images: Sequence[CheckImage], limits: Limits = STRICT) -> Difference:
@@ -96,9 +132,11 @@ def export_torch(network: OCRNet, path: Path, images: Sequence[CheckImage], limi
         try:
             torch.export.save(program, named, extra_files=describe(network, True).metadata())
             run = torch.export.load(named).module()
-            difference = compare_raw(
-                network, names, lambda boxed: [out.numpy() for out in run(torch.from_numpy(boxed))], images, limits
-            )
+
+            def run_on(boxed: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+                return dict(zip(names, (out.numpy() for out in run(torch.from_numpy(boxed))), strict=True))
+
+            difference = compare_raw(network, run_on, images, limits)
             _require_small(difference, path)
             named.replace(unfinished)
         finally:
@@ -142,8 +180,7 @@ def compare(network: OCRNet, path: Path, images: Sequence[CheckImage], limits: L
 @torch.inference_mode()
 def compare_raw(
     network: OCRNet,
-    names: Sequence[str],
-    run: Callable[[NDArray[np.uint8]], Sequence[NDArray[Any]]],
+    run: Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]],
     images: Sequence[CheckImage],
     limits: Limits,
 ) -> Difference:
@@ -151,7 +188,6 @@ def compare_raw(
 
     Args:
         network: The network.
-        names: Names of the file's outputs.
         run: Runs the file on letterboxed images, uint8 [B, C, h, w].
         images: The images.
         limits: The differences to allow.
@@ -161,10 +197,12 @@ def compare_raw(
         part = images[start : start + _BATCH]
         boxed = torch.stack([letterbox_image(each.pixels, network.input_size)[0] for each in part])
         wanted = raw.outputs(boxed).named
-        for name, got in zip(names, run(boxed.numpy()), strict=True):
+        found = run(boxed.numpy())
+        for name, values in wanted.items():
+            got = found[name]
             if name == "logits":
-                difference.share("pixels", wanted[name].argmax(1).numpy() != got.argmax(1))
+                difference.share("pixels", values.argmax(1).numpy() != got.argmax(1))
             else:
-                difference.largest(name, wanted[name].numpy() - got)
+                difference.largest(name, values.numpy() - got)
         difference.images += len(boxed)
     return difference

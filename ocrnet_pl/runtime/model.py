@@ -15,48 +15,18 @@ from ocrnet_pl.errors import DataError, ModelFileError
 from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.runtime.images import as_pixels
 from ocrnet_pl.runtime.prediction import Prediction, predictions
+from ocrnet_pl.runtime.sessions import open_session
 
 OneImage = str | PathLike[str] | Image.Image | NDArray[Any]
 """Path of an image file, a Pillow image, or uint8 [H, W, C]."""
 
-_BOXES = {"boxes": "tensor(float)", "scores": "tensor(float)", "labels": "tensor(int64)", "count": "tensor(int64)"}
-_PIXELS = {"semantic": "tensor(uint8)"}
-_BOTH = {name: "tensor(int32)" for name in ("instances", "panoptic", "segments")}
-
-
-def load_session(path: str | PathLike[str], threads: int = 0, providers: Sequence[str] | None = None) -> Any:
-    """Return onnxruntime's session of a file.
-
-    Args:
-        path: Path of the file.
-        threads: Number of threads; 0 for one on each core.
-        providers: Names of execution providers, best first; None for the CPU.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ModelFileError: onnxruntime cannot load it.
-    """
-    import onnxruntime
-
-    where = f"model {os.fspath(path)!r}"
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{where}: there is no such file")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    with open(path, "rb") as file:
-        content = file.read()
-    try:
-        # From memory, so that the file cannot name others to read.
-        return onnxruntime.InferenceSession(content, options, providers=list(providers or ["CPUExecutionProvider"]))
-    except Exception as error:
-        # Its errors have no common class.
-        reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(f"{where}: onnxruntime cannot load it ({reason}); export it again") from None
+_BOXES = {"boxes": "float32", "scores": "float32", "labels": "int64", "count": "int64"}
+_PIXELS = {"semantic": "uint8"}
+_BOTH = {name: "int32" for name in ("instances", "panoptic", "segments")}
 
 
 class Model:
-    """A network that ``ocrnet export --format onnx`` wrote, ready to predict.
+    """A network that ``ocrnet export`` wrote as ONNX or for OpenVINO, ready to predict.
 
     Args:
         path: Path of the file.
@@ -70,13 +40,14 @@ class Model:
     Raises:
         FileNotFoundError: There is no such file.
         ModelFileError: The file is damaged, was not written by ``ocrnet export``, or holds the network alone.
+        ValueError: It is one of OpenVINO's, which is not installed.
     """
 
     def __init__(self, path: str | PathLike[str], threads: int = 0, providers: Sequence[str] | None = None) -> None:
         self.path = os.fspath(path)
         where = f"model {self.path!r}"
-        self._session = load_session(self.path, threads, providers)
-        self.description = Description.of(self._session.get_modelmeta().custom_metadata_map, where)
+        self._session = open_session(self.path, threads, providers)
+        self.description = Description.of(self._session.metadata, where)
         if self.description.raw:
             raise ModelFileError(f"{where}: it holds the network alone; export it without --raw")
         self._check(where)
@@ -87,11 +58,8 @@ class Model:
         wanted = (_BOXES if own.detects else {}) | (_PIXELS if own.segments else {})
         if own.detects and own.segments:
             wanted |= _BOTH
-        found = {out.name: out.type for out in self._session.get_outputs()}
-        inputs = {each.name: (each.type, len(each.shape)) for each in self._session.get_inputs()}
-        if found != wanted or inputs != {"images": ("tensor(uint8)", 4)}:
+        if self._session.outputs != wanted or self._session.inputs != {"images": ("uint8", 4)}:
             raise ModelFileError(f"{where}: its inputs and outputs are not those of its description; export it again")
-        self._names = list(found)
 
     @property
     def class_names(self) -> list[str]:
@@ -141,8 +109,7 @@ class Model:
         return found
 
     def _batch(self, images: NDArray[np.uint8]) -> list[Prediction]:
-        results = self._session.run(self._names, {"images": np.ascontiguousarray(images)})
-        found = predictions(dict(zip(self._names, results, strict=True)), self.description)
+        found = predictions(self._session.run(np.ascontiguousarray(images)), self.description)
         for place, prediction in enumerate(found):
             prediction.image_id, prediction.size = place, (images.shape[1], images.shape[2])
         return found

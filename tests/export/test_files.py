@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import helper
 
-from ocrnet_pl.errors import DataError, RunError
+from ocrnet_pl.errors import DataError, ModelFileError, RunError
 from ocrnet_pl.export import files, raw, whole
-from ocrnet_pl.export.files import CheckImage, export_onnx, export_torch
+from ocrnet_pl.export.files import CheckImage, export_onnx, export_openvino, export_torch
 from ocrnet_pl.export.parity import Limits
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.probabilities import Beta
@@ -21,7 +22,6 @@ from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.runtime import Model
 from ocrnet_pl.runtime.description import Description
-from ocrnet_pl.runtime.model import load_session
 from tests.helpers.builders import TAXONOMY, tiny_network
 
 
@@ -107,7 +107,7 @@ def test_a_raw_file_has_only_common_operators_and_takes_any_number_of_images(
     assert not export_onnx(network, path, images(), raw=True).too_large
     assert {node.op_type for node in graph.graph.node} <= raw.OPERATORS
     assert not {"NonZero", "NonMaxSuppression", "Loop", "If", "Unique"} & raw.OPERATORS
-    session = load_session(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     shapes = {out.name: out.shape for out in session.get_outputs()}
     assert shapes == {"boxes": ["batch", 336, 4], "scores": ["batch", 336, 3], "logits": ["batch", 5, 32, 32]}
     batch = torch.randint(0, 256, (7, 3, 64, 64), dtype=torch.uint8)
@@ -179,6 +179,24 @@ def test_a_program_of_torch_export_needs_only_torch(network: OCRNet, tmp_path: P
     torch.testing.assert_close(boxes, wanted.detection.boxes, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(scores, wanted.detection.scores, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(logits, wanted.semantic, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_openvino_gives_the_same(is_raw: bool, network: OCRNet, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path = tmp_path / "tiny.xml"
+    assert not export_openvino(network, path, images(), is_raw).too_large
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["tiny.bin", "tiny.xml"]
+    if is_raw:
+        with pytest.raises(ModelFileError, match="the network alone"):
+            Model(path)
+        return
+    image = images()[1].pixels
+    (wanted,), got = network.predict(image), Model(path, threads=1)(image.permute(1, 2, 0).numpy())
+    torch.testing.assert_close(torch.from_numpy(got.boxes), wanted.boxes, rtol=0, atol=1e-2)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(ModelFileError, match="OpenVINO cannot load it"):
+        Model(path)
 
 
 @pytest.mark.slow

@@ -20,9 +20,10 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to export; required.")
     parser.add_argument(
         "--format",
-        type=Literal["onnx", "torch_export"],
+        type=Literal["onnx", "torch_export", "openvino"],
         default="onnx",
-        help="Format of the file: onnx, or torch_export for a program of torch.export, which holds the network alone.",
+        help="Format of the file: onnx, openvino (a second file holds the weights), or torch_export for a program of "
+        "torch.export, which holds the network alone.",
     )
     parser.add_argument(
         "--raw",
@@ -35,7 +36,8 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         "--output",
         type=Path | None,
         default=None,
-        help="File to write; null for the checkpoint's name with .onnx, -raw.onnx or -raw.pt2, next to it.",
+        help="File to write; null for the checkpoint's name with .onnx, .xml or .pt2 next to it, after -raw if it "
+        "holds the network alone.",
     )
     parser.add_argument(
         "--images",
@@ -65,7 +67,7 @@ def export(run: Run) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from ocrnet_pl.export.files import export_onnx, export_torch
+    from ocrnet_pl.export.files import export_onnx, export_openvino, export_torch
     from ocrnet_pl.models.ocrnet import OCRNet
 
     config = run.config
@@ -73,7 +75,9 @@ def export(run: Run) -> int:
     program = config["format"] == "torch_export"
     if program and not config["raw"]:
         raise ValueError("format torch_export: it holds the network alone; add --raw true, or export to onnx")
-    ending = ("-raw" if config["raw"] else "") + (".pt2" if program else ".onnx")
+    ending = ("-raw" if config["raw"] else "") + {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}[
+        config["format"]
+    ]
     output = config["output"] or checkpoint.with_name(f"{checkpoint.stem}{ending}")
     if output.is_dir():
         raise ValueError(f"output {str(output)!r}: it is a folder; name a file")
@@ -82,7 +86,8 @@ def export(run: Run) -> int:
     if program:
         difference = export_torch(network, output, images)
     else:
-        difference = export_onnx(network, output, images, config["raw"])
+        write = export_openvino if config["format"] == "openvino" else export_onnx
+        difference = write(network, output, images, config["raw"])
     table = Table("largest difference", "found", "allowed", title=f"{output.name} against torch, {len(images)} images")
     for line in difference.finish():
         table.add_row(*line)
@@ -123,5 +128,7 @@ COMMAND = Command(
     run=export,
     arguments=add_arguments,
     needs_checkpoint=True,
-    options=(("--format NAME", "of export: onnx or torch_export; also --raw true, --output FILE and --images DIR"),),
+    options=(
+        ("--format NAME", "of export: onnx, openvino or torch_export; also --raw true, --output FILE and --images DIR"),
+    ),
 )

@@ -1,0 +1,126 @@
+"""Exported files opened by onnxruntime or OpenVINO, behind one interface."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocrnet_pl.errors import ModelFileError
+from ocrnet_pl.runtime.description import KEY
+
+OPENVINO = ".xml"
+"""The ending of OpenVINO's files; the weights are next to it with the ending ``.bin``."""
+
+_KINDS = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(uint8)": "uint8"}
+
+
+class Session(NamedTuple):
+    """An exported file, ready to run.
+
+    Attributes:
+        metadata: What is written in the file besides the network.
+        inputs: Type and number of axes of each input, by name.
+        outputs: Type of each output, by name.
+        run: Returns the outputs for images.
+    """
+
+    metadata: dict[str, str]
+    inputs: dict[str, tuple[str, int]]
+    outputs: dict[str, str]
+    run: Callable[[NDArray[np.uint8]], dict[str, NDArray[Any]]]
+
+
+def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequence[str] | None = None) -> Session:
+    """Open a file: one that ends in ``.xml`` with OpenVINO, any other with onnxruntime.
+
+    Args:
+        path: Path of the file.
+        threads: Number of threads; 0 for one on each core.
+        providers: Names of onnxruntime's execution providers, best first; None for the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ModelFileError: It cannot be loaded.
+        ValueError: OpenVINO is not installed.
+    """
+    where = f"model {os.fspath(path)!r}"
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{where}: there is no such file")
+    if os.fspath(path).lower().endswith(OPENVINO):
+        return _open_openvino(os.fspath(path), threads, where)
+    return _open_onnx(os.fspath(path), threads, providers, where)
+
+
+def _open_onnx(path: str, threads: int, providers: Sequence[str] | None, where: str) -> Session:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        # From memory, so that the file cannot name others to read.
+        session = onnxruntime.InferenceSession(content, options, providers=list(providers or ["CPUExecutionProvider"]))
+    except Exception as error:
+        # Its errors have no common class.
+        raise _cannot_load(where, "onnxruntime", error) from None
+    outputs = {out.name: _KINDS.get(out.type, out.type) for out in session.get_outputs()}
+    inputs = {each.name: (_KINDS.get(each.type, each.type), len(each.shape)) for each in session.get_inputs()}
+    names = list(outputs)
+
+    def run(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        return dict(zip(names, session.run(names, {next(iter(inputs)): images}), strict=True))
+
+    return Session(dict(session.get_modelmeta().custom_metadata_map), inputs, outputs, run)
+
+
+def import_openvino() -> Any:
+    """Return the module OpenVINO.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    if importlib.util.find_spec("openvino") is None:
+        raise ValueError("openvino is not installed; run: pip install 'ocrnet-pl[openvino]'")
+    import openvino
+
+    return openvino
+
+
+def _open_openvino(path: str, threads: int, where: str) -> Session:
+    openvino = import_openvino()
+    # Some processors would compute in bfloat16.
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        compiled = core.compile_model(model, "CPU", options)
+    except Exception as error:
+        raise _cannot_load(where, "OpenVINO", error) from None
+    outputs = {out.get_any_name(): out.element_type.to_dtype().name for out in model.outputs}
+    inputs = {
+        each.get_any_name(): (each.element_type.to_dtype().name, each.partial_shape.rank.get_length())
+        for each in model.inputs
+    }
+    metadata = {KEY: str(model.get_rt_info([KEY]).value)} if model.has_rt_info([KEY]) else {}
+
+    def run(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        results = compiled([images])
+        # Copies: the next run writes into the same memory.
+        return {name: np.array(results[place]) for place, name in enumerate(outputs)}
+
+    return Session(metadata, inputs, outputs, run)
+
+
+def _cannot_load(where: str, runtime: str, error: Exception) -> ModelFileError:
+    reason = " ".join(str(error).split())[:200]
+    return ModelFileError(f"{where}: {runtime} cannot load it ({reason}); export it again")
