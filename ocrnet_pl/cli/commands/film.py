@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ocrnet_pl.cli.command import Command, Run
 
@@ -50,6 +50,7 @@ def predict_on_film(run: Run) -> int:
 
     import torch
 
+    from ocrnet_pl.cli.unbuilt_parts import made
     from ocrnet_pl.drawing.progress import Progress
     from ocrnet_pl.errors import UsageError
     from ocrnet_pl.imaging.films import CAMERA, Film
@@ -74,7 +75,7 @@ def predict_on_film(run: Run) -> int:
     device = "cpu" if wants_cpu else "cuda"
     network = OCRNet.from_checkpoint(config["ckpt_path"], device, config["trust"])
     tile, multiscale = (
-        _made(kind, config["model"][name]) for kind, name in ((Tiling, "tile"), (MultiScale, "multiscale"))
+        made(kind, config["model"][name]) for kind, name in ((Tiling, "tile"), (MultiScale, "multiscale"))
     )
     film = Film(source)
     tracks = ObjectTracks(float(film.rate)) if config["track"] else None
@@ -104,11 +105,6 @@ def _until_interrupted(frames: Iterator[PredictedFrame]) -> Iterator[PredictedFr
     """Yield frames until Ctrl-C, which is the only end that a camera has."""
     with suppress(KeyboardInterrupt):
         yield from frames
-
-
-def _made(kind: Any, options: Any) -> Any:
-    """Return an object of a part of the config, which this command does not have built; None for null."""
-    return None if options is None else kind(**vars(options))
 
 
 COMMAND = Command(

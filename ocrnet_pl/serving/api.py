@@ -1,0 +1,100 @@
+"""The steps of a request that LitServe runs in the process that has the network."""
+
+# Without postponed annotations: LitServe reads those of `decode_request` as they stand, to know how requests are read.
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Response
+from fastapi.responses import JSONResponse
+from litserve import LitAPI
+from torch import Tensor
+
+from ocrnet_pl.errors import DataError
+from ocrnet_pl.serving.answers import MEDIA_TYPES, answer
+from ocrnet_pl.serving.requests import Asked, read_request
+from ocrnet_pl.serving.served_network import LoadedNetwork, ServedNetwork
+from ocrnet_pl.structures import Prediction
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A request whose image was decoded.
+
+    Attributes:
+        asked: The request.
+        image: uint8 [C, H, W], or why there is none.
+    """
+
+    asked: Asked
+    image: Tensor | DataError
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A request with its result.
+
+    Attributes:
+        asked: The request.
+        result: The prediction, or why there is none.
+    """
+
+    asked: Asked
+    result: Prediction | DataError
+
+
+class PredictionAPI(LitAPI):
+    """Predicts for one image per request, several requests at a time.
+
+    A request that cannot be answered goes through all steps with its error, because an exception would fail the others
+    of its batch as well.
+
+    Args:
+        served: The network.
+        max_pixels: Number of pixels above which images are refused before they are decoded.
+        max_batch_size: Largest number of requests that are predicted together.
+        batch_timeout: Longest time in seconds that a request waits for others.
+    """
+
+    def __init__(self, served: ServedNetwork, max_pixels: int, max_batch_size: int, batch_timeout: float) -> None:
+        super().__init__(max_batch_size=max_batch_size, batch_timeout=batch_timeout)
+        self.served = served
+        self.max_pixels = max_pixels
+        self.loaded: LoadedNetwork | None = None
+
+    def setup(self, device: str) -> None:
+        """Load the network onto the device of this process."""
+        self.loaded = self.served.load(device)
+
+    def decode_request(self, request: Annotated[Asked, Depends(read_request)]) -> Decoded:
+        """Decode the image."""
+        assert self.loaded is not None
+        try:
+            return Decoded(request, self.loaded.read(request.data, request.name, self.max_pixels))
+        except DataError as error:
+            return Decoded(request, error)
+
+    def batch(self, inputs: list[Decoded]) -> list[Decoded]:
+        """Return the requests as they are: their images have sizes of their own."""
+        return inputs
+
+    def predict(self, x: Decoded | list[Decoded]) -> Predicted | list[Predicted]:
+        """Predict for all images that there are; without batches LitServe gives a single request."""
+        assert self.loaded is not None
+        several = x if isinstance(x, list) else [x]
+        predictions = iter(self.loaded.predict([each.image for each in several if isinstance(each.image, Tensor)]))
+        found = [
+            Predicted(each.asked, next(predictions) if isinstance(each.image, Tensor) else each.image)
+            for each in several
+        ]
+        return found if isinstance(x, list) else found[0]
+
+    def encode_response(self, output: Predicted) -> Response:
+        """Write the answer."""
+        asked, result = output.asked, output.result
+        if isinstance(result, DataError):
+            return JSONResponse({"detail": str(result)}, status_code=400)
+        # PNG is compressed already; a stated encoding keeps the server from trying again.
+        headers = {"content-encoding": "identity"} if asked.inquiry.kind == "png" else None
+        content = answer(result, asked.inquiry, asked.name)
+        return Response(content, media_type=MEDIA_TYPES[asked.inquiry.kind], headers=headers)

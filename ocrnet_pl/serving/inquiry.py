@@ -1,0 +1,105 @@
+"""What a request asks for, read from its query and its headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ocrnet_pl.errors import UsageError
+
+Kind = Literal["json", "png"]
+"""The kinds of answers."""
+_MEDIA: dict[str, Kind] = {
+    "application/json": "json",
+    "application/*": "json",
+    "*/*": "json",
+    "image/png": "png",
+    "image/*": "png",
+}
+_KEYS = ("format", "score", "classes", "masks")
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+_SHOWN = 100
+
+
+class NotAcceptable(ValueError):
+    """The client takes no kind of answer that there is."""
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """What is wanted of an image's prediction.
+
+    Attributes:
+        kind: ``json`` for numbers, ``png`` for the drawn image.
+        score: Smallest score of an object, 0 to 1.
+        classes: Names of the classes that are wanted; empty for all.
+        masks: Whether each object of a JSON answer gets its mask, as COCO's run lengths.
+    """
+
+    kind: Kind = "json"
+    score: float = 0.0
+    classes: tuple[str, ...] = ()
+    masks: bool = False
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str], accept: str, names: Sequence[str], default_score: float) -> Inquiry:
+        """Read a request's query, which comes before its ``Accept`` header.
+
+        Args:
+            query: The parameters ``format``, ``score``, ``classes`` and ``masks``, each optional.
+            accept: The header; empty for none.
+            names: Names of the network's classes.
+            default_score: The score unless one is given.
+
+        Raises:
+            UsageError: A parameter is unknown or has no valid value.
+            NotAcceptable: Neither JSON nor PNG is accepted.
+        """
+        for key in query:
+            if key not in _KEYS:
+                raise UsageError(f"{key[:_SHOWN]!r}: there is no such parameter; there are {', '.join(_KEYS)}")
+        kind = query.get("format") or _accepted(accept)
+        if kind not in ("json", "png"):
+            raise UsageError(f"format: expected json or png, got {kind[:_SHOWN]!r}")
+        wanted = tuple(name for name in (part.strip() for part in query.get("classes", "").split(",")) if name)
+        for name in wanted:
+            if name not in names:
+                known = ", ".join(names)
+                raise UsageError(f"classes: there is no class {name[:_SHOWN]!r}; the network knows {known:.300}")
+        masks = query.get("masks", "false").lower()
+        if masks not in _TRUTH:
+            raise UsageError(f"masks: expected true or false, got {masks[:_SHOWN]!r}")
+        return cls("png" if kind == "png" else "json", _score(query.get("score"), default_score), wanted, _TRUTH[masks])
+
+
+def _score(text: str | None, default: float) -> float:
+    if text is None:
+        return default
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise UsageError(f"score: expected a number from 0 to 1, got {text[:_SHOWN]!r}")
+    return score
+
+
+def _accepted(accept: str) -> Kind:
+    """Return the kind of answer that an ``Accept`` header prefers; of equals, the first."""
+    best: tuple[float, Kind | None] = (0.0, None)
+    for part in accept.split(","):
+        media, *options = (word.strip().lower() for word in part.split(";"))
+        quality = 1.0
+        for option in options:
+            if option.startswith("q="):
+                try:
+                    quality = float(option[2:])
+                except ValueError:
+                    quality = 0.0
+        kind = _MEDIA.get(media)
+        if kind is not None and quality > best[0]:
+            best = (quality, kind)
+    if best[1] is None and accept.strip():
+        raise NotAcceptable("Accept: there are answers in application/json and image/png only")
+    return best[1] or "json"

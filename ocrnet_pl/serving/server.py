@@ -1,0 +1,97 @@
+"""The server: LitServe's, with the project's requests, limits and figures."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+
+from litserve import LitServer
+
+from ocrnet_pl.serving.api import PredictionAPI
+from ocrnet_pl.serving.requests import Reception
+from ocrnet_pl.serving.served_network import LoadedNetwork
+from ocrnet_pl.serving.serving import Serving
+from ocrnet_pl.serving.traffic import Counts, Traffic
+from ocrnet_pl.version import __version__
+
+_BATCH = 16
+"""Number of requests that an accelerator predicts together."""
+
+
+def make_server(loaded: LoadedNetwork, serving: Serving, accelerator: str, devices: int | list[int] | str) -> LitServer:
+    """Return a server that is not started yet.
+
+    Args:
+        loaded: The network; the processes that predict load their own.
+        serving: The options.
+        accelerator: Kind of devices to predict on, ``auto``, ``cpu``, ``cuda``, ``gpu`` or ``mps``.
+        devices: Number of devices or their indices, with one process for each; ``auto`` for all.
+
+    Raises:
+        ValueError: There are no such devices.
+    """
+    # Imported here, where it may find out what devices there are.
+    import torch
+
+    on_cpu = accelerator == "cpu" or not torch.accelerator.is_available()
+    batch = serving.max_batch or (1 if on_cpu else _BATCH)
+    api = PredictionAPI(loaded.how, serving.max_pixels, batch, serving.batch_wait)
+    counts = Counts()
+    server = LitServer(
+        api,
+        accelerator="cpu" if on_cpu and accelerator == "auto" else accelerator,
+        devices=1 if on_cpu else devices,
+        timeout=serving.timeout,
+        # For requests that do not say how long they are, or lie.
+        max_payload_size=serving.max_bytes,
+        middlewares=[(Traffic, {"path": api.api_path, "counts": counts, "most": serving.max_waiting})],
+        model_metadata={
+            "version": __version__,
+            "classes": list(loaded.names),
+            "input_size": list(loaded.network.input_size),
+            "operating_point": loaded.how.operating_point,
+            "max_megapixels": serving.max_megapixels,
+        },
+        # Its page would load scripts from elsewhere.
+        disable_openapi_url=True,
+    )
+    # It would write a line for each form that is not one.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    score = loaded.default_score if serving.score is None else serving.score
+    server.app.state.reception = Reception(loaded.names, score, serving.max_bytes)
+    server.app.add_api_route("/metrics", counts.page, methods=["GET"])
+    return server
+
+
+def run_server(server: LitServer, serving: Serving) -> None:
+    """Answer requests until the process is interrupted or terminated.
+
+    Args:
+        server: The server.
+        serving: The options that it was made with.
+    """
+    main = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # The process that answers inherits this, and raises what it was sent once more when it is done.
+        if os.getpid() != main:
+            sys.exit(0)
+        raise KeyboardInterrupt
+
+    # A terminated server would leave its processes behind; a terminal interrupts all of them at once.
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(
+            host=serving.host,
+            port=serving.port,
+            # One process answers, so that its figures are those of all requests.
+            num_api_servers=1,
+            log_level="warning",
+            generate_client_file=False,
+        )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
