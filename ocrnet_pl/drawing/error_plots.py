@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from ocrnet_pl.metrics.errors.breakdown import Confusion, Group
 from ocrnet_pl.metrics.errors.kinds import Kind
 from ocrnet_pl.metrics.errors.objects import ERRORS, Curve, ObjectErrors
 from ocrnet_pl.structures import Category
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLES = {
     Kind.CLASS: "wrong class",
@@ -52,7 +56,24 @@ def plot_costs(errors: Mapping[str, Mapping[str, ObjectErrors]], png: Path) -> N
         style_axes(axes, f"{title}: cost of each error", "AP 50, in points")
         if len(parts) > 1:
             axes.legend(fontsize=8, frameon=False)
+    _fixed_layout(figure, 1.5, 0.15, 0.35, 0.6, wspace=0.5)
     save_figure(figure, png)
+
+
+def _fixed_layout(figure: Figure, left: float, right: float, top: float, bottom: float, **spaces: float) -> None:
+    """Place the axes at once, where the widths of all labels are known: to find room for them takes longer than to draw.
+
+    Args:
+        figure: The figure.
+        left: Width to the left of the axes, in inches.
+        right: Width to the right.
+        top: Height above.
+        bottom: Height below.
+        spaces: Widths between the axes, as shares of theirs.
+    """
+    width, height = figure.get_size_inches()
+    figure.set_layout_engine("none")
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, **spaces)
 
 
 def on_grid(values: NDArray[np.float64], curve: Curve) -> NDArray[np.float64]:
@@ -105,7 +126,8 @@ def plot_box_curves(curves: Mapping[str, Sequence[Curve]], classes: Sequence[Cat
         panel.set_xlim(0, 1)
         panel.set_ylim(0, 1.02)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="lower center", ncols=5, fontsize=8, frameon=False)
+    _fixed_layout(figure, 0.5, 0.15, 0.35, 0.65 + 0.2 * (-(-len(labels) // 5)), wspace=0.15, hspace=0.35)
     save_figure(figure, png)
 
 
@@ -129,7 +151,8 @@ def plot_groups(groups: Mapping[str, Sequence[Group]], png: Path) -> None:
         style_axes(axes, title, "with the number of objects")
         axes.set_ylim(0, 1)
     states = axes.get_legend_handles_labels()
-    figure.legend(*states, loc="outside lower center", ncols=len(_STATES), fontsize=8, frameon=False)
+    figure.legend(*states, loc="lower center", ncols=len(_STATES), fontsize=8, frameon=False)
+    _fixed_layout(figure, 0.5, 0.15, 0.35, 0.95, wspace=0.18)
     save_figure(figure, png)
 
 

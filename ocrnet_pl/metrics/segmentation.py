@@ -27,6 +27,10 @@ class SegmentationMetric(Metric):
     Args:
         taxonomy: The categories.
         overlays: Results of ``Overlay.of``, shared by metrics of the same predictions; None for separate ones.
+
+    Attributes:
+        overlays: Lays the predictions of a batch over its truths.
+        confusion: Confusion matrix of the last :meth:`compute`; None before.
     """
 
     figures = PIXELS
@@ -36,14 +40,14 @@ class SegmentationMetric(Metric):
         super().__init__(taxonomy)
         size = taxonomy.num_semantic
         self.add_state("_counts", torch.zeros(size, size, dtype=torch.int64), dist_reduce_fx="sum")
-        self._overlays = overlays or OncePerBatch(Overlay.of)
+        self.overlays = overlays or OncePerBatch(Overlay.of)
         self._images = OncePerBatch(partial(_counts, size))
         self.confusion: Tensor | None = None
 
     def reset(self) -> None:
         """Forget all images."""
         super().reset()
-        self._overlays.reset()
+        self.overlays.reset()
         self._images.reset()
 
     def update(self, predictions: list[Prediction], truths: list[Sample]) -> None:
@@ -54,7 +58,7 @@ class SegmentationMetric(Metric):
 
     def of_images(self, predictions: Sequence[Prediction], truths: Sequence[Sample]) -> list[NDArray[np.int64] | None]:
         """Return the confusion matrix [S, S] of each image of a batch, rows true; None without a semantic map."""
-        return self._images(truths, self._overlays(predictions, truths))
+        return self._images(truths, self.overlays(predictions, truths))
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``miou``, ``pixel_accuracy`` and ``iou_per_class/<name>``; NaN where there is nothing to measure.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.metrics.errors.kinds import ImageErrors, Kind, confusion_of
 from ocrnet_pl.metrics.image_match import ImageMatch
+from ocrnet_pl.metrics.matching import Pairs, box_areas
 
 NOT_FOUND = -1.0
 
@@ -40,13 +41,14 @@ class PackedErrors(NamedTuple):
     confusion: NDArray[np.int64]
 
     @classmethod
-    def of(cls, match: ImageMatch, score: float, classes: int) -> PackedErrors:
+    def of(cls, match: ImageMatch, score: float, classes: int, confused: bool = True) -> PackedErrors:
         """Find the errors of one image.
 
         Args:
             match: The matches of the image.
             score: Smallest score of predictions that count in the confusion matrix and in the tallies.
             classes: Number of classes K.
+            confused: Whether the confusion matrix is of use; otherwise it is zero.
         """
         errors = ImageErrors.of(match)
         counted = ~match.objects.crowd
@@ -64,7 +66,7 @@ class PackedErrors(NamedTuple):
             errors.missed[counted],
             np.array([[hits, wrong, objects - hits]], dtype=np.int32),
             np.array([match.scores[alarms].max(initial=0)], dtype=np.float32),
-            confusion_of(match, score, classes),
+            confusion_of(match, score, classes) if confused else np.zeros((classes + 1, classes + 1), np.int64),
         )
 
     @classmethod
@@ -99,19 +101,14 @@ class Surroundings(NamedTuple):
     def of(cls, match: ImageMatch) -> Surroundings:
         """Measure the objects of one image."""
         counted = ~match.objects.crowd
-        boxes = match.objects.boxes[counted].astype(np.float32)
+        boxes = match.objects.boxes[counted]
         size = np.sqrt(match.sizes[counted]).astype(np.float32)
         overlaps = np.zeros(len(boxes), dtype=np.float32)
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        if len(boxes) > 1:
-            step = max(1, 2**18 // len(boxes))
-            for start in range(0, len(boxes), step):
-                own = boxes[start : start + step, None]
-                sides = np.minimum(own[..., 2:], boxes[:, 2:]) - np.maximum(own[..., :2], boxes[:, :2])
-                shared = sides.clip(min=0).prod(-1)
-                shared[np.arange(len(shared)), np.arange(start, start + len(shared))] = 0
-                union = area[start : start + step, None] + area - shared
-                overlaps[start : start + step] = (shared / np.maximum(union, 1e-9)).max(1)
+        areas, pairs = box_areas(boxes), Pairs.of_boxes(boxes, boxes)
+        others = pairs.rows != pairs.columns
+        pairs = Pairs(*(each[others] for each in pairs))
+        iou = pairs.ious(areas, areas, np.zeros(len(boxes), dtype=bool))
+        np.maximum.at(overlaps, pairs.rows, iou.astype(np.float32))
         return cls(size, overlaps)
 
     @classmethod

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ocrnet_pl.metrics.runs import flat
+from ocrnet_pl.metrics.runs import Overlay, flat
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample
 
 EDGE = 0.005
@@ -19,44 +19,54 @@ CERTAIN = 0.9
 
 
 class Edges(NamedTuple):
-    """The labelled pixels of one image, and those that are near an edge of the labels.
+    """The pixels of one image that are near an edge of the labels.
 
     Attributes:
         near: bool [H * W], whether a pixel of another class, or without a label, is at most so many pixels away.
-        labelled: Number of labelled pixels.
-        labelled_near: Number of those that are near an edge.
+        before: int32 [H * W + 1], the number of such pixels before each.
     """
 
     near: NDArray[np.bool_]
-    labelled: int
-    labelled_near: int
+    before: NDArray[np.int32]
 
     @classmethod
     def of(cls, truth: Sample) -> Edges | None:
         """Find the edges; None without a semantic map."""
         if truth.semantic is None:
             return None
-        plane = truth.semantic.as_subclass(Tensor).numpy().astype(np.uint8, copy=False)
-        pixels = max(1, round(EDGE * math.hypot(*plane.shape)))
-        # Only where all pixels around one are of one class, the largest and the smallest are equal.
-        around = np.pad(plane, pixels, mode="edge")
-        near = (_widened(around, pixels, np.maximum) != _widened(around, pixels, np.minimum)).reshape(-1)
-        labelled = plane.reshape(-1) != IGNORE_INDEX
-        return cls(near, int(np.count_nonzero(labelled)), int(np.count_nonzero(near & labelled)))
+        plane = truth.semantic.as_subclass(Tensor).numpy()
+        near = _near_edges(plane, max(1, round(EDGE * math.hypot(*plane.shape)))).reshape(-1)
+        before = np.zeros(near.size + 1, dtype=np.int32)
+        np.cumsum(near, dtype=np.int32, out=before[1:])
+        return cls(near, before)
 
 
-def _widened(plane: NDArray[np.uint8], pixels: int, extreme: np.ufunc) -> NDArray[np.uint8]:
-    """Return the extreme of the square around each pixel, so many pixels to each side, of a map with such a border."""
+def _near_edges(plane: NDArray[np.generic], pixels: int) -> NDArray[np.bool_]:
+    """Return where another value is at most so many pixels away, along both axes and the diagonals alike."""
+    height, width = plane.shape
+    reach = 2 * pixels
+    # Squares of two by two pixels that are not of one value, with a border of those that are, so that each pixel has a
+    # square window of them around it.
+    squares = np.zeros((height + reach - 1, width + reach - 1), dtype=bool)
+    own = squares[pixels : pixels + height - 1, pixels : pixels + width - 1]
+    if own.size:
+        across, down = plane[:, 1:] != plane[:, :-1], plane[1:] != plane[:-1]
+        np.logical_or(across[1:], across[:-1], out=own)
+        own |= down[:, 1:]
+        own |= down[:, :-1]
+    else:
+        # A single row or column has no squares; each of its pixels stands for two.
+        doubled = plane.repeat(2 if height == 1 else 1, 0).repeat(2 if width == 1 else 1, 1)
+        return _near_edges(doubled, pixels)[:height, :width]
     for axis in (0, 1):
-        plane = np.moveaxis(plane, axis, 0)
         # The window doubles with each step, up to the last one.
-        window, whole = 1, 2 * pixels + 1
-        while window < whole:
-            step = min(window, whole - window)
-            plane = extreme(plane[:-step], plane[step:])
+        window = 1
+        while window < reach:
+            step = min(window, reach - window)
+            low, high = (squares[:-step], squares[step:]) if axis == 0 else (squares[:, :-step], squares[:, step:])
+            squares = low | high
             window += step
-        plane = np.moveaxis(plane, 0, axis)
-    return plane
+    return squares
 
 
 class PixelErrors(NamedTuple):
@@ -95,32 +105,50 @@ class PixelErrors(NamedTuple):
         return int(self.inside.sum() + self.edges.sum())
 
 
-def pixel_errors(prediction: Prediction, truth: Sample, edges: Edges, classes: int) -> tuple[PixelErrors, float]:
+def pixel_errors(overlay: Overlay, truth: Sample, edges: Edges, classes: int) -> PixelErrors:
     """Find the wrong pixels of one image.
 
     Args:
-        prediction: The prediction, with a semantic map.
-        truth: The sample, with a semantic map.
+        overlay: Prediction and truth laid over each other, both with a semantic map.
+        truth: The sample.
         edges: Its edges.
         classes: Number of segmentation classes S.
-
-    Returns:
-        The wrong pixels, and the share of the labelled ones that are away from edges and wrong with certainty; 0 where
-        certainty is unknown.
     """
-    assert prediction.semantic is not None and truth.semantic is not None
-    true, found = flat(truth.semantic), flat(prediction.semantic)
-    places = np.flatnonzero((true != found) & (true != IGNORE_INDEX))
-    rows, columns = true[places].astype(np.int64), found[places].astype(np.int64)
+    assert overlay.true_class is not None and overlay.found_class is not None
+    starts, lengths = overlay.runs
+    near = edges.before[starts + lengths] - edges.before[starts]
+    labelled = overlay.true_class != IGNORE_INDEX
+    wrong = _wrong(overlay, truth)
+    numbers = overlay.true_class[wrong] * classes + overlay.found_class[wrong]
+    along = np.bincount(numbers, near[wrong], classes**2).astype(np.int64).reshape(classes, classes)
+    every = np.bincount(numbers, lengths[wrong], classes**2).astype(np.int64).reshape(classes, classes)
+    return PixelErrors(every - along, along, int(lengths[labelled].sum()), int(near[labelled].sum()))
+
+
+def certain_share(prediction: Prediction, overlay: Overlay, truth: Sample, edges: Edges) -> float:
+    """Return the share of an image's pixels that are away from edges and wrong with certainty.
+
+    Args:
+        prediction: The prediction; 0 is returned if it does not know how certain its pixels are.
+        overlay: Prediction and truth laid over each other, both with a semantic map.
+        truth: The sample.
+        edges: Its edges.
+    """
+    if prediction.certainty is None:
+        return 0.0
+    wrong = _wrong(overlay, truth)
+    lengths = overlay.runs.lengths[wrong]
+    # All pixels of the runs, one run after the other.
+    first = overlay.runs.starts[wrong] - (lengths.cumsum() - lengths)
+    places = np.repeat(first, lengths) + np.arange(lengths.sum())
+    certain = flat(prediction.certainty)[places] >= CERTAIN
+    return float(np.count_nonzero(certain & ~edges.near[places])) / max(edges.near.size, 1)
+
+
+def _wrong(overlay: Overlay, truth: Sample) -> NDArray[np.int64]:
+    """Return the runs of pixels that are wrong, of classes that the image was labelled for."""
+    true, found = overlay.true_class, overlay.found_class
+    assert true is not None and found is not None
+    wrong = np.flatnonzero((true != found) & (true != IGNORE_INDEX))
     known = truth.supervision.semantic.numpy()
-    if not known.all():
-        counted = known[rows] & known[columns]
-        places, rows, columns = places[counted], rows[counted], columns[counted]
-    near = edges.near[places]
-    numbers = (near * classes + rows) * classes + columns
-    inside, along = np.bincount(numbers, minlength=2 * classes**2).reshape(2, classes, classes)
-    sure = 0.0
-    if prediction.certainty is not None and edges.labelled:
-        certainty = flat(prediction.certainty)[places[~near]]
-        sure = float(np.count_nonzero(certainty >= CERTAIN)) / edges.labelled
-    return PixelErrors(inside, along, edges.labelled, edges.labelled_near), sure
+    return wrong if known.all() else wrong[known[true[wrong]] & known[found[wrong]]]

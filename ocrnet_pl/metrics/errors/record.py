@@ -15,7 +15,7 @@ from ocrnet_pl.metrics.errors.gallery import Gallery, Shown
 from ocrnet_pl.metrics.errors.image_table import ClassSums, ImageTable, quality
 from ocrnet_pl.metrics.errors.objects import ObjectErrors
 from ocrnet_pl.metrics.errors.packed import PackedErrors, Surroundings
-from ocrnet_pl.metrics.errors.pixels import Edges, PixelErrors, pixel_errors
+from ocrnet_pl.metrics.errors.pixels import Edges, PixelErrors, certain_share, pixel_errors
 from ocrnet_pl.metrics.panoptic import PanopticMetric
 from ocrnet_pl.metrics.segmentation import SegmentationMetric
 from ocrnet_pl.metrics.shared import OncePerBatch
@@ -118,7 +118,7 @@ class ErrorRecord:
                 continue
             classes = self._taxonomy.num_detection
             errors = [
-                None if match is None else PackedErrors.of(match, self._score, classes)
+                None if match is None else PackedErrors.of(match, self._score, classes, not metric.masks)
                 for match in metric.matching(found, truths)
             ]
             known = [each for each in errors if each is not None]
@@ -133,10 +133,12 @@ class ErrorRecord:
         result = [0.0] * len(truths)
         if part.segmentation is None:
             return result
-        for place, (prediction, truth, edges) in enumerate(zip(found, truths, self._edges(truths), strict=True)):
-            if edges is not None and prediction.semantic is not None:
-                errors, result[place] = pixel_errors(prediction, truth, edges, self._taxonomy.num_semantic)
-                part.pixels |= errors
+        overlays = part.segmentation.overlays(found, truths)
+        for place, each in enumerate(zip(found, truths, overlays, self._edges(truths), strict=True)):
+            prediction, truth, overlay, edges = each
+            if edges is not None and overlay.found_class is not None:
+                part.pixels |= pixel_errors(overlay, truth, edges, self._taxonomy.num_semantic)
+                result[place] = certain_share(prediction, overlay, truth, edges)
         return result
 
     def _images(

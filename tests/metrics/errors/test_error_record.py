@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from ocrnet_pl.data.loading.collate import collate
 from ocrnet_pl.metrics.errors.gallery import Gallery, reduced
-from ocrnet_pl.metrics.errors.pixels import Edges, PixelErrors, pixel_errors
+from ocrnet_pl.metrics.errors.pixels import Edges, PixelErrors, _near_edges, pixel_errors
 from ocrnet_pl.metrics.errors.record import ErrorAnalysis
 from ocrnet_pl.metrics.evaluation import EvaluationMetrics
+from ocrnet_pl.metrics.runs import Overlay
 from ocrnet_pl.structures import Prediction, Predictions, Sample
 from tests.helpers.metric_cases import TAXONOMY, make_case
 
@@ -68,13 +69,26 @@ def test_wrong_pixels_along_edges_and_inside() -> None:
     assert pixels.edges.sum() > 100 and pixels.inside.sum() > 100
 
 
+@pytest.mark.parametrize(("height", "width", "pixels"), [(30, 40, 1), (30, 41, 3), (1, 20, 2), (20, 1, 1), (1, 1, 4)])
+def test_edges_are_as_far_as_the_square_around_a_pixel_reaches(height: int, width: int, pixels: int) -> None:
+    plane = np.random.default_rng(pixels).integers(0, 30, (height, width)) // 29
+    expected = [
+        [
+            len(set(plane[max(y - pixels, 0) : y + pixels + 1, max(x - pixels, 0) : x + pixels + 1].flat)) > 1
+            for x in range(width)
+        ]
+        for y in range(height)
+    ]
+    assert _near_edges(plane, pixels).tolist() == expected
+
+
 def test_pixels_of_unlabelled_classes_are_not_wrong() -> None:
     (prediction, *_), (truth, *_) = case(1)
     truth.supervision.semantic[1] = False
     edges = Edges.of(truth)
     assert edges is not None
-    errors, sure = pixel_errors(prediction, truth, edges, 5)
-    assert errors.wrong > 0 and sure == 0
+    errors = pixel_errors(Overlay.of(prediction, truth), truth, edges, 5)
+    assert errors.wrong > 0
     for matrix in (errors.inside, errors.edges):
         assert matrix[1].sum() == matrix[:, 1].sum() == 0
 
@@ -105,6 +119,12 @@ def test_galleries_hold_the_worst_and_the_most_certain() -> None:
     assert {int(Path(shown.truth.path).stem) % 2 for shown in analysis.sure} == {1}
     loudest = analysis.boxes["fused"].errors.loudest
     assert [shown.rank for shown in analysis.alarming] == sorted(loudest.tolist(), reverse=True)[:2]
+    inside = [(np.asarray(p.semantic) != np.asarray(t.semantic)) for p, t in zip(predictions, truths, strict=True)]
+    for number, (wrong, truth) in enumerate(zip(inside, truths, strict=True)):
+        edges = Edges.of(truth)
+        assert edges is not None
+        wrong = wrong & (np.asarray(truth.semantic) != 255) & ~edges.near.reshape(wrong.shape)
+        assert table.sure[number] == pytest.approx(wrong.mean() if number % 2 else 0)
     # The quality of one image by hand.
     prediction, truth = predictions[1], truths[1]
     alone, figures = evaluated([prediction], [truth])
