@@ -61,7 +61,7 @@ def plot_costs(errors: Mapping[str, Mapping[str, ObjectErrors]], png: Path) -> N
 
 
 def _fixed_layout(figure: Figure, left: float, right: float, top: float, bottom: float, **spaces: float) -> None:
-    """Place the axes at once, where the widths of all labels are known: to find room for them takes longer than to draw.
+    """Place the axes where the sizes of all labels are known, as to find room for them takes as long as to draw.
 
     Args:
         figure: The figure.
@@ -72,7 +72,7 @@ def _fixed_layout(figure: Figure, left: float, right: float, top: float, bottom:
         spaces: Widths between the axes, as shares of theirs.
     """
     width, height = figure.get_size_inches()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, **spaces)
 
 

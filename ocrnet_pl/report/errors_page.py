@@ -107,7 +107,8 @@ def _boxes(own: Path, analysis: ErrorAnalysis) -> Iterator[str]:
     else:
         yield (
             '<p class="soft">By how many points AP 50 would rise without the errors of one kind, each alone; the costs '
-            "do not add up. The kinds are those of TIDE (Bolya et al., ECCV 2020).</p>"
+            "do not add up. In brackets is the number of errors, of any score. The kinds are those of TIDE (Bolya et "
+            "al., ECCV 2020).</p>"
         )
         plot_costs({"boxes": analysis.boxes, "masks": analysis.masks}, own / "costs.png")
         yield _figure(own / "costs.png", "cost of each kind of error")
