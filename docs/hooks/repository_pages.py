@@ -1,4 +1,4 @@
-"""Pages of the site that stand elsewhere in the repository: its front page, CONTRIBUTING.md, configs and notebooks."""
+"""Pages of the site that stand elsewhere in the repository: its front pages, CONTRIBUTING.md, configs and notebooks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).parents[2]
 CONFIGS = "reference/config_files.md"
 
-MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
+MOVED = {"README.md": "index.md", "README.zh-CN.md": "index.zh-CN.md", "CONTRIBUTING.md": "contributing.md"}
 """Files of the repository by the pages that show them."""
 
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]+)((?:#[^)\s]*)?\))")

@@ -1,7 +1,9 @@
-"""The quickstart notebook, cell by cell."""
+"""The notebooks: the quick start cell by cell, the others whole, and what is stored in them."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,12 @@ from nbclient import NotebookClient
 
 from tests.helpers.processes import in_a_process
 from tests.helpers.project import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+WHOLE = ("03_method",)
+"""Notebooks that are stored with their outputs."""
+_LARGEST = 1_000_000
+"""Number of bytes of a notebook that still opens quickly, and that a page of the site may have."""
 
 
 def shortened(runs: Path) -> Any:
@@ -68,3 +76,39 @@ def test_the_notebook_runs_in_its_kernel(tmp_path: Path) -> None:
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
     check(tmp_path)
     assert any("raw" in out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+def test_every_cell_parses_and_what_it_imports_exists(name: str) -> None:
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module or "")
+                assert [each.name for each in node.names if not hasattr(module, each.name)] == []
+            elif isinstance(node, ast.Import):
+                for each in node.names:
+                    importlib.import_module(each.name)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_stored_outputs_are_those_of_one_whole_run(name: str) -> None:
+    path = NOTEBOOKS / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [out for cell in code for out in cell.outputs]
+    assert [out for out in outputs if out.output_type == "error" or out.get("name") == "stderr"] == []
+    for cell in code:
+        assert ("plt.show()" in cell.source) <= any("image/jpeg" in out.get("data", {}) for out in cell.outputs)
+    assert path.stat().st_size < _LARGEST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_notebook_runs_in_its_kernel(name: str) -> None:
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
