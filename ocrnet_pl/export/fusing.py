@@ -146,11 +146,12 @@ def _claims(
     in_column = graph.op("Exp", listed.column_offset * listed.column_offset * narrow)
     column = listed.pixel - listed.column_shift.at(listed.row)
     weight = in_row.at(listed.row) * in_column.at(column)
-    own = pixels.probability.at(listed.pixel + layer.at(listed.row_box).at(listed.row))
-    raised = own * (weight * settings.claim + 1.0)
-    chosen = graph.op("NonZero", raised >= pixels.top.at(listed.pixel), kind=np.int64).column(0, axis=0)
-    own, weight = own.at(chosen), weight.at(chosen)
-    return _Claims(listed.pixel.at(chosen), listed.row.at(chosen), own, own * weight)
+    relative = pixels.relative.at(listed.pixel + layer.at(listed.row_box).at(listed.row))
+    raised = relative * (weight * settings.claim + 1.0)
+    chosen = graph.op("NonZero", raised >= 1.0, kind=np.int64).column(0, axis=0)
+    pixel, weight = listed.pixel.at(chosen), weight.at(chosen)
+    own = relative.at(chosen) * pixels.top.at(pixel)
+    return _Claims(pixel, listed.row.at(chosen), own, own * weight)
 
 
 def _may_change(

@@ -14,13 +14,14 @@ class ClassMap(NamedTuple):
     """The class of every pixel of a batch, and its probability, in the order of the pixels: image, y, x.
 
     Attributes:
-        probability: float32 [B * S * H * W], in the order image, class, y, x.
+        relative: float32 [B * S * H * W], each class's probability as a share of the pixel's largest, in the order
+            image, class, y, x.
         top: float32 [B * H * W], the largest probability of each pixel.
         labels: int64 [B * H * W], the class with that probability.
         classes: S.
     """
 
-    probability: Value
+    relative: Value
     top: Value
     labels: Value
     classes: int
@@ -39,14 +40,18 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
     if stride > 1:
         scales = graph.constant(np.array([1, 1, stride, stride], np.float32))
         logits = graph.op("Resize", logits, None, scales, mode="linear")
-    content = logits.part(0, frame.inner_height, 2).part(0, frame.inner_width, 3)
+    ends, axes = graph.concat(frame.inner_height, frame.inner_width), graph.constant(np.array([2, 3], np.int64))
+    content = graph.op("Slice", logits, ends.filled(0), ends, axes)
     sizes = graph.join(frame.batch, classes, frame.height, frame.width)
     resized = graph.op("Resize", content, None, None, sizes, mode="linear")
-    # Not Softmax, which turns the axes around and back, and takes ten times as long.
-    raised = graph.op("Exp", resized - resized.largest(1, keep=True))
-    probability = raised / raised.total(1, keep=True)
-    labels = graph.op("ArgMax", resized, kind=np.int64, axis=1, keepdims=0)
-    return ClassMap(probability.reshape(-1), probability.largest(1).reshape(-1), labels.reshape(-1), classes)
+    # Not Softmax, which turns the axes around and back, and takes ten times as long. Of its division, which most pixels
+    # have no use for, only the largest is made: 1 divided by the sum.
+    relative = graph.op("Exp", resized - resized.largest(1, keep=True))
+    top = 1.0 / relative.total(1)
+    # Not ArgMax, which takes three times as long: the first class of those whose share is 1.
+    left = graph.constant(np.arange(classes, 0, -1, dtype=np.float32).reshape(-1, 1, 1))
+    labels = (float(classes) - ((relative >= 1.0).to(np.float32) * left).largest(1)).to(np.int64)
+    return ClassMap(relative.reshape(-1), top.reshape(-1), labels.reshape(-1), classes)
 
 
 class BoxPixels(NamedTuple):
