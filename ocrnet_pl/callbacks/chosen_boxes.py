@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.models.ocrnet import OCRNet
 
 
@@ -21,19 +21,26 @@ class ChosenBoxes(Callback):
     def __init__(self, operating_point: str, classes: Sequence[str]) -> None:
         self.operating_point = operating_point
         self.classes = classes
+        self._network: OCRNet | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose, now that the checkpoint is loaded, and say which classes cannot have what is wanted."""
         network = pl_module.network
         assert isinstance(network, OCRNet)
+        self._network = network
         lines = list(network.choose(self.operating_point, self.classes))
         if network.postprocess.chooses and (pl_module.tile is not None or pl_module.multiscale is not None):
             lines.append(
                 f"operating point {self.operating_point}: it was found in single passes over whole images, and the "
                 "scores of tiles and of several scales differ"
             )
-        if trainer.is_global_zero:
-            sys.stderr.writelines(f"{line}\n" for line in lines)
+        for line in lines:
+            say(line)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the network give out all boxes again."""
+        if self._network is not None:
+            self._network.choose("none")
 
 
 def least_score(module: LightningModule, given: float) -> float:

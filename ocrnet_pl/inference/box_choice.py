@@ -41,7 +41,10 @@ class BoxChoice:
             scores: Scores [N] of all boxes, of the decoder or of the fusion.
             labels: int64 [N].
         """
-        return None if self.rules is None else expected_counts(self._final(scores, labels), labels, self.rules)
+        if self.rules is None:
+            return None
+        found = expected_counts(self._final(scores, labels), labels, self.rules)
+        return found if self.classes is None else found.masked_fill(~self.classes[:, None], torch.nan)
 
     def counting(self, scores: Tensor, labels: Tensor) -> Tensor | None:
         """Return which boxes reach the score of their class, bool [N]; None if all boxes count whatever their score.

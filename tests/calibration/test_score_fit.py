@@ -195,6 +195,11 @@ def test_the_capital_by_hand() -> None:
     # With one of two missed, a rate of 0.6 multiplies by 1 + 0.8 * 0.1 / 0.4.
     safe = 1 - math.exp(-images * math.log(1 + 0.8 * 0.1 / 0.4))
     assert bound_threshold(own, wager, 0.6, safe - 1e-9).score == pytest.approx(0.9, rel=1e-4)
+    # An image counts as if it had no more than the most objects: two found ones of weight 1 / 2, for a bet on one.
+    one = Wager(0.8, 1)
+    safe = 1 - math.exp(-images * math.log(1 + 0.8 * 0.5 * 0.2 / 0.9))
+    assert bound_threshold(own, one, 0.1, safe - 1e-9).refusal is None
+    assert bound_threshold(own, one, 0.1, safe + 1e-4).refusal is not None
     half = own._replace(hits=own.scores > 0.5)
     never = bound_threshold(half, wager, 0.1, 0.9)
     kept = "all its boxes are kept, without a promise"

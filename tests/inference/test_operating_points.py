@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,17 @@ from torch import Tensor
 
 from ocrnet_pl import OCRNet
 from ocrnet_pl.errors import CheckpointError, UsageError
+from ocrnet_pl.inference.counting import CountRule
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.operating_points import Curve, OperatingPoint
 from ocrnet_pl.inference.pixels import SemanticMap
+from ocrnet_pl.inference.probabilities import Beta
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
-from ocrnet_pl.structures import Prediction
+from ocrnet_pl.inference.settings import FusionSettings
+from ocrnet_pl.inference.tiled_inference import Tiling
+from ocrnet_pl.structures import Prediction, Predictions, Taxonomy
 from tests.helpers.builders import TAXONOMY, tiny_network
 
 # By falling score: hit .9, hit .8, false alarm .7, hit .6, false alarms .5 and .4, hit .3; five objects.
@@ -162,6 +168,84 @@ def test_an_operating_point_decides_what_raw_and_fused_boxes_maps_and_masks_show
         assert one.segments == other.segments
 
 
+def test_probabilities_take_the_place_of_scores_in_all_that_is_given_out() -> None:
+    post = FusionPostProcess(min_stuff_area=1)
+    before = post.join(*scene(), TAXONOMY)
+    # The square's are raised over the disc's, and the star has no map.
+    maps = {"disc": Beta(1.0, 1.0, -2.0), "square": Beta(1.0, 2.0, 2.0)}
+    rules = {"disc": CountRule(0.5, None), "square": CountRule(1.0, 0.5)}
+    curves = {"disc": CURVE, "square": SURE}
+    known = [{way: each for way in ("raw", "fused")} for each in (curves, maps, rules)]
+    post.load_calibration(ScoreCalibration(9, 0.5, *known).to_dict(), TAXONOMY)
+    after = post.join(*scene(), TAXONOMY)
+
+    def probability(score: float, label: int) -> float:
+        a, b, c = [*maps.values(), None][label] or (1, 1, 0)
+        return 1 / (1 + math.exp(-(a * math.log(score) - b * math.log(1 - score) + c)))
+
+    for old, new in ((before.raw[0], after.raw[0]), (before.best[0], after.best[0])):
+        expected = torch.tensor(
+            [probability(*row) for row in zip(old.scores.tolist(), old.labels.tolist(), strict=True)]
+        )
+        order = expected.argsort(descending=True, stable=True)
+        assert order.tolist() != list(range(4))
+        torch.testing.assert_close(new.scores, expected[order])
+        assert torch.equal(new.labels, old.labels[order])
+        assert torch.equal(new.boxes, old.boxes[order])
+        assert old.masks is not None and new.masks is not None
+        assert torch.equal(new.masks, old.masks[order])
+        # What enters the map was decided by the scores that fusion knows.
+        assert old.panoptic is not None and new.panoptic is not None
+        assert torch.equal(new.panoptic, old.panoptic)
+        for segment in new.segments:
+            if segment.instance is not None:
+                assert segment.score == pytest.approx(float(new.scores[segment.instance]))
+        segments(new)
+    best = after.best[0]
+    assert best.counts is not None
+    assert best.counts[0, 0] == pytest.approx(float(best.scores[best.labels == 0].sum()) / 0.5)
+    assert best.counts[1, 0] == pytest.approx(float(best.scores[best.labels == 1].sum()))
+    assert best.counts[:, 1].isnan().tolist() == [True, False, True]
+    assert best.counts[2].isnan().all()
+    # Numbers are those of all boxes; thresholds are among probabilities.
+    post.choose("recall=0.2", ["disc", "square"], TAXONOMY)
+    some = post.join(*scene(), TAXONOMY).best[0]
+    assert some.counts is not None
+    torch.testing.assert_close(some.counts, best.counts, equal_nan=True)
+    assert some.labels.tolist() == [1]
+    post.choose("none", ["disc"], TAXONOMY)
+    one = post.join(*scene(), TAXONOMY).best[0].counts
+    assert one is not None
+    assert one.isnan().all(1).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "way", [None, MultiScale((1.0,), flip=False), Tiling()], ids=["one pass", "several scales", "tiles"]
+)
+def test_the_temperature_of_the_pixels_holds_in_every_way_of_prediction(way: MultiScale | Tiling | None) -> None:
+    network = tiny_network()
+    network.postprocess = Raw()
+    image = torch.randint(0, 256, (3, 100, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for temperature in (0.01, 1000.0):
+        network.postprocess.settings = FusionSettings(temperature=temperature)
+        found.append(network.predict(image, *[way, None] if isinstance(way, Tiling) else [None, way])[0].certainty)
+    assert found[0] is not None and found[1] is not None
+    assert found[0].mean() > 0.5
+    # Where the logits are as good as equal, each of the five classes has a fifth.
+    assert float(found[1].max()) < 0.21
+
+
+class Raw(FusionPostProcess):
+    """Gives out raw predictions, which know how certain pixels are."""
+
+    def join(self, detections: Detections | None, semantic: SemanticMap | None, taxonomy: Taxonomy) -> Predictions:
+        return Predictions(super().join(detections, semantic, taxonomy).raw)
+
+    def forward(self, *given: Any) -> Predictions:
+        return Predictions(super().forward(*given).raw)
+
+
 def test_other_classes_are_left_out_but_take_part_in_fusion() -> None:
     post = FusionPostProcess(min_stuff_area=1)
     whole = post.join(*scene(), TAXONOMY)
@@ -215,6 +299,8 @@ def test_a_network_keeps_its_points_where_it_goes(tmp_path: Path) -> None:
         (chosen,) = each.predict(image, operating_point="best_f1")
         assert torch.equal(chosen.scores, plain.scores[plain.scores >= middle * (1 - 1e-5)])
         assert 0 < len(chosen.scores) < len(plain.scores)
+        (streamed,) = each.predict(image, stream=True, operating_point="best_f1")
+        assert torch.equal(streamed.scores, chosen.scores)
         # The choice was for that call.
         assert torch.equal(each.predict(image)[0].scores, plain.scores)
         with pytest.warns(UserWarning, match="recall reached at most"):
