@@ -136,17 +136,18 @@ def segments(prediction: Prediction) -> list[tuple[int, float, int]]:
 def test_an_operating_point_decides_what_raw_and_fused_boxes_maps_and_masks_show() -> None:
     post = FusionPostProcess(min_stuff_area=1)
     before = post.join(*scene(), TAXONOMY)
-    curves = {"raw": {"disc": CURVE, "square": SURE}, "fused": {"disc": SURE, "square": Curve((0.95,), (1,), (0,), 2)}}
+    high, low = (Curve((score,), (1,), (0,), 2) for score in (0.95, 0.5))
+    curves = {"raw": {"disc": CURVE, "square": SURE}, "fused": {"disc": high, "square": low}}
     post.calibration = ScoreCalibration(9, 0.5, curves)
     said = post.choose("recall=0.5", (), TAXONOMY)
     assert said == (
         "operating point recall=0.5: 'star': the calibration images have no object of it; all its boxes are kept",
     )
     raw, fused = (found[0] for found in (post.join(*scene(), TAXONOMY).raw, post.join(*scene(), TAXONOMY).fused or []))
-    # Raw: the disc from 0.6, the square from 0.9, all stars. Fused: the disc from 0.9, the square from 0.95.
+    # Raw: the disc from 0.6, the square from 0.9, all stars. Fused: the disc from 0.95, the square from 0.5.
     assert raw.labels.tolist() == [0, 2]
     assert [category for category, _, _ in segments(raw)] == [2, 4]
-    assert fused.labels.tolist() == [0, 2] if float(before.best[0].scores[0]) >= 0.9 else [2]
+    assert fused.labels.tolist() == [1, 2]
     for prediction in (raw, fused):
         assert prediction.instances is not None and prediction.masks is not None
         assert int(prediction.instances.max()) == len(prediction.scores)
@@ -156,9 +157,9 @@ def test_an_operating_point_decides_what_raw_and_fused_boxes_maps_and_masks_show
         assert len(segments(prediction)) == len(prediction.scores)
     # The lowest score enters the panoptic map if the point lets it: raw 0.35 is below the rule's 0.5.
     post.choose("recall=0.8", (), TAXONOMY)
-    low = post.join(*scene(), TAXONOMY).raw[0]
-    assert low.labels.tolist() == [0, 1, 2, 0]
-    assert len(segments(low)) == 4
+    every = post.join(*scene(), TAXONOMY).raw[0]
+    assert every.labels.tolist() == [0, 1, 2, 0]
+    assert len(segments(every)) == 4
     # And none is as it was.
     post.choose("none", (), TAXONOMY)
     after = post.join(*scene(), TAXONOMY)
