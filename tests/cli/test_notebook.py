@@ -17,7 +17,7 @@ from tests.helpers.processes import in_a_process
 from tests.helpers.project import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
-WHOLE = ("03_method",)
+WHOLE = ("02_your_data", "03_method")
 """Notebooks that are stored with their outputs."""
 _LARGEST = 1_000_000
 """Number of bytes of a notebook that still opens quickly, and that a page of the site may have."""
