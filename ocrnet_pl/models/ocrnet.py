@@ -33,6 +33,7 @@ from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Output, Placement,
 
 if TYPE_CHECKING:
     from ocrnet_pl.imaging.inputs import InputImage
+    from ocrnet_pl.models.model_card import ModelCard
 
 NeckFactory = Callable[[list[int], list[int]], Neck]
 """Makes the neck from the encoder's channels and strides."""
@@ -421,7 +422,7 @@ class OCRNet(nn.Module):
             found.unrecorded | self._neck_made.unrecorded,
         )
 
-    def save(self, path: str | Path, overwrite: bool = False) -> None:
+    def save(self, path: str | Path, overwrite: bool = False, card: ModelCard | None = None) -> None:
         """Write the network into a folder: ``model.safetensors`` and ``network.json``, without any pickle.
 
         The folder appears when it is complete. Where several processes hold the network, one of them calls this.
@@ -429,6 +430,7 @@ class OCRNet(nn.Module):
         Args:
             path: Path of the folder, which does not exist or is empty.
             overwrite: Whether the folder of a network that was saved before is replaced.
+            card: A page that introduces it; None for none.
 
         Raises:
             FileExistsError: There is something at ``path`` that is not to be replaced.
@@ -445,7 +447,111 @@ class OCRNet(nn.Module):
             FUSION_KEY: self.postprocess.dump_settings(),
             CALIBRATION_KEY: self.postprocess.dump_calibration(),
         }
-        write_network(path, description, self.state_dict(), overwrite)
+        write_network(path, description, self.state_dict(), overwrite, None if card is None else card.files)
+
+    def save_pretrained(
+        self,
+        path: str | Path,
+        *,
+        run: str | Path | None = None,
+        pictures: int = 3,
+        license: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write the network as :meth:`save` does, with a page ``README.md`` that introduces it to others.
+
+        Args:
+            path: Path of the folder, which does not exist or is empty; its name is that of the page.
+            run: Folder of the run that trained it, of which the page shows the figures and pictures; None for neither.
+            pictures: Largest number of pictures, which show images of the validation set; 0 for none.
+            license: Name of the licence on the page, as the hub writes it, such as ``apache-2.0``.
+            overwrite: Whether the folder of a network that was saved before is replaced.
+
+        Raises:
+            DataError: There is no such run.
+            FileExistsError: There is something at ``path`` that is not to be replaced.
+        """
+        self.save(path, overwrite, self._card(Path(path).name, run, pictures, license))
+
+    def _card(self, name: str, run: str | Path | None, pictures: int, license: str | None) -> ModelCard:
+        """Return the page that introduces the network."""
+        from ocrnet_pl.models.model_card import Described, model_card
+
+        decoders = {"boxes": self.detection, "pixels": self.segmentation}
+        described = Described(
+            self.taxonomy,
+            self.input_size,
+            sum(parameter.numel() for parameter in self.parameters()),
+            str(getattr(self.encoder, "name", type(self.encoder).__name__)),
+            tuple(name for name, decoder in decoders.items() if decoder is not None),
+        )
+        return model_card(described, name, None if run is None else Path(run), pictures, license)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        run: str | Path | None = None,
+        pictures: int = 3,
+        license: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Add the network",
+    ) -> str:
+        """Publish the network with its page at the Hugging Face hub.
+
+        Args:
+            name: Name of the repository, such as ``somebody/cells``; it is made if there is none.
+            run: As in :meth:`save_pretrained`.
+            pictures: As there.
+            license: As there.
+            private: Whether a new repository is private; None for the account's default.
+            token: Token that may write; None for that of ``hf auth login``.
+            message: What the commit is called.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            CheckpointError: The hub refuses it, or cannot be reached.
+            DataError: There is no such run.
+        """
+        from ocrnet_pl.models.hub import push
+
+        card = self._card(name, run, pictures, license)
+        return push(lambda path: self.save(path, card=card), name, private, token, message)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        map_location: str | torch.device = "cpu",
+        trust: str | Sequence[str] = (),
+        **parts: Any,
+    ) -> OCRNet:
+        """Rebuild a network from a folder, or from a repository of the Hugging Face hub.
+
+        Only the weights and their description are fetched, neither of which can run code.
+
+        Args:
+            name: Path of a folder, or name of a repository, such as ``somebody/cells``.
+            revision: Branch, tag or commit of the repository; None for the newest.
+            token: Token for a private repository; None for that of ``hf auth login``.
+            map_location: As in :meth:`load`.
+            trust: As there.
+            parts: As there.
+
+        Raises:
+            CheckpointError: There is no such folder or repository, or :meth:`load` raises it.
+        """
+        if Path(name).is_dir():
+            return cls.load(name, map_location, trust, **parts)
+        from ocrnet_pl.models.hub import fetched_folder
+
+        return cls.load(fetched_folder(str(name), revision, token), map_location, trust, **parts)
 
     @classmethod
     def load(

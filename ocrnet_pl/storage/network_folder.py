@@ -18,6 +18,8 @@ from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "network.json"
+CARD, PICTURES = "README.md", "pictures"
+"""The page that introduces the network, and the folder of its pictures."""
 
 _FORMAT = 1
 _LARGEST_DESCRIPTION = 2**24
@@ -39,7 +41,11 @@ def type_name(kind: torch.dtype) -> str:
 
 
 def write_network(
-    folder: str | Path, description: Mapping[str, Any], weights: Mapping[str, Tensor], overwrite: bool
+    folder: str | Path,
+    description: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    overwrite: bool,
+    files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a network's folder, which appears when it is complete.
 
@@ -48,6 +54,7 @@ def write_network(
         description: What ``network.json`` contains, as plain values.
         weights: The weights by name.
         overwrite: Whether the folder of another network may be replaced.
+        files: Content of the files of its page, by their paths in the folder; None for no page.
 
     Raises:
         FileExistsError: There is something else, or a network that is not to be replaced.
@@ -65,6 +72,9 @@ def write_network(
         with complete_file(unfinished / DESCRIPTION, durable=True) as temporary:
             text = json.dumps({"format": _FORMAT, **description}, indent=2)
             temporary.write_text(text + "\n", encoding="utf-8")
+        for name, content in (files or {}).items():
+            (unfinished / name).parent.mkdir(exist_ok=True)
+            (unfinished / name).write_bytes(content)
         if folder.exists():
             folder.rename(before)
         try:
@@ -85,8 +95,8 @@ def _refuse_taken(folder: Path, overwrite: bool) -> None:
     names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     if names and DESCRIPTION not in names:
         raise FileExistsError(f"{where}: the folder contains something else, such as {min(names)!r}; give another path")
-    if names - {DESCRIPTION, WEIGHTS}:
-        other = min(names - {DESCRIPTION, WEIGHTS})
+    if names - {DESCRIPTION, WEIGHTS, CARD, PICTURES}:
+        other = min(names - {DESCRIPTION, WEIGHTS, CARD, PICTURES})
         raise FileExistsError(f"{where}: beside a network there is {other!r}; move it away, or give another path")
     if names and not overwrite:
         raise FileExistsError(f"{where}: there is a network already; give another path, or overwrite=True")
