@@ -196,7 +196,8 @@ def label_errors(runs: Runs, clean: dict[str, Any]) -> dict[str, Any]:
     figures = {"with errors": runs.fit("dirty", source), "clean": runs.fit("clean", runs.source("clean", clean))}
     folder = runs.output / "runs" / "ranking" / "run"
     if not (folder / "disagreements.csv").is_file():
-        words = runs.config("ranking", source, source)
+        # Boxes of disagreements are then in pixels of the original images, as those of the errors are.
+        words = [*runs.config("ranking", source, source), "--data.evaluate_at", "original"]
         runs.call("validate", *words, "--ckpt_path", runs.last("dirty"), "--disagreements.rows", "2000")
     with (folder / "disagreements.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -211,7 +212,7 @@ def label_errors(runs: Runs, clean: dict[str, Any]) -> dict[str, Any]:
     def precision(chosen: list[dict[str, str]]) -> float | None:
         return sum(hit(row) is not None for row in chosen[:FIRST]) / len(chosen[:FIRST]) if chosen else None
 
-    against = [row for row in rows if row["labels"] == "neither"]
+    against = [row for row in rows if row["labels"].startswith("neither")]
     ranked = list(dict.fromkeys(by_name[Path(row["image"]).name] for row in [*against, *rows]))
     every = sorted(by_name.values())
     ranked += [image for image in every if image not in ranked]

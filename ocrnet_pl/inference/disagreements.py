@@ -1,4 +1,4 @@
-"""Where the two decoders contradict each other: boxes without pixels, and pixels without a box."""
+"""Where the two decoders contradict each other, or both the labels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,18 @@ from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Sample, Taxonomy
 
 BOX_WITHOUT_PIXELS = "box without pixels"
 PIXELS_WITHOUT_BOX = "pixels without a box"
+OBJECT_WITHOUT_LABEL = "object without a label"
+LABEL_WITHOUT_OBJECT = "label without an object"
+LABEL_OF_ANOTHER_SIZE = "label of another size"
+AGAINST_BOTH = "neither: both see otherwise"
+"""What ``labels`` says where boxes and pixels agree with each other, against the labels."""
 
 _FEW = 0.1
 """A box without pixels is one of whose area its class covers a smaller share."""
+_SAME = 0.7
+"""IoU below which a labelled box has another size than the predicted one that it belongs to."""
+_APART = 0.3
+"""IoU below which a predicted box and a labelled one are not the same object."""
 _MATCH = 0.5
 """IoU from which a labelled box matches the predicted one, and share from which a region counts as labelled."""
 
@@ -29,13 +38,16 @@ class Disagreement:
 
     Attributes:
         image: The image's path, or its id where it has none.
-        kind: :data:`BOX_WITHOUT_PIXELS` or :data:`PIXELS_WITHOUT_BOX`.
+        kind: :data:`BOX_WITHOUT_PIXELS`, :data:`PIXELS_WITHOUT_BOX`, :data:`OBJECT_WITHOUT_LABEL`,
+            :data:`LABEL_WITHOUT_OBJECT` or :data:`LABEL_OF_ANOTHER_SIZE`.
         category: Name of the class.
         box: (x1, y1, x2, y2) in pixels: the box, or the bounds of the region.
-        score: Score of the box, or mean probability of the region's pixels, 0 to 1.
+        score: Score of the box, mean probability of the region's pixels, or, of a label without an object, one less
+            the best score of any box there, 0 to 1.
         area: Number of pixels of the box or of the region.
         labels: Which decoder the labels agree with: "box", "pixels", or "neither" where labelled boxes and labelled
-            pixels contradict each other as well; empty where the class is not labelled.
+            pixels contradict each other as well, :data:`AGAINST_BOTH` where they agree with none; empty where the class
+            is not labelled.
     """
 
     image: str
@@ -125,6 +137,48 @@ class Finder:
                 corners = (float(x), float(y), float(x + width), float(y + height))
                 area = float(region.sum())
                 found.append(Disagreement(name, PIXELS_WITHOUT_BOX, category.name, corners, score, area, side))
+            if labels.knows(detection, own):
+                rows = classes == detection
+                found += self._against(labels, detection, boxes[rows], scores[rows], mine, (name, category.name))
+        return found
+
+    def _against(
+        self,
+        labels: _Labels,
+        detection: int,
+        boxes: NDArray[Any],
+        scores: NDArray[Any],
+        mine: NDArray[np.bool_],
+        names: tuple[str, str],
+    ) -> list[Disagreement]:
+        """Return where boxes and pixels agree with each other, but not with the labelled boxes of a class."""
+        theirs, crowd = labels.of_class(detection)
+        overlaps = _ious(boxes, theirs)
+        inside_crowd = _ious(boxes, crowd, of_first=True).max(1, initial=0.0) > _MATCH
+        found = []
+
+        def add(kind: str, box: NDArray[Any], score: float) -> None:
+            area = float((box[2] - box[0]) * (box[3] - box[1]))
+            if area >= self.min_area and not labels.ignored(_bounds(box)):
+                found.append(Disagreement(names[0], kind, names[1], _corners(box), score, area, AGAINST_BOTH))
+
+        # A duplicate of a better box is no object of its own.
+        better = np.triu(_ious(boxes, boxes) > _APART, 1).any(0) if len(boxes) else np.zeros(0, dtype=bool)
+        for row in np.flatnonzero((scores >= self.box_score) & ~inside_crowd & ~better).tolist():
+            seen = _inside(mine, boxes[row])
+            if not seen.size or seen.mean() < _MATCH:
+                continue
+            best = float(overlaps[row].max(initial=0.0))
+            if best < _APART:
+                add(OBJECT_WITHOUT_LABEL, boxes[row], float(scores[row]))
+            elif best < _SAME and not (overlaps[:, overlaps[row].argmax()] >= _SAME).any():
+                add(LABEL_OF_ANOTHER_SIZE, boxes[row], float(scores[row]) * (1 - best))
+        for number, box in enumerate(theirs):
+            near = overlaps[:, number] >= _APART
+            score = float(scores[near].max(initial=0.0))
+            seen = _inside(mine, box)
+            if score < self.cover_score and seen.size and seen.mean() < _FEW:
+                add(LABEL_WITHOUT_OBJECT, box, 1 - score)
         return found
 
     def _regions(self, pixels: NDArray[np.uint8]) -> list[tuple[NDArray[np.bool_], tuple[int, int, int, int]]]:
@@ -153,9 +207,14 @@ class _Labels:
         self.semantic = None if truth.semantic is None else np.asarray(truth.semantic.as_subclass(Tensor))
         self.supervision = truth.supervision
 
-    def _known(self, detection: int, semantic: int) -> bool:
+    def knows(self, detection: int, semantic: int) -> bool:
         of_boxes = bool(self.supervision.detection[detection])
         return of_boxes and bool(self.supervision.semantic[semantic]) and self.semantic is not None
+
+    def of_class(self, detection: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the boxes of the class that are objects, and those that are crowds."""
+        own = self.classes == detection
+        return self.boxes[own & ~self.crowd], self.boxes[own & self.crowd]
 
     def ignored(self, bounds: tuple[int, int, int, int], region: NDArray[np.bool_] | None = None) -> bool:
         """Return whether most of a region (or of a box, if no region is given) was left without labels on purpose."""
@@ -167,7 +226,7 @@ class _Labels:
         return bool(true.size) and bool((true == IGNORE_INDEX).mean() > _MATCH)
 
     def of_box(self, box: NDArray[Any], detection: int, semantic: int) -> str:
-        if self.semantic is None or not self._known(detection, semantic):
+        if self.semantic is None or not self.knows(detection, semantic):
             return ""
         inside = _inside(self.semantic, box)
         theirs = self.boxes[(self.classes == detection) & ~self.crowd]
@@ -176,7 +235,7 @@ class _Labels:
     def of_region(
         self, region: NDArray[np.bool_], bounds: tuple[int, int, int, int], detection: int, semantic: int
     ) -> str:
-        if self.semantic is None or not self._known(detection, semantic):
+        if self.semantic is None or not self.knows(detection, semantic):
             return ""
         x, y, width, height = bounds
         true = self.semantic[y : y + height, x : x + width][region]
@@ -209,6 +268,17 @@ def _bounds(box: NDArray[Any]) -> tuple[int, int, int, int]:
 def _corners(box: NDArray[Any]) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = (float(value) for value in box)
     return x1, y1, x2, y2
+
+
+def _ious(boxes: NDArray[Any], others: NDArray[Any], of_first: bool = False) -> NDArray[Any]:
+    """Return the IoU of all pairs, or the share of each first box that a second one covers."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    both = np.clip(high - low, 0, None).prod(-1)
+    areas, theirs = (np.clip(each[:, 2:] - each[:, :2], 0, None).prod(-1) for each in (boxes, others))
+    whole = areas[:, None] if of_first else areas[:, None] + theirs[None] - both
+    shares: NDArray[Any] = np.divide(both, whole, out=np.zeros_like(both, dtype=np.float64), where=whole > 0)
+    return shares
 
 
 def _best_iou(box: NDArray[Any], others: NDArray[Any]) -> float:

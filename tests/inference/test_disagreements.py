@@ -15,7 +15,15 @@ from torchvision import tv_tensors
 
 from ocrnet_pl.callbacks.disagreements import COLUMNS, Disagreements
 from ocrnet_pl.inference.decode import Detections
-from ocrnet_pl.inference.disagreements import BOX_WITHOUT_PIXELS, PIXELS_WITHOUT_BOX, Finder
+from ocrnet_pl.inference.disagreements import (
+    AGAINST_BOTH,
+    BOX_WITHOUT_PIXELS,
+    LABEL_OF_ANOTHER_SIZE,
+    LABEL_WITHOUT_OBJECT,
+    OBJECT_WITHOUT_LABEL,
+    PIXELS_WITHOUT_BOX,
+    Finder,
+)
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.pixels import SemanticMap
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Supervision
@@ -93,7 +101,12 @@ def test_labels_may_be_on_the_other_side_contradict_themselves_or_be_absent() ->
 
 def run_callback(callback: Disagreements, folder: Path, images: int, fn: TrainerFn = TrainerFn.VALIDATING) -> None:
     trainer: Any = SimpleNamespace(
-        log_dir=str(folder), state=SimpleNamespace(fn=fn), is_global_zero=True, loggers=[], fast_dev_run=False
+        log_dir=str(folder),
+        state=SimpleNamespace(fn=fn),
+        is_global_zero=True,
+        loggers=[],
+        global_step=0,
+        fast_dev_run=False,
     )
     module: Any = SimpleNamespace(taxonomy=TAXONOMY)
     callback.setup(trainer, module, "validate")
@@ -130,3 +143,52 @@ def test_training_and_switched_off_lists_write_nothing(tmp_path: Path) -> None:
         Disagreements(rows=0)
     with pytest.raises(ValueError, match=r"disagreements\.certainty"):
         Finder(certainty=2.0)
+
+
+def against_labels(
+    true: list[list[float]], boxes: list[list[float]], scores: list[float], seen: list[int]
+) -> list[Any]:
+    """Find what contradicts labelled discs, where the network sees pixels of discs in some of its boxes."""
+    labels = torch.full(SIZE, 1)
+    for row in seen:
+        x1, y1, x2, y2 = (int(side) for side in boxes[row])
+        labels[y1:y2, x1:x2] = DISC
+    probability = torch.nn.functional.one_hot(labels, 5).permute(2, 0, 1).float() * 0.8 + 0.04
+    detections = Detections(torch.tensor(boxes), torch.tensor(scores), torch.zeros(len(boxes), dtype=torch.long))
+    prediction = FusionPostProcess().merge(detections, SemanticMap.of(probability), TAXONOMY)
+    _, sample = planted()
+    sample = sample.replace(
+        boxes=tv_tensors.BoundingBoxes(torch.tensor(true).reshape(-1, 4), format="XYXY", canvas_size=SIZE),
+        labels=torch.zeros(len(true), dtype=torch.long),
+        crowd=torch.zeros(len(true), dtype=torch.bool),
+        semantic=tv_tensors.Mask(torch.full(SIZE, 1, dtype=torch.uint8)),
+    )
+    return Finder()(prediction, sample, TAXONOMY)
+
+
+def test_labels_against_both_decoders_are_found() -> None:
+    first, second, third = [5.0, 5, 25, 25], [40.0, 5, 60, 25], [70.0, 30, 90, 50]
+    # The first fits its label, the second has none, the third's label is half as wide, a fourth label has nothing.
+    true = [first, [70.0, 30, 80, 50], [5.0, 30, 25, 50]]
+    found = against_labels(true, [first, second, third], [0.9, 0.8, 0.7], [0, 1, 2])
+    by_kind = {each.kind: each for each in found}
+    assert {kind: each.box for kind, each in by_kind.items()} == {
+        OBJECT_WITHOUT_LABEL: tuple(second),
+        LABEL_OF_ANOTHER_SIZE: tuple(third),
+        LABEL_WITHOUT_OBJECT: (5.0, 30.0, 25.0, 50.0),
+    }
+    assert {each.labels for each in found} == {AGAINST_BOTH}
+    assert by_kind[OBJECT_WITHOUT_LABEL].score == pytest.approx(0.8)
+    assert by_kind[LABEL_OF_ANOTHER_SIZE].score == pytest.approx(0.7 * 0.5)
+    assert by_kind[LABEL_WITHOUT_OBJECT].score == 1.0
+
+
+def test_doubts_and_duplicates_are_no_errors_of_the_labels() -> None:
+    box = [5.0, 5, 25, 25]
+    # A duplicate beside a box that fits, an unsure box, and an unlabelled box without pixels, which has its own kind.
+    found = against_labels(
+        [box], [box, [9.0, 5, 29, 25], [40.0, 5, 60, 25], [70.0, 5, 90, 25]], [0.9, 0.8, 0.4, 0.7], [0, 1, 2]
+    )
+    assert [each.kind for each in found] == [BOX_WITHOUT_PIXELS]
+    # An object that one of the two sees is not lost.
+    assert against_labels([box], [box], [0.25], []) == []
