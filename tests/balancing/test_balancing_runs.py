@@ -138,8 +138,7 @@ METHODS = [Uncertainty, lambda: DynamicWeightAverage(window=3), lambda: GradNorm
 
 @pytest.mark.parametrize(
     "method",
-    # The last has no weights to continue with.
-    [*METHODS[:3], pytest.param(PCGrad, marks=pytest.mark.slow)],
+    [METHODS[0], *(pytest.param(method, marks=pytest.mark.slow) for method in METHODS[1:4])],
     ids=["uncertainty", "dynamic", "gradnorm", "pcgrad"],
 )
 def test_a_run_continues_with_the_weights_it_had(tmp_path: Path, method: type[Balancing]) -> None:

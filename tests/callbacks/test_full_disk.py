@@ -162,6 +162,7 @@ def test_a_refused_file_is_told_each_time_and_costs_no_other(
     assert sorted(steps(folder / "checkpoints").values()) == [2, 2]
 
 
+@pytest.mark.slow
 def test_what_is_written_late_continues_as_what_is_written_in_time(tmp_path: Path) -> None:
     found = []
     for name, more in (("late", [FullDisk(0, free=True)]), ("in time", [])):
@@ -176,6 +177,7 @@ def test_what_is_written_late_continues_as_what_is_written_in_time(tmp_path: Pat
     assert all(torch.equal(value, live(late)[name]) for name, value in live(in_time).items())
 
 
+@pytest.mark.slow
 def test_the_best_that_is_missing_is_no_longer_missed_after_a_better_one(tmp_path: Path) -> None:
     class Refuse(SafeCheckpointIO):
         def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

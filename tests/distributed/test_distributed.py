@@ -226,9 +226,8 @@ def test_the_processes_together_take_the_batches_of_one(count: int, kind: str) -
     assert [set.union(*step) for step in zip(*shares, strict=True)] == alone
 
 
-@pytest.mark.parametrize(
-    "recipe", ["default", *(pytest.param(name, marks=pytest.mark.slow) for name in ("projected", "normed"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["default", "projected", "normed"])
 def test_a_static_graph_trains_as_any_other(tmp_path: Path, recipe: str) -> None:
     """Accumulated gradients, a process without boxes or masks at many steps, the split measured at some steps only."""
     settings: dict[str, Any] = {"max_steps": 4, "accumulate_grad_batches": 2, "callbacks": lambda: [GradientLog(3)]}
