@@ -38,7 +38,7 @@ _PLACES = {Place.TABLE: "tables", Place.CURVES: "curves", Place.LOG: "log lines"
 
 
 def on_config(config: Any) -> Any:
-    """Put the pages that are written here below their entries of the navigation."""
+    """Put the pages that are written here below their entries of the navigation, and the version below each page."""
     below = {
         f"{folder}{INDEX}": [page for page in _pages() if page.startswith(folder)] for folder in (KEYS, PARTS, API)
     }
@@ -56,6 +56,7 @@ def on_config(config: Any) -> Any:
         return found
 
     config.nav = expanded(config.nav)
+    config.copyright = f"Version {ocrnet_pl.__version__}"
     return config
 
 
