@@ -246,3 +246,15 @@ def test_images_that_sign_choose_nothing_and_all_is_stored() -> None:
         plain = scores.to_dict()
         plain["probabilities"]["raw"]["disc"] = list(Beta(-1.0, 0.5, 0.0))
         ScoreCalibration.from_dict(plain, TAXONOMY)
+
+
+def test_images_that_choose_do_not_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares, options = Shares.of(list(range(90)), 0, True, True), ScoreOptions(miss_rate=0.4)
+    own = images_of(np.random.default_rng(7), 90)
+    spoilt = own._replace(hits=own.hits & np.isin(own.images, shares.signing))
+    monkeypatch.setattr(Wager, "choose", lambda *_: Wager(0.5, 11))
+    whole, some = (
+        fit_scores({"raw": BoxOutcomes((each,) * 3)}, shares, options, TAXONOMY)[0] for each in (own, spoilt)
+    )
+    assert whole.bounds == some.bounds
+    assert whole.bounds["raw"]["disc"].refusal is None
