@@ -123,6 +123,7 @@ COVERED = {
     "overlays/tracking/mlflow.yaml": "tracking/test_other_trackers.py runs it",
     "overlays/tracking/tensorboard.yaml": "tracking/test_other_trackers.py runs it",
     "overlays/tracking/wandb.yaml": "cli/test_cli.py runs it",
+    **{f"sweeps/{name}.yaml": "task_weights.yaml with other settings" for name in ("balancing", "encoders", "losses")},
     "presets/medium.yaml": "small.yaml with larger numbers",
     "presets/large.yaml": "small.yaml with larger numbers",
 }
