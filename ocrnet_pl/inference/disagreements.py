@@ -208,8 +208,10 @@ class _Labels:
         self.supervision = truth.supervision
 
     def knows(self, detection: int, semantic: int) -> bool:
-        of_boxes = bool(self.supervision.detection[detection])
-        return of_boxes and bool(self.supervision.semantic[semantic]) and self.semantic is not None
+        # An image to predict has no labels, and its supervision no classes.
+        if self.semantic is None:
+            return False
+        return bool(self.supervision.detection[detection]) and bool(self.supervision.semantic[semantic])
 
     def of_class(self, detection: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the boxes of the class that are objects, and those that are crowds."""

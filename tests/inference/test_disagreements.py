@@ -95,6 +95,9 @@ def test_labels_may_be_on_the_other_side_contradict_themselves_or_be_absent() ->
     assert [f.labels for f in Finder()(prediction, unlabelled, TAXONOMY)] == ["", ""]
     ignored = sample.replace(semantic=tv_tensors.Mask(torch.full(SIZE, 255, dtype=torch.uint8)))
     assert Finder()(prediction, ignored, TAXONOMY) == []
+    none = torch.zeros(0, dtype=torch.bool)
+    to_predict = sample.replace(supervision=Supervision(none, none), semantic=None)
+    assert [f.labels for f in Finder()(prediction, to_predict, TAXONOMY)] == ["", ""]
     without = Prediction(prediction.boxes, prediction.scores, prediction.labels)
     assert Finder()(without, sample, TAXONOMY) == []
 
