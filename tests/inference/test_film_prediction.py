@@ -211,4 +211,5 @@ def test_the_command_writes_the_film_and_the_table(
     ):
         with pytest.raises(UsageError, match=words):
             run(**changes)
+    pytest.importorskip("trackers")
     assert run(overwrite=True, track=True) == 0

@@ -10,6 +10,7 @@ from ocrnet_pl.metrics.background import Background
 
 
 def test_work_is_done_in_order_while_the_caller_goes_on() -> None:
+    before = {*threading.enumerate()}
     background, gate, done = Background(waiting=2), threading.Event(), list[int]()
 
     def work(number: int) -> None:
@@ -25,7 +26,7 @@ def test_work_is_done_in_order_while_the_caller_goes_on() -> None:
     assert done[:1] == [0]
     background.finish()
     assert done == [0, 1, 2]
-    assert not any(thread.name.startswith("metrics") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("metrics") for thread in {*threading.enumerate()} - before)
 
 
 @pytest.mark.parametrize("inference", [False, True])
