@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -231,8 +230,8 @@ class _Labels:
         if self.semantic is None or not self.knows(detection, semantic):
             return ""
         inside = _inside(self.semantic, box)
-        theirs = self.boxes[(self.classes == detection) & ~self.crowd]
-        return _side(_best_iou(box, theirs) >= _MATCH, bool((inside == semantic).mean() >= _FEW), BOX_WITHOUT_PIXELS)
+        best = float(_ious(box[None], self.of_class(detection)[0]).max(initial=0.0))
+        return _side(best >= _MATCH, bool((inside == semantic).mean() >= _FEW), BOX_WITHOUT_PIXELS)
 
     def of_region(
         self, region: NDArray[np.bool_], bounds: tuple[int, int, int, int], detection: int, semantic: int
@@ -281,11 +280,3 @@ def _ious(boxes: NDArray[Any], others: NDArray[Any], of_first: bool = False) -> 
     whole = areas[:, None] if of_first else areas[:, None] + theirs[None] - both
     shares: NDArray[Any] = np.divide(both, whole, out=np.zeros_like(both, dtype=np.float64), where=whole > 0)
     return shares
-
-
-def _best_iou(box: NDArray[Any], others: NDArray[Any]) -> float:
-    from torchvision.ops import box_iou
-
-    if not len(others):
-        return 0.0
-    return float(box_iou(torch.as_tensor(box[None]).double(), torch.as_tensor(others).double()).max())

@@ -49,9 +49,9 @@ def predict_film(
         network: The network, for images of three channels.
         source: Path of a file, ``camera:0``, an address, or an open film.
         tracks: Follows the objects; None to find them in each frame anew.
-        tile: As in :meth:`~ocrnet_pl.models.ocrnet.OCRNet.predict`.
-        multiscale: As there.
-        batch_size: As there; more than 1 delays what comes from a camera.
+        tile: How to predict frames that are larger than the input; None scales them down to fit.
+        multiscale: How to predict in several passes; None for one pass.
+        batch_size: Number of frames per pass; more than 1 delays what comes from a camera.
 
     Raises:
         DataError: The source cannot be read, or PyAV is not installed.

@@ -35,7 +35,7 @@ class ErrorAnalysis:
         boxes: The errors of the boxes, raw and fused.
         masks: The errors of the masks, raw and fused.
         pixels: The errors of the pixels, raw and fused.
-        surroundings: Of the objects of ``boxes``, in their order.
+        surroundings: What surrounds each object of ``boxes``, in their order.
         worst: The images of lowest quality; their rank is minus the quality.
         alarming: The images with the most certain false alarms; their rank is the score.
         sure: The images with most pixels that are wrong with certainty; their rank is the share.
