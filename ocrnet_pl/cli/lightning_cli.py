@@ -27,6 +27,7 @@ from ocrnet_pl.callbacks.guard import LossGuard
 from ocrnet_pl.callbacks.pictures import Pictures
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.progress import use_own_display
+from ocrnet_pl.callbacks.rate_search import RateSearch
 from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
 from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation, plain_config
@@ -34,6 +35,7 @@ from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto
 from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
 from ocrnet_pl.cli.earlier_predictions import EarlierPredictions, add_earlier_options
+from ocrnet_pl.cli.finders import Finders
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
@@ -62,6 +64,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "predict": {"return_predictions": False},
 }
 """What the command line sets of the trainer's own options."""
+_STARTING_RUNS = ("cross-validate", "joint-report", "tune")
 
 
 def stored_sections(task: type[OCRNetTask], data: type[JointDataModule]) -> dict[str, dict[str, Any]]:
@@ -104,6 +107,7 @@ class OCRNetCLI(LightningCLI):
     _replaced: ReplacedWeights | None = None
     _earlier = EarlierPredictions()
     _chosen = False
+    _rate_search: RateSearch | None = None
     _table: MetricsTable
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -244,6 +248,8 @@ class OCRNetCLI(LightningCLI):
         To check the data, the sources alone are built, later and one by one; the report's runs are other processes.
         """
         if self._builds_network():
+            # Lightning records the config where it is first built from: here, not where settings were measured.
+            self.__dict__.pop("config_dump", None)
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -276,6 +282,8 @@ class OCRNetCLI(LightningCLI):
             trainer.callbacks.append(chosen_boxes(self.config["predict"]))  # type: ignore[attr-defined]
             if self._earlier.resume:
                 trainer.callbacks.insert(1, ContinuedPredictions())  # type: ignore[attr-defined]
+        if self._rate_search is not None:
+            trainer.callbacks.append(self._rate_search)  # type: ignore[attr-defined]
         if self._continuation is not None:
             trainer.callbacks.append(self._continuation)  # type: ignore[attr-defined]
         return trainer
@@ -315,6 +323,10 @@ class OCRNetCLI(LightningCLI):
         encoder = config["model"]["encoder"]
         if path or (encoder and self._starting is not None and self._starting.has_all_of(self._resolved(encoder))):
             self._replaced = ReplacedWeights(encoder)
+        # Commands that start runs of fit leave the finders to those.
+        finders = None if self.config["subcommand"] in _STARTING_RUNS else Finders(config)
+        if finders and self.config["subcommand"] == "fit":
+            self._search(finders, path)
         if not path or "://" in path:
             return
         if self.config["subcommand"] == "fit":
@@ -338,6 +350,13 @@ class OCRNetCLI(LightningCLI):
                 config["data"][split] = None
         else:
             self._kept = classes_to_keep(content, f"checkpoint {path!r}")
+
+    def _search(self, finders: Finders, path: str | None) -> None:
+        """Let a run begin with what the finders find, and one that continues with what it began with."""
+        if path:
+            finders.repeat(path)
+        else:
+            self._rate_search = finders.search(self._parser("fit"), self._starting)
 
     def _choose_settings(self, config: Namespace, path: str | None) -> None:
         """Choose the settings that ``auto`` stands for, or take those of the run that a checkpoint is of."""

@@ -125,8 +125,13 @@ def measured_speed(memory: StepMemory, data: JointDataModule, batch: int, worker
     return Speed(step, (time.perf_counter() - start) / max(1, images), batch, workers, processes)
 
 
-def quiet_trainer(settings: Any) -> Trainer:
-    """Return a trainer that knows device, precision and number of processes of a run, and writes nothing."""
+def quiet_trainer(settings: Any, **options: Any) -> Trainer:
+    """Return a trainer that knows device, precision and number of processes of a run, and writes nothing.
+
+    Args:
+        settings: The run's options of its trainer.
+        options: Further options of the trainer.
+    """
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -140,6 +145,7 @@ def quiet_trainer(settings: Any) -> Trainer:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            **options,
         )
     finally:
         log.setLevel(before)

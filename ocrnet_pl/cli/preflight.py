@@ -33,11 +33,6 @@ from ocrnet_pl.training.step_memory import by_size, random_batch
 from ocrnet_pl.training.task import OCRNetTask
 
 _CANNOT_WORK: tuple[tuple[type[Callback], str], ...] = (
-    (
-        LearningRateFinder,
-        "`train.py tune` compares short runs with different learning rates",
-    ),
-    (BatchSizeFinder, "`train.py memory` finds the largest data.batch_size"),
     (StochasticWeightAveraging, "the weights are averaged already, as ema.decay says"),
     (WeightAveraging, "the weights are averaged already, as ema.decay says"),
     (
@@ -114,6 +109,12 @@ def check_training(
                 raise MisconfigurationException(
                     f"trainer.callbacks: {type(callback).__name__} does not work here; {advice}"
                 )
+        if isinstance(callback, LearningRateFinder | BatchSizeFinder):
+            # Those of Lightning have searched, and are gone.
+            raise MisconfigurationException(
+                f"trainer.callbacks: {type(callback).__name__} works by its own name alone, in a config of fit; a "
+                "class of your own, or one that begins in the middle of a run, would search in its loaders"
+            )
         if isinstance(callback, EarlyStopping) and callback.patience < 0:
             raise MisconfigurationException(
                 f"{_place(callback, keys)}.patience: expected at least 0, got {callback.patience}"

@@ -158,6 +158,11 @@ class JointDataModule(LightningDataModule):
         """Number of training images per step and process."""
         return self.loading.batch_size
 
+    @batch_size.setter
+    def batch_size(self, images: int) -> None:
+        """Set it for the loaders that are made from now on."""
+        self.loading = replace(self.loading, batch_size=images)
+
     @property
     def size(self) -> Size:
         """Base input size, (height, width)."""

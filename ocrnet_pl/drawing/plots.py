@@ -130,6 +130,28 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], png: str | os.PathLi
     save_figure(figure, png)
 
 
+def plot_rate_search(
+    rates: Sequence[float], losses: Sequence[float], chosen: float, png: str | os.PathLike[str]
+) -> None:
+    """Plot the loss over the learning rates that a search tried.
+
+    Args:
+        rates: The rates.
+        losses: The smoothed loss at each.
+        chosen: The rate that was chosen, which is marked.
+        png: Path of the file to write.
+    """
+    figure = new_figure(5.5, 3.8)
+    axes = figure.add_subplot()
+    # The last step may have been cut off.
+    axes.plot(rates[: len(losses)], losses[: len(rates)])
+    axes.axvline(chosen, color="tab:red", linewidth=1, label=f"chosen: {chosen:g}")
+    axes.set_xscale("log")
+    style_axes(axes, "Smoothed training loss", "learning rate")
+    add_legend(axes)
+    save_figure(figure, png)
+
+
 def _draw_curves(axes: Axes, title: str, curves: dict[str, tuple[Series, str]]) -> None:
     colors: dict[str, Any] = {}
     for label, ((steps, values), style) in curves.items():

@@ -188,6 +188,40 @@ class StepMemory:
         self.optimizer.step()
 
 
+class MemoryGuard:
+    """Raises torch's own error of a full memory before a batch on the CPU that would fill it.
+
+    Without it, Linux would end the process, or another one. It is a forward pre-hook of a network. The memory of a
+    batch is extrapolated from those before, in proportion to their images.
+
+    Args:
+        limit: Memory that this process may take, in MiB; None for 90 % of what is available.
+
+    Raises:
+        OSError: The system does not say what it has.
+    """
+
+    def __init__(self, limit: float | None = None) -> None:
+        cpu = torch.device("cpu")
+        self._limit = available_mb(cpu) if limit is None else limit
+        reset_peak(cpu)
+        self._peaks = {0: peak_mb(cpu)}
+        self._last = 0
+
+    def __call__(self, network: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        """Note the peak since the batch before, and raise an error if this one will not fit."""
+        count = len(arguments[0])
+        if self._last:
+            self._peaks[self._last] = peak_mb(torch.device("cpu"))
+        most = max(self._peaks)
+        if count > most > 0:
+            each = (self._peaks[most] - self._peaks[0]) / most
+            if self._peaks[most] + each * (count - most) > self._limit:
+                self._last = 0
+                raise RuntimeError(f"DefaultCPUAllocator: can't allocate memory for a step of {count} images")
+        self._last = count
+
+
 def largest_that_fits(peak: Callable[[int], float | None], limit: float, most: int = _MOST) -> int:
     """Return the largest number of images whose step stays below a limit, to a sixteenth; 0 if the fewest are too many.
 

@@ -186,3 +186,5 @@ def test_a_search_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())["trainer"]["max_steps"] == 4
     status, error = fails(capsys, "tune", *words, "--budget", "soon")
     assert status == 2 and "budget: expected a duration above 0" in error
+    status, error = fails(capsys, "tune", *words, "--trainer.callbacks+=LearningRateFinder")
+    assert status == 1 and "a finder would search in each trial again" in error

@@ -72,6 +72,7 @@ def tune(run: Run) -> int:
     import yaml
 
     from ocrnet_pl.cli.auto import seconds_of
+    from ocrnet_pl.cli.finders import Finders
 
     if find_spec("optuna") is None:
         raise ValueError("tune: optuna is not installed; run `pip install 'ocrnet-pl[tune]'`")
@@ -80,6 +81,10 @@ def tune(run: Run) -> int:
     from ocrnet_pl.storage.secrets import in_environment
 
     config = run.config
+    if Finders(config.clone()):
+        raise ValueError(
+            "trainer.callbacks: a finder would search in each trial again; take it out of what tune searches"
+        )
     for name in ("trials", "trial_steps", "validations"):
         if config[name] is not None and config[name] < 1:
             raise ValueError(f"{name}: expected 1 or more, got {config[name]}")
