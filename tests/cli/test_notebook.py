@@ -19,6 +19,8 @@ from tests.helpers.project import ROOT
 NOTEBOOKS = ROOT / "notebooks"
 WHOLE = ("02_your_data", "03_method")
 """Notebooks that are stored with their outputs."""
+TRANSLATED = ("03_method.zh-CN",)
+"""Translations, whose code and outputs are those of the originals (tests/test_translations.py)."""
 _LARGEST = 1_000_000
 """Number of bytes of a notebook that still opens quickly, and that a page of the site may have."""
 
@@ -93,7 +95,7 @@ def test_every_cell_parses_and_what_it_imports_exists(name: str) -> None:
                     importlib.import_module(each.name)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", WHOLE + TRANSLATED)
 def test_the_stored_outputs_are_those_of_one_whole_run(name: str) -> None:
     path = NOTEBOOKS / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
