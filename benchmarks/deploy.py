@@ -22,8 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ocrnet_pl import OCRNet
-from ocrnet_pl.export import raw, whole
-from ocrnet_pl.export.files import CheckImage, export_onnx
+from ocrnet_pl.export import raw
+from ocrnet_pl.export.files import onnx_model, write_onnx
+from ocrnet_pl.export.half import half_graph
+from ocrnet_pl.export.int8 import Int8
 from ocrnet_pl.imaging.folders import find_images
 from ocrnet_pl.imaging.geometry import letterbox_image
 from ocrnet_pl.imaging.images import read_image
@@ -57,21 +59,28 @@ def main() -> None:
     arrays = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images]
     plain = [each.numpy() for each in boxed]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "whole.onnx")
-        # The network is exported once, for both files.
+        # The network is exported once, for all files.
         graph = raw.network_graph(network)
-        alone = Path(folder, "alone.onnx")
-        onnx.save(graph, alone)
-        whole.network_graph = lambda _: graph
-        export_onnx(network, path, [CheckImage(image) for image in images[:4]])
-        session, model = open_session(alone, threads=1), Model(path, threads=1)
+        # All layers in int8: what `export` puts back into float32 depends on the figures.
+        int8 = Int8(graph, plain)
+        graphs = {
+            "ONNX": graph,
+            "ONNX fp16": half_graph(graph),
+            "ONNX int8": int8.graph([layer.name for layer in int8.layers]),
+        }
         ways: dict[str, tuple[Callable[[Any], object], list[Any]]] = {
             "network, torch": (network, boxed),
             "network, torch, fused": (fused, boxed),
-            "network, ONNX": (session.run, plain),
-            "image to prediction, torch": (network.predict, images),
-            "image to prediction, ONNX": (model, arrays),
         }
+        for name, made in graphs.items():
+            alone = Path(folder, f"alone {name}.onnx")
+            onnx.save(made, alone)
+            ways[f"network, {name}"] = (open_session(alone, threads=1).run, plain)
+        ways["image to prediction, torch"] = (network.predict, images)
+        for name, made in graphs.items():
+            path = Path(folder, f"whole {name}.onnx")
+            write_onnx(onnx_model(network, False, made), path, lambda _: None)
+            ways[f"image to prediction, {name}"] = (Model(path, threads=1), arrays)
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.rounds):
             for name, (way, inputs) in ways.items():

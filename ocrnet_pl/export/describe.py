@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ocrnet_pl.export.whole import fusion_rules, score_thresholds
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.version import __version__
 
 
-def describe(network: OCRNet, raw: bool) -> Description:
+def describe(network: OCRNet, raw: bool, precision: Mapping[str, Any] | None = None) -> Description:
     """Return the description of a network's file.
 
     Args:
         network: The network.
         raw: Whether the file holds the network alone.
+        precision: With how many bits it computes, and what that costs; None for float32.
     """
     detects, segments = network.detection is not None, network.segmentation is not None
     thresholds = {}
@@ -31,4 +35,5 @@ def describe(network: OCRNet, raw: bool) -> Description:
         thresholds,
         fusion_rules(network).settings.to_dict() if detects and segments and not raw else {},
         network.postprocess.dump_calibration(),
+        dict(precision or {}),
     )

@@ -61,14 +61,9 @@ def export_onnx(
         RunError: The file gives something else than the network; it is not kept.
         ValueError: A part of the network cannot be written into a file.
     """
-    _require(images)
+    require_images(images)
     network = network.eval().float()
-    model = _onnx_model(network, raw)
-    with complete_file(path) as unfinished:
-        unfinished.write_bytes(model.SerializeToString())
-        difference = _compared(network, unfinished, images, raw, limits)
-        _require_small(difference, path)
-    return difference
+    return _export(write_onnx, network, path, images, raw, limits)
 
 
 def export_openvino(
@@ -78,40 +73,101 @@ def export_openvino(
 
     Arguments, result and errors are those of :func:`export_onnx`; besides, OpenVINO may not be installed.
     """
-    _require(images)
-    openvino = import_openvino()
-    if path.suffix != OPENVINO:
-        raise ValueError(f"output {str(path)!r}: OpenVINO's files end in {OPENVINO}")
+    require_images(images)
+    require_openvino(path)
     network = network.eval().float()
-    source = _onnx_model(network, raw)
-    model = openvino.Core().read_model(source.SerializeToString())
-    for out, named in zip(model.outputs, source.graph.output, strict=True):
+    return _export(write_openvino, network, path, images, raw, limits)
+
+
+Check = Callable[[Path], None]
+"""Raises an error if a file is not what it should be."""
+Write = Callable[[onnx.ModelProto, Path, Check], None]
+"""Writes a model, with its metadata, as a file that is kept only if it passes a check."""
+
+
+def write_onnx(model: onnx.ModelProto, path: Path, check: Check) -> None:
+    """Write a model as an ONNX file, which is kept only if it passes a check."""
+    with complete_file(path) as unfinished:
+        unfinished.write_bytes(model.SerializeToString())
+        check(unfinished)
+
+
+def write_openvino(model: onnx.ModelProto, path: Path, check: Check, half: bool = False) -> None:
+    """Write a model for OpenVINO, which is kept only if it passes a check.
+
+    Args:
+        model: The model.
+        path: The file; the weights are next to it with the ending ``.bin``.
+        check: The check.
+        half: Whether weights are stored in half precision. The network is computed in float32 all the same.
+
+    Raises:
+        ValueError: OpenVINO is not installed, or the path has another ending.
+    """
+    openvino = require_openvino(path)
+    converted = openvino.Core().read_model(model.SerializeToString())
+    for out, named in zip(converted.outputs, model.graph.output, strict=True):
         # Else a result has the names of all steps that do not change it.
         out.get_tensor().set_names({named.name})
-    for key, text in describe(network, raw).metadata().items():
-        model.set_rt_info(text, [key])
+    for entry in model.metadata_props:
+        converted.set_rt_info(entry.value, [entry.key])
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
-        openvino.save_model(model, unfinished, compress_to_fp16=False)
-        difference = _compared(network, unfinished, images, raw, limits)
-        _require_small(difference, path)
+        openvino.save_model(converted, unfinished, compress_to_fp16=half)
+        check(unfinished)
         # The weights first: the other file is what is opened.
         unfinished.with_suffix(".bin").replace(path.with_suffix(".bin"))
         unfinished.replace(path)
-    return difference
 
 
-def _onnx_model(network: OCRNet, raw: bool) -> onnx.ModelProto:
-    metadata = describe(network, raw).metadata()
+def require_openvino(path: Path) -> Any:
+    """Return the module OpenVINO; raise ValueError if it is not installed, or the path has another ending."""
+    openvino = import_openvino()
+    if path.suffix != OPENVINO:
+        raise ValueError(f"output {str(path)!r}: OpenVINO's files end in {OPENVINO}")
+    return openvino
+
+
+def onnx_model(
+    network: OCRNet,
+    raw: bool,
+    graph: onnx.ModelProto | None = None,
+    precision: Mapping[str, Any] | None = None,
+) -> onnx.ModelProto:
+    """Return what a file holds.
+
+    Args:
+        network: The network.
+        raw: Whether the file holds the network alone.
+        graph: The graph of the network alone; None to make it.
+        precision: With how many bits the graph computes, and what that costs; None for float32.
+    """
+    metadata = describe(network, raw, precision).metadata()
     if not raw:
-        return whole_model(network, metadata)
-    model = network_graph(network)
+        return whole_model(network, metadata, graph)
+    model = onnx.ModelProto()
+    model.CopyFrom(graph or network_graph(network))
     onnx.helper.set_model_props(model, metadata)
     return model
 
 
-def _compared(network: OCRNet, path: Path, images: Sequence[CheckImage], raw: bool, limits: Limits) -> Difference:
+def _export(
+    write: Write, network: OCRNet, path: Path, images: Sequence[CheckImage], raw: bool, limits: Limits
+) -> Difference:
+    difference = Difference(limits)
+
+    def check(unfinished: Path) -> None:
+        nonlocal difference
+        difference = compare_file(network, unfinished, images, raw, limits)
+        require_small(difference, path)
+
+    write(onnx_model(network, raw), path, check)
+    return difference
+
+
+def compare_file(network: OCRNet, path: Path, images: Sequence[CheckImage], raw: bool, limits: Limits) -> Difference:
+    """Compare what a file gives with what the network gives."""
     if raw:
         return compare_raw(network, open_session(path).run, images, limits)
     return compare(network, path, images, limits)
@@ -123,7 +179,7 @@ def export_torch(network: OCRNet, path: Path, images: Sequence[CheckImage], limi
     The description is inside as the extra file ``ocrnet_pl``. Arguments, result and errors are those of
     :func:`export_onnx`.
     """
-    _require(images)
+    require_images(images)
     network = network.eval().float()
     names, program = RawNetwork(network).names, exported_network(network)
     with complete_file(path) as unfinished:
@@ -137,19 +193,20 @@ def export_torch(network: OCRNet, path: Path, images: Sequence[CheckImage], limi
                 return dict(zip(names, (out.numpy() for out in run(torch.from_numpy(boxed))), strict=True))
 
             difference = compare_raw(network, run_on, images, limits)
-            _require_small(difference, path)
+            require_small(difference, path)
             named.replace(unfinished)
         finally:
             named.unlink(missing_ok=True)
     return difference
 
 
-def _require(images: Sequence[CheckImage]) -> None:
+def require_images(images: Sequence[CheckImage]) -> None:
+    """Raise DataError if there is no image."""
     if not images:
         raise DataError("the check of the file needs at least one image")
 
 
-def _require_small(difference: Difference, path: Path) -> None:
+def require_small(difference: Difference, path: Path) -> None:
     """Raise RunError if something differs by more than is allowed."""
     if difference.too_large:
         lines = "; ".join(f"{name}: {value}, allowed {limit}" for name, value, limit in difference.finish())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,10 @@ class Limits:
 
 STRICT = Limits()
 """The limits of ``ocrnet export``."""
+HALF = Limits(boxes=2.0, scores=0.2, pixels=5e-3, lonely=0.02, pq=0.01)
+"""The limits of files in half precision: fusion rescores a box by its pixels, so that a few scores move far."""
+UNLIMITED = Limits(*[math.inf] * 5)
+"""The limits of files in int8, of which only the figures count."""
 
 
 class Difference:
@@ -117,8 +122,11 @@ class Difference:
         if self._panoptic is not None:
             ours, theirs = (float(metric.compute()["pq"]) for metric in self._panoptic)
             self.found["pq"] = 0.0 if np.isnan(ours) and np.isnan(theirs) else abs(ours - theirs)
-        found = self.found.items()
-        return [(_NAMES[name], _text(name, value), _text(name, self._limit(name))) for name, value in found]
+        lines = []
+        for name, value in self.found.items():
+            limit = self._limit(name)
+            lines.append((_NAMES[name], _text(name, value), "any" if math.isinf(limit) else _text(name, limit)))
+        return lines
 
     @property
     def too_large(self) -> list[str]:

@@ -46,17 +46,18 @@ def score_thresholds(network: OCRNet) -> np.ndarray:
     return np.full(network.taxonomy.num_detection, fusion_rules(network).decode.score_threshold, np.float32)
 
 
-def whole_graph(network: OCRNet) -> Graph:
+def whole_graph(network: OCRNet, model: onnx.ModelProto | None = None) -> Graph:
     """Return the graph from images, uint8 [B, H, W, C], to predictions at their size.
 
     Args:
         network: The network, in evaluation mode, on the CPU, in float32.
+        model: The graph of the network alone; None to make it.
 
     Raises:
         ValueError: A part of the network cannot be written as a graph.
     """
     rules = fusion_rules(network)
-    model = network_graph(network)
+    model = model or network_graph(network)
     graph = Graph()
     images = graph.input("images", np.uint8, (BATCH, "height", "width", network.in_channels))
     boxed, frame = letterbox(graph, images, network.input_size, network.in_channels)
@@ -123,6 +124,6 @@ def add_results(
         graph.output(rows.valid.to(np.int64).total(1), "count", (BATCH,))
 
 
-def whole_model(network: OCRNet, metadata: dict[str, str]) -> onnx.ModelProto:
+def whole_model(network: OCRNet, metadata: dict[str, str], model: onnx.ModelProto | None = None) -> onnx.ModelProto:
     """Return the graph of :func:`whole_graph` as a model with metadata."""
-    return whole_graph(network).model("ocrnet", metadata)
+    return whole_graph(network, model).model("ocrnet", metadata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ocrnet_pl.errors import ModelFileError
@@ -34,6 +34,7 @@ class Description:
         score_thresholds: By detection class, the score below which its boxes are dropped.
         fusion: The settings of fusion; empty where it does nothing.
         calibration: What ``calibrate`` found of the scores; empty if it was not run.
+        precision: With how many bits the network computes, and what that costs; empty for float32.
     """
 
     version: str
@@ -46,10 +47,11 @@ class Description:
     score_thresholds: dict[str, float]
     fusion: dict[str, Any]
     calibration: dict[str, Any]
+    precision: dict[str, Any] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
         """Return the description as a file's metadata."""
-        plain = {"format": FORMAT} | {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {"format": FORMAT} | {each.name: getattr(self, each.name) for each in fields(self)}
         plain["taxonomy"] = self.taxonomy.to_dict()
         return {KEY: json.dumps(plain, ensure_ascii=False, allow_nan=False)}
 
@@ -73,29 +75,31 @@ class Description:
             found = json.loads(text)
         except (ValueError, RecursionError):
             raise ModelFileError(f"{where}: its description is not JSON; export it again") from None
-        field = _Fields(found, where)
-        number = field.whole("format", 1)
+        entry = _Fields(found, where)
+        number = entry.whole("format", 1)
         if number != FORMAT:
             raise ModelFileError(f"{where}: its format is {number}, this version reads {FORMAT}; update ocrnet-pl")
         try:
-            taxonomy = Taxonomy.from_dict(field.dict("taxonomy"))
+            taxonomy = Taxonomy.from_dict(entry.dict("taxonomy"))
         except ValueError as error:
             raise ModelFileError(f"{where}: {error}; export it again") from None
-        thresholds = field.dict("score_thresholds")
-        size = [_whole(side, f"{where}: input_size", 1) for side in field.list("input_size")]
+        thresholds = entry.dict("score_thresholds")
+        size = [_whole(side, f"{where}: input_size", 1) for side in entry.list("input_size")]
         if len(size) != 2:
             raise ModelFileError(f"{where}: input_size: expected two numbers, found {len(size)}; export it again")
         return cls(
-            field.text("version"),
-            field.flag("raw"),
-            field.whole("channels", 1),
+            entry.text("version"),
+            entry.flag("raw"),
+            entry.whole("channels", 1),
             (size[0], size[1]),
-            field.flag("detects"),
-            field.flag("segments"),
+            entry.flag("detects"),
+            entry.flag("segments"),
             taxonomy,
             {name: _share(value, f"{where}: score_thresholds") for name, value in thresholds.items()},
-            field.dict("fusion"),
-            field.dict("calibration"),
+            entry.dict("fusion"),
+            entry.dict("calibration"),
+            # Files of before do not have it.
+            entry.dict("precision") if "precision" in found else {},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,38 @@ def test_export_writes_a_file_that_predicts(tiny: Path, tmp_path: Path, capsys: 
     main([*words, "--raw", "true", "--images", str(images), "--output", str(tmp_path / "alone.onnx")])
     assert "panoptic" not in capsys.readouterr().out
     assert (tmp_path / "alone.onnx").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_fewer_bits_cost_what_the_file_says(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "runs"
+    main(["fit", "--config", str(tiny), "--trainer.default_root_dir", str(root), "--trainer.max_epochs=1"])
+    folder = root / "tiny" / "version_0"
+    with (folder / "metrics.csv").open() as file:
+        row = [row for row in csv.DictReader(file) if row["val/fused_miou"]][-1]
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    capsys.readouterr()
+    words = ["export", "--config", str(tiny), "--ckpt_path", str(checkpoint), "--trust", "tests", "--max_loss", "1"]
+    for name in ("fp16", "int8"):
+        main([*words, "--precision", name, "--calibration_images", "16"])
+        shown = capsys.readouterr().out
+        known = Model(checkpoint.with_name(f"last-{name}.onnx")).description.precision
+        assert known["name"] == name
+        for figure, value in known["figures"]["float32"].items():
+            assert value == pytest.approx(float(row[f"val/fused_{figure}"]), abs=2e-3)
+            assert f"{known['figures'][name][figure]:.4f}" in shown
+        assert "ms per image, one thread" in shown
+    assert "layers: none" in shown
+    # What is out of reach fails, and leaves nothing behind.
+    other = tmp_path / "other.onnx"
+    status, line = fails(
+        capsys, *words[:-1], "1e-9", "--precision", "int8", "--max_trials", "1", "--output", str(other)
+    )
+    assert status == 1
+    assert "other.onnx: it was not written, because int8 costs more than max_loss 1e-09 in 1 trials" in line
+    assert not other.exists()
 
 
 def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

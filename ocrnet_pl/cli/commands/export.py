@@ -9,13 +9,14 @@ from ocrnet_pl.cli.command import Command, Run
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
+    from rich.table import Table
 
-    from ocrnet_pl.export.files import CheckImage
+    from ocrnet_pl.export.reduced import Reduced
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Add the options for the checkpoint, the file, and the images of the check."""
-    from jsonargparse.typing import PositiveInt
+    from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to export; required.")
     parser.add_argument(
@@ -37,7 +38,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         type=Path | None,
         default=None,
         help="File to write; null for the checkpoint's name with .onnx, .xml or .pt2 next to it, after -raw if it "
-        "holds the network alone.",
+        "holds the network alone and -fp16 or -int8.",
     )
     parser.add_argument(
         "--images",
@@ -49,6 +50,42 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     parser.add_argument(
         "--check_images", type=PositiveInt, default=32, help="Number of images on which the file is compared."
     )
+    parser.add_argument(
+        "--precision",
+        type=Literal["fp32", "fp16", "int8"],
+        default="fp32",
+        help="Number format of the network inside of the file: fp32; fp16 for half precision (of the weights alone in "
+        "OpenVINO's); int8, calibrated on images of data.train. All but the network stays in float32.",
+    )
+    parser.add_argument(
+        "--max_loss",
+        type=NonNegativeFloat,
+        default=0.01,
+        help="Largest loss of each of box mAP, mIoU and PQ on data.val, 0 to 1, with which a file in fp16 or int8 is "
+        "written.",
+    )
+    parser.add_argument(
+        "--max_trials",
+        type=PositiveInt,
+        default=16,
+        help="Largest number of measurements on data.val while layers go back from int8 to float32.",
+    )
+    parser.add_argument(
+        "--measured_images",
+        type=PositiveInt | None,
+        default=None,
+        help="Number of images of data.val on which the loss of fp16 and int8 is measured; null for all.",
+    )
+    parser.add_argument(
+        "--calibration_images",
+        type=PositiveInt,
+        default=128,
+        help="Number of images of data.train on which int8 is calibrated, at least 2; on a quarter of them, at most 8, "
+        "the cost of single layers is measured.",
+    )
+    parser.add_argument(
+        "--calibration_seed", type=int, default=0, help="Seed of the choice of the images to calibrate on."
+    )
 
 
 def export(run: Run) -> int:
@@ -56,7 +93,7 @@ def export(run: Run) -> int:
 
     Raises:
         DataError: There is no image to compare on.
-        RunError: The file does not give what the network gives.
+        RunError: The file does not give what the network gives, or fp16 or int8 costs too much.
         ValueError: A package is not installed, or a part of the network cannot be exported.
     """
     import importlib.util
@@ -67,23 +104,39 @@ def export(run: Run) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from ocrnet_pl.cli.export_images import calibration_images, check_images, measured_samples
     from ocrnet_pl.export.files import export_onnx, export_openvino, export_torch
+    from ocrnet_pl.export.reduced import export_half, export_int8
     from ocrnet_pl.models.ocrnet import OCRNet
 
     config = run.config
     checkpoint = Path(config["ckpt_path"])
     program = config["format"] == "torch_export"
+    precision = config["precision"]
     if program and not config["raw"]:
         raise ValueError("format torch_export: it holds the network alone; add --raw true, or export to onnx")
-    ending = ("-raw" if config["raw"] else "") + {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}[
-        config["format"]
-    ]
+    if program and precision != "fp32":
+        raise ValueError(f"format torch_export: it is written in fp32; for {precision}, export to onnx or openvino")
+    ending = ("-raw" if config["raw"] else "") + ("" if precision == "fp32" else f"-{precision}")
+    ending += {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}[config["format"]]
     output = config["output"] or checkpoint.with_name(f"{checkpoint.stem}{ending}")
     if output.is_dir():
         raise ValueError(f"output {str(output)!r}: it is a folder; name a file")
     network = OCRNet.from_checkpoint(checkpoint, trust=config["trust"])
-    images = _images(config, network.in_channels)
-    if program:
+    images = check_images(config, network.in_channels)
+    reduced: Reduced | None = None
+    if precision != "fp32":
+        samples = measured_samples(config)
+        options: dict[str, Any] = {name: config[name] for name in ("raw", "max_loss")}
+        options["openvino"] = config["format"] == "openvino"
+        if precision == "fp16":
+            reduced = export_half(network, output, images, samples, **options)
+        else:
+            calibration = calibration_images(config, network.input_size)
+            options["max_trials"] = config["max_trials"]
+            reduced = export_int8(network, output, images, samples, calibration, **options)
+        difference = reduced.difference
+    elif program:
         difference = export_torch(network, output, images)
     else:
         write = export_openvino if config["format"] == "openvino" else export_onnx
@@ -94,32 +147,31 @@ def export(run: Run) -> int:
     for column in table.columns[1:]:
         column.justify = "right"
     Console().print(table)
+    if reduced is not None:
+        Console().print(_shown(reduced, output, precision))
+    if precision == "int8" and reduced is not None:
+        kept = reduced.float_layers
+        print(f"In float32 besides the last ones, {len(kept)} of {reduced.layers} layers: {', '.join(kept) or 'none'}")
     print(f"Exported: {output} ({output.stat().st_size / 2**20:.1f} MiB)")
     return 0
 
 
-def _images(config: Any, channels: int) -> list[CheckImage]:
-    """Return the images of the check, spread evenly over those that there are."""
-    from torch import Tensor
+def _shown(reduced: Reduced, output: Path, name: str) -> Table:
+    """Return a table of what fewer bits cost."""
+    from rich.table import Table
 
-    from ocrnet_pl.cli.source_recipes import source_recipe
-    from ocrnet_pl.errors import DataError
-    from ocrnet_pl.export.files import CheckImage
-    from ocrnet_pl.imaging.folders import find_images
-    from ocrnet_pl.imaging.images import read_image
+    from ocrnet_pl.export.reduced import TITLES
 
-    def spread(count: int) -> list[int]:
-        most = min(count, config["check_images"])
-        return [place * count // most for place in range(most)]
-
-    if config["images"] is not None:
-        paths = find_images(config["images"]).paths
-        return [CheckImage(read_image(paths[place], channels=channels)) for place in spread(len(paths))]
-    if config["data"]["val"] is None:
-        raise DataError("data.val: there are no images to compare the file with the network on; give --images FOLDER")
-    source = source_recipe("val", config["data"]["val"]).make()
-    samples = (source[place] for place in spread(len(source)))
-    return [CheckImage(sample.image.as_subclass(Tensor), sample) for sample in samples]
+    table = Table("", "float32", name, "change", title=f"{output.name}: what it costs")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for figure, before in reduced.before.items():
+        after = reduced.after[figure]
+        table.add_row(TITLES[figure], f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+    sizes, times = reduced.sizes, reduced.seconds
+    table.add_row("size, MiB", *(f"{size / 2**20:.2f}" for size in sizes), f"x {sizes[1] / sizes[0]:.2f}")
+    table.add_row("ms per image, one thread", *(f"{each * 1e3:.1f}" for each in times), f"x {times[1] / times[0]:.2f}")
+    return table
 
 
 COMMAND = Command(
@@ -130,5 +182,6 @@ COMMAND = Command(
     needs_checkpoint=True,
     options=(
         ("--format NAME", "of export: onnx, openvino or torch_export; also --raw true, --output FILE and --images DIR"),
+        ("--precision NAME", "of export: fp32, fp16, or int8 with as many layers in float as --max_loss 0.01 needs"),
     ),
 )
