@@ -21,14 +21,13 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from ocrnet_pl.taxonomy import IGNORE_INDEX as IGNORE_INDEX
 from ocrnet_pl.taxonomy import Category as Category
 from ocrnet_pl.taxonomy import Taxonomy as Taxonomy
 
 if TYPE_CHECKING:
     from PIL import Image
 
-IGNORE_INDEX = 255
-"""The value of a pixel without a label in every semantic map."""
 _WAITED_FOR = ("cpu", "mps")
 """Kinds of devices to which tensors are not copied asynchronously."""
 _SHOWN_CLASSES = 5

@@ -10,8 +10,10 @@ from typing import Any
 
 from ocrnet_pl.colors import distinct_color
 
-MOST_SEMANTIC = 255
-"""Largest number of segmentation classes: the value 255 stands for a pixel without a label."""
+IGNORE_INDEX = 255
+"""The value of a pixel without a label in every semantic map."""
+MOST_SEMANTIC = IGNORE_INDEX
+"""Largest number of segmentation classes."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,21 @@ class Taxonomy:
     def detection_to_semantic(self) -> tuple[int, ...]:
         """The segmentation class of each detection class, -1 if it has none."""
         return tuple(-1 if c.semantic is None else c.semantic for c in self.detection_categories)
+
+    def positions_of(self, names: Iterable[str]) -> set[int]:
+        """Return the places of categories by their names.
+
+        Raises:
+            ValueError: There is no such category.
+        """
+        places = {category.name: position for position, category in enumerate(self.categories)}
+        found = set()
+        for name in names:
+            if name not in places:
+                known = ", ".join(places)
+                raise ValueError(f"classes: there is no class {name!r}; the network knows {known:.300}")
+            found.add(places[name])
+        return found
 
     @cached_property
     def positions_of_detection(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ocrnet_pl
+from tests.helpers.project import ROOT
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
@@ -37,3 +38,11 @@ def test_type_checkers_see_the_same_names() -> None:
 def test_a_name_that_does_not_exist_is_said_to() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Unknown'"):
         ocrnet_pl.Unknown  # noqa: B018
+
+
+def test_the_small_image_installs_versions_that_the_package_allows() -> None:
+    listed = (ROOT / "docker" / "requirements-serve-file.txt").read_text().splitlines()
+    allowed = (ROOT / "requirements.txt").read_text() + (ROOT / "setup.cfg").read_text()
+    wanted = [line for line in listed if not line.startswith("#")]
+    assert len(wanted) > 5 and not any(word in line for line in wanted for word in ("torch", "lightning"))
+    assert set(wanted) <= {line.strip() for line in allowed.splitlines()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
+    from jsonargparse import ArgumentParser, Namespace
     from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningArgumentParser
 
@@ -47,6 +47,19 @@ class NetworkRun(Run):
     data: JointDataModule
 
 
+@dataclass(frozen=True)
+class ForExported:
+    """What a subcommand does with a file of ``export`` in place of a checkpoint, without importing torch.
+
+    Attributes:
+        arguments: Function that adds its options, ``--ckpt_path`` among them.
+        run: Function that runs it with these, and returns the exit status.
+    """
+
+    arguments: Callable[[ArgumentParser], Any]
+    run: Callable[[Namespace], int]
+
+
 RunT = TypeVar("RunT", bound=Run)
 
 
@@ -65,6 +78,8 @@ class AnyCommand(Generic[RunT]):
         arguments: Function that adds options to those of the config, which every subcommand takes.
         needs_checkpoint: Whether a command line without ``--ckpt_path`` is refused, and parts that the config lacks are
             taken from the checkpoint's own. The command adds the option itself.
+        exported: What it does with an exported file; None if it takes checkpoints only. A word that follows the name
+            of such a command is its ``--ckpt_path``.
         options: Lines about its main options for the overview, as pairs of the option and its description.
     """
 
@@ -73,6 +88,7 @@ class AnyCommand(Generic[RunT]):
     run: Callable[[RunT], int]
     arguments: Callable[[LightningArgumentParser], Any] | None = None
     needs_checkpoint: bool = False
+    exported: ForExported | None = None
     options: tuple[tuple[str, str], ...] = ()
 
 

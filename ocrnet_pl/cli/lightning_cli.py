@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,10 +43,11 @@ from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import check_precision, check_training
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
+from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
-from ocrnet_pl.storage.run_folder import refuse_taken, release_folder
+from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
 from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
 from ocrnet_pl.storage.secrets import secrets_in
@@ -306,6 +308,8 @@ class OCRNetCLI(LightningCLI):
         if mode not in EarlyStopping.mode_dict:
             raise ValueError(f"early_stopping.mode: expected 'min' or 'max', got {mode!r}")
         if self.config["subcommand"] == "predict":
+            refuse_film(config)
+            refuse_runs_inside(config)
             add_formats(config)
             self._earlier = EarlierPredictions.asked(config)
             self.save_config_kwargs["overwrite"] = self._earlier.resume
@@ -416,7 +420,15 @@ class OCRNetCLI(LightningCLI):
             check_training(self.trainer, self.model, self.datamodule, self._get(self.config_init, "trainer"), keys)
         # The other processes learn its name from the first; a trial run has no folder.
         trial = bool(getattr(self.trainer, "fast_dev_run", False))
-        folder = self._claimed() if self.trainer.is_global_zero and not trial else None
+        with ExitStack() as held:
+            self._run_in(self._claimed(held) if self.trainer.is_global_zero and not trial else None)
+
+    def _run_in(self, folder: Path | None) -> None:
+        """Run the subcommand.
+
+        Args:
+            folder: The run's folder; None for a process that writes nothing.
+        """
         try:
             if folder is not None:
                 for logger in self.trainer.loggers:
@@ -430,13 +442,18 @@ class OCRNetCLI(LightningCLI):
                 release_folder(folder)
             raise
 
-    def _claimed(self) -> Path:
-        """Return the run's folder: a new one, or that of earlier predictions."""
+    def _claimed(self, held: ExitStack) -> Path:
+        """Return the run's folder: a new one, or that of earlier predictions, which others leave alone meanwhile."""
         if self.subcommand == "predict" and isinstance(self._table.version, str):
             folder = Path(self._table.log_dir)
+            if folder.is_dir():
+                held.enter_context(held_folder(folder))
             if self._earlier.settle(folder, plain_config(self._parser("predict"), self.config["predict"])):
                 return folder
-        return self._table.claim()
+        folder = self._table.claim()
+        if self.subcommand == "predict":
+            held.enter_context(held_folder(folder))
+        return folder
 
     def run_own(self) -> int:
         """Run one of the project's own subcommands, and return the status to exit with.

@@ -6,14 +6,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
+from ocrnet_pl.cli.program import program
 from ocrnet_pl.errors import DEBUG_VARIABLE, CommandError
 from ocrnet_pl.version import __version__
 
 if TYPE_CHECKING:
+    from ocrnet_pl.cli.command import Command, NetworkCommand
     from ocrnet_pl.data.datamodule import JointDataModule
     from ocrnet_pl.training.task import OCRNetTask
 
@@ -37,12 +38,6 @@ def _end(text: str) -> None:
     if not int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
         sys.stderr.write(f"interrupted{text}\n")
     sys.exit(EXIT_INTERRUPTED)
-
-
-def program() -> str:
-    """Return how the command line was called: ``train.py``, a script of another name, or ``ocrnet``."""
-    name = Path(sys.argv[0]).name
-    return "python -m ocrnet_pl" if name == "__main__.py" else name
 
 
 def overview() -> str:
@@ -89,6 +84,13 @@ def _import_commands() -> None:
         sys.exit(EXIT_ERROR)
 
 
+def _own_command(name: str) -> Command | NetworkCommand | None:
+    """Return one of the project's own commands; None for any other word."""
+    from ocrnet_pl.cli.subcommands import OWN
+
+    return OWN.get(name)
+
+
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
     """Let configs name classes of the current folder, whichever program calls.
@@ -133,6 +135,15 @@ def main(
     if words[0] == "--version":
         print(f"ocrnet-pl {__version__}")
         return
+    own = _own_command(words[0])
+    if own is not None and own.exported is not None:
+        from ocrnet_pl.cli.exported_file import names_exported, run_exported, with_option
+
+        words = with_option(words)
+        if names_exported(words):
+            with interruptible():
+                run_exported(own, words)
+            return
     with interruptible(), _current_folder_importable():
         # Lightning takes seconds to import, which the overview has no use for.
         from ocrnet_pl.cli.running import run

@@ -4,12 +4,73 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ocrnet_pl.cli.box_options import chosen_boxes
-
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
+    from jsonargparse import ArgumentParser, Namespace
 
+    from ocrnet_pl.serving.served_file import ServedFile
     from ocrnet_pl.serving.served_network import ServedNetwork
+
+
+def add_file_options(parser: ArgumentParser, purpose: str) -> None:
+    """Add the options that say which exported file predicts, and how.
+
+    Args:
+        parser: The parser.
+        purpose: What is done with the file, such as "serve".
+    """
+    from jsonargparse.typing import NonNegativeInt
+
+    parser.add_argument("--ckpt_path", type=str, help=f"Exported file to {purpose}, .onnx or .xml; required.")
+    parser.add_argument(
+        "--classes",
+        type=str | None,
+        default=None,
+        help="Names of the classes whose boxes are given out, separated by commas; null for all.",
+    )
+    parser.add_argument(
+        "--threads",
+        type=NonNegativeInt,
+        default=0,
+        help="Number of threads that a prediction uses; 0 for one on each core.",
+    )
+
+
+def refuse_taken_port(option: str, host: str, port: int) -> None:
+    """Raise an error if nobody can listen on a port, before anything is loaded.
+
+    Args:
+        option: The option that sets the port.
+        host: Address to listen on.
+        port: The port.
+
+    Raises:
+        UsageError: Another program listens there, or the port or the address may not be used.
+    """
+    import socket
+
+    from ocrnet_pl.errors import UsageError
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            # As servers do: what a server before has left behind does not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"--{option} {port}: nobody can listen there ({reason}); give another --{option}") from error
+
+
+def served_file(config: Namespace) -> ServedFile:
+    """Return how an exported file predicts.
+
+    Args:
+        config: The options of :func:`add_file_options`.
+    """
+    from ocrnet_pl.serving.served_file import ServedFile
+
+    names = [name.strip() for name in (config["classes"] or "").split(",")]
+    return ServedFile(config["ckpt_path"], tuple(name for name in names if name), config["threads"])
 
 
 def served_network(config: Namespace) -> ServedNetwork:
@@ -22,10 +83,12 @@ def served_network(config: Namespace) -> ServedNetwork:
         UsageError: The operating point is none, or there are two ways of prediction at once.
         ValueError: An option is out of range.
     """
-    from ocrnet_pl.cli.unbuilt_parts import made
+    from ocrnet_pl.cli.box_options import chosen_boxes
+    from ocrnet_pl.cli.unbuilt_parts import made, named_part
     from ocrnet_pl.errors import UsageError
     from ocrnet_pl.inference.multiscale import MultiScale
     from ocrnet_pl.inference.tiled_inference import Tiling
+    from ocrnet_pl.models.base import PostProcess
     from ocrnet_pl.models.ocrnet import ONE_WAY
     from ocrnet_pl.serving.served_network import ServedNetwork
 
@@ -35,6 +98,7 @@ def served_network(config: Namespace) -> ServedNetwork:
     return ServedNetwork(
         config["ckpt_path"],
         tuple(config["trust"]),
+        named_part(PostProcess, model["postprocess"]),
         made(Tiling, model["tile"]),
         made(MultiScale, model["multiscale"]),
         choice.operating_point,

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ocrnet_pl.cli.unbuilt_parts import named_part
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.doctor.result import Recipe
 from ocrnet_pl.errors import DataError
@@ -22,15 +23,11 @@ def object_limit(model: Namespace, input_size: Size) -> Callable[[Size], int] | 
     """Return a function from image size to the largest number of boxes of a config's network; None without a limit."""
     if model["detection"] is None:
         return None
-    parser = ArgumentParser()
-    parser.add_argument("--postprocess", type=PostProcess | None)
-    parser.add_argument("--tile", type=Tiling | None)
-    own = Namespace(postprocess=model["postprocess"], tile=model["tile"]).clone()
     try:
-        parts = parser.instantiate_classes(own)
+        postprocess, tile = named_part(PostProcess, model["postprocess"]), named_part(Tiling, model["tile"])
     except ValueError as error:
         raise MisconfigurationException(f"model: {error}") from error
-    limit, tile = (parts.postprocess or FusionPostProcess()).max_detections, parts.tile
+    limit = (postprocess or FusionPostProcess()).max_detections
     if limit is None:
         return None
     return lambda size: limit if tile is None else limit * tile.count(size, input_size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jsonargparse import ArgumentParser, Namespace
+
 
 def made(kind: Any, options: Any) -> Any:
     """Return the object that a part of the config describes; None for null.
@@ -13,3 +15,18 @@ def made(kind: Any, options: Any) -> Any:
         options: The part of the config.
     """
     return None if options is None else kind(**vars(options))
+
+
+def named_part(kind: type, options: Any) -> Any:
+    """Return the object of the class that a part of the config names by its class path; None for null.
+
+    Args:
+        kind: Its base class.
+        options: The part of the config, which the command line's parser has checked.
+
+    Raises:
+        ValueError: It cannot be built from these options.
+    """
+    parser = ArgumentParser()
+    parser.add_argument("--part", type=kind | None)
+    return parser.instantiate_classes(Namespace(part=options).clone()).part

@@ -8,52 +8,38 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from ocrnet_pl.colors import RGB
+from ocrnet_pl.runtime.painting import (
+    INK,
+    PAPER,
+    Layers,
+    class_colors,
+    draw_boxes,
+    kept_layers,
+    load_font,
+    shade,
+    tinted,
+    untinted,
+)
 from ocrnet_pl.storage.files import complete_file
-from ocrnet_pl.structures import IGNORE_INDEX, Category, Placement, Prediction, Sample, Taxonomy
+from ocrnet_pl.structures import Category, Placement, Prediction, Sample, Taxonomy
 
-_STUFF_ALPHA = 0.35
-_THING_ALPHA = 0.45
-_CROWDED = 30
-"""Number of boxes above which an image has no label texts."""
-_SMALL = 28
-"""Boxes whose typical side is shorter than this many drawn pixels have no label texts."""
 _MARGIN = 12
-_INK: RGB = (32, 33, 36)
-_PAPER: RGB = (255, 255, 255)
-_CROWD_COLOR: RGB = (150, 150, 150)
-
-
-@dataclass
-class _Layers:
-    """What is drawn over an image; all layers have the same size."""
-
-    image: Tensor
-    semantic: Tensor | None
-    instances: Tensor | None
-    boxes: Tensor
-    labels: list[int]
-    texts: list[str]
-    crowd: list[bool]
-    placement: Placement | None = None
-    """Position of the original image; what lies outside is padding."""
 
 
 def semantic_to_rgb(semantic: Tensor, taxonomy: Taxonomy) -> Tensor:
     """Return a semantic map [H, W] in the taxonomy's colors, uint8 [3, H, W]; ignored pixels are black."""
-    table = torch.zeros(256, 3, dtype=torch.uint8)
-    for index, category in enumerate(taxonomy.semantic_categories):
-        table[index] = torch.tensor(category.color, dtype=torch.uint8)
-    return table[_plain(semantic).long()].permute(2, 0, 1).contiguous()
+    return torch.from_numpy(class_colors(taxonomy))[_plain(semantic).long()].permute(2, 0, 1).contiguous()
 
 
 def panoptic_to_rgb(
@@ -79,7 +65,7 @@ def panoptic_to_rgb(
     table = torch.zeros(max([s.id for s in prediction.segments], default=0) + 1, 3, dtype=torch.uint8)
     for segment in prediction.segments:
         category = taxonomy.categories[segment.category]
-        color = _shade(category.color, segment.id) if category.is_thing else category.color
+        color = shade(category.color, segment.id) if category.is_thing else category.color
         table[segment.id] = torch.tensor(color, dtype=torch.uint8)
     colored = table[_plain(prediction.panoptic).long()].permute(2, 0, 1)
     factor = _factor(colored.shape[-2:], min_side)
@@ -115,23 +101,18 @@ def draw_prediction(
     Raises:
         ValueError: A map's size is not the image's.
     """
-    kept = (prediction.scores >= threshold).cpu()
-    rows = kept.nonzero()[:, 0].tolist()
-    instances = prediction.instances
-    if instances is not None:
-        # Numbers of the boxes that are drawn, zero for the others.
-        numbers = torch.cat((torch.zeros(1, dtype=torch.long), torch.where(kept, kept.cumsum(0), 0)))
-        instances = numbers[_plain(instances).long()]
-    labels = [int(prediction.labels[row]) for row in rows]
-    tracks = [0] * len(prediction.scores) if prediction.tracks is None else prediction.tracks.tolist()
-    texts = [
-        f"{taxonomy.detection_categories[label].name}{f' #{tracks[row]}' if tracks[row] else ''} "
-        f"{float(prediction.scores[row]):.2f}"
-        for row, label in zip(rows, labels, strict=True)
-    ]
-    boxes = _plain(prediction.boxes).float()[kept]
-    layers = _Layers(image, prediction.semantic, instances, boxes, labels, texts, [False] * len(rows), placement)
-    return _draw(layers, taxonomy, min_side)
+    layers = kept_layers(
+        _pixels(image),
+        _array(prediction.semantic),
+        _array(prediction.instances),
+        _plain(prediction.boxes).float().numpy(),
+        _plain(prediction.scores).numpy(),
+        _plain(prediction.labels).numpy(),
+        _array(prediction.tracks),
+        threshold,
+        taxonomy,
+    )
+    return _draw(layers, taxonomy, min_side, placement)
 
 
 def draw_truth(sample: Sample, taxonomy: Taxonomy, *, min_side: int = 512) -> Tensor:
@@ -152,9 +133,10 @@ def draw_truth(sample: Sample, taxonomy: Taxonomy, *, min_side: int = 512) -> Te
     labels = [int(label) for label in sample.labels]
     texts = [taxonomy.detection_categories[label].name for label in labels]
     crowd = [bool(flag) for flag in sample.crowd]
-    boxes = _plain(sample.boxes).float()
-    layers = _Layers(sample.image, sample.semantic, sample.instances, boxes, labels, texts, crowd, sample.placement)
-    return _draw(layers, taxonomy, min_side)
+    boxes = _plain(sample.boxes).float().numpy()
+    maps = _array(sample.semantic), _array(sample.instances)
+    layers = Layers(_pixels(sample.image), *maps, boxes, labels, texts, crowd)
+    return _draw(layers, taxonomy, min_side, sample.placement)
 
 
 def panel(images: Sequence[Tensor], titles: Sequence[str], legend: Sequence[Category] = ()) -> Tensor:
@@ -169,15 +151,15 @@ def panel(images: Sequence[Tensor], titles: Sequence[str], legend: Sequence[Cate
         uint8 [3, H', W'].
     """
     font_size = max(14, round(max(image.shape[-1] for image in images) / 32))
-    font = _font(font_size)
+    font = load_font(font_size)
     header = font_size + _MARGIN
     width = sum(image.shape[-1] for image in images) + _MARGIN * (len(images) + 1)
     height = max(image.shape[-2] for image in images) + header + 2 * _MARGIN
-    page = Image.new("RGB", (width, height), _PAPER)
+    page = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(page)
     x = _MARGIN
     for image, title in zip(images, titles, strict=True):
-        draw.text((x, _MARGIN), title, fill=_INK, font=font)
+        draw.text((x, _MARGIN), title, fill=INK, font=font)
         page.paste(to_pil_image(_plain(image)), (x, header + _MARGIN))
         x += image.shape[-1] + _MARGIN
     drawn: Tensor = pil_to_tensor(page)
@@ -197,14 +179,14 @@ def with_legend(image: Tensor, legend: Sequence[Category], font_size: int = 14) 
     """
     if not legend:
         return image
-    font, width = _font(font_size), image.shape[-1]
+    font, width = load_font(font_size), image.shape[-1]
     places, height = _legend_places(legend, font, font_size, width)
-    strip = Image.new("RGB", (width, _MARGIN // 2 + height), _PAPER)
+    strip = Image.new("RGB", (width, _MARGIN // 2 + height), PAPER)
     draw = ImageDraw.Draw(strip)
     for category, (left, top) in zip(legend, places, strict=True):
         top += _MARGIN // 2
-        draw.rectangle((left, top, left + font_size, top + font_size), fill=category.color, outline=_INK)
-        draw.text((left + font_size + _MARGIN // 2, top - 1), category.name, fill=_INK, font=font)
+        draw.rectangle((left, top, left + font_size, top + font_size), fill=category.color, outline=INK)
+        draw.text((left + font_size + _MARGIN // 2, top - 1), category.name, fill=INK, font=font)
     return torch.cat((_plain(image), pil_to_tensor(strip)), 1)
 
 
@@ -239,14 +221,8 @@ def drawn_categories(
     maps = [sample.semantic, *(each.semantic for each in predictions)]
     labels = set(torch.cat(boxes).tolist())
     pixels = {value for each in maps if each is not None for value in _plain(each).unique().tolist()}
-    pixels -= _untinted(taxonomy)
+    pixels -= untinted(taxonomy)
     return [c for c in taxonomy.categories if c.detection in labels or c.semantic in pixels]
-
-
-def _untinted(taxonomy: Taxonomy) -> set[int]:
-    """Return a single stuff class: it is the background, and a tint would only dull the image."""
-    stuff = {index for index, category in enumerate(taxonomy.semantic_categories) if not category.is_thing}
-    return stuff if len(stuff) == 1 else set()
 
 
 def _legend_places(
@@ -285,21 +261,6 @@ def _rgb(image: Tensor) -> Tensor:
     return image[:3]
 
 
-def _shade(color: RGB, number: int) -> RGB:
-    """Return a lighter or darker color, so that touching instances can be told apart."""
-    # Multiples of the golden ratio are spread evenly, however many there are.
-    shift = ((number * 0.618033988749895) % 1.0 - 0.5) * 0.7
-    if shift >= 0:
-        red, green, blue = (round(c + (255 - c) * shift) for c in color)
-    else:
-        red, green, blue = (round(c * (1 + shift)) for c in color)
-    return red, green, blue
-
-
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
 def _factor(size: Sequence[int], min_side: int) -> int:
     return max(1, math.ceil(min_side / max(size)))
 
@@ -322,132 +283,44 @@ def _hatch_padding(image: Tensor, placement: Placement | None, factor: int) -> T
     return torch.where(outside, striped, image)
 
 
-def _enlarge(layers: _Layers, factor: int) -> _Layers:
+def _enlarge(layers: Layers, factor: int) -> Layers:
     if factor == 1:
         return layers
-    size = [layers.image.shape[-2] * factor, layers.image.shape[-1] * factor]
-    image = F.interpolate(layers.image[None].float(), size, mode="bicubic")[0].round().clamp(0, 255).to(torch.uint8)
+    pixels = torch.from_numpy(layers.image).permute(2, 0, 1)[None].float()
+    size = [pixels.shape[-2] * factor, pixels.shape[-1] * factor]
+    image = F.interpolate(pixels, size, mode="bicubic")[0].round().clamp(0, 255).to(torch.uint8)
 
-    def repeated(plane: Tensor | None) -> Tensor | None:
-        return None if plane is None else plane.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    def repeated(plane: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if plane is None else plane.repeat(factor, 0).repeat(factor, 1)
 
     return replace(
         layers,
-        image=image,
+        image=image.permute(1, 2, 0).numpy(),
         semantic=repeated(layers.semantic),
         instances=repeated(layers.instances),
         boxes=layers.boxes * factor,
     )
 
 
-def _draw(layers: _Layers, taxonomy: Taxonomy, min_side: int) -> Tensor:
-    size = layers.image.shape[-2:]
+def _draw(layers: Layers, taxonomy: Taxonomy, min_side: int, placement: Placement | None) -> Tensor:
+    size = layers.image.shape[:2]
     for name, plane in (("semantic", layers.semantic), ("instance", layers.instances)):
         if plane is not None and plane.shape != size:
             raise ValueError(f"the {name} map is {list(plane.shape)}, the image {list(size)}")
-    layers = replace(
-        layers,
-        image=_rgb(layers.image),
-        semantic=None if layers.semantic is None else _plain(layers.semantic).long(),
-        instances=None if layers.instances is None else _plain(layers.instances).long(),
-    )
     factor = _factor(size, min_side)
     layers = _enlarge(layers, factor)
-    canvas = to_pil_image(_hatch_padding(_tint(layers, taxonomy), layers.placement, factor))
-    _draw_boxes(canvas, layers, taxonomy.detection_categories)
+    tints = torch.from_numpy(tinted(layers, taxonomy)).permute(2, 0, 1).contiguous()
+    canvas = to_pil_image(_hatch_padding(tints, placement, factor))
+    draw_boxes(canvas, layers, taxonomy.detection_categories)
     drawn: Tensor = pil_to_tensor(canvas)
     return drawn
 
 
-def _tint(layers: _Layers, taxonomy: Taxonomy) -> Tensor:
-    """Blend the classes' and the instances' colors over the image, and outline the instances."""
-    height, width = layers.image.shape[-2:]
-    color = torch.zeros(height, width, 3)
-    alpha = torch.zeros(height, width, 1)
-    if layers.semantic is not None:
-        color = semantic_to_rgb(layers.semantic, taxonomy).permute(1, 2, 0).float()
-        strength = torch.zeros(IGNORE_INDEX + 1)
-        # Pixels of a thing that belong to no drawn instance are tinted like stuff.
-        strength[: taxonomy.num_semantic] = _STUFF_ALPHA
-        strength[list(_untinted(taxonomy))] = 0
-        alpha = strength[layers.semantic][..., None]
-    if layers.instances is not None and layers.labels:
-        categories = taxonomy.detection_categories
-        shades = [_shade(categories[label].color, row) for row, label in enumerate(layers.labels)]
-        table = torch.tensor([(0, 0, 0), *shades], dtype=torch.float32)
-        inside = (layers.instances > 0)[..., None]
-        color = torch.where(inside, table[layers.instances], color)
-        alpha = torch.where(inside, _THING_ALPHA, alpha)
-        outline = _outline(layers.instances, max(1, round(max(height, width) / 400)))[..., None]
-        pale = table + (255 - table) * 0.35
-        color = torch.where(outline, pale[layers.instances], color)
-        alpha = torch.where(outline, 0.95, alpha)
-    blended = layers.image.permute(1, 2, 0).float() * (1 - alpha) + color * alpha
-    return blended.round().clamp(0, 255).to(torch.uint8).permute(2, 0, 1).contiguous()
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    """Return an image of any number of channels as uint8 [H, W, 3]."""
+    pixels: NDArray[np.uint8] = _rgb(image).permute(1, 2, 0).numpy()
+    return pixels
 
 
-def _outline(instances: Tensor, width: int) -> Tensor:
-    """Return the pixels of instances that have a neighbor outside within ``width`` pixels, bool [H, W]."""
-    differs = torch.zeros_like(instances, dtype=torch.bool)
-    for step in range(1, width + 1):
-        across = instances[:, step:] != instances[:, :-step]
-        differs[:, step:] |= across
-        differs[:, :-step] |= across
-        down = instances[step:] != instances[:-step]
-        differs[step:] |= down
-        differs[:-step] |= down
-    return differs & (instances > 0)
-
-
-def _draw_boxes(canvas: Image.Image, layers: _Layers, categories: Sequence[Category]) -> None:
-    if not layers.labels:
-        return
-    draw = ImageDraw.Draw(canvas)
-    longest = max(canvas.size)
-    sides = (layers.boxes[:, 2:] - layers.boxes[:, :2]).amin(1)
-    crowded = len(layers.labels) > _CROWDED or float(sides.median()) < _SMALL
-    width = 1 if crowded else max(1, round(longest / 350))
-    rows = list(zip(layers.boxes.tolist(), layers.labels, layers.texts, layers.crowd, strict=True))
-    # The best boxes come first; they are drawn last, on top.
-    for box, label, _, is_crowd in reversed(rows):
-        color = _CROWD_COLOR if is_crowd else categories[label].color
-        # Pixel j covers [j, j + 1): the last pixel inside ends at the box's edge.
-        x1, y1, x2, y2 = (round(v) for v in box)
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=width)
-    if crowded:
-        return
-    font = _font(max(11, round(longest / 48)))
-    taken: list[tuple[float, float, float, float]] = []
-    for box, label, text, is_crowd in rows:
-        color = _CROWD_COLOR if is_crowd else categories[label].color
-        place = _label_place(draw, text, font, box, canvas.size, taken)
-        if place is None:
-            continue
-        taken.append(place)
-        draw.rectangle(place, fill=color)
-        draw.text((place[0] + 3, place[1] + 1), text, fill=_readable_on(color), font=font)
-
-
-def _label_place(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    font: Any,
-    box: list[float],
-    size: tuple[int, int],
-    taken: list[tuple[float, float, float, float]],
-) -> tuple[float, float, float, float] | None:
-    """Return a free rectangle for a label above, in or below its box; None if there is none."""
-    left, _, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom + 3
-    x = min(max(0.0, box[0]), max(0.0, size[0] - width))
-    for y in (box[1] - height, box[1], box[3] - height, box[3]):
-        if 0 <= y <= size[1] - height:
-            place = (x, y, x + width, y + height)
-            if not any(place[0] < t[2] and t[0] < place[2] and place[1] < t[3] and t[1] < place[3] for t in taken):
-                return place
-    return None
-
-
-def _readable_on(color: RGB) -> RGB:
-    luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-    return _INK if luminance > 140 else _PAPER
+def _array(plane: Tensor | None) -> NDArray[Any] | None:
+    return None if plane is None else _plain(plane).numpy()

@@ -56,6 +56,9 @@ class PixelFormat:
         if isinstance(image, Image.Image):
             return
         if isinstance(image, Tensor):
+            if image.is_meta or image.layout != torch.strided:
+                what = "has no values" if image.is_meta else "is sparse"
+                raise DataError(f"{name}: the tensor {what}; give one that holds all its values")
             self._check_type(str(image.dtype).removeprefix("torch."), image.is_floating_point(), "torch.uint8", name)
             self._check_shape(tuple(image.shape), name, channels_at=0)
         elif isinstance(image, np.ndarray):
@@ -83,7 +86,9 @@ class PixelFormat:
             return from_pillow(image, name, self.channels)
         if isinstance(image, np.ndarray):
             # Some arrays, such as mirrored views, have strides that tensors lack.
-            pixels = torch.from_numpy(np.ascontiguousarray(image))
+            native = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
+            # A tensor can always be written to.
+            pixels = torch.from_numpy(native if native.flags.writeable else native.copy())
             pixels = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
             pixels = pixels.expand(self.channels, -1, -1)
         else:
@@ -96,6 +101,8 @@ class PixelFormat:
     def _of_float(self, pixels: Tensor, name: str) -> Tensor:
         assert self.max_value is not None
         pixels = pixels.float()
+        if pixels.isnan().any():
+            raise DataError(f"{name}: some of its values are not numbers (NaN); replace them")
         low, high = pixels.aminmax()
         if not (low >= 0 and high <= self.max_value):
             raise DataError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.films import SUFFIXES as FILM_SUFFIXES
 from ocrnet_pl.imaging.images import check_image
 
 
@@ -45,11 +46,16 @@ def find_images(path: str | PathLike[str]) -> FoundImages:
         try:
             check_image(file)
         except DataError as error:
-            found.skipped.append((str(file), str(error).removeprefix(f"{file}: ")))
+            reason = str(error).removeprefix(f"{file}: ")
+            if file.name.lower().endswith(FILM_SUFFIXES):
+                reason = "it is a film, on which the command `film` predicts"
+            found.skipped.append((str(file), reason))
         else:
             found.paths.append(file)
     if not found.paths:
-        raise DataError.at(root, "there is no readable image", advice="give a folder of image files")
+        films = sum(path.lower().endswith(FILM_SUFFIXES) for path, _ in found.skipped)
+        advice = "give each film to the command `film`" if films else "give a folder of image files"
+        raise DataError.at(root, "there is no readable image", advice=advice)
     return found
 
 

@@ -86,7 +86,8 @@ def input_images(images: object, format: PixelFormat) -> Iterator[InputImage]:
 
 def _is_one(images: object) -> bool:
     # Arrays and tensors are iterable as well, but yield rows.
-    return isinstance(images, str | PathLike | Tensor | np.ndarray | Image.Image) or hasattr(images, "__array__")
+    single = str | bytes | PathLike | Tensor | np.ndarray | Image.Image
+    return isinstance(images, single) or hasattr(images, "__array__")
 
 
 def _from_iterator(images: Iterator[Any], format: PixelFormat) -> Iterator[InputImage]:
@@ -128,6 +129,8 @@ def _expanded(value: Any, name: str, format: PixelFormat) -> Iterator[_Item]:
 
 def _paths(text: str) -> list[str]:
     """Return the paths that a path, a folder, a pattern or an address stands for."""
+    if not text:
+        raise DataError("the image: its path is empty; give a path, a folder, a pattern or an address")
     if text.startswith(SCHEMES):
         return [text]
     if "://" in text:

@@ -22,6 +22,7 @@ from ocrnet_pl.drawing.overlays import draw_prediction
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.inference.chosen_rows import with_rows, without_segments
+from ocrnet_pl.runtime.plain_result import plain_result
 from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Taxonomy
 
@@ -33,7 +34,7 @@ def filtered(prediction: Prediction, classes: str | Iterable[str] | None, score:
     semantic = prediction.semantic
     if classes is not None:
         taxonomy = _taxonomy(prediction)
-        stuff = _positions(taxonomy, [classes] if isinstance(classes, str) else list(classes))
+        stuff = taxonomy.positions_of([classes] if isinstance(classes, str) else classes)
         chosen = torch.tensor([position in stuff for position in taxonomy.positions_of_detection], dtype=torch.bool)
         kept &= chosen.to(kept.device)[prediction.labels] if len(chosen) else False
         if semantic is not None:
@@ -87,45 +88,17 @@ def cropped(prediction: Prediction, image: Tensor | None, margin: float) -> list
 
 def to_dict(prediction: Prediction, masks: bool) -> dict[str, Any]:
     """Return plain values: see :meth:`Prediction.to_dict`."""
-    taxonomy = _taxonomy(prediction)
-    objects: list[dict[str, Any]] = [
-        {"name": name, "label": label, "score": score, "box": box}
-        for name, label, score, box in zip(
-            prediction.names,
-            prediction.labels.tolist(),
-            prediction.scores.tolist(),
-            prediction.boxes.tolist(),
-            strict=True,
-        )
-    ]
-    if prediction.tracks is not None:
-        for entry, track in zip(objects, prediction.tracks.tolist(), strict=True):
-            entry["track"] = track
-    if masks:
-        for entry, result in zip(objects, to_coco(prediction), strict=True):
-            if "segmentation" in result:
-                entry["mask"] = result["segmentation"]
-    pixels = {}
+    counts = None
     if prediction.semantic is not None:
         counts = torch.bincount(prediction.semantic.reshape(-1).long(), minlength=IGNORE_INDEX + 1).tolist()
-        pixels = {c.name: counts[row] for row, c in enumerate(taxonomy.semantic_categories) if counts[row]}
-    return {
-        "image_id": prediction.image_id,
-        "path": prediction.path,
-        "size": None if prediction.size is None else list(prediction.size),
-        "objects": objects,
-        "pixels": pixels,
-        "segments": [
-            {
-                "id": segment.id,
-                "name": taxonomy.categories[segment.category].name,
-                "score": segment.score,
-                "area": segment.area,
-                "object": segment.instance,
-            }
-            for segment in prediction.segments
-        ],
-    }
+    of_objects = None
+    if masks and prediction.instances is not None:
+        of_objects = [each["segmentation"] for each in to_coco(prediction)]
+    plain = plain_result(prediction, _taxonomy(prediction), counts, of_objects)
+    if prediction.tracks is not None:
+        for entry, track in zip(plain["objects"], prediction.tracks.tolist(), strict=True):
+            entry["track"] = track
+    return plain
 
 
 def to_coco(prediction: Prediction, image_id: int | str | None = None) -> list[dict[str, Any]]:
@@ -169,16 +142,6 @@ def _taxonomy(prediction: Prediction) -> Taxonomy:
     if prediction.taxonomy is None:
         raise ValueError("prediction: its taxonomy is not known; set prediction.taxonomy to that of the network")
     return prediction.taxonomy
-
-
-def _positions(taxonomy: Taxonomy, names: Sequence[str]) -> set[int]:
-    """Return the places of categories by their names."""
-    places = {category.name: position for position, category in enumerate(taxonomy.categories)}
-    for name in names:
-        if name not in places:
-            known = ", ".join(places)
-            raise ValueError(f"classes: there is no class {name!r}; the network knows {known:.300}")
-    return {places[name] for name in names}
 
 
 def _image(prediction: Prediction, given: Tensor | None) -> Tensor:

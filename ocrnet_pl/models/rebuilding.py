@@ -59,10 +59,8 @@ def rebuild(
     if saved.dtype is not None:
         give_types(network, saved.dtype, saved.weights, where)
     network.load_state_dict(saved.weights)
-    if saved.content.get(FUSION_KEY) and "postprocess" not in given:
-        load_fusion_settings(network, saved.content[FUSION_KEY], where)
-    if saved.content.get(CALIBRATION_KEY) and "postprocess" not in given:
-        load_calibration(network, saved.content[CALIBRATION_KEY], where)
+    if "postprocess" not in given:
+        load_calibrated(network, saved.content, where)
     return network.eval()
 
 
@@ -86,6 +84,23 @@ def give_types(network: nn.Module, kind: torch.dtype, weights: Mapping[str, torc
             raise CheckpointError(f"{where}: {name}: expected {own.dtype}, got {saved.dtype}")
         if own.is_floating_point() and own.dtype != saved.dtype:
             own.data = own.data.to(saved.dtype)
+
+
+def load_calibrated(network: nn.Module, content: Mapping[str, Any], where: str) -> None:
+    """Give a network what ``calibrate`` wrote into a file: settings of fusion, and what is known of the scores.
+
+    Args:
+        network: The network.
+        content: The entries of the file, which may lack both.
+        where: Name of the file for error messages.
+
+    Raises:
+        CheckpointError: They are not what ``calibrate`` writes.
+    """
+    if content.get(FUSION_KEY):
+        load_fusion_settings(network, content[FUSION_KEY], where)
+    if content.get(CALIBRATION_KEY):
+        load_calibration(network, content[CALIBRATION_KEY], where)
 
 
 def load_fusion_settings(network: nn.Module, settings: Any, where: str) -> None:

@@ -79,8 +79,9 @@ class Description:
         number = entry.whole("format", 1)
         if number != FORMAT:
             raise ModelFileError(f"{where}: its format is {number}, this version reads {FORMAT}; update ocrnet-pl")
+        categories = entry.dict("taxonomy")
         try:
-            taxonomy = Taxonomy.from_dict(entry.dict("taxonomy"))
+            taxonomy = Taxonomy.from_dict(categories)
         except ValueError as error:
             raise ModelFileError(f"{where}: {error}; export it again") from None
         thresholds = entry.dict("score_thresholds")

@@ -17,13 +17,16 @@ MAX_PIXELS = 200_000_000
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def as_pixels(image: str | PathLike[str] | Image.Image | NDArray[Any], channels: int) -> NDArray[np.uint8]:
+def as_pixels(
+    image: str | PathLike[str] | Image.Image | NDArray[Any], channels: int, name: str = "the image"
+) -> NDArray[np.uint8]:
     """Return an image as uint8 [H, W, C].
 
     Args:
         image: Path of a file, a Pillow image, or an array uint8 [H, W, C] with the channels of the training images,
             which are in the order red, green, blue for color.
         channels: C.
+        name: Name for messages of an image in memory.
 
     Raises:
         DataError: The file cannot be read as an image, or it is anything else.
@@ -31,21 +34,24 @@ def as_pixels(image: str | PathLike[str] | Image.Image | NDArray[Any], channels:
     if isinstance(image, str | PathLike):
         return _read(image, channels)
     if isinstance(image, Image.Image):
-        return _converted(image, channels, "the image")
+        return _converted(image, channels, name)
     if not isinstance(image, np.ndarray):
-        raise DataError(f"the image: expected a path, a Pillow image or an array, found {type(image).__name__}")
+        raise DataError(f"{name}: expected a path, a Pillow image or an array, found {type(image).__name__}")
     if image.dtype != np.uint8:
         advice = "convert values from 0 to 1 with (image * 255).round().astype('uint8')"
-        raise DataError(f"the image: expected uint8 with values from 0 to 255, found {image.dtype}; {advice}")
+        raise DataError(f"{name}: expected uint8 with values from 0 to 255, found {image.dtype}; {advice}")
     if image.ndim != 3 or image.shape[2] != channels or not image.size:
         first = image.ndim == 3 and image.shape[0] == channels
         advice = "; put the channels last with image.transpose(1, 2, 0)" if first else ""
-        raise DataError(f"the image: expected the shape [H, W, {channels}], found {list(image.shape)}{advice}")
+        raise DataError(f"{name}: expected the shape [H, W, {channels}], found {list(image.shape)}{advice}")
     return image
 
 
 def _read(path: str | PathLike[str], channels: int) -> NDArray[np.uint8]:
     name = os.fspath(path)
+    if os.path.exists(name) and not os.path.isfile(name):
+        # A named pipe would be waited for without end.
+        raise DataError.at(name, "it is not a file of an image", advice="give one")
     try:
         with Image.open(name, formats=_FORMATS) as image:
             return _converted(image, channels, name)
@@ -53,10 +59,11 @@ def _read(path: str | PathLike[str], channels: int) -> NDArray[np.uint8]:
         raise DataError.at(name, "there is no such image") from None
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError.at(name, f"not an image that can be read: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError.at(name, f"the image is damaged: {error}") from None
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise almost anything on broken files
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise DataError.at(name, f"the image cannot be read ({reason:.300})", advice="replace it") from None
 
 
 def _converted(image: Image.Image, channels: int, name: str) -> NDArray[np.uint8]:

@@ -104,7 +104,7 @@ class Model:
         (found,) = self._batch(as_pixels(image, self.description.channels)[None])
         found.image_id = place
         if isinstance(image, str | PathLike):
-            found.path = os.fspath(image)
+            found.path, found.image = os.fspath(image), None
             found.image_id = os.path.basename(found.path)
         return found
 
@@ -112,4 +112,5 @@ class Model:
         found = predictions(self._session.run(np.ascontiguousarray(images)), self.description)
         for place, prediction in enumerate(found):
             prediction.image_id, prediction.size = place, (images.shape[1], images.shape[2])
+            prediction.image = images[place]
         return found

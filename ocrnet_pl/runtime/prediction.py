@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ocrnet_pl.runtime.description import Description
-from ocrnet_pl.taxonomy import Taxonomy
+from ocrnet_pl.runtime.images import as_pixels
+from ocrnet_pl.runtime.painting import draw_boxes, kept_layers, tinted
+from ocrnet_pl.runtime.plain_result import plain_result
+from ocrnet_pl.runtime.run_lengths import encoded_instances
+from ocrnet_pl.taxonomy import IGNORE_INDEX, Taxonomy
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Prediction:
         path: Path of the image file; empty for an image in memory.
         size: (height, width) of the image.
         taxonomy: Categories of the network.
+        image: uint8 [H, W, C], an image that cannot be read again at ``path``; None for a file.
     """
 
     boxes: NDArray[np.float32]
@@ -61,6 +67,7 @@ class Prediction:
     path: str = ""
     size: tuple[int, int] | None = None
     taxonomy: Taxonomy | None = None
+    image: NDArray[np.uint8] | None = None
 
     @property
     def masks(self) -> NDArray[np.bool_] | None:
@@ -73,10 +80,134 @@ class Prediction:
 
     @property
     def names(self) -> list[str]:
-        """The name of each box's class."""
-        assert self.taxonomy is not None
-        categories = self.taxonomy.detection_categories
+        """The name of each box's class.
+
+        Raises:
+            ValueError: The categories are not known.
+        """
+        categories = self._known().detection_categories
         return [categories[label].name for label in self.labels.tolist()]
+
+    def filter(self, classes: str | Iterable[str] | None = None, score: float = 0.0) -> Prediction:
+        """Return a prediction with some of the objects only.
+
+        Args:
+            classes: Name of a class, or several; None for all. Pixels and segments of the others are left out as well:
+                they become 255 in the semantic map and 0 in the panoptic one.
+            score: Smallest score of an object, 0 to 1.
+
+        Raises:
+            ValueError: There is no such class, or the categories are not known.
+        """
+        kept = self.scores >= score
+        if classes is None:
+            return self.with_boxes(kept)
+        taxonomy = self._known()
+        chosen = taxonomy.positions_of([classes] if isinstance(classes, str) else classes)
+        of_labels = np.array([position in chosen for position in taxonomy.positions_of_detection], bool)
+        kept &= of_labels[self.labels] if len(of_labels) else False
+        semantic = self.semantic
+        if semantic is not None:
+            values = np.arange(IGNORE_INDEX + 1, dtype=semantic.dtype)
+            for row, position in enumerate(taxonomy.positions_of_semantic):
+                if position not in chosen:
+                    values[row] = IGNORE_INDEX
+            semantic = values[semantic]
+        return self._with(kept, semantic, chosen)
+
+    def with_boxes(self, kept: NDArray[np.bool_]) -> Prediction:
+        """Return a prediction with some of the boxes, and the masks and segments of these; classes of pixels stay.
+
+        Args:
+            kept: bool [N], the boxes to keep.
+        """
+        return self._with(kept, self.semantic, None)
+
+    def _with(
+        self, kept: NDArray[np.bool_], semantic: NDArray[np.uint8] | None, categories: set[int] | None
+    ) -> Prediction:
+        """Return a prediction with the boxes that are kept, and the segments of these and of some categories only."""
+        place = np.where(kept, kept.cumsum() - 1, -1).tolist()
+        segments = [
+            each if each.instance is None else replace(each, instance=place[each.instance])
+            for each in self.segments
+            if (categories is None or each.category in categories)
+            and (each.instance is None or place[each.instance] >= 0)
+        ]
+        instances, panoptic = self.instances, self.panoptic
+        if instances is not None:
+            instances = np.array([0, *(row + 1 for row in place)], instances.dtype)[instances]
+        if panoptic is not None and len(segments) < len(self.segments):
+            panoptic = np.where(np.isin(panoptic, [each.id for each in segments]), panoptic, 0).astype(panoptic.dtype)
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            scores=self.scores[kept],
+            labels=self.labels[kept],
+            semantic=semantic,
+            instances=instances,
+            panoptic=panoptic,
+            segments=segments,
+        )
+
+    def plot(self, image: NDArray[np.uint8] | None = None, score: float = 0.3) -> Image.Image:
+        """Return the image with tints, outlines, boxes, names and scores, as Pillow's, which a notebook shows.
+
+        Args:
+            image: uint8 [H, W, C]; None for the image that was predicted on, which is read again if it was a file.
+            score: Score below which boxes are not drawn, 0 to 1.
+
+        Raises:
+            DataError: The file cannot be read any more.
+            ValueError: The image has another size, or it or the categories are not known.
+        """
+        pixels, taxonomy = self._pixels(image), self._known()
+        maps = self.semantic, self.instances
+        layers = kept_layers(pixels, *maps, self.boxes, self.scores, self.labels, None, score, taxonomy)
+        picture = Image.fromarray(tinted(layers, taxonomy))
+        draw_boxes(picture, layers, taxonomy.detection_categories)
+        return picture
+
+    def to_dict(self, masks: bool = False) -> dict[str, Any]:
+        """Return plain numbers, texts, lists and dictionaries, which JSON can hold.
+
+        Args:
+            masks: Whether each object gets its mask, as COCO's run lengths.
+
+        Returns:
+            ``image_id``, ``path``, ``size``; ``objects`` with ``name``, ``label``, ``score`` and ``box`` (xyxy), and
+            ``mask`` where there are any; ``pixels``, how many each class has in the semantic map; ``segments`` of the
+            panoptic map with ``id``, ``name``, ``score``, ``area`` and ``object``, the place of its object or None.
+
+        Raises:
+            ValueError: The categories are not known.
+        """
+        counts = None
+        if self.semantic is not None:
+            counts = np.bincount(self.semantic.reshape(-1), minlength=IGNORE_INDEX + 1).tolist()
+        of_objects = None
+        if masks and self.instances is not None:
+            of_objects = encoded_instances(self.instances, len(self.scores))
+        return plain_result(self, self._known(), counts, of_objects)
+
+    def _known(self) -> Taxonomy:
+        if self.taxonomy is None:
+            raise ValueError("prediction: its taxonomy is not known; set prediction.taxonomy to that of the network")
+        return self.taxonomy
+
+    def _pixels(self, given: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """Return the image of the prediction, uint8 [H, W, 3]."""
+        image = self.image if given is None else given
+        if image is None:
+            if not self.path:
+                raise ValueError("prediction: its image is not known; give it as an argument")
+            image = as_pixels(self.path, 3)
+        if self.size is not None and image.shape[:2] != self.size:
+            expected = f"{self.size[1]} x {self.size[0]}"
+            raise ValueError(
+                f"image: it is {image.shape[1]} x {image.shape[0]}, the prediction is of one of {expected}"
+            )
+        return image[..., :3] if image.shape[2] >= 3 else image[..., [0, 0, 0]]
 
 
 def predictions(outputs: Mapping[str, NDArray[Any]], description: Description) -> list[Prediction]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 
 from ocrnet_pl.serving.inquiry import Inquiry
-from ocrnet_pl.structures import Prediction
+from ocrnet_pl.serving.served import Result
 
 MEDIA_TYPES = {"json": "application/json", "png": "image/png"}
 """The media type of each kind of answer."""
 
 
-def answer(prediction: Prediction, inquiry: Inquiry, name: str) -> bytes:
+def answer(prediction: Result, inquiry: Inquiry, name: str) -> bytes:
     """Return the content of an answer.
 
     Args:
@@ -24,11 +23,11 @@ def answer(prediction: Prediction, inquiry: Inquiry, name: str) -> bytes:
     wanted = prediction.filter(inquiry.classes or None, inquiry.score)
     if inquiry.kind == "png":
         return png_bytes(wanted, inquiry.score)
-    values = replace(wanted, image_id=name).to_dict(masks=inquiry.masks)
+    values = wanted.to_dict(masks=inquiry.masks) | {"image_id": name}
     return json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
-def png_bytes(prediction: Prediction, score: float) -> bytes:
+def png_bytes(prediction: Result, score: float) -> bytes:
     """Return the drawn image as the content of a PNG file.
 
     Args:

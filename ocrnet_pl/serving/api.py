@@ -3,18 +3,16 @@
 # Without postponed annotations: LitServe reads those of `decode_request` as they stand, to know how requests are read.
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Response
 from fastapi.responses import JSONResponse
 from litserve import LitAPI
-from torch import Tensor
 
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.serving.answers import MEDIA_TYPES, answer
 from ocrnet_pl.serving.requests import Asked, read_request
-from ocrnet_pl.serving.served_network import LoadedNetwork, ServedNetwork
-from ocrnet_pl.structures import Prediction
+from ocrnet_pl.serving.served import Loaded, Result, Served
 
 
 @dataclass(frozen=True)
@@ -23,11 +21,11 @@ class Decoded:
 
     Attributes:
         asked: The request.
-        image: uint8 [C, H, W], or why there is none.
+        image: The image as the network reads it, or why there is none.
     """
 
     asked: Asked
-    image: Tensor | DataError
+    image: Any
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Predicted:
     """
 
     asked: Asked
-    result: Prediction | DataError
+    result: Result | DataError
 
 
 class PredictionAPI(LitAPI):
@@ -56,11 +54,11 @@ class PredictionAPI(LitAPI):
         batch_timeout: Longest time in seconds that a request waits for others.
     """
 
-    def __init__(self, served: ServedNetwork, max_pixels: int, max_batch_size: int, batch_timeout: float) -> None:
+    def __init__(self, served: Served, max_pixels: int, max_batch_size: int, batch_timeout: float) -> None:
         super().__init__(max_batch_size=max_batch_size, batch_timeout=batch_timeout)
         self.served = served
         self.max_pixels = max_pixels
-        self.loaded: LoadedNetwork | None = None
+        self.loaded: Loaded | None = None
 
     def setup(self, device: str) -> None:
         """Load the network onto the device of this process."""
@@ -82,9 +80,10 @@ class PredictionAPI(LitAPI):
         """Predict for all images that there are; without batches LitServe gives a single request."""
         assert self.loaded is not None
         several = x if isinstance(x, list) else [x]
-        predictions = iter(self.loaded.predict([each.image for each in several if isinstance(each.image, Tensor)]))
+        images = [each.image for each in several if not isinstance(each.image, DataError)]
+        predictions = iter(self.loaded.predict(images) if images else ())
         found = [
-            Predicted(each.asked, next(predictions) if isinstance(each.image, Tensor) else each.image)
+            Predicted(each.asked, each.image if isinstance(each.image, DataError) else next(predictions))
             for each in several
         ]
         return found if isinstance(x, list) else found[0]

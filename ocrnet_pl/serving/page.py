@@ -12,14 +12,14 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import gradio
 
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.serving.served_network import LoadedNetwork
+from ocrnet_pl.serving.served import Loaded
 from ocrnet_pl.serving.trying import MAX_BYTES, drawn, predict_file, table
 
 _HEADERS = ["class", "score", "left", "top", "right", "bottom"]
 _VIEWS = ["fused", "boxes", "pixels"]
 
 
-def make_page(networks: dict[str, LoadedNetwork], max_pixels: int) -> gradio.Blocks:
+def make_page(networks: dict[str, Loaded], max_pixels: int) -> gradio.Blocks:
     """Return the page, which is not shown yet.
 
     Args:
@@ -41,7 +41,8 @@ def make_page(networks: dict[str, LoadedNetwork], max_pixels: int) -> gradio.Blo
             return [None] * (2 * len(networks))
         return [part for each in predictions for part in (drawn(each, view, score), table(each, score))]
 
-    with gradio.Blocks(title="OCRNet-PL", analytics_enabled=False) as page:
+    page = gradio.Blocks(title="OCRNet-PL", analytics_enabled=False)
+    with page:
         found = gradio.State()
         file = gradio.File(label="Image", type="filepath")
         with gradio.Row():
@@ -52,7 +53,7 @@ def make_page(networks: dict[str, LoadedNetwork], max_pixels: int) -> gradio.Blo
             for name in networks:
                 with gradio.Column():
                     # Of Gradio's own buttons, that for sharing would send the picture elsewhere.
-                    buttons = ["download", "fullscreen"]
+                    buttons: list[Any] = ["download", "fullscreen"]
                     outputs.append(
                         gradio.Image(label=name, type="pil", format="png", interactive=False, buttons=buttons)
                     )

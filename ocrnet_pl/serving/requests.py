@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -38,11 +39,13 @@ class Reception:
         names: Names of the network's classes.
         score: The score from which objects are given out unless a request says another.
         max_bytes: Largest size of a request's body in bytes.
+        seconds: Longest time that the body may take to arrive.
     """
 
     names: tuple[str, ...]
     score: float
     max_bytes: int
+    seconds: float
 
 
 async def read_request(request: Request) -> Asked:
@@ -63,13 +66,19 @@ async def read_request(request: Request) -> Asked:
     except UsageError as error:
         raise HTTPException(400, str(error)) from None
     try:
-        is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
-        data, name = (await _from_form(request)) if is_form else (await request.body(), _NAME)
+        data, name = await asyncio.wait_for(_content(request), reception.seconds)
+    except asyncio.TimeoutError:
+        raise HTTPException(408, f"the image did not arrive within {reception.seconds:g} s") from None
     except ClientDisconnect:
         raise HTTPException(400, "the client closed the connection before the image was complete") from None
     if not data:
         raise HTTPException(400, "there is no image; send one as the body, or as a file of a multipart form")
     return Asked(data, name, inquiry)
+
+
+async def _content(request: Request) -> tuple[bytes, str]:
+    is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    return (await _from_form(request)) if is_form else (await request.body(), _NAME)
 
 
 async def _from_form(request: Request) -> tuple[bytes, str]:

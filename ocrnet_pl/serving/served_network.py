@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ocrnet_pl.imaging.image_files import Encoded
@@ -13,8 +13,32 @@ from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.operating_points import NO_POINT
 from ocrnet_pl.inference.tiled_inference import Tiling
+from ocrnet_pl.models.base import PostProcess
 from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.models.rebuilding import load_calibrated
+from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.structures import Prediction
+
+
+def checkpoint_network(path: str, device: str, trust: Sequence[str], postprocess: PostProcess | None) -> OCRNet:
+    """Load a network that predicts as the predict command does.
+
+    Args:
+        path: Path of the checkpoint.
+        device: Device to predict on.
+        trust: Packages whose classes the checkpoint may name.
+        postprocess: What turns outputs into predictions; None for the checkpoint's own. What ``calibrate`` wrote into
+            the checkpoint is applied to either.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        CheckpointError: The checkpoint cannot be used, or its calibration is of another post-processing.
+    """
+    if postprocess is None:
+        return OCRNet.from_checkpoint(path, device, trust)
+    network = OCRNet.from_checkpoint(path, device, trust, postprocess=copy.deepcopy(postprocess))
+    load_calibrated(network, read_checkpoint(path, mmap=True), f"checkpoint {path!r}")
+    return network
 
 
 @dataclass(frozen=True)
@@ -24,6 +48,7 @@ class ServedNetwork:
     Attributes:
         ckpt_path: Path of the checkpoint.
         trust: Packages whose classes the checkpoint may name.
+        postprocess: What turns outputs into predictions, before calibrated settings; None for the checkpoint's own.
         tile: How to predict images larger than the input in tiles; None scales them down to fit.
         multiscale: How to predict at several scales; None for a single pass.
         operating_point: Which boxes of each class count.
@@ -32,12 +57,13 @@ class ServedNetwork:
 
     ckpt_path: str
     trust: tuple[str, ...] = ()
+    postprocess: PostProcess | None = None
     tile: Tiling | None = None
     multiscale: MultiScale | None = None
     operating_point: str = NO_POINT
     classes: tuple[str, ...] = ()
 
-    def load(self, device: str | torch.device = "cpu") -> LoadedNetwork:
+    def load(self, device: str = "cpu") -> LoadedNetwork:
         """Load the network.
 
         Args:
@@ -48,7 +74,7 @@ class ServedNetwork:
             CheckpointError: The checkpoint cannot be used, or was not calibrated for the operating point.
             UsageError: There is no such operating point or class.
         """
-        network = OCRNet.from_checkpoint(self.ckpt_path, device, self.trust).fuse()
+        network = checkpoint_network(self.ckpt_path, device, self.trust, self.postprocess).fuse()
         notes = network.choose(self.operating_point, self.classes)
         return LoadedNetwork(self, network, notes)
 
@@ -102,6 +128,11 @@ class LoadedNetwork:
     def names(self) -> tuple[str, ...]:
         """The names of all classes."""
         return tuple(category.name for category in self.network.taxonomy.categories)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) to which images are scaled."""
+        return self.network.input_size
 
     @property
     def default_score(self) -> float:

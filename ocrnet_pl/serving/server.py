@@ -12,7 +12,7 @@ from litserve import LitServer
 
 from ocrnet_pl.serving.api import PredictionAPI
 from ocrnet_pl.serving.requests import Reception
-from ocrnet_pl.serving.served_network import LoadedNetwork
+from ocrnet_pl.serving.served import Loaded
 from ocrnet_pl.serving.serving import Serving
 from ocrnet_pl.serving.traffic import Counts, Traffic
 from ocrnet_pl.version import __version__
@@ -21,7 +21,7 @@ _BATCH = 16
 """Number of requests that an accelerator predicts together."""
 
 
-def make_server(loaded: LoadedNetwork, serving: Serving, accelerator: str, devices: int | list[int] | str) -> LitServer:
+def make_server(loaded: Loaded, serving: Serving, accelerator: str, devices: int | list[int] | str) -> LitServer:
     """Return a server that is not started yet.
 
     Args:
@@ -33,10 +33,7 @@ def make_server(loaded: LoadedNetwork, serving: Serving, accelerator: str, devic
     Raises:
         ValueError: There are no such devices.
     """
-    # Imported here, where it may find out what devices there are.
-    import torch
-
-    on_cpu = accelerator == "cpu" or not torch.accelerator.is_available()
+    on_cpu = accelerator == "cpu" or not _has_accelerator()
     batch = serving.max_batch or (1 if on_cpu else _BATCH)
     api = PredictionAPI(loaded.how, serving.max_pixels, batch, serving.batch_wait)
     counts = Counts()
@@ -51,7 +48,7 @@ def make_server(loaded: LoadedNetwork, serving: Serving, accelerator: str, devic
         model_metadata={
             "version": __version__,
             "classes": list(loaded.names),
-            "input_size": list(loaded.network.input_size),
+            "input_size": list(loaded.input_size),
             "operating_point": loaded.how.operating_point,
             "max_megapixels": serving.max_megapixels,
         },
@@ -61,9 +58,16 @@ def make_server(loaded: LoadedNetwork, serving: Serving, accelerator: str, devic
     # It would write a line for each form that is not one.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     score = loaded.default_score if serving.score is None else serving.score
-    server.app.state.reception = Reception(loaded.names, score, serving.max_bytes)
+    server.app.state.reception = Reception(loaded.names, score, serving.max_bytes, serving.timeout)
     server.app.add_api_route("/metrics", counts.page, methods=["GET"])
     return server
+
+
+def _has_accelerator() -> bool:
+    # An exported file is served without torch.
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 def run_server(server: LitServer, serving: Serving) -> None:

@@ -23,7 +23,8 @@ class Serving:
         max_batch: Largest number of requests that are predicted together; null for 1 on a CPU, where that is fastest,
             and 16 elsewhere.
         batch_wait: Longest time in seconds that a request waits for others to be predicted with.
-        timeout: Time in seconds after which a request that still waits for its turn is answered with status 504.
+        timeout: Time in seconds after which a request that still waits for its turn is answered with status 504, and
+            one whose image has not arrived with 408.
 
     Raises:
         ValueError: An option is out of range.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from PIL import Image
 
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.serving.served_network import LoadedNetwork
-from ocrnet_pl.structures import Prediction
+from ocrnet_pl.serving.served import Loaded, Result
 
 View = Literal["fused", "boxes", "pixels"]
 """What is drawn: everything, the boxes alone, or the classes of the pixels alone."""
@@ -20,7 +19,7 @@ MAX_BYTES = 100 << 20
 """Size in bytes above which a file is refused."""
 
 
-def predict_file(loaded: LoadedNetwork, path: str, max_pixels: int) -> Prediction:
+def predict_file(loaded: Loaded, path: str, max_pixels: int) -> Result:
     """Return the prediction for a file, which may be anything.
 
     Args:
@@ -37,7 +36,7 @@ def predict_file(loaded: LoadedNetwork, path: str, max_pixels: int) -> Predictio
     return loaded.predict([loaded.read(file.read_bytes(), file.name, max_pixels)])[0]
 
 
-def drawn(prediction: Prediction, view: View, score: float) -> Image.Image:
+def drawn(prediction: Result, view: View, score: float) -> Image.Image:
     """Return the drawn image.
 
     Args:
@@ -46,21 +45,15 @@ def drawn(prediction: Prediction, view: View, score: float) -> Image.Image:
         score: Score below which objects are left out, 0 to 1.
     """
     if view == "boxes":
-        prediction = replace(prediction, semantic=None, instances=None)
+        # With or without torch, it is a dataclass.
+        whole: Any = prediction
+        prediction = replace(whole, semantic=None, instances=None)
     elif view == "pixels":
-        none = torch.zeros(len(prediction.scores), dtype=torch.bool)
-        prediction = replace(
-            prediction,
-            boxes=prediction.boxes[none],
-            scores=prediction.scores[none],
-            labels=prediction.labels[none],
-            tracks=None,
-            instances=None,
-        )
+        prediction = prediction.filter(score=math.inf)
     return prediction.plot(score=score)
 
 
-def table(prediction: Prediction, score: float) -> list[list[Any]]:
+def table(prediction: Result, score: float) -> list[list[Any]]:
     """Return a row of name, score and the box's four sides for each object, the best first.
 
     Args:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -50,6 +53,40 @@ def claim_folder(parent: Path, version: str | None = None) -> Path:
             number += 1
         else:
             return folder
+
+
+@contextmanager
+def held_folder(folder: Path, seconds: float = 10.0) -> Iterator[None]:
+    """Keep other processes from holding a folder meanwhile, where the file system can tell.
+
+    Args:
+        folder: The folder, which exists.
+        seconds: How long to wait for another process that holds it, such as what is left of one that was killed.
+
+    Raises:
+        FileExistsError: Another process holds it.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + seconds
+    try:
+        while not _taken(opened):
+            if time.monotonic() > deadline:
+                raise FileExistsError(f"run folder {str(folder)!r}: another process writes into it; wait for it")
+            time.sleep(0.2)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _taken(opened: int) -> bool:
+    """Return whether no other process holds an open folder, which this one holds from now on."""
+    # Some network file systems cannot tell.
+    with suppress(OSError):
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def release_folder(folder: Path) -> None:

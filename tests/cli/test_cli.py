@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,10 @@ from pycocotools import mask as rle
 
 from ocrnet_pl import OCRNet
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.report.image_file import read_images
+from ocrnet_pl.serving.served_network import ServedNetwork
 from tests.helpers.processes import started
 from tests.helpers.project import ROOT
 from tests.helpers.tiny_run import fails
@@ -99,6 +103,27 @@ def test_validate_repeats_the_figures_of_training(trained: Path, tiny: Path, tmp
     assert f"<b>{summary['last']['val/fused_miou']:.4f}</b>mIoU, fused" in (folder / "report.html").read_text()
     assert (folder / "report" / "costs.png").is_file() and len(read_images(folder).ids) == 5
     assert not (trained / "report.html").exists()
+
+
+def test_what_is_served_predicts_as_the_command_line_says(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ocrnet_pl.cli.commands import serve
+
+    served: list[ServedNetwork] = []
+    monkeypatch.setattr(serve, "_serve", lambda how, *_: served.append(how))
+    checkpoint = str(trained / "checkpoints" / "last.ckpt")
+    options = ["--model.postprocess.decode.score_threshold", "0.77", "--model.postprocess.mask_threshold=0.61"]
+    main(["serve", checkpoint, "--trust", "tests", *options])
+    postprocess = served[0].load().network.postprocess
+    assert isinstance(postprocess, FusionPostProcess)
+    assert (postprocess.decode.score_threshold, postprocess.settings.mask_threshold) == (0.77, 0.61)
+    # What was found by calibration comes before that.
+    content = torch.load(checkpoint, weights_only=True)
+    content["fusion"] = FusionSettings(temperature=0.25).to_dict()
+    torch.save(content, tmp_path / "calibrated.ckpt")
+    postprocess = replace(served[0], ckpt_path=str(tmp_path / "calibrated.ckpt")).load().network.postprocess
+    assert (postprocess.decode.score_threshold, postprocess.settings.temperature) == (0.77, 0.25)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ocrnet_pl.data.sources.folder import ImageFolder
 from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging import downloads
 from ocrnet_pl.imaging.downloads import fetch_image
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.models.ocrnet import OCRNet
@@ -171,7 +173,6 @@ def test_values_out_of_range_are_refused(network: OCRNet) -> None:
     for image, words in (
         (ARRAY / 255 * 2, "found 0 to 2"),
         (ARRAY / 255 - 1, "found -1 to 0"),
-        (ARRAY * np.nan, "nan"),
     ):
         with pytest.raises(DataError, match=rf"^image 0: expected values from 0 to max_value, 1, .*{words}"):
             network.predict([image], max_value=1.0)
@@ -218,10 +219,19 @@ class Server(BaseHTTPRequestHandler):
         if self.path == "/gone.png":
             self.send_error(404)
             return
-        if self.path == "/moved.png":
+        moved = {
+            "/moved.png": "file:///etc/passwd",
+            "/ftp.png": "ftp://127.0.0.1:9/a.png",
+            "/away.png": "/locked.png",
+            "/circle.png": "/circle.png",
+        }
+        if self.path in moved:
             self.send_response(302)
-            self.send_header("Location", "file:///etc/passwd")
+            self.send_header("Location", moved[self.path])
             self.end_headers()
+            return
+        if self.path == "/locked.png" and self.headers["Authorization"] != "Basic bWU6YSBi":
+            self.send_error(401)
             return
         content = {"/text.png": b"no image", "/huge.png": bytes(5000)}.get(self.path.partition("?")[0], self.image)
         self.send_response(200)
@@ -262,6 +272,9 @@ def test_images_at_an_address(network: OCRNet, folder: Path, address: str) -> No
     [
         ("gone.png", "the server answers 404 Not Found"),
         ("moved.png", "the server answers 302"),
+        ("ftp.png", "the server redirects to ftp://127.0.0.1:9/a.png, which is not fetched"),
+        ("circle.png", "the server answers 302 The HTTP server returned a redirect error"),
+        ("locked.png", "the server answers 401 Unauthorized"),
         ("text.png", "this is not an image file of a format that is read"),
         ("cut.png", r"only \d+ of \d+ bytes were received"),
     ],
@@ -270,6 +283,47 @@ def test_what_is_wrong_at_an_address_is_said_in_one_line(network: OCRNet, addres
     with pytest.raises(DataError, match=f"^{address}/{name}: {words}") as caught:
         network.predict([ARRAY, f"{address}/{name}"])
     assert "\n" not in str(caught.value)
+
+
+def test_a_password_goes_to_its_own_server_only(address: str) -> None:
+    with_password = address.replace("http://", "http://me:a%20b@")
+    assert isinstance(read_image(fetch_image(f"{with_password}/locked.png")), Tensor)
+    with pytest.raises(DataError, match=r"http://me:<redacted>@.*/away.png: the server answers 401 Unauthorized"):
+        fetch_image(f"{with_password}/away.png")
+
+
+def test_a_public_address_does_not_lead_to_the_own_network(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(read_image(fetch_image(f"{address}/a.png")), Tensor)
+    of_host = downloads._is_local
+    assert (
+        of_host(address) and of_host("http://10.1.2.3/a") and of_host("http://[::1]/") and of_host("http://localhost")
+    )
+    assert not of_host("http://93.184.216.34/a.png") and not of_host("http://")
+    monkeypatch.setattr(downloads, "_is_local", lambda url: not url.endswith("away.png"))
+    with pytest.raises(DataError, match=r"redirects to .*/locked.png, which is not fetched; give that address itself"):
+        fetch_image(f"{address}/away.png")
+
+
+def test_arrays_and_tensors_of_odd_kinds(network: OCRNet) -> None:
+    (expected,) = network.predict(ARRAY)
+    fixed = ARRAY.copy()
+    fixed.setflags(write=False)
+    floats = (ARRAY / 255).astype(">f4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(same(network.predict(each)[0], expected) for each in (fixed, np.asfortranarray(ARRAY)))
+        assert same(network.predict(floats, max_value=1.0)[0], expected)
+    floats[0, 0, 0] = np.nan
+    tensor = torch.zeros(3, 8, 8)
+    for image, said in (
+        (floats, "some of its values are not numbers"),
+        (tensor.to_sparse(), "the tensor is sparse"),
+        (tensor.to("meta"), "the tensor has no values"),
+        (b"abc", "expected a path, .*, found bytes"),
+        ("", "its path is empty"),
+    ):
+        with pytest.raises(DataError, match=f"^the image: {said}"):
+            network.predict(image, max_value=1.0)
 
 
 def test_an_address_may_take_neither_forever_nor_all_memory(address: str) -> None:

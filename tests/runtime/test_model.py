@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,3 +171,14 @@ print(Model({str(path)!r})({str(tmp_path / "picture.png")!r}).semantic.sum())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == ("8", 0), done.stderr
+
+
+def test_a_pipe_is_not_waited_for_and_a_broken_image_is_said_in_one_line(path: Path, tmp_path: Path) -> None:
+    model = Model(path)
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    for name, text in (("pipe.png", "not a file"), ("", "not a file"), ("cut.png", r"cannot be read \(")):
+        with pytest.raises(DataError, match=text) as error:
+            model(tmp_path / name)
+        assert "\n" not in str(error.value)

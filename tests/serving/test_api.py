@@ -172,6 +172,27 @@ def test_the_server_counts_its_answers(client: Any) -> None:
     assert client.get("/info").json()["model"]["classes"] == ["sky", "ground", "disc", "square", "star"]
 
 
+def test_a_client_that_sends_too_slowly_is_told() -> None:
+    import asyncio
+    from types import SimpleNamespace
+
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+
+    from ocrnet_pl.serving.requests import Reception, read_request
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.03)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    app = SimpleNamespace(state=SimpleNamespace(reception=Reception(("disc",), 0.3, 10**6, 0.2)))
+    for headers in ([], [(b"content-type", b"multipart/form-data; boundary=x")]):
+        scope = {"type": "http", "method": "POST", "query_string": b"", "headers": headers, "app": app}
+        with pytest.raises(HTTPException) as error:
+            asyncio.run(read_request(Request(scope, receive)))
+        assert (error.value.status_code, error.value.detail) == (408, "the image did not arrive within 0.2 s")
+
+
 def test_more_requests_than_may_wait_are_refused() -> None:
     import asyncio
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,23 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def port(checkpoint: str) -> Iterator[int]:
-    """The port of a running server, which ends quietly and takes its processes along."""
+@pytest.fixture(scope="module", params=["checkpoint", "exported"])
+def served(request: pytest.FixtureRequest, checkpoint: str) -> list[str]:
+    """The words that name what is served: a checkpoint, or the file that was exported from it."""
     pytest.importorskip("litserve", reason="litserve is not installed")
     pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
+    if request.param == "checkpoint":
+        return [checkpoint, "--trust", "tests", "--trainer.accelerator", "cpu"]
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    main(["export", "--ckpt_path", checkpoint, "--trust", "tests", "--check_images", "2"])
+    return [str(Path(checkpoint).with_suffix(".onnx")), "--threads", "1"]
+
+
+@contextmanager
+def running(served: list[str], *options: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """Yield the port and the process of a server, which ends quietly when it is terminated, with its processes."""
     port = free_port()
-    words = ["serve", "--ckpt_path", checkpoint, "--trust", "tests", "--serving.port", str(port)]
-    words += ["--trainer.accelerator", "cpu", "--serving.max_batch", "4"]
+    words = ["serve", *served, "--serving.port", str(port), "--serving.max_batch", "4", *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(
         [sys.executable, "-m", "ocrnet_pl", *words],
@@ -70,14 +80,22 @@ def port(checkpoint: str) -> Iterator[int]:
         else:
             process.kill()
             pytest.fail(f"the server did not start: {process.communicate()[1]}")
-        yield port
+        yield port, process
         process.send_signal(signal.SIGTERM)
         # It returns when none of the server's processes holds the streams any more.
         _, errors = process.communicate(timeout=60)
         assert "Traceback" not in errors, errors
+        assert process.returncode == 0, errors
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def port(served: list[str]) -> Iterator[int]:
+    """The port of a running server."""
+    with running(served) as (port, _):
+        yield port
 
 
 def request(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str, bytes]:
@@ -123,6 +141,51 @@ def test_no_request_is_lost_under_load(port: int) -> None:
         assert Counter(clients.map(send, range(1000))) == {200: 800, 400: 200}
     page = request(port, "GET", "/metrics")[2].decode()
     assert 'ocrnet_requests_total{status="200"} 800.0' in page and "ocrnet_requests_waiting 0.0" in page
+
+
+@pytest.mark.slow
+def test_requests_that_run_when_the_server_is_terminated_are_answered(served: list[str]) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((1500, 1200), 90).convert("RGB").save(file, "JPEG")
+    with running(served) as (port, process), ThreadPoolExecutor(8) as clients:
+        sent = [
+            clients.submit(request, port, "POST", "/predict", file.getvalue(), Accept="image/png") for _ in range(8)
+        ]
+        while b"ocrnet_requests_waiting 8.0" not in request(port, "GET", "/metrics")[2]:
+            assert not any(each.done() for each in sent)
+        process.send_signal(signal.SIGTERM)
+        assert [each.result()[:2] for each in sent] == [(200, "image/png")] * 8
+
+
+@pytest.mark.slow
+def test_whatever_is_sent_the_server_goes_on(port: int) -> None:
+    """Raw bytes that no client library sends: each is answered or dropped, and the next request is answered."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "PNG")
+    start = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
+    for sent in (
+        b"\0\xff\r\n\r\n",
+        b"POST /../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n",
+        start + b"Content-Length: -1\r\n\r\n",
+        start + b"Content-Length: 999999999999\r\n\r\nx",
+        start + b"Content-Length: 500\r\n\r\nslow",
+        start + b"Transfer-Encoding: chunked\r\n\r\nffffffff\r\nx",
+        start + b"Content-Type: multipart/form-data; boundary=" + b"a" * 5000 + b"\r\nContent-Length: 4\r\n\r\nabcd",
+        start + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+    ):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(sent)
+            connection.settimeout(1)
+            try:
+                answer = connection.recv(4096)
+            except (TimeoutError, ConnectionResetError):
+                answer = b""
+        assert not answer or answer.split()[1][:1] == b"4", (sent[:80], answer)
+    name = 'filename="../../etc/\x1b[2J/passwd.png"'
+    body = b"--x\r\nContent-Disposition: form-data; name=a; " + name.encode() + b"\r\n\r\n" + file.getvalue()
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    status, _, content = request(port, "POST", "/predict", body + b"\r\n--x--\r\n", **headers)
+    assert status == 200 and "etc" in json.loads(content)["image_id"]
 
 
 @pytest.mark.slow

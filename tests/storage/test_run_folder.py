@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.cli.running import build
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.storage.run_folder import claim_folder, release_folder
+from ocrnet_pl.storage.run_folder import claim_folder, held_folder, release_folder
 from tests.helpers.tiny_run import fails
 
 ROUNDS = 50
@@ -133,3 +133,15 @@ def test_what_writes_nothing_leaves_no_folder(
     main(_words(tiny, tmp_path, "--trainer.fast_dev_run=1"))
     fails(capsys, *_words(tiny, tmp_path, "--trainer.callbacks", "tests.storage.test_run_folder.Refusing"))
     assert not list(tmp_path.rglob("version_*"))
+
+
+def test_a_folder_is_held_by_one_process_until_it_lets_go(tmp_path: Path) -> None:
+    with held_folder(tmp_path):
+        assert not any(tmp_path.iterdir())
+        with (
+            pytest.raises(FileExistsError, match="another process writes into it; wait for it"),
+            held_folder(tmp_path, 0.0),
+        ):
+            pass
+    with held_folder(tmp_path, 0.0):
+        pass

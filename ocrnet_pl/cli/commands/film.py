@@ -50,7 +50,8 @@ def predict_on_film(run: Run) -> int:
 
     import torch
 
-    from ocrnet_pl.cli.unbuilt_parts import made
+    from ocrnet_pl.cli.unbuilt_parts import made, named_part
+    from ocrnet_pl.cli.what_to_predict import refuse_image
     from ocrnet_pl.drawing.progress import Progress
     from ocrnet_pl.errors import UsageError
     from ocrnet_pl.imaging.films import CAMERA, Film
@@ -58,12 +59,14 @@ def predict_on_film(run: Run) -> int:
     from ocrnet_pl.inference.multiscale import MultiScale
     from ocrnet_pl.inference.object_tracks import ObjectTracks
     from ocrnet_pl.inference.tiled_inference import Tiling
-    from ocrnet_pl.models.ocrnet import OCRNet
+    from ocrnet_pl.models.base import PostProcess
+    from ocrnet_pl.serving.served_network import checkpoint_network
 
     config = run.config
     source = config["source"]
     if source is None:
         raise UsageError("source: there is no film; give --source FILE, camera:0 or an address")
+    refuse_image(config)
     name = "camera" if source.startswith(CAMERA) else Path(source.partition("?")[0]).stem or "film"
     output = config["output"] or Path(f"{name}-predicted.mp4")
     for path in (output, output.with_suffix(".csv")):
@@ -73,7 +76,8 @@ def predict_on_film(run: Run) -> int:
         raise UsageError(f"min_score: expected 0 to 1, got {config['min_score']}")
     wants_cpu = config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
     device = "cpu" if wants_cpu else "cuda"
-    network = OCRNet.from_checkpoint(config["ckpt_path"], device, config["trust"])
+    postprocess = named_part(PostProcess, config["model"]["postprocess"])
+    network = checkpoint_network(config["ckpt_path"], device, config["trust"], postprocess)
     tile, multiscale = (
         made(kind, config["model"][name]) for kind, name in ((Tiling, "tile"), (MultiScale, "multiscale"))
     )

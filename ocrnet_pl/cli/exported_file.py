@@ -1,0 +1,89 @@
+"""Command lines that name an exported file in place of a checkpoint, which run without torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_USAGE
+from ocrnet_pl.errors import DEBUG_VARIABLE, UsageError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ocrnet_pl.cli.command import Command, NetworkCommand
+
+ENDINGS = (".onnx", ".xml")
+"""Endings of exported files, in lower case."""
+_OPTION = "--ckpt_path"
+
+
+def is_exported(path: str | None) -> bool:
+    """Return whether a path has the ending of an exported file."""
+    return path is not None and path.lower().endswith(ENDINGS)
+
+
+def with_option(words: list[str]) -> list[str]:
+    """Return a command line whose second word, if it is no option, became the value of ``--ckpt_path``."""
+    if len(words) > 1 and not words[1].startswith("-"):
+        return [words[0], f"{_OPTION}={words[1]}", *words[2:]]
+    return words
+
+
+def names_exported(words: list[str]) -> bool:
+    """Return whether the ``--ckpt_path`` of a command line is an exported file."""
+    found = None
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        if name == _OPTION:
+            found = value if equals else following
+    return is_exported(found)
+
+
+def run_exported(command: Command | NetworkCommand, words: list[str]) -> None:
+    """Run a subcommand with an exported file; mistakes end it with one line and a status that is not 0.
+
+    Args:
+        command: The subcommand, which takes exported files.
+        words: The command line.
+    """
+    from jsonargparse import ArgumentParser
+
+    assert command.exported is not None
+    parser = ArgumentParser(
+        prog=f"train.py {command.name}",
+        description=f"{command.help}, with an exported file.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with options.")
+    command.exported.arguments(parser)
+    try:
+        try:
+            config = parser.parse_args(words[1:])
+        except argparse.ArgumentError as error:
+            raise UsageError(_of_parser(error, command.name, parser)) from error
+        config.pop("config", None)
+        status = command.exported.run(config)
+    except (ValueError, OSError) as error:
+        _fail(error)
+    if status:
+        sys.exit(status)
+
+
+def _of_parser(error: argparse.ArgumentError, name: str, parser: ArgumentParser) -> str:
+    text = " ".join(str(error).split())
+    actions: list[Any] = parser._actions
+    there = {each.option_strings[0] for each in actions if each.option_strings} - {"--config", "--help", "-h"}
+    known = ", ".join(sorted(each for each in there if not each.endswith("+")))
+    return f"{name}: {text}; with an exported file there are {known}, all else is as it was exported"
+
+
+def _fail(error: Exception) -> NoReturn:
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    line = " ".join(str(error).split()) or type(error).__name__
+    sys.stderr.write(f"error: {line}\n")
+    sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR)

@@ -1,0 +1,112 @@
+"""A prediction as plain values, which JSON can hold, whether its arrays are numpy's or torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ocrnet_pl.taxonomy import Taxonomy
+
+
+class Listable(Protocol):
+    """An array or a tensor."""
+
+    def tolist(self) -> Any:
+        """Return its values as lists."""
+
+
+class AnySegment(Protocol):
+    """One segment of a panoptic map."""
+
+    @property
+    def id(self) -> int:
+        """Value of its pixels in the map."""
+
+    @property
+    def category(self) -> int:
+        """Index into ``taxonomy.categories``."""
+
+    @property
+    def score(self) -> float:
+        """Score, 0 to 1."""
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+
+    @property
+    def instance(self) -> int | None:
+        """Row of the prediction's boxes; None for stuff."""
+
+
+class AnyPrediction(Protocol):
+    """The fields that predictions with and without torch share."""
+
+    @property
+    def boxes(self) -> Listable:
+        """[N, 4], xyxy in pixels."""
+
+    @property
+    def scores(self) -> Listable:
+        """[N], 0 to 1."""
+
+    @property
+    def labels(self) -> Listable:
+        """[N], detection classes."""
+
+    @property
+    def segments(self) -> Sequence[AnySegment]:
+        """Segments of the panoptic map."""
+
+    @property
+    def image_id(self) -> int | str:
+        """Id of the image."""
+
+    @property
+    def path(self) -> str:
+        """Path of the image file."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of the image."""
+
+
+def plain_result(
+    prediction: AnyPrediction, taxonomy: Taxonomy, counts: Sequence[int] | None, masks: Sequence[dict[str, Any]] | None
+) -> dict[str, Any]:
+    """Return a prediction as plain values.
+
+    Args:
+        prediction: The prediction.
+        taxonomy: Its categories.
+        counts: Number of pixels of each value of the semantic map; None if it has none.
+        masks: COCO's run lengths of each object; None to leave them out.
+    """
+    objects: list[dict[str, Any]] = [
+        {"name": taxonomy.detection_categories[label].name, "label": label, "score": score, "box": box}
+        for label, score, box in zip(
+            prediction.labels.tolist(), prediction.scores.tolist(), prediction.boxes.tolist(), strict=True
+        )
+    ]
+    for entry, mask in zip(objects, masks or (), strict=masks is not None):
+        entry["mask"] = mask
+    pixels = {}
+    if counts is not None:
+        pixels = {c.name: counts[row] for row, c in enumerate(taxonomy.semantic_categories) if counts[row]}
+    return {
+        "image_id": prediction.image_id,
+        "path": prediction.path,
+        "size": None if prediction.size is None else list(prediction.size),
+        "objects": objects,
+        "pixels": pixels,
+        "segments": [
+            {
+                "id": segment.id,
+                "name": taxonomy.categories[segment.category].name,
+                "score": segment.score,
+                "area": segment.area,
+                "object": segment.instance,
+            }
+            for segment in prediction.segments
+        ],
+    }

@@ -1,0 +1,96 @@
+"""Predictions without torch, against those with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ocrnet_pl import structures
+from ocrnet_pl.imaging.run_lengths import encode_instances
+from ocrnet_pl.runtime import Prediction, Segment
+from ocrnet_pl.runtime.run_lengths import encoded_instances
+from tests.helpers.builders import TAXONOMY
+
+
+def drawn_lots(seed: int, count: int = 6, height: int = 70, width: int = 90) -> structures.Prediction:
+    """Return a prediction with boxes, overlapping masks, a class of every pixel, and segments of both kinds."""
+    generator = np.random.default_rng(seed)
+    corners = np.sort(generator.random((count, 2, 2)), 1) * (width, height)
+    boxes = torch.from_numpy(corners.reshape(count, 4).astype(np.float32))
+    instances = np.zeros((height, width), np.int32)
+    for row, (x1, y1, x2, y2) in enumerate(boxes.int().tolist()):
+        instances[y1:y2, x1:x2] = row + 1
+    scores = torch.from_numpy(np.sort(generator.random(count).astype(np.float32))[::-1].copy())
+    labels = torch.from_numpy(generator.integers(0, TAXONOMY.num_detection, count))
+    semantic = generator.integers(0, TAXONOMY.num_semantic + 1, (height, width)).astype(np.uint8)
+    semantic[semantic == TAXONOMY.num_semantic] = 255
+    positions = TAXONOMY.positions_of_detection
+    segments = [
+        structures.Segment(
+            row + 1, positions[int(labels[row])], float(scores[row]), int((instances == row + 1).sum()), row
+        )
+        for row in range(count)
+    ]
+    segments.append(structures.Segment(count + 1, 0, 1.0, int((instances == 0).sum())))
+    panoptic = np.where(instances > 0, instances, count + 1).astype(np.int32)
+    maps = (torch.from_numpy(each) for each in (semantic, instances, panoptic))
+    image = torch.from_numpy(generator.integers(0, 256, (3, height, width), dtype=np.uint8))
+    return structures.Prediction(
+        boxes, scores, labels, *maps, segments, size=(height, width), taxonomy=TAXONOMY, image=image
+    )
+
+
+def without_torch(found: structures.Prediction) -> Prediction:
+    """Return the same prediction as numpy arrays."""
+    assert found.semantic is not None and found.instances is not None and found.panoptic is not None
+    assert found.image is not None
+    arrays = (each.numpy() for each in (found.boxes, found.scores, found.labels))
+    maps = (each.numpy() for each in (found.semantic, found.instances, found.panoptic))
+    segments = [Segment(each.id, each.category, each.score, each.area, each.instance) for each in found.segments]
+    image = found.image.permute(1, 2, 0).numpy()
+    return Prediction(*arrays, *maps, segments, size=found.size, taxonomy=found.taxonomy, image=image)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("classes", "score"), [(None, 0.0), (None, 0.5), ("disc", 0.3), (("sky", "star"), 0.0), ((), 0.0), (None, 2.0)]
+)
+def test_filtered_values_and_pictures_are_those_with_torch(seed: int, classes: object, score: float) -> None:
+    found = drawn_lots(seed)
+    expected, got = found.filter(classes, score), without_torch(found).filter(classes, score)  # type: ignore[arg-type]
+    assert got.to_dict(masks=True) == expected.to_dict(masks=True)
+    for name in ("semantic", "instances", "panoptic"):
+        kept, plane = getattr(expected, name), getattr(got, name)
+        np.testing.assert_array_equal(plane, kept.numpy())
+        assert plane.dtype == kept.numpy().dtype
+    np.testing.assert_array_equal(np.asarray(got.plot(score=0.2)), np.asarray(expected.plot(score=0.2)))
+
+
+def test_run_lengths_are_those_of_coco() -> None:
+    generator = np.random.default_rng(0)
+    for height, width, count in ((1, 1, 1), (40, 30, 5), (1, 200, 3), (300, 400, 4)):
+        # Runs of one pixel to thousands.
+        coarse = generator.integers(0, count + 1, (height // 50 + 1, width // 50 + 1))
+        instances = coarse.repeat(50, 0).repeat(50, 1)[:height, :width].astype(np.int32)
+        instances[generator.random((height, width)) < 0.01] = 0
+        expected, _ = encode_instances(torch.from_numpy(instances), count)
+        assert [each["counts"].encode() for each in encoded_instances(instances, count)] == expected
+
+
+def test_an_image_is_read_again_or_given(tmp_path: Path) -> None:
+    found = without_torch(drawn_lots(0))
+    image, found.image = found.image, None
+    assert image is not None
+    with pytest.raises(ValueError, match="its image is not known"):
+        found.plot()
+    with pytest.raises(ValueError, match="image: it is 90 x 60, the prediction is of one of 90 x 70"):
+        found.plot(image[:60])
+    Image.fromarray(image).save(tmp_path / "a.png")
+    found.path = str(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(found.plot()), np.asarray(found.plot(image)))
+    with pytest.raises(ValueError, match=r"^classes: there is no class 'dog'; the network knows sky, ground, disc"):
+        found.filter("dog")
