@@ -40,7 +40,7 @@ class Model:
     Raises:
         FileNotFoundError: There is no such file.
         ModelFileError: The file is damaged, was not written by ``ocrnet export``, or holds the network alone.
-        ValueError: It is one of OpenVINO's, which is not installed.
+        ValueError: onnxruntime, or OpenVINO for a file of its own, is not installed.
     """
 
     def __init__(self, path: str | PathLike[str], threads: int = 0, providers: Sequence[str] | None = None) -> None:

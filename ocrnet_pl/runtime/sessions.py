@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -47,7 +48,7 @@ def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequenc
     Raises:
         FileNotFoundError: There is no such file.
         ModelFileError: It cannot be loaded.
-        ValueError: OpenVINO is not installed.
+        ValueError: onnxruntime or OpenVINO is not installed.
     """
     where = f"model {os.fspath(path)!r}"
     if not os.path.isfile(path):
@@ -58,8 +59,7 @@ def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequenc
 
 
 def _open_onnx(path: str, threads: int, providers: Sequence[str] | None, where: str) -> Session:
-    import onnxruntime
-
+    onnxruntime = _imported("onnxruntime", "export")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -87,11 +87,13 @@ def import_openvino() -> Any:
     Raises:
         ValueError: It is not installed.
     """
-    if importlib.util.find_spec("openvino") is None:
-        raise ValueError("openvino is not installed; run: pip install 'ocrnet-pl[openvino]'")
-    import openvino
+    return _imported("openvino", "openvino")
 
-    return openvino
+
+def _imported(name: str, extra: str) -> Any:
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(f"{name} is not installed; run: pip install 'ocrnet-pl[{extra}]'")
+    return importlib.import_module(name)
 
 
 def _open_openvino(path: str, threads: int, where: str) -> Session:

@@ -43,7 +43,7 @@ class ServedFile:
             FileNotFoundError: There is no such file.
             ModelFileError: The file cannot be used.
             UsageError: There is no such class.
-            ValueError: It is one of OpenVINO's, which is not installed.
+            ValueError: onnxruntime, or OpenVINO for a file of its own, is not installed.
         """
         model = Model(self.path, self.threads)
         for name in self.classes:
