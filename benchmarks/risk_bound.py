@@ -7,24 +7,30 @@ The network predicts once. Then the images are split into halves again and again
 other counts what it misses. Three ways of choosing are compared: the highest threshold that keeps the share on the half
 that chooses; the same with the margin that the objects would need if they were independent of each other
 (Clopper-Pearson); and the bound of ``calibrate --miss_rate``. All settings of the fusion are those of the checkpoint.
+What is missed whatever the threshold depends on how many boxes there are at all: ``--score_threshold 0.001
+--max_detections 300`` keeps nearly all of them, and ``--match_iou 0.3`` asks only whether an object was noticed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchvision.ops import box_iou
 
 from ocrnet_pl import OCRNet
-from ocrnet_pl.calibration.box_outcomes import ClassOutcomes, outcomes_of
+from ocrnet_pl.calibration.box_outcomes import HIT_IOU, ClassOutcomes, outcomes_of
 from ocrnet_pl.calibration.raw_results import collect
 from ocrnet_pl.calibration.risk_bound import Wager, bound_threshold
 from ocrnet_pl.cli.running import build
+from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.storage.files import complete_file
+from ocrnet_pl.structures import Prediction, Sample
 
 Choose = Callable[[ClassOutcomes, float, float], float | None]
 
@@ -40,6 +46,10 @@ def main() -> None:
     parser.add_argument("--confidence", type=float, default=0.9)
     parser.add_argument("--halves", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--raw", action="store_true", help="boxes before fusion instead of those after")
+    parser.add_argument("--score_threshold", type=float, help="that of the decoder; by default the checkpoint's")
+    parser.add_argument("--max_detections", type=int, help="that of the decoder; by default the checkpoint's")
+    parser.add_argument("--match_iou", type=float, default=HIT_IOU, help="IoU from which an object is found")
     parser.add_argument("--trust", nargs="*", default=[], help="packages whose classes the checkpoint may name")
     options, words = parser.parse_known_args()
     classes = read(options.results) if options.results else predict(options, words)
@@ -66,12 +76,69 @@ def predict(options: argparse.Namespace, words: list[str]) -> dict[str, ClassOut
     network = OCRNet.from_checkpoint(options.ckpt_path, trust=options.trust)
     fusion = network.postprocess
     assert isinstance(fusion, FusionPostProcess)
+    for name in ("score_threshold", "max_detections"):
+        if (value := getattr(options, name)) is not None:
+            setattr(fusion.decode, name, value)
     trust = ["--trust", *options.trust] if options.trust else []
     data = build(["calibrate", "--ckpt_path", options.ckpt_path, *trust, *words]).datamodule
     items = list(collect(network, fusion, data.validation_sample(options.images), options.images))
-    found = outcomes_of(network.taxonomy, fusion, items)
     names = [category.name for category in network.taxonomy.detection_categories]
-    return dict(zip(names, found.get("fused", found["raw"]).classes, strict=True))
+    if options.match_iou == HIT_IOU:
+        found = outcomes_of(network.taxonomy, fusion, items)
+        return dict(zip(names, found["raw" if options.raw else list(found)[-1]].classes, strict=True))
+    boxes = [
+        item.detections
+        if options.raw or item.logits is None
+        else fusion.correct(item.detections, item.semantic(fusion.settings.temperature), network.taxonomy).prediction
+        for item in items
+    ]
+    truths = [item.truth for item in items]
+    return {name: at_iou(boxes, truths, number, options.match_iou) for number, name in enumerate(names)}
+
+
+def at_iou(
+    found: Sequence[Detections | Prediction], truths: Sequence[Sample], label: int, least: float
+) -> ClassOutcomes:
+    """Match the boxes of a class as COCO does, but from another IoU; boxes mostly in crowds are left out.
+
+    Args:
+        found: The boxes of each image.
+        truths: The labels of each image.
+        label: The class.
+        least: The IoU.
+    """
+    rows: list[tuple[float, bool, int]] = []
+    objects = []
+    for image, (boxes, truth) in enumerate(zip(found, truths, strict=True)):
+        own = boxes.labels == label
+        scores, order = boxes.scores[own].sort(descending=True, stable=True)
+        true = truth.boxes.as_subclass(torch.Tensor)[truth.labels == label]
+        crowd = truth.crowd[truth.labels == label]
+        ious = box_iou(boxes.boxes[own][order], true)
+        corners = boxes.boxes[own][order]
+        free = ~crowd
+        for row, score in enumerate(scores.tolist()):
+            candidates = torch.where(free, ious[row], -1.0)
+            best = int(candidates.argmax()) if len(candidates) else -1
+            if best >= 0 and candidates[best] >= least:
+                free[best] = False
+                rows.append((score, True, image))
+            elif not in_crowd(corners[row], true[crowd], least):
+                rows.append((score, False, image))
+        objects.append(int((~crowd).sum()) if truth.supervision.detection[label] else 0)
+    rows.sort(key=lambda each: -each[0])
+    scores, hits, images = zip(*rows, strict=True) if rows else ((), (), ())
+    known = np.array([bool(truth.supervision.detection[label]) for truth in truths])
+    return ClassOutcomes(
+        np.array(scores, np.float32), np.array(hits, bool), np.array(images, np.int64), np.array(objects), known
+    )
+
+
+def in_crowd(box: torch.Tensor, crowds: torch.Tensor, least: float) -> bool:
+    """Return whether enough of a box lies in one of the crowds."""
+    low, high = torch.maximum(box[:2], crowds[:, :2]), torch.minimum(box[2:], crowds[:, 2:])
+    shared = (high - low).clamp(min=0).prod(1) / (box[2:] - box[:2]).prod().clamp(min=1e-6)
+    return bool((shared >= least).any())
 
 
 def write(path: Path, classes: dict[str, ClassOutcomes]) -> None:

@@ -12,7 +12,9 @@ from torchvision import tv_tensors
 from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
+from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.pixels import SemanticMap
+from ocrnet_pl.inference.tiled_inference import Tiling
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.structures import Batch, Placement, Sample
 
@@ -50,20 +52,42 @@ class Collected:
 
 
 @torch.inference_mode()
-def collect(network: OCRNet, fusion: FusionPostProcess, batches: Iterable[Batch], limit: int) -> Iterator[Collected]:
-    """Run the network once over labelled images.
+def collect(
+    network: OCRNet,
+    fusion: FusionPostProcess,
+    batches: Iterable[Batch],
+    limit: int,
+    passes: MultiScale | Tiling | None = None,
+) -> Iterator[Collected]:
+    """Run the network over labelled images.
 
     Args:
         network: The network, in evaluation mode, with a detection decoder.
         fusion: Selects the boxes from the candidates.
         batches: Batches with their truths.
         limit: Largest number of images to run on.
+        passes: How each image is predicted at several scales or in tiles, in the frame of its truth; None for one pass.
 
     Yields:
         One image after the other, on the CPU.
     """
     count = 0
     for batch in batches:
+        if passes is not None:
+            for truth in batch.truths[: limit - count]:
+                count += 1
+                ((detections, logits),) = passes.found(network, [truth.image.as_subclass(Tensor)])
+                assert detections is not None
+                yield Collected(
+                    fusion.without_rivals(Detections(*(part.cpu() for part in detections))),
+                    None if logits is None else logits.to(torch.float16).cpu(),
+                    1,
+                    Placement.identity(truth.size),
+                    _without_image(truth),
+                )
+            if count == limit:
+                return
+            continue
         output = network(batch.images.to(network.mean.device))
         assert output.detection is not None
         found = fusion.decode(output.detection, batch.placements[0].input_size)
@@ -78,5 +102,9 @@ def collect(network: OCRNet, fusion: FusionPostProcess, batches: Iterable[Batch]
                 None if output.semantic is None else output.semantic[row].to(torch.float16).cpu(),
                 output.stride,
                 placement,
-                truth.replace(image=tv_tensors.Image(torch.empty((0, *truth.size), dtype=torch.uint8))),
+                _without_image(truth),
             )
+
+
+def _without_image(truth: Sample) -> Sample:
+    return truth.replace(image=tv_tensors.Image(torch.empty((0, *truth.size), dtype=torch.uint8)))

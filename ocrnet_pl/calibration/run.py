@@ -23,7 +23,9 @@ from ocrnet_pl.drawing.progress import Progress
 from ocrnet_pl.drawing.reliability import plot_reliability
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.inference.multiscale import MultiScale
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
+from ocrnet_pl.inference.tiled_inference import Tiling
 from ocrnet_pl.metrics.figures import BY_NAME
 from ocrnet_pl.metrics.reliability import Reliability
 from ocrnet_pl.models.ocrnet import OCRNet
@@ -46,6 +48,7 @@ def run_calibration(
     device: torch.device,
     trust: Sequence[str] = (),
     score_options: ScoreOptions | None = None,
+    passes: MultiScale | Tiling | None = None,
 ) -> Report:
     """Find the fusion settings and what is known of the scores, write both into a new checkpoint, and print.
 
@@ -58,6 +61,7 @@ def run_calibration(
         device: The device on which the network runs.
         trust: Packages whose classes the checkpoint may name.
         score_options: What to find of the scores; None for the operating points alone.
+        passes: How the images are predicted at several scales or in tiles, as they will be later; None for one pass.
 
     Returns:
         The settings and the figures.
@@ -89,7 +93,7 @@ def run_calibration(
     with Progress() as progress:
         looked = progress.add("predicting", len(loader.sampler))
         items = []
-        for item in collect(network, fusion, loader, options.images):
+        for item in collect(network, fusion, loader, options.images, passes):
             items.append(item)
             looked.advance()
         looked.finish()
@@ -114,6 +118,8 @@ def run_calibration(
             fusion.settings = report.settings
     outcomes = outcomes_of(network.taxonomy, fusion, items)
     scores, score_report = fit_scores(outcomes, shares, score_options, network.taxonomy)
+    if passes is not None:
+        scores = replace(scores, passes=str(passes))
     if pixels is not None:
         score_report.reliability[PIXELS] = pixels
     content = read_checkpoint(checkpoint)
@@ -127,6 +133,8 @@ def run_calibration(
             plot_reliability(score_report.reliability, target.with_suffix(".png"), score_report.images)
     write_json(target.with_suffix(".json"), written)
     _show(report, scores, score_report)
+    if passes is not None:
+        print(f"Calibrated for predictions in {passes}")
     print(f"Calibrated checkpoint: {target}")
     return report
 

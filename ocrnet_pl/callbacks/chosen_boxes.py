@@ -29,11 +29,9 @@ class ChosenBoxes(Callback):
         assert isinstance(network, OCRNet)
         self._network = network
         lines = list(network.choose(self.operating_point, self.classes))
-        if network.postprocess.chooses and (pl_module.tile is not None or pl_module.multiscale is not None):
-            lines.append(
-                f"operating point {self.operating_point}: it was found in single passes over whole images, and the "
-                "scores of tiles and of several scales differ"
-            )
+        note = network.postprocess.passes_note(pl_module.tile or pl_module.multiscale)
+        if note is not None:
+            lines.append(note)
         for line in lines:
             say(line)
 

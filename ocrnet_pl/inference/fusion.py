@@ -19,7 +19,7 @@ from ocrnet_pl.inference.nesting import SURE, find_nesting
 from ocrnet_pl.inference.operating_points import NO_POINT
 from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.inference.pixels import BoxPixels, BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
-from ocrnet_pl.inference.score_calibration import ScoreCalibration
+from ocrnet_pl.inference.score_calibration import ONE_PASS, ScoreCalibration
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.inference.tables import ClassTables
 from ocrnet_pl.models.base import PostProcess
@@ -163,6 +163,16 @@ class FusionPostProcess(PostProcess):
         """
         self._choices = Choices.make(operating_point, classes, self.calibration, taxonomy)
         return self._choices.refusals
+
+    def passes_note(self, way: object | None) -> str | None:
+        """Return a line where the calibrated scores are of other passes, as the base class describes."""
+        calibration, now = self.calibration, ONE_PASS if way is None else str(way)
+        if calibration is None or now == calibration.passes or not (self.chooses or calibration.probabilities):
+            return None
+        return (
+            f"the scores were calibrated in {calibration.passes}, and these are predictions in {now}, whose scores "
+            "differ; run calibrate with the options of these"
+        )
 
     @torch.no_grad()
     def forward(self, output: Output, placements: Sequence[Placement], taxonomy: Taxonomy) -> Predictions:

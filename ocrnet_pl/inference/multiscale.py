@@ -70,6 +70,13 @@ class MultiScale:
             mirrors += [(*axes, -2) for axes in mirrors]
         return mirrors
 
+    def __str__(self) -> str:
+        """Describe what decides about the scores, for people and to tell passes apart."""
+        flips = {"left to right": self.flip, "upside down": self.flip_vertical}
+        mirrored = " and ".join(name for name, is_done in flips.items() if is_done)
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
+        return f"scales {scales}{f' mirrored {mirrored}' if mirrored else ''} (IoU {self.iou_threshold:g})"
+
     def __call__(self, network: OCRNet, image: Tensor) -> Predictions:
         """Return the prediction for one image, as :meth:`predict` does for several."""
         return self.predict(network, [image])
@@ -88,9 +95,23 @@ class MultiScale:
         Raises:
             ValueError: The network's postprocess is not a ``FusionPostProcess``, whose parts the passes use.
         """
-        postprocess = network.postprocess
-        if not isinstance(postprocess, FusionPostProcess):
-            raise ValueError(f"multiscale: {type(postprocess).__name__} cannot join passes; extend FusionPostProcess")
+        postprocess = _joining(network)
+        parts = []
+        for boxes, logits in self.found(network, images):
+            semantic = (
+                None if logits is None else SemanticMap.of((logits / postprocess.settings.temperature).softmax(0))
+            )
+            parts.append(postprocess.join(boxes, semantic, network.taxonomy))
+        fused = [prediction for part in parts for prediction in part.fused or []]
+        return Predictions([prediction for part in parts for prediction in part.raw], fused or None)
+
+    @torch.inference_mode()
+    def found(self, network: OCRNet, images: Sequence[Tensor]) -> list[tuple[Detections | None, Tensor | None]]:
+        """Return for each image its merged boxes, and the mean logits [S, H, W] of all passes, at the image's size.
+
+        The arguments are those of :meth:`predict`. Without one of the decoders there is None in its place.
+        """
+        postprocess = _joining(network)
         found: list[list[Detections]] = [[] for _ in images]
         total: list[Tensor] = []
         for boxed, placements, axes in self._passes(network, images):
@@ -107,14 +128,14 @@ class MultiScale:
                 ]
                 # Added at once: the maps of all passes would not fit into memory.
                 total = [one.add_(other) for one, other in zip(total, maps, strict=True)] if total else maps
-        parts = []
-        divisor = len(self.scales) * len(self._mirrors) * postprocess.settings.temperature
-        for number, own in enumerate(found):
-            semantic = SemanticMap.of((total[number] / divisor).softmax(0)) if total else None
-            merged = fuse_boxes(own, self.iou_threshold, postprocess.decode.max_detections) if own else None
-            parts.append(postprocess.join(merged, semantic, network.taxonomy))
-        fused = [prediction for part in parts for prediction in part.fused or []]
-        return Predictions([prediction for part in parts for prediction in part.raw], fused or None)
+        count = len(self.scales) * len(self._mirrors)
+        return [
+            (
+                fuse_boxes(own, self.iou_threshold, postprocess.decode.max_detections) if own else None,
+                total[number].div_(count) if total else None,
+            )
+            for number, own in enumerate(found)
+        ]
 
     def _passes(
         self, network: OCRNet, images: Sequence[Tensor]
@@ -128,6 +149,13 @@ class MultiScale:
             boxed = torch.stack([part for part, _ in parts]).to(network.mean.device)
             for axes in self._mirrors:
                 yield _mirror(boxed, placements, axes), placements, axes
+
+
+def _joining(network: OCRNet) -> FusionPostProcess:
+    postprocess = network.postprocess
+    if not isinstance(postprocess, FusionPostProcess):
+        raise ValueError(f"multiscale: {type(postprocess).__name__} cannot join passes; extend FusionPostProcess")
+    return postprocess
 
 
 def _mirror(images: Tensor, placements: Sequence[Placement], axes: tuple[int, ...]) -> Tensor:

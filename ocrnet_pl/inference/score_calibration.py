@@ -12,6 +12,8 @@ from ocrnet_pl.inference.operating_points import Curve, OperatingPoint, Threshol
 from ocrnet_pl.inference.probabilities import Beta
 from ocrnet_pl.structures import Taxonomy
 
+ONE_PASS = "single passes over whole images"
+"""What scores are of without several scales and tiles."""
 WAYS = ("raw", "fused")
 """The boxes before and after fusion, whose scores differ."""
 
@@ -34,6 +36,7 @@ class ScoreCalibration:
         bounds: Thresholds that miss at most ``miss_rate`` of the objects.
         miss_rate: The share of objects that the bounds promise not to miss; None without bounds.
         confidence: The confidence of the bounds and of the intervals of numbers of objects.
+        passes: How the images were predicted, in words; other passes have other scores.
     """
 
     images: int
@@ -44,6 +47,7 @@ class ScoreCalibration:
     bounds: ByClass[Threshold] = field(default_factory=dict)
     miss_rate: float | None = None
     confidence: float = 0.9
+    passes: str = ONE_PASS
 
     def thresholds(self, way: str, point: OperatingPoint, taxonomy: Taxonomy) -> list[Threshold]:
         """Return the threshold of each detection class.
@@ -68,6 +72,7 @@ class ScoreCalibration:
             "bounds": _each(self.bounds, list),
             "miss_rate": self.miss_rate,
             "confidence": self.confidence,
+            "passes": self.passes,
         }
 
     @classmethod
@@ -91,6 +96,8 @@ class ScoreCalibration:
                 _each(data["bounds"], lambda row: _threshold(*row)),
                 None if data["miss_rate"] is None else _share(data["miss_rate"]),
                 _share(data["confidence"]),
+                # Earlier versions knew no others.
+                _line(data.get("passes", ONE_PASS)),
             )
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"an entry is missing or wrong ({type(error).__name__}: {error!s:.80})") from error
@@ -133,9 +140,13 @@ def _rule(recall: Any, margin: Any) -> CountRule:
 
 
 def _threshold(score: Any, refusal: Any) -> Threshold:
-    if refusal is not None and not (isinstance(refusal, str) and refusal.isprintable() and len(refusal) < 500):
-        raise ValueError("the reason for a missing bound is no line of text")
-    return Threshold(_share(score), refusal)
+    return Threshold(_share(score), None if refusal is None else _line(refusal))
+
+
+def _line(value: Any) -> str:
+    if not (isinstance(value, str) and value.isprintable() and len(value) < 500):
+        raise ValueError(f"expected a line of text, got {value!r:.80}")
+    return value
 
 
 def _count(value: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -84,6 +84,10 @@ class Tiling:
         shared = [overlap_pixels(side, self.overlap) for side in sides]
         return math.prod(int(tile_counts(*each)) for each in zip(size, sides, shared, strict=True))
 
+    def __str__(self) -> str:
+        """Describe what decides about the scores, for people and to tell ways of prediction apart."""
+        return f"tiles that overlap by {self.overlap:g} at scale {self.scale:g}"
+
     @torch.inference_mode()
     def __call__(self, network: OCRNet, image: Tensor) -> Predictions:
         """Return the prediction for one image, raw and fused.
@@ -98,15 +102,57 @@ class Tiling:
         Raises:
             ValueError: The network's postprocess is not a ``FusionPostProcess``, whose parts tiling uses.
         """
+        if self._is_tile(network, image):
+            boxed, placement = letterbox_image(image, network.input_size)
+            return network.postprocessed(network(boxed[None].to(network.mean.device)), [placement])
+        postprocess = _joining(network)
+        with self._blended(network, image) as (boxes, logits):
+            semantic = None if logits is None else SemanticMap.of(_softmax(logits, postprocess.settings.temperature))
+            return postprocess.join(boxes, semantic, network.taxonomy)
+
+    @torch.inference_mode()
+    def found(self, network: OCRNet, images: Sequence[Tensor]) -> list[tuple[Detections | None, Tensor | None]]:
+        """Return for each image its joined boxes, and the blended logits [S, H, W] in half precision, at its size.
+
+        Without one of the decoders there is None in its place.
+
+        Args:
+            network: The network, in evaluation mode.
+            images: One uint8 tensor [C, H, W] per image, on the CPU.
+
+        Raises:
+            ValueError: The network's postprocess is not a ``FusionPostProcess``.
+        """
+        found = []
+        for image in images:
+            if self._is_tile(network, image):
+                boxed, placement = letterbox_image(image, network.input_size)
+                output = network(boxed[None].to(network.mean.device))
+                boxes, logits = None, None
+                if output.detection is not None:
+                    boxes = _joining(network).decode(output.detection, network.input_size)[0]
+                    boxes = boxes._replace(boxes=boxes_to_original(boxes.boxes, placement))
+                if output.semantic is not None:
+                    logits = maps_to_original(output.semantic[0].float(), output.stride, placement).half()
+                found.append((boxes, logits))
+                continue
+            with self._blended(network, image) as (boxes, logits):
+                # A copy, since they may be in a file that is gone afterwards.
+                found.append((boxes, None if logits is None else logits.to(torch.float16, copy=True)))
+        return found
+
+    def _is_tile(self, network: OCRNet, image: Tensor) -> bool:
+        """Return whether an image is no larger than a tile."""
+        sides = self.sides(network.input_size)
+        return image.shape[-2] <= sides[0] and image.shape[-1] <= sides[1]
+
+    @contextmanager
+    def _blended(self, network: OCRNet, image: Tensor) -> Iterator[tuple[Detections | None, Tensor | None]]:
+        """Yield the joined boxes of all tiles, and the blended logits [S, H, W]."""
+        postprocess = _joining(network)
         size = (int(image.shape[-2]), int(image.shape[-1]))
         sides = self.sides(network.input_size)
         device = network.mean.device
-        if size[0] <= sides[0] and size[1] <= sides[1]:
-            boxed, placement = letterbox_image(image, network.input_size)
-            return network.postprocessed(network(boxed[None].to(device)), [placement])
-        postprocess = network.postprocess
-        if not isinstance(postprocess, FusionPostProcess):
-            raise ValueError(f"tile: {type(postprocess).__name__} cannot join tiles; extend FusionPostProcess")
         axes = [_Axis.over(size[i], sides[i], self.overlap) for i in (0, 1)]
         windows = [
             (int(top), int(left), axes[0].length, axes[1].length) for top in axes[0].starts for left in axes[1].starts
@@ -136,12 +182,7 @@ class Tiling:
                 # Tiles overlap: two of them find the same object even where the decoder emits it once.
                 threshold = postprocess.decode.iou_threshold
                 boxes = join_tiles(found, corners, size, touch, _OVERLAP if threshold is None else threshold)
-            semantic = (
-                None
-                if network.segmentation is None
-                else SemanticMap.of(_softmax(logits, postprocess.settings.temperature))
-            )
-            return postprocess.join(boxes, semantic, network.taxonomy)
+            yield boxes, None if network.segmentation is None else logits
 
     @contextmanager
     def _map(self, shape: tuple[int, int, int]) -> Iterator[Tensor]:
@@ -189,6 +230,13 @@ class _Axis:
         for start, weight in zip(starts, weights, strict=True):
             weight /= total[start : start + length]
         return cls(starts, length, torch.from_numpy(weights).float())
+
+
+def _joining(network: OCRNet) -> FusionPostProcess:
+    postprocess = network.postprocess
+    if not isinstance(postprocess, FusionPostProcess):
+        raise ValueError(f"tile: {type(postprocess).__name__} cannot join tiles; extend FusionPostProcess")
+    return postprocess
 
 
 def _cut(image: Tensor, window: Window) -> Tensor:

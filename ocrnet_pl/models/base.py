@@ -232,6 +232,14 @@ class PostProcess(Recorded, nn.Module, ABC):
         """Whether an operating point decides which boxes are given out."""
         return False
 
+    def passes_note(self, way: object | None) -> str | None:
+        """Return one line if what was found of the scores is of other passes than those to come; None if it holds.
+
+        Args:
+            way: How the images will be predicted, whose text tells passes apart; None for single passes.
+        """
+        return None
+
     def choose(self, operating_point: str, classes: Sequence[str], taxonomy: Taxonomy) -> tuple[str, ...]:
         """Give out only some of the boxes from now on.
 

@@ -367,7 +367,9 @@ class OCRNet(nn.Module):
 
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-        for line in self.choose(operating_point, classes):
+        lines = self.choose(operating_point, classes)
+        note = self.postprocess.passes_note(tile or multiscale)
+        for line in lines if note is None else (*lines, note):
             warnings.warn(line, stacklevel=2)
         self.choose("none")
         inputs = input_images(images, PixelFormat(self.in_channels, color, max_value))

@@ -76,7 +76,8 @@ class ServedNetwork:
         """
         network = checkpoint_network(self.ckpt_path, device, self.trust, self.postprocess).fuse()
         notes = network.choose(self.operating_point, self.classes)
-        return LoadedNetwork(self, network, notes)
+        other = network.postprocess.passes_note(self.tile or self.multiscale)
+        return LoadedNetwork(self, network, notes if other is None else (*notes, other))
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class LoadedNetwork:
     Attributes:
         how: What was loaded, and how it predicts.
         network: The network.
-        notes: One line for each class for which the operating point cannot be had.
+        notes: One line for each class for which the operating point cannot be had, and where it is of other passes.
     """
 
     how: ServedNetwork

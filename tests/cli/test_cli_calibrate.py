@@ -86,6 +86,15 @@ def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
     assert (tmp_path / "tiny" / "version_0" / "disagreements.csv").is_file()
     assert "val/mask_map" in figures
 
+    # Several passes have scores of their own, and the checkpoint says which they are.
+    passes = ["--model.multiscale.scales=[1.0]", "--model.multiscale.flip=true"]
+    several = ["--output", str(tmp_path / "several.ckpt"), "--calibration.images=4", "--calibration.rounds=1"]
+    main(["calibrate", *own, *several, *passes])
+    assert "Calibrated for predictions in scales 1 mirrored left to right (IoU 0.6)" in capsys.readouterr().out
+    known = torch.load(tmp_path / "several.ckpt", weights_only=True)["calibration"]
+    assert known["passes"] == "scales 1 mirrored left to right (IoU 0.6)"
+    assert known["curves"] != new["calibration"]["curves"]
+
     # Training that goes on changes the network: the settings are not taken over.
     main(["fit", *words, "--ckpt_path", str(tmp_path / "raw.ckpt"), "--trainer.max_epochs=2"])
     again = next((tmp_path / "tiny").glob("version_1/checkpoints/last.ckpt"))

@@ -95,6 +95,7 @@ def test_what_is_known_of_the_scores_is_read_back_or_refused() -> None:
         {"images": None},
         {"iou": "much"},
         {"new": 1},
+        {"passes": 2},
         {"curves": {"fused": {}}},
         {"curves": {"raw": {"sky": plain["curves"]["raw"]["disc"]}}},
         {"curves": {"raw": {"disc": [5]}}},

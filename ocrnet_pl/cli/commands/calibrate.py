@@ -58,7 +58,10 @@ def calibrate(run: NetworkRun) -> int:
     # The parser keeps the options as it read them; the object is created here.
     options = run.objects["calibration"]
     scores = ScoreOptions(config["probabilities"], config["miss_rate"], config["confidence"])
-    run_calibration(Path(config["ckpt_path"]), config["output"], run.data, options, device, config["trust"], scores)
+    passes = run.task.tile or run.task.multiscale
+    run_calibration(
+        Path(config["ckpt_path"]), config["output"], run.data, options, device, config["trust"], scores, passes
+    )
     return 0
 
 
