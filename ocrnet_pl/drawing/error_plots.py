@@ -171,10 +171,11 @@ def plot_pixels(pairs: Sequence[Confusion], names: Sequence[str], labelled: int,
     edges = shares * [pair.edges for pair in pairs]
     axes.barh(range(len(pairs)), edges, color=_RAW, label="near edges")
     axes.barh(range(len(pairs)), shares - edges, left=edges, color=_STATES["missed"], label="inside of regions")
-    axes.set_yticks(
-        range(len(pairs)), [plot_text(f"{names[pair.true]} taken for {names[pair.found]}") for pair in pairs]
-    )
+    labels = [plot_text(f"{names[pair.true]} taken for {names[pair.found]}") for pair in pairs]
+    axes.set_yticks(range(len(pairs)), labels)
     axes.invert_yaxis()
     style_axes(axes, "Wrong pixels: the largest confusions", "% of the labelled pixels")
     axes.legend(fontsize=8, frameon=False)
+    # A letter of size 8 is at most so wide on average.
+    _fixed_layout(figure, 0.2 + 0.07 * max(map(len, labels)), 0.15, 0.35, 0.55)
     save_figure(figure, png)

@@ -216,7 +216,8 @@ def add_legend(axes: Axes) -> None:
 
 def style_axes(axes: Axes, title: str, x_label: str) -> None:
     """Give axes the style of all plots: a title on the left, a light grid, no frame."""
-    axes.set_title(title, fontsize=11, loc="left")
+    # At a place that is given: to look for one takes a quarter of the time of drawing.
+    axes.set_title(title, fontsize=11, loc="left", y=1.0)
     axes.set_xlabel(x_label, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
@@ -237,4 +238,5 @@ def new_figure(width: float, height: float) -> Picture:
 def save_figure(figure: Picture, png: str | os.PathLike[str]) -> None:
     """Write a figure as a PNG, which appears under its name only when complete."""
     with complete_file(png) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=120)
+        # The last tenths of size would take as long as all of the drawing.
+        figure.savefig(unfinished, format="png", dpi=120, pil_kwargs={"compress_level": 1})

@@ -313,10 +313,14 @@ def _galleries(own: Path, analysis: ErrorAnalysis) -> Iterator[str]:
             lambda shown: f"{shown.rank:.2%} of the pixels",
         ),
     )
+    drawings: dict[str, torch.Tensor] = {}
     for name, title, meaning, images, caption in kinds:
         if images:
+            if images is analysis.sure:
+                # These are of the predictions before fusion.
+                drawings = {}
             pictures = "".join(
-                _picture(own / f"{name}_{number}_{_stem(shown)}.png", shown, analysis, caption(shown))
+                _picture(own / f"{name}_{number}_{_stem(shown)}.png", shown, analysis, caption(shown), drawings)
                 for number, shown in enumerate(images, 1)
             )
             yield f'<h2>{title}</h2><p class="soft">{meaning}</p><div class="pictures">{pictures}</div>'
@@ -326,14 +330,17 @@ def _stem(shown: Shown) -> str:
     return re.sub(r"[^\w.-]+", "_", Path(shown.truth.path or str(shown.truth.image_id)).stem)[:60]
 
 
-def _picture(png: Path, shown: Shown, analysis: ErrorAnalysis, caption: str) -> str:
-    sides = [
-        draw_truth(shown.truth, analysis.taxonomy, min_side=_SIDE),
-        draw_prediction(
-            shown.truth.image, shown.prediction, analysis.taxonomy, threshold=analysis.score, min_side=_SIDE
-        ),
-    ]
-    drawn = panel(sides, ["labels", "prediction"])
+def _picture(png: Path, shown: Shown, analysis: ErrorAnalysis, caption: str, drawings: dict[str, torch.Tensor]) -> str:
+    """Write a picture and return its part of the page; an image of two galleries is drawn once."""
+    drawn = drawings.get(shown.key)
+    if drawn is None:
+        sides = [
+            draw_truth(shown.truth, analysis.taxonomy, min_side=_SIDE),
+            draw_prediction(
+                shown.truth.image, shown.prediction, analysis.taxonomy, threshold=analysis.score, min_side=_SIDE
+            ),
+        ]
+        drawn = drawings[shown.key] = panel(sides, ["labels", "prediction"])
     write_png(drawn, png)
     picture = to_pil_image(drawn)
     picture.thumbnail((840, 840))

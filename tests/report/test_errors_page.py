@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +18,13 @@ from torchvision import tv_tensors
 from ocrnet_pl.data.loading.collate import collate
 from ocrnet_pl.drawing import error_plots, plots
 from ocrnet_pl.drawing.error_plots import on_grid
+from ocrnet_pl.drawing.overlays import draw_prediction
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.metrics.errors.breakdown import groups, largest_confusions
 from ocrnet_pl.metrics.errors.objects import Curve
 from ocrnet_pl.metrics.errors.record import ErrorAnalysis
 from ocrnet_pl.metrics.evaluation import EvaluationMetrics
+from ocrnet_pl.report import errors_page
 from ocrnet_pl.report.errors_page import write_errors_page
 from ocrnet_pl.report.image_file import IMAGES, read_images, write_images
 from ocrnet_pl.storage.flat_arrays import map_arrays, save_arrays
@@ -147,6 +151,27 @@ def test_pages_of_what_there_is(tmp_path: Path, case: str) -> None:
     read = read_images(tmp_path)
     assert len(read.ids) == len(analysis.images.ids)
     assert bool(read.boxed.any()) == (case not in ("pixels", "no labels"))
+
+
+def test_an_image_of_two_galleries_is_drawn_once_unless_its_prediction_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis, figures = analysed(*make_case(2, 3))
+    shown = analysis.worst[0]
+    before = replace(shown.prediction, semantic=torch.zeros_like(shown.prediction.semantic))  # type: ignore[arg-type]
+    analysis = replace(analysis, alarming=[shown], sure=[shown._replace(prediction=before)])
+    drawn = []
+
+    def draw(image: torch.Tensor, prediction: Prediction, *args: Any, **options: Any) -> torch.Tensor:
+        drawn.append(prediction)
+        return draw_prediction(image, prediction, *args, **options)
+
+    monkeypatch.setattr(errors_page, "draw_prediction", draw)
+    write_errors_page(tmp_path, "three", analysis, figures)
+    assert [each is before for each in drawn] == [False, True]
+    names = ("worst", "false_alarms", "sure_pixels")
+    worst, alarm, sure = (next((tmp_path / "report").glob(f"{name}_1_*")).read_bytes() for name in names)
+    assert worst == alarm != sure
 
 
 def test_objects_are_grouped_by_size_and_crowding() -> None:
