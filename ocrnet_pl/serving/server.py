@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -55,6 +56,8 @@ def make_server(loaded: Loaded, serving: Serving, accelerator: str, devices: int
         # Its page would load scripts from elsewhere.
         disable_openapi_url=True,
     )
+    # For the requests that run when it is terminated.
+    server.uvicorn_graceful_timeout = math.ceil(serving.timeout)
     # It would write a line for each form that is not one.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     score = loaded.default_score if serving.score is None else serving.score

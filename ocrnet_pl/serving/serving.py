@@ -24,7 +24,7 @@ class Serving:
             and 16 elsewhere.
         batch_wait: Longest time in seconds that a request waits for others to be predicted with.
         timeout: Time in seconds after which a request that still waits for its turn is answered with status 504, and
-            one whose image has not arrived with 408.
+            one whose image has not arrived with 408; a server that is terminated answers for as long.
 
     Raises:
         ValueError: An option is out of range.

@@ -144,6 +144,20 @@ def test_no_request_is_lost_under_load(port: int) -> None:
 
 
 @pytest.mark.slow
+def test_requests_that_run_when_the_server_is_terminated_are_answered(served: list[str]) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((700, 500), 90).convert("RGB").save(file, "JPEG")
+    with running(served) as (port, process), ThreadPoolExecutor(8) as clients:
+        sent = [
+            clients.submit(request, port, "POST", "/predict", file.getvalue(), Accept="image/png") for _ in range(8)
+        ]
+        while b"ocrnet_requests_waiting 8.0" not in request(port, "GET", "/metrics")[2]:
+            assert not any(each.done() for each in sent)
+        process.send_signal(signal.SIGTERM)
+        assert [each.result()[:2] for each in sent] == [(200, "image/png")] * 8
+
+
+@pytest.mark.slow
 def test_whatever_is_sent_the_server_goes_on(port: int) -> None:
     """Raw bytes that no client library sends: each is answered or dropped, and the next request is answered."""
     file = io.BytesIO()
