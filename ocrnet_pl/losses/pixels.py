@@ -98,6 +98,9 @@ class CrossEntropy(SummedPixelLoss):
             smoothing.
         class_weights: One weight per segmentation class, in the order of the classes; each pixel counts with its
             class's weight. Null gives every pixel the same weight.
+        rare: Share of the batch's labelled pixels, above 0 and at most 1, below which a class is rare: each of its
+            pixels counts sqrt(rare / share of the class) times, as in repeat-factor sampling (Gupta et al., "LVIS",
+            CVPR 2019). Null counts all pixels of a class alike, however few they are.
 
     Raises:
         ValueError: An argument is out of range, or, at the first step, there is not one weight for each class.
@@ -107,23 +110,41 @@ class CrossEntropy(SummedPixelLoss):
     class_weights: Tensor | None
 
     def __init__(
-        self, weight: float = 1.0, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+        self,
+        weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        rare: float | None = None,
     ) -> None:
         super().__init__(weight)
+        if rare is not None and not 0 < rare <= 1:
+            raise ValueError(f"{type(self).__name__}: rare is {rare}, set it above 0 and at most 1, or to null")
         if not 0 <= label_smoothing < 1:
             raise ValueError(
                 f"{type(self).__name__}: label_smoothing is {label_smoothing}, set it from 0 to less than 1"
             )
         self.label_smoothing = label_smoothing
+        self.rare = rare
         self.register_buffer("class_weights", _weights(type(self).__name__, class_weights), persistent=False)
 
     def measure(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        """Return the weighted loss and the weight of each image's pixels."""
-        return _weighted(self._pixels(log_probability, target), self._weights(log_probability.shape[1], target))
+        """Return the weighted loss and the weight of each image's pixels; with ``rare``, of each class, and its pixels.
+
+        How rare a class is, only the whole batch tells.
+        """
+        loss = self._pixels(log_probability, target)
+        weight = self._weights(log_probability.shape[1], target)
+        if self.rare is None:
+            return _weighted(loss, weight)
+        return _by_class(loss, weight, target, log_probability.shape[1])
 
     def loss(self, *totals: Tensor) -> Tensor:
         """Return the weighted mean over the pixels that count, at least 0."""
-        return _mean(*totals)
+        if self.rare is None:
+            return _mean(*totals)
+        summed, weight, pixels = totals
+        factor = (self.rare * pixels.sum() / pixels.clamp(min=1.0)).sqrt().clamp(min=1.0)
+        return _mean((factor * summed).sum(), (factor * weight).sum())
 
     def _weights(self, classes: int, target: Tensor) -> Tensor:
         return _pixel_weights(type(self).__name__, self.class_weights, classes, target)
@@ -255,6 +276,20 @@ def _weighted(loss: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     # An ignored pixel's loss may have any value, and so may one whose class was not labelled.
     loss = torch.where(weight > 0, loss, 0.0)
     return (loss * weight).sum((1, 2)), weight.sum((1, 2))
+
+
+def _by_class(loss: Tensor, weight: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weighted loss, the weight and the number of pixels of each image and class, [B, S] each."""
+    counts = target != IGNORE_INDEX
+    loss = torch.where(weight > 0, loss, 0.0) * weight
+    # Row by row, for a float32 sum of millions of single pixels is inexact.
+    index = torch.where(counts, target, 0).flatten(0, 1)
+    zeros = loss.new_zeros(len(index), classes)
+
+    def added(values: Tensor) -> Tensor:
+        return zeros.scatter_add(1, index, values.flatten(0, 1).to(zeros.dtype)).view(len(target), -1, classes).sum(1)
+
+    return added(loss), added(weight), added(counts)
 
 
 def _mean(summed: Tensor, weight: Tensor) -> Tensor:

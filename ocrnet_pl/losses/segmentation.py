@@ -17,6 +17,8 @@ from ocrnet_pl.structures import IGNORE_INDEX, Batch, Output
 _TOGETHER = 2**24
 """Number of probabilities, at the input's resolution, that are kept for the backward pass: 64 MB."""
 _AUXILIARY = "aux"
+_RARE = 0.05
+"""Share of the pixels below which a class's pixels count more: poles and signs, but no class of few."""
 
 
 def logits_at_input(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
@@ -27,12 +29,13 @@ def logits_at_input(logits: Tensor, stride: int, size: tuple[int, int]) -> Tenso
 
 
 class SegmentationLoss(SummedLoss):
-    """The sum of pixel losses at the input's resolution; cross-entropy and Dice by default.
+    """The sum of pixel losses at the input's resolution.
 
     A class that an image was not labelled for is left out of that image's softmax.
 
     Args:
-        terms: The losses, each logged under its own name; null for cross-entropy and Dice.
+        terms: The losses, each logged under its own name; null for ``Dice`` and a ``CrossEntropy`` in
+            which rare classes count more (``rare`` is 0.05).
         auxiliary_weight: Factor of the cross-entropy of each of the decoder's auxiliary logits.
 
     Raises:
@@ -41,7 +44,7 @@ class SegmentationLoss(SummedLoss):
 
     def __init__(self, terms: Sequence[PixelLoss] | None = None, auxiliary_weight: float = 0.4) -> None:
         super().__init__()
-        parts = [CrossEntropy(), Dice()] if terms is None else list(terms)
+        parts = [CrossEntropy(rare=_RARE), Dice()] if terms is None else list(terms)
         names = [term.name for term in parts]
         if not names or len(set(names)) < len(names):
             raise ValueError(

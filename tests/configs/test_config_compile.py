@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch._dynamo.utils import counters
 
 from ocrnet_pl import OCRNet
 from ocrnet_pl.cli.main import main
@@ -63,6 +64,27 @@ def test_a_compiled_run_goes_on_from_a_plain_one_as_that_does_itself(tiny: Path,
     assert weights(compiled).keys() == weights(plain).keys()
     network = OCRNet.from_checkpoint(compiled / "checkpoints" / "last.ckpt", trust="tests")
     assert network.predict(torch.zeros(3, 40, 60, dtype=torch.uint8))[0].semantic is not None
+
+
+def graphs(folder: Path, *words: str) -> int:
+    """Train, and return how many graphs were traced in this process."""
+    torch._dynamo.reset()
+    counters.clear()
+    fit(folder, *words)
+    return int(counters["stats"]["unique_graphs"])
+
+
+@pytest.mark.slow
+def test_two_processes_trace_the_same_graphs_once_a_size(tmp_path: Path) -> None:
+    words = ["--config", str(ROOT / "configs" / "overlays/distributed/ddp.yaml"), "--trainer.devices=2", *COMPILED]
+    # Cropped objects count as crowds, for which the losses have a second graph.
+    words += ["--trainer.limit_val_batches=0", "--data.train.init_args.length=16", "--data.train_transforms=[]"]
+    counts = [
+        run_together(tmp_path / scales, 2, graphs, tmp_path / scales / "run", *words, f"--data.scales={scales}")
+        for scales in ("[1.0]", "[0.5, 1.0]")
+    ]
+    # Encoder, neck, two decoders and the losses, for each size.
+    assert counts == [[5, 5], [10, 10]]
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ WEIGHTS = [1.0, 0.5, 2.0, 3.0, 0.0]
 LOSSES: list[PixelLoss] = [
     CrossEntropy(),
     CrossEntropy(label_smoothing=0.1, class_weights=WEIGHTS),
+    CrossEntropy(rare=0.3),
     OHEMCrossEntropy(),
     OHEMCrossEntropy(threshold=0.0, share=0.3, class_weights=WEIGHTS),
     Focal(),
@@ -61,6 +62,23 @@ def test_cross_entropy_equals_torchs() -> None:
         )
         got = CrossEntropy(label_smoothing=smoothing, class_weights=weights)(logits.log_softmax(1), target)
         torch.testing.assert_close(got, want)
+
+
+def test_pixels_of_rare_classes_count_more_by_the_root_of_their_share() -> None:
+    logits, target = example()
+    pixels = target[target != 255].bincount(minlength=5).double()
+    share = pixels / pixels.sum()
+    assert 0 < (share < 0.26).sum() < 5 and share[4] == 0
+    factor = torch.tensor([max(1.0, (0.26 / each) ** 0.5) if each > 0 else 1.0 for each in share.tolist()])
+    for smoothing, weights in ((0.0, None), (0.2, None), (0.0, WEIGHTS)):
+        own = factor if weights is None else factor * torch.tensor(weights)
+        # torch weights each smoothed class by its own weight, we the pixel by its class's.
+        per_pixel = F.cross_entropy(logits, target, ignore_index=255, label_smoothing=smoothing, reduction="none")
+        weight = own[target.clamp(max=4)] * (target != 255)
+        got = CrossEntropy(label_smoothing=smoothing, class_weights=weights, rare=0.26)(logits.log_softmax(1), target)
+        torch.testing.assert_close(got, (per_pixel * weight).sum() / weight.sum())
+    common = CrossEntropy(rare=float(share[share > 0].min()) / 2)(logits.log_softmax(1), target)
+    torch.testing.assert_close(common, CrossEntropy()(logits.log_softmax(1), target))
 
 
 def test_smoothing_spreads_over_the_labelled_classes_alone() -> None:
@@ -254,6 +272,7 @@ def test_terms_are_weighted_and_auxiliary_maps_are_added_up() -> None:
         (lambda: CrossEntropy(-1.0), "CrossEntropy: weight is -1"),
         (lambda: CrossEntropy(label_smoothing=1.0), "label_smoothing is 1"),
         (lambda: Focal(class_weights=[1.0, -1.0]), "Focal: class_weights"),
+        (lambda: CrossEntropy(rare=0.0), "CrossEntropy: rare is 0.0"),
         (lambda: Focal(gamma=-1), "gamma is -1"),
         (lambda: OHEMCrossEntropy(threshold=1.5), "threshold is 1.5"),
         (lambda: OHEMCrossEntropy(share=0.0), "share is 0"),

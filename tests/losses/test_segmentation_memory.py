@@ -50,6 +50,7 @@ def step(loss: SegmentationLoss, logits: Tensor, batch: Batch) -> tuple[dict[str
     "terms",
     [
         [CrossEntropy(label_smoothing=0.1), Dice()],
+        [CrossEntropy(rare=0.1)],
         [Focal(class_weights=[1.0 + i for i in range(CLASSES)]), Tversky(), Boundary()],
         [OHEMCrossEntropy(threshold=0.3), Lovasz()],
     ],
