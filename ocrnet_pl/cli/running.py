@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -161,7 +162,9 @@ def run(words: list[str], *, task: type[OCRNetTask] | None = None, data: type[Jo
 def _execute(cli: OCRNetCLI) -> None:
     try:
         cli.execute()
-    except (DataError, LossError, CheckpointError, UsageError, MisconfigurationException, OSError) as error:
+    except OSError as error:
+        _fail(disk_full(error, cli.trainer.default_root_dir, cli.subcommand == "predict") or error)
+    except (DataError, LossError, CheckpointError, UsageError, MisconfigurationException) as error:
         _fail(error)
     except (RuntimeError, MemoryError) as error:
         # What follows a lost process, such as the attempt to save, fails in the same way.
@@ -195,6 +198,20 @@ def _execute(cli: OCRNetCLI) -> None:
             sys.stderr.write(f"skipped: {path}: {reason}\n")
         sys.stderr.write(f"error: {len(cli.datamodule.skipped)} file(s) could not be read as images\n")
         sys.exit(EXIT_SKIPPED)
+
+
+def disk_full(error: OSError, root: str, resumable: bool) -> OSError | None:
+    """Return what to say where there is no room left, which the system says of no file; None for any other error.
+
+    Args:
+        error: The error that ended a run.
+        root: Folder of the runs.
+        resumable: Whether the run goes on with ``--resume``.
+    """
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    advice = "make room" + (", and go on with --resume" if resumable else "")
+    return OSError(f"{error.filename or root}: the disk is full ({error.strerror}); {advice}")
 
 
 def _how_to_continue(cli: OCRNetCLI) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from ocrnet_pl.cli.running import disk_full
 from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_image, refuse_runs_inside
 from ocrnet_pl.errors import DataError, UsageError
 from ocrnet_pl.imaging.folders import find_images
@@ -63,3 +65,10 @@ def test_runs_are_not_written_among_the_images(tmp_path: Path, monkeypatch: pyte
             check(images, runs)
     for images, runs in (("images", "runs"), ("images", "images2"), (".", ".runs"), ("images/a.png", "images")):
         check(images, runs)
+
+
+def test_a_full_disk_is_said_with_its_place() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    said = "runs: the disk is full (No space left on device); make room, and go on with --resume"
+    assert str(disk_full(full, "runs", True)) == said
+    assert disk_full(OSError(errno.EACCES, "Permission denied", "a.png"), "runs", True) is None
