@@ -17,7 +17,7 @@ from tests.helpers.processes import in_a_process
 from tests.helpers.project import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
-WHOLE = ("02_your_data", "03_method")
+WHOLE = ("02_your_data", "03_method", "04_joint_training", "05_decisions")
 """Notebooks that are stored with their outputs."""
 TRANSLATED = ("03_method.zh-CN",)
 """Translations, whose code and outputs are those of the originals (tests/test_translations.py)."""
