@@ -107,6 +107,10 @@ TOGETHER = [
     ["formats/coco_panoptic.yaml", "presets/small.yaml"],
     ["formats/folder.yaml", "presets/vit_small.yaml"],
     ["applications/medical.yaml", "overlays/distributed/fp16.yaml"],
+    ["applications/agriculture.yaml", "overlays/samples/crop_rows.yaml"],
+    ["applications/retail.yaml", "overlays/samples/shelves.yaml"],
+    ["applications/driving.yaml", "overlays/samples/camvid.yaml"],
+    ["applications/medical.yaml", "overlays/samples/nuclei.yaml"],
 ]
 TOGETHER += [[name] for name in EXPERIMENTS if name not in chain(*TOGETHER)]
 """Configs that take their step in one run, as they are laid over each other; each takes one alone with ``-m slow``.
@@ -148,8 +152,10 @@ def words_of(configs: Sequence[str], folder: Path) -> list[str]:
     sizes = [content.get("data", {}).get("size", 64) for content in contents]
     words += [*STEP, f"--data.size={64 if all(isinstance(size, int) for size in sizes) else [64, 96]}"]
     words += ["--model.encoder.init_args.name=test_resnet"]
-    if first in DATA:
-        DATA[first](folder / "data")
+    # The last config with sources says which data are read.
+    read = [name for name, content in zip(configs, contents, strict=True) if "train" in content.get("data", {})]
+    if read and read[-1] in DATA:
+        DATA[read[-1]](folder / "data")
         words += ["--data.root", str(folder / "data")]
     else:
         words += ["--data.train.init_args.length=2", "--data.val.init_args.length=2"]

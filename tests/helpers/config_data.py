@@ -59,6 +59,16 @@ def write_nuclei(root: Path) -> None:
         text(root / f"instances_{split}.json", json.dumps(content))
 
 
+def write_camvid(root: Path) -> None:
+    """The nuclei, called cars, and index maps with them on the road."""
+    write_nuclei(root)
+    for split in ("train", "val"):
+        path = root / f"instances_{split}.json"
+        text(path, path.read_text().replace("nucleus", "car"))
+        for number in (1, 2):
+            png(root / f"semantic_{split}/{number}.png", np.full((64, 80), 3, dtype=np.uint8))
+
+
 def write_packed_nuclei(root: Path) -> None:
     """The nuclei, packed."""
     write_nuclei(root / "unpacked")
@@ -228,5 +238,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "applications/medical.yaml": write_medical,
     "applications/agriculture.yaml": write_agriculture,
     "applications/retail.yaml": write_retail,
+    "overlays/samples/camvid.yaml": write_camvid,
+    "overlays/samples/nuclei.yaml": write_nuclei,
 }
 """What writes a config's data below a folder, which is then its ``--data.root``; the other configs draw theirs."""

@@ -8,17 +8,12 @@ instances and classes are exact, because the drawing knows them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.records import make_sample
-from ocrnet_pl.data.sources.base import Source
-from ocrnet_pl.structures import Sample, Supervision, Taxonomy
-
-Array = NDArray[np.float32]
+from ocrnet_pl.data.sources.scenes import Array, Scene, SceneSource, rgb, smooth_noise, visible
+from ocrnet_pl.structures import Taxonomy
 
 STUFF = ("sky", "water", "grass")
 _SKY, _WATER, _GRASS = range(3)
@@ -100,7 +95,7 @@ _COLORS = {
 }
 
 
-class SyntheticSource(Source):
+class SyntheticSource(SceneSource):
     """Drawn scenes with exact truth, the same for the same seed and index everywhere.
 
     Splits are made with different seeds.
@@ -141,13 +136,6 @@ class SyntheticSource(Source):
         hue_shift: float = 0.0,
         same_class_overlap: float = 0.0,
     ) -> None:
-        sides = (size, size) if isinstance(size, int) else tuple(size)
-        if length < 1:
-            raise ValueError(f"SyntheticSource: length must be at least 1, got {length}")
-        if seed < 0:
-            raise ValueError(f"SyntheticSource: seed must not be negative, got {seed}")
-        if len(sides) != 2 or min(sides) < 32:
-            raise ValueError(f"SyntheticSource: size must be one side or (height, width) of at least 32, got {size}")
         if not 0 <= min_objects <= max_objects:
             raise ValueError(
                 f"SyntheticSource: expected 0 <= min_objects <= max_objects, got {min_objects} and {max_objects}"
@@ -166,79 +154,22 @@ class SyntheticSource(Source):
             raise ValueError(f"SyntheticSource: hue_shift must be from 0 to 1, got {hue_shift}")
         if not 0 <= same_class_overlap <= 1:
             raise ValueError(f"SyntheticSource: same_class_overlap must be from 0 to 1, got {same_class_overlap}")
-        self.length = length
-        self.seed = seed
-        self.size = (sides[0], sides[1])
+        super().__init__(length, seed, size, Taxonomy.build(things=names, stuff=STUFF, colors=_COLORS))
         self.objects = (min_objects, max_objects)
         self.range = (min_size, max_size)
         self.min_visible = min_visible
         self.shapes = names
         self.hue_shift = hue_shift
         self.same_class_overlap = same_class_overlap
-        self._taxonomy = Taxonomy.build(things=names, stuff=STUFF, colors=_COLORS)
 
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """Three kinds of stuff, and each shape as a kind of thing."""
-        return self._taxonomy
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        rng = np.random.default_rng((self.seed, index))
+    def draw(self, rng: np.random.Generator) -> Scene:
+        """Return a landscape with objects on it, without those that objects in front would hide."""
         image, semantic = _landscape(rng, self.size)
-        instances = np.zeros(self.size, dtype=np.int32)
-        things = self._visible_things(rng)
-        for number, thing in enumerate(things, 1):
-            thing.paint(image)
-            instances[thing.window][thing.mask] = number
-            semantic[thing.window][thing.mask] = len(STUFF) + thing.label
-        boxes = [thing.bounds(instances[thing.window] == number) for number, thing in enumerate(things, 1)]
-        image += rng.standard_normal((*self.size, 1), dtype=np.float32) * np.float32(rng.uniform(1, 6))
-        pixels = torch.from_numpy(np.clip(image, 0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()
-        return make_sample(
-            pixels,
-            boxes=boxes,
-            labels=[thing.label for thing in things],
-            crowd=[False] * len(things),
-            semantic=semantic,
-            instances=instances,
-            supervision=Supervision.full(self._taxonomy),
-            image_id=index,
-            path=f"synthetic-{self.seed}-{index}",
-        )
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        """Return the size of all scenes."""
-        return self.size
-
-    def identity(self, index: int) -> tuple[int | str, str]:
-        """Return the scene's number and its description."""
-        return index, f"synthetic-{self.seed}-{index}"
-
-    @property
-    def sizes(self) -> NDArray[np.int32]:
-        """All scenes have the same size."""
-        return np.broadcast_to(np.array(self.size, dtype=np.int32), (self.length, 2))
-
-    def _visible_things(self, rng: np.random.Generator) -> list[_Thing]:
-        """Return the objects to draw, the one farthest back first, without those that objects in front would hide."""
         count = int(rng.integers(self.objects[0], self.objects[1] + 1))
         things: list[_Thing] = []
         for _ in range(count):
             things.append(_Thing(rng, self, self._overlapped(rng, things)))
-        covered = np.zeros(self.size, dtype=np.bool_)
-        kept: list[_Thing] = []
-        for thing in reversed(things):
-            visible = thing.mask & ~covered[thing.window]
-            if np.count_nonzero(visible) < max(4, self.min_visible * thing.area):
-                continue
-            covered[thing.window] |= thing.mask
-            kept.append(thing)
-        return kept[::-1]
+        return Scene(image, semantic, visible(things, self.size, self.min_visible))
 
     def _overlapped(self, rng: np.random.Generator, things: list[_Thing]) -> _Thing | None:
         """Choose the object behind, whose class the next one has too; None for one placed independently."""
@@ -302,12 +233,6 @@ class _Thing:
         self._pattern, self._frequency = int(rng.integers(4)), rng.uniform(5, 9)
         self._edge = rng.uniform(0.25, 0.7) if rng.random() < 0.7 else rng.uniform(1.2, 1.5)
 
-    def bounds(self, mask: NDArray[np.bool_]) -> list[int]:
-        """Return the box, in the image, of some pixels of the window."""
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        top, left = self.window[0].start, self.window[1].start
-        return [left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1]
-
     def paint(self, image: Array) -> None:
         """Draw onto the image, its border mixed with what is behind."""
         shade = 1 + 0.25 * self._v
@@ -319,7 +244,7 @@ class _Thing:
             shade = shade * (1 + 0.25 * self._u)
         border = np.clip(self._distance + max(1.0, 0.08 * self.radius) + 0.5, 0, 1)
         shade = shade + (self._edge - shade) * border
-        color = 255 * _rgb(self._hue, self._saturation, self._value)
+        color = 255 * rgb(self._hue, self._saturation, self._value)
         alpha = np.clip(0.5 - self._distance, 0, 1)[..., None]
         view = image[self.window]
         view += alpha * (shade[..., None].astype(np.float32) * color - view)
@@ -330,50 +255,21 @@ def _landscape(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Array, 
     height, width = size
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(0, 1, width, dtype=np.float32)[None, :]
-    rough = _noise(rng, size, 5)
+    rough = smooth_noise(rng, size, 5)
     horizon = rng.uniform(0.15, 0.5) if rng.random() < 0.85 else -1.0
-    sky = y + 0.08 * _noise(rng, (1, width), 5) < horizon
+    sky = y + 0.08 * smooth_noise(rng, (1, width), 5) < horizon
     angle = rng.random() * np.pi
     slope = (x - rng.uniform(0.25, 0.75)) * np.cos(angle) + (y - rng.uniform(0.4, 0.9)) * np.sin(angle)
     water = (slope * rng.choice([-1, 1]) + 0.15 * rough).astype(np.float32) > 0
     semantic = np.where(sky, _SKY, np.where(water, _WATER, _GRASS)).astype(np.uint8)
 
     # Sky: a gradient with soft clouds. Water: long, flat ripples. Grass: fine, rough grain.
-    ripples = np.sin((y * rng.uniform(50, 90) + 1.5 * _noise(rng, size, 8)) * 2)
-    grain = _noise(rng, size, max(size) // 3)
+    ripples = np.sin((y * rng.uniform(50, 90) + 1.5 * smooth_noise(rng, size, 8)) * 2)
+    grain = smooth_noise(rng, size, max(size) // 3)
     value = np.where(sky, 0.8 - 0.25 * y + 0.12 * rough, np.where(water, 0.55 + 0.1 * ripples, 0.5 + 0.14 * grain))
     hues = rng.normal([0.58, 0.55, 0.29], [0.03, 0.05, 0.05])
     saturations = rng.uniform([0.15, 0.25, 0.3], [0.5, 0.6, 0.65])
-    palette = np.stack([_rgb(hue % 1, saturation, 1.0) for hue, saturation in zip(hues, saturations, strict=True)])
+    palette = np.stack([rgb(hue % 1, saturation, 1.0) for hue, saturation in zip(hues, saturations, strict=True)])
     light = 255 * rng.uniform(0.8, 1.25) * rng.uniform(0.92, 1.08, 3)
     image = (palette * light).astype(np.float32)[semantic] * value[..., None].astype(np.float32)
     return image, semantic
-
-
-def _noise(rng: np.random.Generator, size: tuple[int, int], cells: int) -> Array:
-    """Return smooth noise of about unit strength, [H, W], with this many cells along each axis."""
-    rows, columns = _spread(size[0], cells), _spread(size[1], cells)
-    corners = torch.from_numpy(rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32))
-    # By torch, because loading workers run it on one thread, while NumPy's library would start one per core in each.
-    field: Array = (rows @ corners @ columns.T).numpy()
-    return field
-
-
-@lru_cache(maxsize=64)
-def _spread(length: int, cells: int) -> torch.Tensor:
-    """Return the matrix that spreads values at the corners of cells smoothly over a line of pixels."""
-    cells = min(cells, length)
-    position = (np.arange(length) + 0.5) / length * cells
-    cell = np.minimum(position.astype(int), cells - 1)
-    part = position - cell
-    part = part * part * (3 - 2 * part)
-    matrix = np.zeros((length, cells + 1), dtype=np.float32)
-    matrix[np.arange(length), cell] = 1 - part
-    matrix[np.arange(length), cell + 1] = part
-    return torch.from_numpy(matrix)
-
-
-def _rgb(hue: float, saturation: float, value: float) -> Array:
-    sectors = (hue * 6 + np.array([0.0, 4.0, 2.0])) % 6
-    pure = np.clip(np.abs(sectors - 3) - 1, 0, 1)
-    return np.asarray(value * (1 + saturation * (pure - 1)), dtype=np.float32)

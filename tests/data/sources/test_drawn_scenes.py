@@ -1,0 +1,179 @@
+"""Drawn fields and shelves: exact truth, the promised content, and the same scenes for the same seed and index."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ocrnet_pl.data.sources.crop_rows import CropRows
+from ocrnet_pl.data.sources.scenes import SceneSource
+from ocrnet_pl.data.sources.shelves import Shelves
+from ocrnet_pl.structures import Sample
+
+KINDS: list[type[CropRows | Shelves]] = [CropRows, Shelves]
+
+
+@cache
+def scenes(kind: type[CropRows | Shelves]) -> list[Sample]:
+    return list(kind(length=20, seed=7, size=(96, 128)))
+
+
+def of_class(source: SceneSource, samples: list[Sample], name: str) -> list[tuple[int, np.ndarray]]:
+    """The scene's number and the mask of each object of a class."""
+    label = [category.name for category in source.taxonomy.detection_categories].index(name)
+    return [
+        (number, sample.instances.as_subclass(Tensor).numpy() == row + 1)
+        for number, sample in enumerate(samples)
+        if sample.instances is not None
+        for row in np.flatnonzero(sample.labels.numpy() == label)
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scenes_depend_on_seed_and_index_alone(kind: type[CropRows | Shelves]) -> None:
+    again = kind(length=90, seed=7, size=(96, 128))
+    again[50]  # what was drawn before makes no difference
+    for name in ("image", "boxes", "labels", "instances", "semantic"):
+        assert torch.equal(getattr(again[3], name), getattr(scenes(kind)[3], name))
+    assert not torch.equal(kind(4, seed=8, size=(96, 128))[3].image, again[3].image)
+    assert not torch.equal(again[4].image, again[3].image)
+    assert again.image_size(3) == scenes(kind)[3].size == (96, 128)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_and_classes_are_those_of_the_visible_pixels(kind: type[CropRows | Shelves]) -> None:
+    taxonomy = kind(1).taxonomy
+    stuff = taxonomy.num_semantic - taxonomy.num_detection
+    for scene in scenes(kind):
+        assert scene.instances is not None and scene.semantic is not None
+        instances, semantic = (part.as_subclass(Tensor).numpy() for part in (scene.instances, scene.semantic))
+        assert set(np.unique(instances)) - {0} == set(range(1, len(scene.labels) + 1))
+        assert semantic[instances == 0].max() < stuff
+        for row, (box, label) in enumerate(zip(scene.boxes.tolist(), scene.labels.tolist(), strict=True)):
+            ys, xs = np.nonzero(instances == row + 1)
+            assert box == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+            assert set(semantic[ys, xs]) == {taxonomy.detection_to_semantic[label]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_class_is_drawn(kind: type[CropRows | Shelves]) -> None:
+    taxonomy = kind(1).taxonomy
+    classes = torch.cat([scene.semantic.as_subclass(Tensor).reshape(-1) for scene in scenes(kind)])
+    assert set(classes.unique().tolist()) == set(range(taxonomy.num_semantic))
+    assert set(torch.cat([scene.labels for scene in scenes(kind)]).tolist()) == set(range(taxonomy.num_detection))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [32, (33, 150), (200, 40)])
+def test_any_size(kind: type[CropRows | Shelves], size: Any) -> None:
+    for scene in kind(3, seed=1, size=size):
+        assert scene.size == (size if isinstance(size, tuple) else (size, size))
+        assert len(scene.labels) == 0 or bool((scene.boxes[:, 2:] > scene.boxes[:, :2]).all())
+
+
+def test_crop_stands_in_rows_and_weeds_between_them() -> None:
+    field = CropRows(length=16, seed=5, size=96, min_rows=3, max_rows=3, max_weeds=20)
+    samples = list(field)
+
+    def spread(name: str) -> float:
+        """Mean resultant length of the distances to the rows, one turn from row to row: 1 is in rows."""
+        found = []
+        for number, sample in enumerate(samples):
+            rng = np.random.default_rng((5, number))
+            count = rng.integers(3, 4)
+            angle = rng.normal(0, 0.12) + np.pi / 2 * rng.integers(2)
+            places = [np.argwhere(mask).mean(0) for image, mask in of_class(field, [sample], name) if image == 0]
+            across = np.array([place @ [np.cos(angle), -np.sin(angle)] for place in places])
+            if len(places) > 3:
+                found.append(np.abs(np.exp(2j * np.pi * across / (96 / count)).mean()))
+        return float(np.mean(found))
+
+    assert spread("crop") > 0.8
+    assert spread("weed") < spread("crop") - 0.1
+
+
+def test_weeds_have_another_outline_than_crop() -> None:
+    field = CropRows(length=14, seed=2, size=128, max_weeds=12)
+    samples = list(field)
+
+    def filled(name: str) -> float:
+        """Share of the box that large and whole plants fill."""
+        shares = []
+        for _, mask in of_class(field, samples, name):
+            ys, xs = np.nonzero(mask)
+            inside = min(ys.min(), xs.min()) > 0 and max(ys.max(), xs.max()) < 127
+            if inside and min(np.ptp(ys), np.ptp(xs)) > 14:
+                shares.append(len(ys) / (np.ptp(ys) + 1) / (np.ptp(xs) + 1))
+        assert len(shares) > 10
+        return float(np.median(shares))
+
+    assert filled("crop") > 0.55 > 0.45 > filled("weed")
+
+
+def test_goods_stand_on_boards_and_gaps_reach_from_board_to_board() -> None:
+    shelf = Shelves(1)
+    names = [category.name for category in shelf.taxonomy.semantic_categories]
+    board, back = names.index("board"), names.index("back")
+    tag = shelf.taxonomy.detection_to_semantic[names.index("price tag") - 3]
+    gaps = 0
+    for name in ("can", "carton", "bottle", "bag", "gap"):
+        for number, mask in of_class(shelf, scenes(Shelves), name):
+            semantic = scenes(Shelves)[number].semantic
+            assert semantic is not None
+            classes = semantic.as_subclass(Tensor).numpy()
+            ys, xs = np.nonzero(mask)
+            below = classes[ys.max() + 1, xs[ys == ys.max()]]
+            assert set(below.tolist()) <= {board, tag}
+            if name == "gap":
+                gaps += 1
+                assert (np.ptp(ys) + 1) * (np.ptp(xs) + 1) == len(ys)
+                assert ys.min() == 0 or set(classes[ys.min() - 1, xs[ys == ys.min()]].tolist()) <= {board, tag}
+                beside = [column for column in (xs.min() - 1, xs.max() + 1) if 0 <= column < 128]
+                # Beside it are goods, or the wall in the slit between two facings, never another gap.
+                assert all(classes[row, column] != names.index("gap") for column in beside for row in (ys.max(),))
+    assert gaps > 10 and back == 0
+
+
+def test_equal_goods_stand_side_by_side() -> None:
+    shelf = Shelves(length=10, seed=4, size=128, gaps=0.0, fallen=0.0)
+    equal = 0
+    for sample in shelf:
+        order = sorted(zip(sample.boxes.tolist(), sample.labels.tolist(), strict=True), key=lambda each: each[0][3::-3])
+        equal += sum(a[1] == b[1] and a[0][1] == b[0][1] and a[0][3] == b[0][3] for a, b in pairwise(order))
+        assert 5 not in sample.labels
+    assert equal > 60
+
+
+def test_fallen_goods_lie() -> None:
+    upright, fallen = (Shelves(length=10, seed=4, size=128, gaps=0.0, fallen=share) for share in (0.0, 1.0))
+
+    def wide(source: Shelves) -> float:
+        boxes = torch.cat([s.boxes.as_subclass(Tensor)[s.labels == 2] for s in source])
+        return float((boxes[:, 2] - boxes[:, 0] > boxes[:, 3] - boxes[:, 1]).float().mean())
+
+    assert wide(fallen) > 0.15 > 0.05 > wide(upright)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        (CropRows, {"length": 0}, "CropRows: length"),
+        (CropRows, {"min_rows": 3, "max_rows": 2}, "min_rows"),
+        (CropRows, {"max_weeds": -1}, "max_weeds"),
+        (CropRows, {"min_visible": 0.0}, "min_visible"),
+        (Shelves, {"size": 16}, "Shelves: size"),
+        (Shelves, {"min_boards": 0}, "min_boards"),
+        (Shelves, {"gaps": 1.5}, "gaps"),
+        (Shelves, {"fallen": -0.1}, "fallen"),
+        (Shelves, {"min_visible": 2.0}, "min_visible"),
+    ],
+)
+def test_options_out_of_range(kind: type[CropRows | Shelves], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        kind(**options)
