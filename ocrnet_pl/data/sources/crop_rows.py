@@ -122,7 +122,7 @@ class _Rows:
     def weed_place(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Return a place inside the image, most often between two rows."""
         place = rng.random(2) * self.size
-        between = float(self.position(np.float32(place[0]), np.float32(place[1]))) % 1
+        between = float(self.position(place[:1].astype(np.float32), place[1:].astype(np.float32))[0]) % 1
         if rng.random() < 0.8:
             place = place + (rng.uniform(0.3, 0.7) - between) * self.spacing * self.across
         return np.clip(place, 1, np.array(self.size) - 1)
@@ -172,8 +172,7 @@ def _shade(image: Array, plants: list[Sprite], down: int, right: int, strength: 
         shadow[window][plant.mask[inside]] = strength
     # Soft edges: the mean of a pixel and its neighbours.
     padded = np.pad(shadow, 1, mode="edge")
-    shadow = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] + shadow) / 5
-    image *= shadow[..., None]
+    image *= ((padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] + shadow) / 5)[..., None]
 
 
 def _grid(center: NDArray[np.float64], radius: float) -> tuple[int, int, Array, Array]:
@@ -287,8 +286,8 @@ def _plant(label: int, drawn: tuple[int, int, Array, Array, Array], green: Array
     """Color the leaves."""
     top, left, alpha, light, edge = drawn
     # Light from behind the pixel's own leaf is divided out again, or edges would darken twice.
-    light = light / np.maximum(alpha, 0.05)
-    color = green * (light * (0.72 + 0.28 * edge))[..., None]
+    bright = light / np.maximum(alpha, 0.05) * (0.72 + 0.28 * edge)
+    color = green * bright[..., None]
     return Sprite(label, top, left, alpha, color.astype(np.float32), size)
 
 

@@ -197,11 +197,11 @@ class _Product:
 
     @property
     def height(self) -> int:
-        return self.alpha.shape[0]
+        return int(self.alpha.shape[0])
 
     @property
     def width(self) -> int:
-        return self.alpha.shape[1]
+        return int(self.alpha.shape[1])
 
 
 def _product(rng: np.random.Generator, space: int, side: int) -> _Product:
@@ -216,8 +216,8 @@ def _product(rng: np.random.Generator, space: int, side: int) -> _Product:
     # Spaces between few boards are high; what stands there is not as wide in proportion.
     height = max(7, round(space * tallest))
     width = int(np.clip(round(min(height, 0.32 * side) * wide), 6, 0.22 * side))
-    y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
-    x = ((np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1)[None, :]
+    y: Array = ((np.arange(height) + 0.5) / height).astype(np.float32)[:, None]
+    x: Array = ((np.arange(width) + 0.5) / width * 2 - 1).astype(np.float32)[None, :]
     alpha = np.clip(0.5 - (np.abs(x) - _OUTLINES[label](y)) * width / 2, 0, 1)
     alpha = np.where(y * height < 0.6, alpha * 0.6, alpha)
     color = _package(rng, label, y, x)
