@@ -55,6 +55,19 @@ def claim_folder(parent: Path, version: str | None = None) -> Path:
             return folder
 
 
+_held: set[int] = set()
+"""Descriptors of the folders that this process holds, or waits for."""
+
+
+def _leave_to_parent() -> None:
+    """Close what a loading process inherits: it may outlive a process that was killed, and would go on holding it."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 @contextmanager
 def held_folder(folder: Path, seconds: float = 10.0) -> Iterator[None]:
     """Keep other processes from holding a folder meanwhile, where the file system can tell.
@@ -67,6 +80,7 @@ def held_folder(folder: Path, seconds: float = 10.0) -> Iterator[None]:
         FileExistsError: Another process holds it.
     """
     opened = os.open(folder, os.O_RDONLY)
+    _held.add(opened)
     deadline = time.monotonic() + seconds
     try:
         while not _taken(opened):
@@ -75,7 +89,9 @@ def held_folder(folder: Path, seconds: float = 10.0) -> Iterator[None]:
             time.sleep(0.2)
         yield
     finally:
-        os.close(opened)
+        if opened in _held:
+            _held.remove(opened)
+            os.close(opened)
 
 
 def _taken(opened: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
@@ -145,3 +146,22 @@ def test_a_folder_is_held_by_one_process_until_it_lets_go(tmp_path: Path) -> Non
             pass
     with held_folder(tmp_path, 0.0):
         pass
+
+
+def test_a_loading_process_that_is_left_over_does_not_hold_a_folder(tmp_path: Path) -> None:
+    with held_folder(tmp_path):
+        ready, end = os.pipe(), os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(ready[1], b"x")
+            os.read(end[0], 1)
+            os._exit(0)
+        os.read(ready[0], 1)
+        with pytest.raises(FileExistsError), held_folder(tmp_path, 0.0):
+            pass
+    try:
+        with held_folder(tmp_path, 0.0):
+            pass
+    finally:
+        os.write(end[1], b"x")
+        os.waitpid(child, 0)
