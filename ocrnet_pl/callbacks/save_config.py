@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from ocrnet_pl.callbacks.continuation import Continuation
+from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY, differences, read_checkpoint, usable_checkpoint
@@ -60,9 +61,7 @@ class SaveConfig(SaveConfigCallback):
 
 def plain_config(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
     """Return a config in the form of a run's ``config.yaml``."""
-    import yaml
-
-    content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
+    content: dict[str, Any] = yaml_text.own(parser.dump(config, skip_none=False, skip_validation=True))
     return content
 
 

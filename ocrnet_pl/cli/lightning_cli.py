@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -42,9 +43,10 @@ from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, sta
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import check_precision, check_training
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
-from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
+from ocrnet_pl.cli.subcommands import EVALUATING, OWN, SUBCOMMANDS
 from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
@@ -96,6 +98,12 @@ class _OptionOfFit(argparse.Action):
         parser.error(f"{self.option_strings[0]} is an option of {of}, not of this")
 
 
+def _options_of_fit() -> list[str]:
+    """Return the names of what ``fit`` takes besides the parts of a config, such as the checkpoint to continue from."""
+    parts = LightningCLI.subcommands()["fit"] | {"self"}
+    return [name for name in inspect.signature(Trainer.fit).parameters if name not in parts]
+
+
 class OCRNetCLI(LightningCLI):
     """``OCRNetTask`` and ``JointDataModule`` with the project's callbacks and run folders."""
 
@@ -121,11 +129,11 @@ class OCRNetCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the trainer's subcommand to build a parser of, with the options that the command line sets itself.
 
-        The command line begins with its subcommand, and the parsers of all take several times as long as those of one.
+        The command line begins with its subcommand, and the parsers of all take several times as long as that of one.
         """
-        # The project's own leave out what ``fit`` takes.
-        name = Parser.words[0] if Parser.words[0] in OF_LIGHTNING else "fit"
-        return {name: LightningCLI.subcommands()[name] | set(_SETTINGS.get(name, {}))}
+        name = Parser.words[0]
+        of_lightning = LightningCLI.subcommands()
+        return {name: of_lightning[name] | set(_SETTINGS.get(name, {}))} if name in of_lightning else {}
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Add the project's own command, if it is the one; it takes the same configs."""
@@ -135,7 +143,7 @@ class OCRNetCLI(LightningCLI):
         if command is not None:
             own = self._add_command(parser, name)
             if not command.needs_checkpoint:
-                for option in self._subcommand_method_arguments["fit"]:
+                for option in _options_of_fit():
                     own.add_argument(f"--{option}", action=_OptionOfFit, default=None, help=argparse.SUPPRESS)
             if command.arguments is not None:
                 command.arguments(own)
@@ -158,7 +166,7 @@ class OCRNetCLI(LightningCLI):
         super().parse_arguments(parser, args)
         command = OWN.get(str(self.config["subcommand"]))
         if command is not None and not command.needs_checkpoint:
-            for name in self._subcommand_method_arguments["fit"]:
+            for name in _options_of_fit():
                 self.config[command.name].pop(name, None)
 
     def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
@@ -234,6 +242,12 @@ class OCRNetCLI(LightningCLI):
                 "model.balancing": {"class_path": "ocrnet_pl.balancing.methods.FixedWeights"},
             }
         )
+
+    def _dump_config(self) -> None:
+        """Keep the config for the hyperparameters, as Lightning does, whose way of parsing takes ten times as long."""
+        if not hasattr(self, "config_dump"):
+            text = self.parser.dump(self.config, skip_link_targets=False, skip_none=False)
+            self.config_dump = yaml_text.own(text)[self.config["subcommand"]]
 
     def _builds_network(self) -> bool:
         own = OWN.get(str(self.subcommand))

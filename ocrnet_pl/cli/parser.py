@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, ClassVar, NoReturn
 
-from jsonargparse import Namespace, get_loader, set_loader
+from jsonargparse import Namespace, get_loader, set_dumper, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -37,6 +37,7 @@ def _load(text: str) -> Any:
 # Files that a config names in turn are parsed by this as well.
 _parse = get_loader("yaml")
 set_loader("yaml", _load, (yaml_text.YamlError,))
+set_dumper("yaml", yaml_text.dump)
 import_rooms()
 
 
@@ -82,6 +83,20 @@ class Parser(LightningArgumentParser):
     def _refuse(self, line: str) -> NoReturn:
         sys.stderr.write(f"error: {shortened(hidden(line, Parser.secrets))}\n")
         sys.exit(EXIT_USAGE)
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        """Parse a command line with its subcommand's parser alone.
+
+        From the parser above that one, the library completes each part a second time and checks each value twice.
+        """
+        subcommands: Any = getattr(self, "_subcommands_action", None)
+        words = [] if args is None else list(args)
+        own = subcommands.choices.get(words[0]) if subcommands is not None and words else None
+        # What prints the config is the parser above.
+        if own is None or any(word.startswith("--print_config") for word in words):
+            found: Namespace = super().parse_args(args, *more, **options)
+            return found
+        return Namespace(config=None, subcommand=words[0], **{words[0]: own.parse_args(words[1:], *more, **options)})
 
     def dump(self, namespace: Namespace, *args: Any, **options: Any) -> str:
         """Write a config as text, without the credentials in it."""

@@ -1,4 +1,4 @@
-"""Parsing YAML that may be malicious: aliases that expand without end, deep nesting, huge numbers."""
+"""YAML, with the parser and the writer in C where they are: text that may be malicious, and the package's own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ MOST_BYTES = 1 << 20
 """Largest number of bytes: no config or description of a data set has more, and parsing it would take seconds."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _DEPTH = 100
 _NODES = 100_000
 _SCALAR = 100
@@ -74,6 +75,25 @@ def load(text: str, parse: Callable[[str], Any] | None = None) -> Any:
     # The library converts values such as `!!int x` and `2024-99-99` to numbers and dates without checking them first.
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise YamlError(f"this is not valid YAML (a value is not of the type it is marked as: {error})") from error
+
+
+def own(text: str) -> Any:
+    """Parse YAML that the package has just written itself.
+
+    Args:
+        text: The YAML.
+    """
+    return yaml.load(text, Loader=_LOADER)
+
+
+def dump(data: Any) -> str:
+    """Write plain values as YAML, in their order.
+
+    Args:
+        data: The values.
+    """
+    text: str = yaml.dump(data, Dumper=_DUMPER, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    return text
 
 
 def _check_depth(text: str) -> None:
