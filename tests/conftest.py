@@ -17,6 +17,7 @@ from PIL import Image
 from ocrnet_pl.callbacks import pictures
 from ocrnet_pl.drawing import plots
 from ocrnet_pl.storage.files import complete_file
+from tests.helpers.signatures import remember_signatures
 from tests.helpers.tiny_run import TINY
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ for name in ("lightning.pytorch", "lightning.fabric"):
     importlib.import_module(name)
     logging.getLogger(name).handlers.clear()
 
+
+remember_signatures()
 
 # Most of what lives is modules and parsers, which the collector would walk through again and again.
 gc.set_threshold(50_000, 20, 20)

@@ -46,7 +46,7 @@ class OwnData(JointDataModule):
 
 def test_options_of_subclasses_train_and_come_back_with_the_checkpoint(tmp_path: Path) -> None:
     config = tmp_path / "tiny.yaml"
-    config.write_text(TINY.replace("max_epochs: 2", "max_epochs: 1\n  num_sanity_val_steps: 0"))
+    config.write_text(TINY.replace("max_epochs: 2", "max_epochs: 1"))
     root = f"--trainer.default_root_dir={tmp_path / 'runs'}"
     own = {"task": OwnTask, "data": OwnData}
     SEEN.clear()

@@ -30,6 +30,7 @@ report:
   enabled: false
 trainer:
   max_epochs: 2
+  num_sanity_val_steps: 0
   log_every_n_steps: 1
   accelerator: cpu
 """

@@ -157,12 +157,12 @@ def test_versions_and_settings_that_differ_are_told(
     folder.mkdir(parents=True)
     torch.save(content, folder / "last.ckpt")
     capsys.readouterr()
-    changes = ["--trainer.max_epochs=3", "--model.final_lr=0.5", "--trainer.num_sanity_val_steps=0"]
+    changes = ["--trainer.max_epochs=3", "--model.final_lr=0.5", "--trainer.num_sanity_val_steps=1"]
     main(words(tmp_path, "--version=new", *changes, "--ckpt_path", str(folder / "last.ckpt")))
     line = next(line for line in capsys.readouterr().err.splitlines() if "Different from the run" in line)
     assert line.endswith(
         f"ocrnet_pl 0.0.1 -> {now['ocrnet_pl']}; timm 0.9.0 -> {now['timm']}; trainer.max_epochs 2 -> 3; "
-        "model.scheduler.init_args.final_lr 0.01 -> 0.5; does not take effect: trainer.num_sanity_val_steps None -> 0 "
+        "model.scheduler.init_args.final_lr 0.01 -> 0.5; does not take effect: trainer.num_sanity_val_steps 0 -> 1 "
         "(a run that continues makes no trial validation)"
     )
     # Six steps, of which two warm up; four were made before.
