@@ -252,12 +252,18 @@ def test_print_config_shows_every_part(tiny: Path, capsys: pytest.CaptureFixture
     ("words", "expected"),
     [
         (["--trainer.max_epoch", "3"], ["'trainer.max_epoch'", "did you mean 'trainer.max_epochs'"]),
-        (["--data.batchsize=3"], ["'data.batchsize'", "'data.batch_size'"]),
+        # test_config_errors.py compares more of them with what can be set, without a run.
+        pytest.param(["--data.batchsize=3"], ["'data.batchsize'", "'data.batch_size'"], marks=pytest.mark.slow),
         (["--data.batch_size", "many"], ["data.batch_size", "int", "many"]),
         (["--data.on_error=ignore"], ["data.on_error: expected 'raise' or 'skip', got 'ignore'"]),
-        (["--trainer.max_epochs", "many"], ["trainer.max_epochs", "int or null", "many"]),
-        (["--model.optimizer=AdamW", "--model.optimizer.lr=fast"], ["model.optimizer.lr", "float", "fast"]),
-        (["--model.neck.init_args.widht=3"], ["model.neck", "'widht'", "did you mean 'width'"]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["--trainer.max_epochs", "many"], ["trainer.max_epochs", "int or null", "many"]),
+                (["--model.optimizer=AdamW", "--model.optimizer.lr=fast"], ["model.optimizer.lr", "float", "fast"]),
+                (["--model.neck.init_args.widht=3"], ["model.neck", "'widht'", "did you mean 'width'"]),
+            )
+        ),
         (["--model.encoder", "TimEncoder"], ["model.encoder", "'TimEncoder'", "did you mean 'TimmEncoder'"]),
     ],
 )
@@ -277,12 +283,18 @@ def test_a_mistake_on_the_command_line_is_one_line(
     ("text", "expected"),
     [
         ("trainer:\n  max_epoch: 3\n", ["line 2", "'trainer.max_epoch'", "did you mean 'trainer.max_epochs'"]),
-        ("modle:\n  encoder_lr: 1\n", ["line 1", "'modle'", "did you mean 'model'"]),
+        pytest.param(
+            "modle:\n  encoder_lr: 1\n", ["line 1", "'modle'", "did you mean 'model'"], marks=pytest.mark.slow
+        ),
         (
             "model:\n  encoder:\n    class_path: TimmEncoder\n    init_args:\n      nmae: resnet18\n",
             ["line 5", "model.encoder", "'nmae'", "did you mean 'name'"],
         ),
-        ("model:\n  encoder:\n    class_path: TimEncoder\n", ["line 3", "'TimEncoder'", "did you mean 'TimmEncoder'"]),
+        pytest.param(
+            "model:\n  encoder:\n    class_path: TimEncoder\n",
+            ["line 3", "'TimEncoder'", "did you mean 'TimmEncoder'"],
+            marks=pytest.mark.slow,
+        ),
         ("trainer:\n  max_epochs: 1\n  max_epochs: 2\n", ["line 3", "'max_epochs' stands twice"]),
         ("trainer: [1\n", ["not valid YAML"]),
     ],

@@ -260,7 +260,11 @@ def test_losses_are_float32_under_autocast(loss: Loss) -> None:
     assert {t.dtype for t in terms.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("losses", [(LOSSES[0], LOSSES[2]), (LOSSES[1], LOSSES[2])], ids=["default", "tutorial"])
+@pytest.mark.parametrize(
+    "losses",
+    [(LOSSES[0], LOSSES[2]), pytest.param((LOSSES[1], LOSSES[2]), marks=pytest.mark.slow)],
+    ids=["default", "tutorial"],
+)
 def test_a_network_learns_one_batch(losses: tuple[Loss, Loss]) -> None:
     batch = make_batch([[[4, 4, 30, 28], [36, 30, 60, 62]], [[8, 8, 40, 40]]], [[0, 2], [1]])
     network = tiny_network()

@@ -34,7 +34,7 @@ KINDS = {
         c, s, t, lambda c, s, t: AnchorFreeDecoder(c, s, t, shared=True, bins=9)
     ),
 }
-COMPILED = {"separate", "coarse", "one to one, shared distribution"}
+COMPILED = {"coarse", "one to one, shared distribution"}
 """Between them they have every part; the others are slow to trace."""
 
 

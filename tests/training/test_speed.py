@@ -108,6 +108,7 @@ def test_the_losses_are_one_graph_a_size_however_many_boxes_there_are() -> None:
     assert counter.frame_count == 2
 
 
+@pytest.mark.slow
 def test_a_training_step_is_one_graph_a_size() -> None:
     """Network, assignment and losses together; boxes in one image, none in the other."""
     torch._dynamo.reset()

@@ -94,7 +94,7 @@ def test_terms_without_sums_are_means_and_foreign_losses_are_left_out() -> None:
     assert not any("one" in name or "segmentation" in name for name in measured.compute())
 
 
-@pytest.mark.parametrize(("boxes", "pixels"), [(always, even), (even, always)])
+@pytest.mark.parametrize(("boxes", "pixels"), [(always, even), pytest.param(even, always, marks=pytest.mark.slow)])
 def test_a_run_logs_them_unless_switched_off(tmp_path: Path, boxes, pixels) -> None:
     source = PartlyLabelled(6, boxes, pixels)
     for switch in (True, False):
