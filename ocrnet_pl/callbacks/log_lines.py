@@ -78,7 +78,8 @@ class LogLines(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._evaluation = Pace(float(sum(trainer.num_val_batches)))
+        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        self._evaluation = Pace(float(sum(batches)))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -98,7 +99,7 @@ class LogLines(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Print the progress of a long validation."""
-        self._say_batch("validation", batch_idx)
+        self._say_batch("validation before training" if trainer.sanity_checking else "validation", batch_idx)
 
     def on_test_batch_end(
         self,

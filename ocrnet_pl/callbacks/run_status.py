@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.callbacks.summary import ending
@@ -108,7 +109,8 @@ class RunStatus(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how it ended."""
-        self._write(trainer, "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed")
+        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        self._write(trainer, "interrupted" if stopped else "failed")
         self._folder = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

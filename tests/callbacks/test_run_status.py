@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ocrnet_pl.callbacks import run_status
 from ocrnet_pl.callbacks.run_status import RunStatus
@@ -91,6 +92,19 @@ def test_a_run_that_dies_of_an_error_says_so(tmp_path: Path) -> None:
         main(words(tmp_path, "--trainer.callbacks.fail_at=1"))
     end = read(tmp_path / "tiny" / "version_0")
     assert (end["state"], end["step"]) == ("failed", 1)
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"), [(KeyboardInterrupt, "interrupted"), (SIGTERMException, "interrupted"), (OSError, "failed")]
+)
+def test_a_run_that_is_stopped_has_not_failed(
+    reason: type[BaseException], state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(RunStatus, "_write", lambda self, trainer, state: written.append(state))
+    trainer = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+    RunStatus(Throughput()).on_exception(trainer, LightningModule(), reason())
+    assert written == [state]
 
 
 def test_between_two_writings_some_seconds_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

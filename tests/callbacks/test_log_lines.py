@@ -1,0 +1,32 @@
+"""What a run says where there is no terminal."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ocrnet_pl.callbacks.log_lines import LogLines
+from ocrnet_pl.callbacks.throughput import Throughput
+from ocrnet_pl.drawing import progress
+
+
+def test_the_look_at_a_few_batches_before_training_is_not_taken_for_a_validation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    lines = LogLines(Throughput())
+    lines._speaks = True
+    for checking in (True, False):
+        trainer: Any = SimpleNamespace(
+            sanity_checking=checking, num_sanity_val_batches=[2], num_val_batches=[10], state=SimpleNamespace(fn="fit")
+        )
+        module: Any = None
+        lines.on_validation_start(trainer, module)
+        clock[0] += 20.0
+        lines.on_validation_batch_end(trainer, module, None, None, 0)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("validation before training, batch 1 of 2 (50%)")
+    assert second.startswith("validation, batch 1 of 10 (10%)")
