@@ -8,6 +8,7 @@ import heapq
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,6 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.run_folder import run_folder
-from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.distributed.gather import compute_on_first
 from ocrnet_pl.drawing.overlays import write_png
 from ocrnet_pl.inference.disagreements import Disagreement, Finder
@@ -194,16 +194,14 @@ class Disagreements(Callback):
             show_files(trainer.loggers, files, trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, WandbTracker) and rows:
-                _track(logger, rows)
+                logger.show({"disagreements": partial(_table, rows)}, trainer.global_step)
 
 
-def _track(logger: WandbTracker, rows: Sequence[Sequence[Any]]) -> None:
-    try:
-        import wandb
+def _table(rows: Sequence[Sequence[Any]]) -> Any:
+    """Return the rows as a table of Weights & Biases."""
+    import wandb
 
-        logger.experiment.log({"disagreements": wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])})
-    except Exception as error:  # Tracking must not stop a run.
-        tell(f"Weights & Biases could not store the table of disagreements: {error}")
+    return wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])
 
 
 def _row(found: Disagreement) -> tuple[str | float, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ocrnet_pl.callbacks.run_folder import run_folder
-from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.distributed.gather import compute_on_first
 from ocrnet_pl.drawing.overlays import (
     draw_prediction,
@@ -201,7 +202,8 @@ class Pictures(Callback):
             show_files(trainer.loggers, shown, trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, WandbTracker) and pictures:
-                self._track(logger, trainer.global_step, taxonomy, pictures)
+                overlays = partial(_overlays, pictures, taxonomy)
+                logger.show({"pictures": overlays}, trainer.global_step)
 
     def _panel(self, picture: _Picture, taxonomy: Taxonomy) -> Tensor:
         """Return truth, raw and fused prediction and the panoptic map next to each other."""
@@ -229,13 +231,6 @@ class Pictures(Callback):
         shown = drawn_categories(taxonomy, truth, [*predictions.values()], threshold=self.threshold)
         return panel(drawn, titles, shown)
 
-    def _track(self, logger: WandbTracker, step: int, taxonomy: Taxonomy, pictures: list[_Picture]) -> None:
-        try:
-            images = [to_wandb_image(p.truth.image, p.truth, p.raw, p.fused, taxonomy) for p in pictures]
-            logger.experiment.log({"pictures": images, "trainer/global_step": step})
-        except Exception as error:  # Tracking must not stop a run.
-            tell(f"Weights & Biases could not store the pictures: {error}")
-
     def _plot_curves(self, trainer: Trainer) -> None:
         if self._folder is None or not trainer.is_global_zero:
             return
@@ -255,6 +250,13 @@ class Pictures(Callback):
             names = [category.name for category in taxonomy.semantic_categories]
             with records("the confusion matrix"):
                 plot_confusion(confusion, names, self._folder / "confusion.png")
+
+
+def _overlays(pictures: Sequence[_Picture], taxonomy: Taxonomy) -> list[Any]:
+    """Return the pictures as Weights & Biases shows them, with boxes and masks to switch on and off."""
+    found = ({"raw": each.raw} if each.fused is None else {"raw": each.raw, "fused": each.fused} for each in pictures)
+    pairs = zip(pictures, found, strict=True)
+    return [to_wandb_image(each.truth.image, each.truth, predictions, taxonomy) for each, predictions in pairs]
 
 
 def _on_cpu(prediction: Prediction) -> Prediction:

@@ -33,6 +33,7 @@ from ocrnet_pl.callbacks.rate_search import RateSearch
 from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
 from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation, plain_config
+from ocrnet_pl.callbacks.tracked_checkpoints import TrackedCheckpoints
 from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
 from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
@@ -302,6 +303,8 @@ class OCRNetCLI(LightningCLI):
             trainer.callbacks.append(self._rate_search)  # type: ignore[attr-defined]
         if self._continuation is not None:
             trainer.callbacks.append(self._continuation)  # type: ignore[attr-defined]
+        if any(isinstance(logger, WandbTracker) for logger in others):
+            trainer.callbacks.append(TrackedCheckpoints())  # type: ignore[attr-defined]
         return trainer
 
     def _checkpoint_path(self) -> str | None:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from ocrnet_pl.data.cache.content_hash import source_digest
 from ocrnet_pl.data.cache.shared_cache import Cached, CacheOptions
 from ocrnet_pl.data.loading.batch_loader import BatchLoader, TrainingLoader
 from ocrnet_pl.data.loading.batch_shapes import BatchShapes
@@ -133,6 +135,7 @@ class JointDataModule(LightningDataModule):
         self.plain_epochs = plain_epochs
         self._parts = () if train is None else train.parts
         self._rare, self._labels = repeat_rare, train
+        self._root, self._uncached = root, {"train": train, "val": val, "test": test}
         self._repeated: Sequence[Part] | None = None
         self._image_sizes = None if train is None or aspect_ratios is None else train.sizes
         self.train, self.val, self.test = _cached(train, val, test, cache)
@@ -194,6 +197,14 @@ class JointDataModule(LightningDataModule):
             source if source is None or source.taxonomy == taxonomy else Widened(source, taxonomy) for source in before
         )
         self.widened = self.widened or (self.train, self.val, self.test) != before
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return a hash of each source: of its labels, its options and the names of its files, not of their pixels.
+
+        It does not depend on where ``root`` is.
+        """
+        root = None if self._root is None else str(Path(self._root))
+        return {name: source_digest(source, root=root) for name, source in self._uncached.items() if source is not None}
 
     @property
     def training_sizes(self) -> list[Size]:

@@ -111,7 +111,7 @@ class Matching:
 def _match_boxes(prediction: Prediction, truth: Sample, objects: TrueObjects) -> ImageMatch | None:
     if not truth.supervision.detection.any():
         return None
-    order, labels, scores = _known(prediction, truth)
+    order, labels, scores = known_predictions(prediction, truth)
     boxes = prediction.boxes.double().numpy()[order]
     areas = box_areas(boxes), box_areas(objects.boxes)
     return _matched(truth, objects, labels, scores, Pairs.of_boxes(boxes, objects.boxes), *areas)
@@ -121,7 +121,7 @@ def _match_masks(prediction: Prediction, truth: Sample, objects: TrueObjects, ov
     if not truth.supervision.detection.any() or truth.instances is None or prediction.instances is None:
         return None
     assert objects.pixels is not None and overlay.true_instance is not None and overlay.found_instance is not None
-    order, labels, scores = _known(prediction, truth)
+    order, labels, scores = known_predictions(prediction, truth)
     # The rows of those that are left, by falling score, as in ``order``.
     number = np.zeros(len(prediction.labels) + 1, dtype=np.int64)
     number[order + 1] = np.arange(1, len(order) + 1)
@@ -131,7 +131,9 @@ def _match_masks(prediction: Prediction, truth: Sample, objects: TrueObjects, ov
     return _matched(truth, objects, labels, scores, pairs, areas, objects.pixels.astype(np.float64))
 
 
-def _known(prediction: Prediction, truth: Sample) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+def known_predictions(
+    prediction: Prediction, truth: Sample
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Return the rows of the predictions that count, by falling score, with their labels and scores."""
     labels, scores = prediction.labels.numpy(), prediction.scores.float().numpy()
     known = truth.supervision.detection.numpy()[labels]

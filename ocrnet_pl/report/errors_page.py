@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from ocrnet_pl.drawing.plots import plot_confusion
 from ocrnet_pl.metrics.errors.breakdown import groups, largest_confusions
 from ocrnet_pl.metrics.errors.gallery import Shown
 from ocrnet_pl.metrics.errors.kinds import MATCH, TOUCH, Kind
-from ocrnet_pl.metrics.errors.objects import ERRORS, Curve, ObjectErrors
+from ocrnet_pl.metrics.errors.objects import ERRORS, ObjectErrors
 from ocrnet_pl.metrics.errors.pixels import CERTAIN, EDGE
 from ocrnet_pl.metrics.errors.record import ErrorAnalysis
+from ocrnet_pl.metrics.errors.tables import box_images, box_rows, confusion_names, curve_rows
 from ocrnet_pl.metrics.figures import BY_NAME, FUSED
 from ocrnet_pl.storage.files import complete_file
 
@@ -30,7 +31,6 @@ PAGE = "report.html"
 _FOLDER = "report"
 _MOST_PAIRS = 12
 _MOST_CLASSES = 80
-_MOST_POINTS = 200
 _SIDE = 256
 _TILES = ("map", "map_50", "miou", "pq")
 _MEANINGS = {
@@ -44,7 +44,7 @@ _MEANINGS = {
 
 
 def write_errors_page(folder: Path, title: str, analysis: ErrorAnalysis, figures: Mapping[str, float]) -> Path:
-    """Write ``report.html`` and, in ``report/``, its pictures and the curves as a table.
+    """Write ``report.html`` and, in ``report/``, its pictures and tables.
 
     Args:
         folder: Folder of the run.
@@ -56,6 +56,8 @@ def write_errors_page(folder: Path, title: str, analysis: ErrorAnalysis, figures
         Path of the page.
     """
     own = folder / _FOLDER
+    if analysis.boxes:
+        _write_boxes(own / "boxes.csv", analysis)
     body = [
         f"<h1>Where the network errs: {escape(title)}</h1>",
         f'<p class="soft">{len(analysis.images.ids):,} images; pictures and tables are those of the '
@@ -67,6 +69,23 @@ def write_errors_page(folder: Path, title: str, analysis: ErrorAnalysis, figures
     ]
     write_document(folder / PAGE, f"Where the network errs: {title}", body)
     return folder / PAGE
+
+
+def report_files(folder: Path) -> dict[str, Path]:
+    """Return the pictures and tables of a run's page, by the names under which trackers show them.
+
+    Those of the galleries are numbered, so that a name stays the same from one run to the next.
+
+    Args:
+        folder: Folder of the run.
+    """
+    files = {}
+    for path in sorted((folder / _FOLDER).glob("*")):
+        if path.suffix in (".png", ".csv"):
+            numbered = re.match(r"[a-z_]+_\d+(?=_)", path.name)
+            stem = numbered.group() if numbered else path.stem
+            files[f"{_FOLDER}/{stem}{'.csv' if path.suffix == '.csv' else ''}"] = path
+    return files
 
 
 def _tiles(analysis: ErrorAnalysis, figures: Mapping[str, float]) -> Iterator[str]:
@@ -122,7 +141,8 @@ def _boxes(own: Path, analysis: ErrorAnalysis) -> Iterator[str]:
             analysis.taxonomy.detection_categories,
             own / "box_curves.png",
         )
-        _write_curves(own / "box_curves.csv", analysis)
+        rows = ([*row[:2], *(f"{value:.5f}" for value in row[2:])] for row in curve_rows(analysis))
+        _write_table(own / "box_curves.csv", ["boxes", "class", "score", "precision", "recall", "f1"], rows)
         yield _figure(own / "box_curves.png", "precision, recall and F1")
         yield from _classes(analysis)
         yield "<h2>Size and crowding</h2>"
@@ -156,7 +176,7 @@ def _points(value: float) -> str:
 
 
 def _confusion(own: Path, analysis: ErrorAnalysis, boxes: ObjectErrors) -> Iterator[str]:
-    names = [category.name for category in analysis.taxonomy.detection_categories]
+    names = confusion_names(analysis)
     matrix = boxes.errors.confusion
     yield (
         f'<p class="soft">Boxes with a score of at least {analysis.score:g}, matched to objects at an IoU of at least '
@@ -164,9 +184,13 @@ def _confusion(own: Path, analysis: ErrorAnalysis, boxes: ObjectErrors) -> Itera
         "row the boxes on nothing, duplicates among them. The numbers are in report/box_confusion.csv.</p>"
     )
     if matrix.any():
-        with_background = [*names, "background"]
-        plot_confusion(torch.from_numpy(matrix), with_background, own / "box_confusion.png")
-        _write_confusion(own / "box_confusion.csv", analysis, with_background)
+        plot_confusion(torch.from_numpy(matrix), names, own / "box_confusion.png")
+        counts = (
+            [kind, name, *row]
+            for kind, found in analysis.boxes.items()
+            for name, row in zip(names, found.errors.confusion.tolist(), strict=True)
+        )
+        _write_table(own / "box_confusion.csv", ["boxes", "true", *names], counts)
         yield _figure(own / "box_confusion.png", "confusion of boxes", "min(100%, 720px)")
     pairs = largest_confusions(matrix[:-1, :-1], matrix[:-1].sum(1), _MOST_PAIRS)
     if pairs:
@@ -207,37 +231,14 @@ def _share(value: float) -> str:
     return "&ndash;" if math.isnan(value) else f"{value:.3f}"
 
 
-def _write_curves(path: Path, analysis: ErrorAnalysis) -> None:
+def _write_table(path: Path, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with (
         complete_file(path) as unfinished,
         unfinished.open("w", encoding="utf-8", errors="replace", newline="") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["boxes", "class", "score", "precision", "recall", "f1"])
-        for name, found in analysis.boxes.items():
-            for category, curve in zip(analysis.taxonomy.detection_categories, found.curves, strict=True):
-                for place in _spread(curve):
-                    values = (curve.scores, curve.precision, curve.recall, curve.f1)
-                    writer.writerow([name, category.name, *(f"{float(each[place]):.5f}" for each in values)])
-
-
-def _write_confusion(path: Path, analysis: ErrorAnalysis, names: Sequence[str]) -> None:
-    with (
-        complete_file(path) as unfinished,
-        unfinished.open("w", encoding="utf-8", errors="replace", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["boxes", "true", *names])
-        for kind, found in analysis.boxes.items():
-            for name, row in zip(names, found.errors.confusion.tolist(), strict=True):
-                writer.writerow([kind, name, *row])
-
-
-def _spread(curve: Curve) -> list[int]:
-    """Return the places of some points of a curve, spread over all of it."""
-    count = len(curve.scores)
-    points = min(count, _MOST_POINTS)
-    return [round(number * (count - 1) / max(points - 1, 1)) for number in range(points)]
+        writer.writerow(heads)
+        writer.writerows(rows)
 
 
 def _pixels(own: Path, analysis: ErrorAnalysis) -> Iterator[str]:
@@ -285,6 +286,17 @@ def _pixels(own: Path, analysis: ErrorAnalysis) -> Iterator[str]:
             for pair in pairs
         ]
         yield _table(["true", "predicted", "of all pixels", "of the true class", "near edges"], rows, 2)
+
+
+def _write_boxes(path: Path, analysis: ErrorAnalysis) -> None:
+    """Write the boxes of the galleries' images, for trackers and for whoever looks for one error among many."""
+    rows = (
+        [row.image, row.result, row.category, "" if math.isnan(row.score) else f"{row.score:.4f}"]
+        + [f"{value:.5f}" for value in (row.area, *row.box)]
+        for shown in box_images(analysis)
+        for row in box_rows(analysis, shown)
+    )
+    _write_table(path, ["image", "result", "class", "score", "area", "x1", "y1", "x2", "y2"], rows)
 
 
 def _galleries(own: Path, analysis: ErrorAnalysis) -> Iterator[str]:

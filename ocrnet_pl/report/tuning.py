@@ -27,7 +27,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_END = 60.0
 _SETTINGS = (
     *("--early_stopping.patience", "1000000", "--checkpoint.save_last", "false"),
-    *("--pictures.enabled", "false", "--trainer.enable_progress_bar", "false"),
+    *("--pictures.enabled", "false", "--report.in_training", "false", "--trainer.enable_progress_bar", "false"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The points that a run has stored in Weights & Biases, read back so that a continued run adds only what is missing."""
+"""What a run has stored in Weights & Biases, read back so that a continued run adds only what is missing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 
 STEP = "trainer/global_step"
 """The name under which Lightning logs the step."""
+
+MODEL = "model"
+"""The type of the artifacts that are checkpoints."""
 
 _HEADER, _BLOCK, _RECORD = 7, 32768, 7
 _WHOLE, _LAST = 1, 4
@@ -48,14 +51,50 @@ def kept_rows(folder: Path, run_id: str) -> Iterator[dict[str, Any]]:
         folder: Folder of one start; the folders of the others are next to it.
         run_id: Id of the run.
     """
+    for message in _messages(folder, run_id, "history"):
+        items = message.history.item
+        yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def kept_versions(folder: Path, run_id: str) -> Iterator[dict[str, Any]]:
+    """Yield the metadata of the checkpoints that a run stored offline, over all its starts.
+
+    Args:
+        folder: Folder of one start; the folders of the others are next to it.
+        run_id: Id of the run.
+    """
+    for message in _messages(folder, run_id, "artifact"):
+        if message.artifact.type == MODEL:
+            yield json.loads(message.artifact.metadata)
+
+
+def sent_versions(path: str) -> Iterator[dict[str, Any]]:
+    """Yield the metadata of the checkpoints of a run that the server has.
+
+    Args:
+        path: Address of the run, ``entity/project/id``.
+    """
+    import wandb
+
+    for artifact in wandb.Api().run(path).logged_artifacts():
+        if artifact.type == MODEL:
+            yield artifact.metadata
+
+
+def has_item(names: Iterable[str], item: str) -> bool:
+    """Return whether a picture, a table or a chart is among the names of a row; offline, its parts have names."""
+    parts = (item, f"{item}_table")
+    return any(name in parts or name.startswith(tuple(f"{part}/" for part in parts)) for name in names)
+
+
+def _messages(folder: Path, run_id: str, kind: str) -> Iterator[Any]:
     from wandb.proto import wandb_internal_pb2 as messages
 
     for path in sorted(folder.parent.glob(f"*/wandb/*-{run_id}/run-{run_id}.wandb")):
         for record in _records(path.read_bytes()):
             message = messages.Record.FromString(record)  # type: ignore[attr-defined]
-            if message.WhichOneof("record_type") == "history":
-                items = message.history.item
-                yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+            if message.WhichOneof("record_type") == kind:
+                yield message
 
 
 def _records(data: bytes) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +21,9 @@ Overlays = dict[str, dict[str, Any]]
 
 
 def overlay_data(
-    size: tuple[int, int], truth: Sample, raw: Prediction, fused: Prediction | None, taxonomy: Taxonomy
+    size: tuple[int, int], truth: Sample, predictions: Mapping[str, Prediction], taxonomy: Taxonomy
 ) -> tuple[Overlays, Overlays]:
-    """Return what ``wandb.Image`` accepts as ``boxes`` and ``masks``, each under the keys truth, raw and fused.
+    """Return what ``wandb.Image`` accepts as ``boxes`` and ``masks``, under "truth" and the predictions' names.
 
     A class has the same id in boxes and masks, its segmentation index, because the dashboard keeps one table of names
     per image. Classes that have only boxes come after 255, the id of pixels without a label.
@@ -30,8 +31,7 @@ def overlay_data(
     Args:
         size: (height, width) of the image.
         truth: The labels, in the image's frame.
-        raw: The prediction before fusion.
-        fused: The prediction after fusion; None if there is none.
+        predictions: The predictions of the image, by their names.
         taxonomy: The categories with their names.
 
     Returns:
@@ -52,7 +52,6 @@ def overlay_data(
         "truth": {"box_data": _boxes(truth.boxes, truth.labels, None, ids, box_names), "class_labels": box_names}
     }
     masks: Overlays = {}
-    predictions = {"raw": raw} if fused is None else {"raw": raw, "fused": fused}
     for key, prediction in predictions.items():
         data = _boxes(prediction.boxes, prediction.labels, prediction.scores, ids, box_names)
         boxes[key] = {"box_data": data, "class_labels": box_names}
@@ -63,15 +62,14 @@ def overlay_data(
 
 
 def to_wandb_image(
-    sample_image: Tensor, truth: Sample, raw: Prediction, fused: Prediction | None, taxonomy: Taxonomy
+    sample_image: Tensor, truth: Sample, predictions: Mapping[str, Prediction], taxonomy: Taxonomy
 ) -> wandb.Image:
     """Return an image with the labels and predictions as overlays to switch on and off.
 
     Args:
         sample_image: uint8 [C, H, W].
         truth: The labels, in the image's frame.
-        raw: The prediction before fusion.
-        fused: The prediction after fusion; None if there is none.
+        predictions: The predictions of the image, by their names.
         taxonomy: The categories with their names.
 
     Raises:
@@ -80,7 +78,7 @@ def to_wandb_image(
     import wandb
 
     size = int(sample_image.shape[-2]), int(sample_image.shape[-1])
-    boxes, masks = overlay_data(size, truth, raw, fused, taxonomy)
+    boxes, masks = overlay_data(size, truth, predictions, taxonomy)
     image = sample_image.detach().as_subclass(Tensor).cpu()
     rgb = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
     pixels = rgb.permute(1, 2, 0).contiguous().numpy()

@@ -6,20 +6,32 @@ import netrc
 import os
 import socket
 import sys
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
+from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.storage.csv_table import append_rows
 from ocrnet_pl.storage.files import records
 from ocrnet_pl.storage.run_folder import claim_folder
 from ocrnet_pl.storage.secrets import hidden_words
-from ocrnet_pl.tracking.wandb_history import kept_rows, last_point, sent_rows
+from ocrnet_pl.tracking.wandb_checkpoints import LAST, stored_steps, versions_of
+from ocrnet_pl.tracking.wandb_history import (
+    STEP,
+    has_item,
+    kept_rows,
+    kept_versions,
+    last_point,
+    sent_rows,
+    sent_versions,
+)
 
 DEFAULT_SERVER = "https://api.wandb.ai"
 
@@ -94,7 +106,11 @@ class WandbTracker(WandbLogger):
         group: Name of a group of runs, for instance those of one experiment; null for none.
         tags: Tags of the run; null for none.
         notes: Notes on the run; null for none.
-        log_model: Whether checkpoints are sent as well.
+        log_model: Whether the best and the last checkpoint are stored as versions of an artifact: true at the end of
+            training, "all" whenever one is written, false never.
+
+    Raises:
+        ValueError: ``log_model`` is none of these.
     """
 
     def __init__(
@@ -104,17 +120,18 @@ class WandbTracker(WandbLogger):
         group: str | None = None,
         tags: list[str] | None = None,
         notes: str | None = None,
-        log_model: bool = False,
+        log_model: Literal["all"] | bool = True,
     ) -> None:
+        if log_model not in (True, False, "all"):
+            raise ValueError(f"trainer.logger: log_model: expected true, false or all, got {log_model!r}")
         reason = None if os.environ.get("WANDB_MODE") == "disabled" else offline_reason()
         if reason is not None:
-            # Sending checkpoints and working offline exclude each other.
-            log_model = False
             rank_zero_info(f"Weights & Biases: logging offline because {reason}.")
         super().__init__(
             project=project,
             offline=reason is not None,
-            log_model=log_model,
+            # Lightning's own neither works offline nor says what a checkpoint was trained on.
+            log_model=False,
             entity=entity,
             group=group,
             tags=tags,
@@ -123,6 +140,10 @@ class WandbTracker(WandbLogger):
         self._continues: Path | None = None
         self._secrets: Collection[str] = ()
         self._stored: tuple[int, set[str]] | None = None
+        self._checkpoints = log_model
+        self._data: dict[str, str] = {}
+        self._figures: dict[str, float] = {}
+        self._versions: set[tuple[str, int]] = set()
         # This option has no effect today and will soon be an error; Lightning still passes it on.
         self._wandb_init.pop("anonymous", None)
 
@@ -182,9 +203,8 @@ class WandbTracker(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log a point, unless the run has it already."""
-        if self._continues is not None:
-            folder, self._continues = self._continues, None
-            self._stored = self._last_stored(folder)
+        self._figures |= metrics
+        self._read_stored()
         if step is not None and self._stored is not None:
             last, names = self._stored
             known: Set[str] = metrics.keys() if step < last else names if step == last else set()
@@ -193,18 +213,98 @@ class WandbTracker(WandbLogger):
                 return
         super().log_metrics(metrics, step)
 
-    def _last_stored(self, folder: Path) -> tuple[int, set[str]] | None:
-        """Return the last point that the run has, and what was logged at it; None if that is unknown."""
+    @rank_zero_only
+    def show(self, items: Mapping[str, Callable[[], Any]], step: int) -> None:
+        """Log pictures, tables and charts, unless the run has them already; what fails is said, and stops no run.
+
+        Args:
+            items: What makes each, by its name.
+            step: Number of optimiser steps so far.
+        """
+        try:
+            self._read_stored()
+            last, names = self._stored or (-1, set())
+            if step < last or self.experiment.disabled:
+                return
+            known = names if step == last else set()
+            with self._staging():
+                made = {name: make() for name, make in items.items() if not has_item(known, name)}
+                if made:
+                    self.experiment.log({**made, STEP: step})
+        except Exception as error:  # Tracking must not stop a run.
+            tell(f"Weights & Biases could not store {', '.join(items)}: {error}")
+
+    def describe_data(self, fingerprints: Mapping[str, str]) -> None:
+        """Store what the run is trained on, in its config and with its checkpoints.
+
+        Args:
+            fingerprints: A hash of each data set.
+        """
+        self._data = dict(fingerprints)
+        self.experiment.config.update({"data_fingerprint": self._data}, allow_val_change=True)
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        """Store what was written, if every checkpoint is stored."""
+        if self._checkpoints == "all":
+            self._store_checkpoints(checkpoint_callback, over=False)
+
+    def log_checkpoints(self, checkpoint: ModelCheckpoint) -> None:
+        """Store the best and the last checkpoint at the end of training, unless none or all are stored.
+
+        Args:
+            checkpoint: What wrote them.
+        """
+        if self._checkpoints:
+            self._store_checkpoints(checkpoint, over=True)
+
+    @rank_zero_only
+    def _store_checkpoints(self, checkpoint: ModelCheckpoint, over: bool) -> None:
+        try:
+            self._read_stored()
+            run, known = self.experiment, self._versions
+            if run.disabled:
+                return
+            versions = versions_of(checkpoint, self._figures, self._data)
+            if not over and checkpoint.save_last and versions and LAST not in versions[-1].aliases:
+                # The last one of the same step follows.
+                return
+            for version in versions:
+                aliases = [alias for alias in version.aliases if (alias, version.step) not in known]
+                if aliases:
+                    with self._staging():
+                        run.log_artifact(version.artifact(f"model-{run.id}", kept=over), aliases=aliases)
+                    known |= {(alias, version.step) for alias in aliases}
+        except Exception as error:  # Tracking must not stop a run.
+            tell(f"Weights & Biases could not store the checkpoints: {error}")
+
+    @contextmanager
+    def _staging(self) -> Iterator[None]:
+        """Keep what is logged offline in the run's folder, from where it is sent later, and not in the home folder."""
+        if not self._offline or "WANDB_DATA_DIR" in os.environ:
+            yield
+            return
+        os.environ["WANDB_DATA_DIR"] = str(Path(self._save_dir, "wandb").resolve())
+        try:
+            yield
+        finally:
+            del os.environ["WANDB_DATA_DIR"]
+
+    def _read_stored(self) -> None:
+        """Find out what a run that is continued has already."""
+        if self._continues is None:
+            return
+        folder, self._continues = self._continues, None
         run = self.experiment
         try:
             if self._offline:
-                return last_point(kept_rows(folder, run.id))
-            if run.disabled:
-                return None
-            return last_point(sent_rows(f"{run.entity}/{run.project}/{run.id}"))
+                self._stored = last_point(kept_rows(folder, run.id))
+                self._versions = stored_steps(kept_versions(folder, run.id))
+            elif not run.disabled:
+                address = f"{run.entity}/{run.project}/{run.id}"
+                self._stored = last_point(sent_rows(address))
+                self._versions = stored_steps(sent_versions(address))
         except Exception as error:  # Tracking must not stop a run.
             rank_zero_warn(f"Weights & Biases did not say which points the run has; some may be logged twice: {error}")
-            return None
 
     def finish(self, status: int) -> None:
         """End the run, so that the next one in this process is another run.

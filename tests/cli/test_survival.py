@@ -13,7 +13,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ocrnet_pl.tracking.wandb_history import kept_rows
+from ocrnet_pl.tracking.wandb_history import STEP, has_item, kept_rows, kept_versions
 from tests.helpers.processes import in_a_process
 
 CONFIG = """
@@ -44,8 +44,10 @@ trainer:
   accelerator: cpu
   logger:
     - class_path: WandbTracker
+      init_args: {log_model: all}
 checkpoint: {every_n_steps: 3}
-pictures: {enabled: false}
+pictures: {count: 1, every_n_epochs: 1}
+report: {in_training: true, pictures: 1}
 """
 STEPS = 8  # an epoch
 
@@ -106,6 +108,18 @@ def table(run: Path) -> list[tuple[int, str, float]]:
         return points(list(csv.DictReader(file)), "step")
 
 
+def shown(run: Path, run_id: str) -> list[tuple[int, str]]:
+    """Return step and name of each picture, table and chart in Weights & Biases, over all starts of a run."""
+    names = ("pictures", *(f"report/{name}" for name in ("box_curves", "f1", "box_confusion", "boxes", "worst")))
+    rows = list(kept_rows(run, run_id))
+    return sorted((int(row[STEP]), name) for row in rows for name in names if has_item(row, name))
+
+
+def stored(run: Path, run_id: str) -> list[tuple[str, int]]:
+    """Return alias and step of each version of the checkpoint, over all starts of a run."""
+    return sorted((alias, each["step"]) for each in kept_versions(run, run_id) for alias in each["aliases"])
+
+
 def equal(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
@@ -142,4 +156,12 @@ def test_a_killed_run_ends_with_the_same_weights_and_records(
     assert run_id == content(one)["wandb_run"] != reference["wandb_run"]
     tracked = points(list(kept_rows(two, run_id)), "trainer/global_step")
     assert tracked == points(list(kept_rows(whole, reference["wandb_run"])), "trainer/global_step")
+    assert shown(two, run_id) == shown(whole, reference["wandb_run"])
+    assert len(shown(two, run_id)) == len(set(shown(two, run_id))) > 6
+    versions = stored(two, run_id)
+    assert len(versions) == len(set(versions)) and {alias for alias, _ in versions} == {"best", "last"}
+    # What was saved within an epoch, before the kill, is not saved again.
+    assert {each for each in versions if each[1] % STEPS == 0} == {
+        each for each in stored(whole, reference["wandb_run"]) if each[1] % STEPS == 0
+    }
     assert [p for p in tracked if not p[1].startswith("lr-")] == [p for p in table(whole) if not p[1].startswith("lr-")]

@@ -228,7 +228,7 @@ def test_overlays_are_plain_python_in_pixels() -> None:
     truth = make_sample()
     semantic = torch.zeros(40, 60, dtype=torch.uint8)
     raw = make_prediction([[1.5, 2, 3, 4], [5, 6, 7, 8]], [0.75, 0.5], [2, 0], semantic)
-    boxes, masks = overlay_data(truth.size, truth, raw, raw, TAXONOMY)
+    boxes, masks = overlay_data(truth.size, truth, {"raw": raw, "fused": raw}, TAXONOMY)
     assert list(boxes) == list(masks) == ["truth", "raw", "fused"]
     json.dumps(boxes)  # no tensors or numpy numbers
     (box, _) = boxes["raw"]["box_data"]
@@ -249,7 +249,7 @@ def test_a_class_has_one_id_in_boxes_and_masks() -> None:
     taxonomy = Taxonomy.build(things=["car", "dog"], stuff=["sky"], segmented=["sky", "dog"])
     sample = replace(make_sample(), boxes=torch.zeros(2, 4), labels=torch.tensor([0, 1]), semantic=None)
     none = make_prediction([], [], [])
-    boxes, masks = overlay_data((40, 60), sample, replace(none, semantic=torch.zeros(40, 60)), None, taxonomy)
+    boxes, masks = overlay_data((40, 60), sample, {"raw": replace(none, semantic=torch.zeros(40, 60))}, taxonomy)
     box_names, mask_names = boxes["truth"]["class_labels"], masks["raw"]["class_labels"]
     assert set(box_names.values()) == {"car", "dog"}
     assert list(masks) == ["raw"] and list(boxes) == ["truth", "raw"]
@@ -260,7 +260,7 @@ def test_a_class_has_one_id_in_boxes_and_masks() -> None:
 def test_a_mask_of_another_size_raises() -> None:
     raw = make_prediction([], [], [], torch.zeros(20, 30, dtype=torch.uint8))
     with pytest.raises(ValueError, match="raw mask"):
-        overlay_data((40, 60), make_sample(), raw, None, TAXONOMY)
+        overlay_data((40, 60), make_sample(), {"raw": raw}, TAXONOMY)
 
 
 def test_wandb_takes_the_overlays() -> None:
@@ -268,7 +268,7 @@ def test_wandb_takes_the_overlays() -> None:
     truth = make_sample()
     semantic = torch.full((40, 60), 1, dtype=torch.uint8)
     raw = make_prediction([[1.5, 2, 30, 40]], [0.75], [2], semantic)
-    image = to_wandb_image(truth.image, truth, raw, raw, TAXONOMY)
+    image = to_wandb_image(truth.image, truth, {"raw": raw, "fused": raw}, TAXONOMY)
     assert (image._width, image._height) == (60, 40)
     assert set(image._boxes) == set(image._masks) == {"truth", "raw", "fused"}
     stored = np.asarray(Image.open(image._masks["truth"]._path))

@@ -34,7 +34,7 @@ def logged(run: Path, name: str) -> list[tuple[int, float]]:
 
 def test_tensorboard_has_each_point_once_also_after_a_continued_run(tiny: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    fit(tiny, "tensorboard")
+    fit(tiny, "tensorboard", "--report.enabled=true", "--report.pictures=1")
     first = tiny.parent / "tiny" / "version_0"
     fit(tiny, "tensorboard", f"--ckpt_path={first / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=3")
     for run, epochs in ((first, 2), (tiny.parent / "tiny" / "version_1", 3)):
@@ -46,7 +46,13 @@ def test_tensorboard_has_each_point_once_also_after_a_continued_run(tiny: Path) 
         pictures = [tag for tag in events.Tags()["images"] if tag.startswith("pictures/")]
         assert len(pictures) == 1 and len(events.Images(pictures[0])) == (2 if run == first else 1)
         assert "curves" in events.Tags()["images"]
-        assert any("config" in tag for tag in events.Tags()["tensors"])
+        texts = {tag.removesuffix("/text_summary") for tag in events.Tags()["tensors"]}
+        assert "config" in texts
+        pictures = {tag for tag in events.Tags()["images"] if tag.startswith("report/")}
+        if run == first:
+            assert {"report/box_curves", "report/box_confusion", "report/costs", "report/worst_1"} <= pictures
+            assert {"report/box_curves.csv", "report/box_confusion.csv", "report/boxes.csv"} <= texts
+            assert len(events.Images("report/worst_1")) == 1
 
 
 @pytest.mark.slow
@@ -54,7 +60,7 @@ def test_mlflow_has_figures_pictures_and_configuration(tiny: Path, monkeypatch: 
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    fit(tiny, "mlflow")
+    fit(tiny, "mlflow", "--report.enabled=true", "--report.pictures=1")
     run = tiny.parent / "tiny" / "version_0"
     client = mlflow.MlflowClient(f"sqlite:///{run / 'mlflow' / 'mlflow.db'}")
     (experiment,) = (each for each in client.search_experiments() if each.name == "ocrnet-pl")
@@ -66,6 +72,9 @@ def test_mlflow_has_figures_pictures_and_configuration(tiny: Path, monkeypatch: 
     names = {each.path for each in client.list_artifacts(found.info.run_id)}
     assert {"config.yaml", "curves.png", "pictures"} <= names
     assert len(client.list_artifacts(found.info.run_id, "pictures")) == 2
+    report = {Path(each.path).name for each in client.list_artifacts(found.info.run_id, "report")}
+    assert report == {path.name for path in (run / "report").iterdir()}
+    assert {"box_curves.png", "box_confusion.csv", "boxes.csv"} <= report
 
 
 def test_a_tracker_that_fails_stops_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
