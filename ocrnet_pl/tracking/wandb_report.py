@@ -61,7 +61,7 @@ def _overlay(analysis: ErrorAnalysis, shown: Shown) -> wandb.Image:
 def _curve_table(analysis: ErrorAnalysis) -> wandb.Table:
     import wandb
 
-    heads = ["class" if name == "category" else name for name in CurveRow._fields]
+    heads: list[str | int] = ["class" if name == "category" else name for name in CurveRow._fields]
     return wandb.Table(columns=heads, data=[_finite(row) for row in curve_rows(analysis)])
 
 
@@ -89,11 +89,11 @@ def _confusion(analysis: ErrorAnalysis) -> Any:
     names = confusion_names(analysis)
     matrix = analysis.boxes[analysis.best].errors.confusion.tolist()
     data = [[true, found, matrix[i][j]] for i, true in enumerate(names) for j, found in enumerate(names)]
-    columns = ["Actual", "Predicted", "nPredictions"]
+    columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
     return wandb.plot_table(
         data_table=wandb.Table(columns=columns, data=data),
         vega_spec_name="wandb/confusion_matrix/v1",
-        fields={name: name for name in columns},
+        fields={str(name): str(name) for name in columns},
         string_fields={"title": f"Confusion of boxes with a score of at least {analysis.score:g}"},
     )
 

@@ -283,6 +283,7 @@ class WandbTracker(WandbLogger):
         if not self._offline or "WANDB_DATA_DIR" in os.environ:
             yield
             return
+        assert self._save_dir is not None
         os.environ["WANDB_DATA_DIR"] = str(Path(self._save_dir, "wandb").resolve())
         try:
             yield
