@@ -22,6 +22,7 @@ from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, Pos
 from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.folding import fold_norms
 from ocrnet_pl.models.network_parts import Parts
+from ocrnet_pl.models.pieces import joined, pieces
 from ocrnet_pl.models.rebuilding import rebuild
 from ocrnet_pl.models.subsampling import subsample_first
 from ocrnet_pl.models.unread import Unread, find_unread, tie
@@ -155,11 +156,16 @@ class OCRNet(nn.Module):
                 with the value that the encoder sees as its mean.
 
         Returns:
-            Boxes in the pixels of ``images``; logits over the padded images.
+            Boxes in the pixels of ``images``; logits over the padded images. On a CPU that predicts, the images are not
+            all computed together (:func:`~ocrnet_pl.models.pieces.pieces`), which gives the same.
 
         Raises:
             DataError: The images do not have the number of channels, or the size, that the encoder takes.
         """
+        return joined([self._computed(piece) for piece in pieces(images, self)])
+
+    def _computed(self, images: Tensor) -> Output:
+        """Return the output for images that are computed together."""
         if images.shape[1] != self.in_channels:
             raise DataError(
                 f"the images have {images.shape[1]} channels, the encoder takes {self.in_channels}; set `channels` of "
