@@ -16,14 +16,16 @@ from torch import Tensor
 from ocrnet_pl.errors import DataError, RunError
 from ocrnet_pl.export.describe import describe
 from ocrnet_pl.export.parity import STRICT, Difference, Limits
+from ocrnet_pl.export.probabilities import probability_maps
 from ocrnet_pl.export.raw import RawNetwork, exported_network, network_graph
 from ocrnet_pl.export.whole import fusion_rules, whole_model
 from ocrnet_pl.imaging.geometry import letterbox_image
+from ocrnet_pl.inference.probabilities import probabilities
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.runtime.model import Model
 from ocrnet_pl.runtime.sessions import OPENVINO, import_openvino, open_session
 from ocrnet_pl.storage.files import complete_file
-from ocrnet_pl.structures import Sample
+from ocrnet_pl.structures import Output, Sample
 
 _BATCH = 4
 """Number of images that the check gives to a raw network together."""
@@ -220,18 +222,29 @@ def require_small(difference: Difference, path: Path) -> None:
 def compare(network: OCRNet, path: Path, images: Sequence[CheckImage], limits: Limits) -> Difference:
     """Compare the predictions of a file with those of the network."""
     model, difference = Model(path), Difference(limits)
-    threshold = fusion_rules(network).decode.score_threshold
     for image, truth in images:
         boxed, placement = letterbox_image(image, network.input_size)
-        wanted = network.postprocessed(network(boxed[None]), [placement])
-        scores = wanted.raw[0].scores
-        full = len(scores) == network.postprocess.max_detections
+        output = network(boxed[None])
+        wanted = network.postprocessed(output, [placement])
         got = model(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
-        difference.add(wanted.best[0], got, max(threshold, float(scores.min()) if full else 0.0))
+        difference.add(wanted.best[0], got, _edge(network, output))
         if truth is not None and got.panoptic is not None:
             difference.evaluate(wanted.best[0], got, truth, network.taxonomy)
     difference.finish()
     return difference
+
+
+def _edge(network: OCRNet, output: Output) -> float:
+    """Return the score up to which a box of an image may be there or not, since boxes below it are dropped."""
+    rules = fusion_rules(network)
+    if output.detection is None:
+        return 0.0
+    scores = rules.decode(output.detection, network.input_size)[0].scores
+    full = len(scores) == rules.max_detections
+    edge = torch.tensor(max(rules.decode.score_threshold, float(scores.min()) if full else 0.0))
+    maps = probability_maps(rules.calibration, output.semantic is not None, network.taxonomy)
+    classes = torch.arange(len(maps))
+    return float(probabilities(edge.expand(len(maps)), classes, torch.from_numpy(maps).double()).max())
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from ocrnet_pl.export.decoding import NO_SCORE, Rows
 from ocrnet_pl.export.graph import Graph, Value
 from ocrnet_pl.export.letterbox import Frame
 from ocrnet_pl.export.nesting import find_nesting, places
-from ocrnet_pl.export.pixels import BoxPixels, BoxReach, ClassMap, box_pixels
+from ocrnet_pl.export.pixels import BoxPixels, BoxReach, ClassMap, box_pixels, sums_before, sums_within
 from ocrnet_pl.inference.fusion import TRUSTED
 from ocrnet_pl.inference.nesting import SURE
 from ocrnet_pl.inference.settings import FusionSettings
@@ -24,36 +24,34 @@ class Fused(NamedTuple):
     Attributes:
         rows: The boxes, best first.
         labels: int64 [B * H * W], the segmentation class of each pixel.
-        instances: int64 [B * H * W], the row of a box plus one, 0 = none.
-        areas: int64 [B, N], the number of pixels of each box.
+        owner: int64 [B * H * W], the number of the box that each pixel belongs to, 0 = none.
+        place: int64 [1 + B * N], by the number of a box, its row in its image plus one; 0 for 0.
+        image: int64 [1 + B * N], by the number of a box, its image; any for 0.
+        areas: int32 [B, N], the number of pixels of each box.
         shown: bool [B, N], the boxes that enter the panoptic map.
     """
 
     rows: Rows
     labels: Value
-    instances: Value
+    owner: Value
+    place: Value
+    image: Value
     areas: Value
     shown: Value
 
+    def by_number(self, values: Value) -> Value:
+        """Return what there is for the boxes, int64 [B, N], by their numbers, with 0 for 0."""
+        nothing = values.filled(0).part(0, 1, 1)
+        table = values.graph.concat(nothing, values, axis=1).reshape(-1)
+        return table.at(self.place + self.image * (self.rows.length + 1))
 
-class _Claims(NamedTuple):
-    """Boxes' claims to pixels.
+    def instances(self, row: Value | None) -> Value:
+        """Return the row of each pixel's box plus one, int64 [B * H * W], 0 = none.
 
-    Attributes:
-        pixel: int64 [K], the place of the pixel in the class map.
-        row: int64 [K], the row of the box.
-        probability: float32 [K], probability of the box's class at the pixel.
-        evidence: float32 [K]; the pixel goes to the claim with the most evidence.
-    """
-
-    pixel: Value
-    row: Value
-    probability: Value
-    evidence: Value
-
-    def of(self, index: Value) -> _Claims:
-        """Return some of the claims."""
-        return _Claims(*(part.at(index) for part in self))
+        Args:
+            row: int64 [B, N], the final row of each box; None if that is the one it has.
+        """
+        return (self.place if row is None else self.by_number(row + 1)).at(self.owner)
 
 
 def fuse(
@@ -83,23 +81,31 @@ def fuse(
 
     boxes = rows.boxes.reshape(-1, 4)
     listed = box_pixels(graph, graph.where(joined.reshape(-1, 1), boxes, 0.0), image, frame)
-    layer = (image * (pixels.classes - 1) + of_class) * frame.pixels
-    claims = _claims(graph, listed, scores.reshape(-1), layer, pixels, settings)
+    # All that follows is done for every pair of a box and a pixel, with ones and zeros for what counts: to pick some of
+    # the pairs takes longer.
+    own_share, weight, claim = _claims(graph, listed, scores.reshape(-1), of_class, image, pixels, frame, settings)
     if settings.raw_pixels:
         kept = np.array([c.name in settings.raw_pixels for c in taxonomy.semantic_categories])
-        claims = claims.of(_may_change(graph, claims, listed, of_class, pixels, graph.constant(kept)))
-    claimed = _per_box(listed, listed.row_box.at(claims.row), claims.row.filled(1))
-    factor = nesting.factor.at(listed.row_box).at(claims.row)
-    won = claims.of(_strongest(graph, claims._replace(evidence=claims.evidence * factor), pixels))
-    owner = listed.row_box.at(won.row)
+        claim = claim & _may_change(listed, of_class, pixels, graph.constant(kept))
+    claims = claim.to(np.float32)
+    evidence = own_share * weight * listed.of_row(nesting.factor) * claims + (claims - 1.0)
+    # Each pixel goes to the claim with the most evidence, and to the first box on a tie: to that with the largest code.
+    ahead = evidence >= pixels.most.filled(NO_SCORE / 2).scatter(listed.pixel, evidence, "max").at(listed.pixel)
+    code = (labels.length(0) - graph.numbers(labels.length(0))).to(np.float32)
+    own_code = listed.of_row(code)
+    owner = pixels.most.filled(0.0).scatter(listed.pixel, ahead.to(np.float32) * own_code, "max")
+    won = owner.at(listed.pixel).equals(own_code).to(np.float32)
 
     # How many of the pixels that an ellipse in the box would cover it owns, and how certainly.
-    reach = BoxReach.of(listed, won.pixel, won.row)
+    reach = BoxReach.of(listed, listed.column, won)
     whole = reach.number()
+    claimed = sums_within(sums_before(claims), listed.box_end, listed.box_length)
     num_pixels = whole.to(np.float32)
     sides = [(boxes.column(low + 2) - boxes.column(low)).at_least(1.0) for low in (0, 1)]
     area = sides[0] * sides[1]
-    owned = listed.none.filled(0.0, np.float32).scatter(owner, won.probability, "add")
+    certain = won * own_share / pixels.every.at(listed.pixel)
+    in_rows = listed.y.filled(0.0, np.float32).scatter(listed.row, certain, "add")
+    owned = rows.scores.reshape(-1).filled(0.0).scatter(listed.row_box, in_rows, "add")
     # The pixels of a right box nested in another one do not belong to the other's object.
     inner = (nesting.both * num_pixels.reshape(*per_image).expand(2)).total(1).reshape(-1)
     wanted = (claimed.to(np.float32) - inner).at_least(num_pixels).at_least(1.0)
@@ -119,10 +125,13 @@ def fuse(
 
     by_image = graph.where(rows.valid, fused_scores.reshape(*per_image), NO_SCORE)
     best, order = graph.best(by_image, count)
-    number = (places(graph, by_image, count) + 1).reshape(-1)
-    instances = pixels.labels.filled(0).scatter(won.pixel, number.at(owner))
+    # From here on the numbers of boxes begin with 1, in the order of the codes: the last box has the first.
+    number = owner.to(np.int64)
+    place = _by_number(places(graph, by_image, count).reshape(-1) + 1)
     # A pixel in an instance takes the instance's class.
-    corrected = pixels.labels.scatter(won.pixel, of_class.at(owner))
+    gain = _by_number(of_class + 1).at(number)
+    free = number.equals(0).to(np.int64)
+    corrected = pixels.labels * free + gain - 1 + free
 
     def ordered(values: Value) -> Value:
         return graph.op("GatherElements", values.reshape(*per_image), order, axis=1)
@@ -134,45 +143,41 @@ def fuse(
     # Whether an object is there was the detector's decision; the pixels only changed its rank.
     shown = (ordered(scores) >= settings.mask_threshold) & (ordered(fill) >= settings.min_fill) & valid
     result = Rows(moved, best, ordered(labels), valid, count)
-    return Fused(result, corrected, instances, ordered(whole), shown)
+    return Fused(result, corrected, number, place, _by_number(image), ordered(whole), shown)
 
 
 def _claims(
-    graph: Graph, listed: BoxPixels, scores: Value, layer: Value, pixels: ClassMap, settings: FusionSettings
-) -> _Claims:
-    """Return the boxes' claims to those of their pixels that have their class, or lost it narrowly to another."""
+    graph: Graph,
+    listed: BoxPixels,
+    scores: Value,
+    of_class: Value,
+    image: Value,
+    pixels: ClassMap,
+    frame: Frame,
+    settings: FusionSettings,
+) -> tuple[Value, Value, Value]:
+    """Return for each pair the share of the box's class, the prior, both float32 [R], and whether the box claims it.
+
+    It claims the pixels that have its class, or lost it narrowly to another.
+    """
     narrow = -1 / (2 * settings.spread**2)
     in_row = graph.op("Exp", listed.row_offset * listed.row_offset * narrow) * scores.at(listed.row_box)
     in_column = graph.op("Exp", listed.column_offset * listed.column_offset * narrow)
-    column = listed.pixel - listed.column_shift.at(listed.row)
-    weight = in_row.at(listed.row) * in_column.at(column)
-    relative = pixels.relative.at(listed.pixel + layer.at(listed.row_box).at(listed.row))
-    raised = relative * (weight * settings.claim + 1.0)
-    chosen = graph.op("NonZero", raised >= 1.0, kind=np.int64).column(0, axis=0)
-    pixel, weight = listed.pixel.at(chosen), weight.at(chosen)
-    own = relative.at(chosen) * pixels.top.at(pixel)
-    return _Claims(pixel, listed.row.at(chosen), own, own * weight)
+    weight = in_row.at(listed.row) * in_column.at(listed.column)
+    # From a pixel's place in the map to that of its class.
+    layer = (image * (pixels.classes - 1) + of_class) * frame.pixels
+    own = pixels.share.at(listed.pixel + listed.of_row(layer))
+    return own, weight, own * (weight * settings.claim + 1.0) >= pixels.most.at(listed.pixel)
 
 
-def _may_change(
-    graph: Graph, claims: _Claims, listed: BoxPixels, of_class: Value, pixels: ClassMap, kept: Value
-) -> Value:
-    """Return the claims that do not move a pixel into or out of an unchanged class."""
-    wanted = of_class.at(listed.row_box.at(claims.row))
-    there = pixels.labels.at(claims.pixel)
-    allowed = there.equals(wanted) | ~(kept.at(there) | kept.at(wanted))
-    return graph.op("NonZero", allowed, kind=np.int64).column(0, axis=0)
+def _may_change(listed: BoxPixels, of_class: Value, pixels: ClassMap, kept: Value) -> Value:
+    """Return the pairs, bool [R], that do not move a pixel into or out of an unchanged class."""
+    wanted, there = listed.of_row(of_class), pixels.labels.at(listed.pixel)
+    return there.equals(wanted) | ~(kept.at(there) | kept.at(wanted))
 
 
-def _strongest(graph: Graph, claims: _Claims, pixels: ClassMap) -> Value:
-    """Return which claims win: each pixel goes to the claim with the most evidence, and to the first on a tie."""
-    most = pixels.top.filled(NO_SCORE).scatter(claims.pixel, claims.evidence, "max")
-    ahead = graph.op("NonZero", claims.evidence >= most.at(claims.pixel), kind=np.int64).column(0, axis=0)
-    far = np.iinfo(np.int64).max
-    first = pixels.labels.filled(far).scatter(claims.pixel.at(ahead), ahead, "min")
-    won = graph.op("NonZero", first < far, kind=np.int64).column(0, axis=0)
-    return first.at(won)
-
-
-def _per_box(listed: BoxPixels, box: Value, values: Value) -> Value:
-    return listed.none.scatter(box, values, "add")
+def _by_number(values: Value) -> Value:
+    """Return the values of boxes, int64 [M], by their numbers; 0 for 0."""
+    graph = values.graph
+    backwards = values.length(0) - 1 - graph.numbers(values.length(0))
+    return graph.concat(graph.constant(np.zeros(1, np.int64)), values.at(backwards))

@@ -103,12 +103,10 @@ def _reach_and_what_smaller_leave(
 ) -> tuple[BoxReach, BoxReach]:
     """Return each box's reach with all pixels of its class, and with those that are in no smaller box of its class."""
     listed = box_pixels(graph, boxes, image, frame)
-    own = pixels.labels.at(listed.pixel).equals(of_class.at(listed.row_box).at(listed.row))
-    seen = graph.op("NonZero", own, kind=np.int64).column(0, axis=0)
-    pixel, row = listed.pixel.at(seen), listed.row.at(seen)
-    # The tightest box of each pixel and, in the lower digits of the same number, the row of that box.
-    base = listed.row_box.length(0) + 1
-    key = tightness.at(listed.row_box.at(row)) * base + row
-    tightest = pixels.labels.filled(-1).scatter(pixel, key, "max")
-    inside = graph.op("NonZero", tightest >= 0, kind=np.int64).column(0, axis=0)
-    return BoxReach.of(listed, pixel, row), BoxReach.of(listed, inside, tightest.at(inside) % base)
+    own = pixels.labels.at(listed.pixel).equals(listed.of_row(of_class)).to(np.float32)
+    # The tightest box of each pixel: the larger the number, the tighter. Boxes of no interest have no pairs.
+    tight = listed.of_row(tightness).to(np.float32) + 1.0
+    tightest = pixels.most.filled(0.0).scatter(listed.pixel, tight * own, "max")
+    left = own * tightest.at(listed.pixel).equals(tight).to(np.float32)
+    column = listed.column
+    return BoxReach.of(listed, column, own), BoxReach.of(listed, column, left)

@@ -29,12 +29,15 @@ class Panoptic(NamedTuple):
     length: int
 
 
-def panoptic(graph: Graph, fused: Fused, frame: Frame, min_stuff: int, taxonomy: Taxonomy) -> Panoptic:
+def panoptic(
+    graph: Graph, fused: Fused, row: Value | None, frame: Frame, min_stuff: int, taxonomy: Taxonomy
+) -> Panoptic:
     """Put the instances that are shown into a map, then stuff; the remaining pixels are void.
 
     Args:
         graph: The graph.
         fused: Boxes and pixels after fusion.
+        row: int64 [B, N], the final row of each box; None if that is the one it has.
         frame: The size of the images.
         min_stuff: Number of pixels below which a stuff region becomes void.
         taxonomy: The categories, which say what is stuff.
@@ -42,16 +45,13 @@ def panoptic(graph: Graph, fused: Fused, frame: Frame, min_stuff: int, taxonomy:
     count, classes = fused.rows.length, taxonomy.num_semantic
     shown = (fused.shown & (fused.areas > 0)).to(np.int64)
     instance_ids = shown.running_total(1) * shown
-    # With the number of each box, and none for 0.
-    nothing = fused.areas.filled(0).part(0, 1, 1)
-    table = graph.concat(nothing, instance_ids, axis=1).reshape(-1)
+    nothing = shown.filled(0).part(0, 1, 1)
+    segment = fused.by_number(instance_ids).at(fused.owner)
     image = graph.op("Expand", graph.numbers(frame.batch).expand(1), graph.join(frame.batch, frame.pixels)).reshape(-1)
-    segment = table.at(fused.instances + image * (count + 1))
-    is_open = segment.equals(0)
+    kind = fused.labels + image * classes
+    is_open = segment.equals(0).to(np.int64)
     stuff = [index for index, category in enumerate(taxonomy.semantic_categories) if not category.is_thing]
-    areas = graph.full(frame.batch * classes, 0, np.int64).scatter(
-        fused.labels + image * classes, is_open.to(np.int64), "add"
-    )
+    areas = graph.full(frame.batch * classes, 0, np.int64).scatter(kind, is_open, "add")
     of_stuff = areas.reshape(frame.batch, classes).take(graph.constant(np.array(stuff, np.int64)), axis=1)
     there = (of_stuff >= max(min_stuff, 1)).to(np.int64)
     stuff_ids = (there.running_total(1) + shown.total(1, keep=True)) * there
@@ -60,10 +60,10 @@ def panoptic(graph: Graph, fused: Fused, frame: Frame, min_stuff: int, taxonomy:
     place[stuff] = np.arange(len(stuff))
     class_ids = graph.concat(stuff_ids, nothing, axis=1).take(graph.constant(place), axis=1).reshape(-1)
     # The segment is 0 where the pixel is open.
-    numbers = segment + class_ids.at(fused.labels + image * classes) * is_open.to(np.int64)
+    merged = segment + class_ids.at(kind) * is_open
     category = graph.constant(np.array(taxonomy.positions_of_detection, np.int64)).take(fused.rows.labels)
-    row = fused.areas.filled(0) + graph.constant(np.arange(count))
-    things = graph.stack(instance_ids, category, fused.areas, row)
+    row = shown.filled(0) + graph.constant(np.arange(count)) if row is None else row
+    things = graph.stack(instance_ids, category, fused.areas.to(np.int64), row)
     stuff_category = np.array([taxonomy.positions_of_semantic[index] for index in stuff], np.int64)
     regions = graph.stack(stuff_ids, of_stuff.filled(0) + graph.constant(stuff_category), of_stuff, of_stuff.filled(-1))
-    return Panoptic(numbers, graph.concat(things, regions, axis=1), count + len(stuff))
+    return Panoptic(merged, graph.concat(things, regions, axis=1), count + len(stuff))

@@ -9,20 +9,25 @@ import numpy as np
 from ocrnet_pl.export.graph import Graph, Value
 from ocrnet_pl.export.letterbox import Frame
 
+_FAR = 80.0
+"""Difference of logits above which a share may become 0 in float32."""
+
 
 class ClassMap(NamedTuple):
     """The class of every pixel of a batch, and its probability, in the order of the pixels: image, y, x.
 
     Attributes:
-        relative: float32 [B * S * H * W], each class's probability as a share of the pixel's largest, in the order
+        share: float32 [B * S * H * W], each class's probability times a number above 0 of the pixel's own, in the order
             image, class, y, x.
-        top: float32 [B * H * W], the largest probability of each pixel.
-        labels: int64 [B * H * W], the class with that probability.
+        most: float32 [B * H * W], the largest share of each pixel.
+        every: float32 [B * H * W], the sum of the pixel's shares.
+        labels: int64 [B * H * W], the class with the largest share.
         classes: S.
     """
 
-    relative: Value
-    top: Value
+    share: Value
+    most: Value
+    every: Value
     labels: Value
     classes: int
 
@@ -37,21 +42,38 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
         classes: S.
         frame: Where the images lie in the input.
     """
-    if stride > 1:
+    # The largest logit of a cell may be taken off all classes before they are scaled, where there are fewer cells than
+    # pixels. Next to a cell in which another class is far ahead, all shares of a pixel could still be 0.
+    logits = logits - logits.largest(1, keep=True)
+    lowest = graph.op("ReduceMin", logits, keepdims=0).reshape(1)
+
+    def shares(scaled: Value) -> Value:
+        return graph.choose(
+            lowest > -_FAR,
+            lambda: graph.op("Exp", scaled),
+            lambda: graph.op("Exp", scaled - scaled.largest(1, keep=True)),
+        )
+
+    def in_input() -> Value:
+        if stride == 1:
+            return logits
         scales = graph.constant(np.array([1, 1, stride, stride], np.float32))
-        logits = graph.op("Resize", logits, None, scales, mode="linear")
-    ends, axes = graph.concat(frame.inner_height, frame.inner_width), graph.constant(np.array([2, 3], np.int64))
-    content = graph.op("Slice", logits, ends.filled(0), ends, axes)
-    sizes = graph.join(frame.batch, classes, frame.height, frame.width)
-    resized = graph.op("Resize", content, None, None, sizes, mode="linear")
-    # Not Softmax, which turns the axes around and back, and takes ten times as long. Of its division, which most pixels
-    # have no use for, only the largest is made: 1 divided by the sum.
-    relative = graph.op("Exp", resized - resized.largest(1, keep=True))
-    top = 1.0 / relative.total(1)
-    # Not ArgMax, which takes three times as long: the first class of those whose share is 1.
-    left = graph.constant(np.arange(classes, 0, -1, dtype=np.float32).reshape(-1, 1, 1))
-    labels = (float(classes) - ((relative >= 1.0).to(np.float32) * left).largest(1)).to(np.int64)
-    return ClassMap(relative.reshape(-1), top.reshape(-1), labels.reshape(-1), classes)
+        return graph.op("Resize", logits, None, scales, mode="linear")
+
+    def in_images() -> Value:
+        ends, axes = graph.concat(frame.inner_height, frame.inner_width), graph.constant(np.array([2, 3], np.int64))
+        content = graph.op("Slice", in_input(), ends.filled(0), ends, axes)
+        sizes = graph.join(frame.batch, classes, frame.height, frame.width)
+        return graph.op("Resize", content, None, None, sizes, mode="linear")
+
+    # Images of the size of the input are in it pixel by pixel.
+    fills = [own.equals(logits.length(axis) * stride) for own, axis in ((frame.height, 2), (frame.width, 3))]
+    same = frame.inner_height.equals(frame.height) & frame.inner_width.equals(frame.width) & fills[0] & fills[1]
+    share = graph.choose(same, lambda: shares(in_input()), lambda: shares(in_images()))
+    # Sums over an inner axis take twice as long as a convolution, and Softmax even ten times.
+    every = graph.op("Conv", share, graph.constant(np.ones((1, classes, 1, 1), np.float32)))
+    labels = graph.op("ArgMax", share, kind=np.int64, axis=1, keepdims=0)
+    return ClassMap(share.reshape(-1), share.largest(1).reshape(-1), every.reshape(-1), labels.reshape(-1), classes)
 
 
 class BoxPixels(NamedTuple):
@@ -67,7 +89,10 @@ class BoxPixels(NamedTuple):
         column_shift: int64 [rows], the difference between a pixel in the row and the index of its column.
         y: int64 [rows], the row of the image.
         x: int64 [columns], the column of the image.
-        none: int64 [M], zeros.
+        row_end: int64 [rows], the index after the last pair of each row.
+        row_length: int64 [rows], the number of pairs of each row.
+        box_end: int64 [M], the index after the last pair of each box.
+        box_length: int64 [M], the number of pairs of each box.
     """
 
     pixel: Value
@@ -79,7 +104,19 @@ class BoxPixels(NamedTuple):
     column_shift: Value
     y: Value
     x: Value
-    none: Value
+    row_end: Value
+    row_length: Value
+    box_end: Value
+    box_length: Value
+
+    @property
+    def column(self) -> Value:
+        """The column of a box that each pixel is in, int64 [R], as an index into ``column_box``."""
+        return self.pixel - self.column_shift.at(self.row)
+
+    def of_row(self, values: Value) -> Value:
+        """Return for each pair, [R], what there is for its box, [M]."""
+        return values.at(self.row_box).at(self.row)
 
 
 def box_pixels(graph: Graph, boxes: Value, image: Value, frame: Frame) -> BoxPixels:
@@ -98,7 +135,9 @@ def box_pixels(graph: Graph, boxes: Value, image: Value, frame: Frame) -> BoxPix
     column_box, x, column_start = _lines(graph, columns, x1)
     row_box, y, _ = _lines(graph, rows, y1)
     lengths = columns.at(row_box)
-    row_start = lengths.running_total() - lengths
+    row_end = lengths.running_total()
+    row_start = row_end - lengths
+    pairs = columns * rows
     first_pixel = image.at(row_box) * frame.pixels + y * frame.width + x1.at(row_box)
     pixel_shift, column_shift = first_pixel - row_start, first_pixel - column_start.at(row_box)
     row = _repeated(graph, lengths)
@@ -115,7 +154,10 @@ def box_pixels(graph: Graph, boxes: Value, image: Value, frame: Frame) -> BoxPix
         column_shift,
         y,
         x,
-        columns.filled(0),
+        row_end,
+        lengths,
+        pairs.running_total(),
+        pairs,
     )
 
 
@@ -143,46 +185,48 @@ class BoxReach(NamedTuple):
 
     Attributes:
         pixels: The boxes.
-        in_row: int64 [rows], the number of pixels in each row.
-        in_column: int64 [columns], 1 if there is a pixel in the column.
+        sums: int32 [R + 1], how many of the pairs before each one count.
+        in_column: float32 [columns], 1 if there is a pixel in the column.
     """
 
     pixels: BoxPixels
-    in_row: Value
+    sums: Value
     in_column: Value
 
     @classmethod
-    def of(cls, pixels: BoxPixels, pixel: Value, row: Value) -> BoxReach:
-        """Count pixels, each at most once per box."""
-        column = pixel - pixels.column_shift.at(row)
-        return cls(
-            pixels,
-            pixels.row_box.filled(0).scatter(row, row.filled(1), "add"),
-            pixels.column_box.filled(0).scatter(column, column.filled(1)),
-        )
+    def of(cls, pixels: BoxPixels, column: Value, counting: Value) -> BoxReach:
+        """Count pixels.
+
+        Args:
+            pixels: The boxes.
+            column: The column of each pair, from ``pixels``.
+            counting: float32 [R], 1 for the pairs that count, else 0.
+        """
+        return cls(pixels, sums_before(counting), pixels.x.filled(0.0, np.float32).scatter(column, counting, "max"))
 
     def number(self) -> Value:
-        """Return the number of pixels of each box, int64 [M]."""
-        return self._sum(self.pixels.row_box, self.in_row)
+        """Return the number of pixels of each box, int32 [M]."""
+        return sums_within(self.sums, self.pixels.box_end, self.pixels.box_length)
 
     def share(self) -> Value:
         """Return the share of rows times the share of columns in which each box has pixels, float32 [M]."""
         row_box, column_box = self.pixels.row_box, self.pixels.column_box
-        reached = self._sum(row_box, self.in_row.at_most(1)) * self._sum(column_box, self.in_column)
-        every = self._sum(row_box, row_box.filled(1)) * self._sum(column_box, column_box.filled(1))
-        return reached.to(np.float32) / every.at_least(1).to(np.float32)
+        reached = self._sum(row_box, self._in_row()) * self._sum(column_box, self.in_column)
+        every = self._sum(row_box, row_box.filled(1.0, np.float32))
+        every *= self._sum(column_box, column_box.filled(1.0, np.float32))
+        return reached / every.at_least(1.0)
 
     def bounds(self, boxes: Value) -> Value:
         """Return the bounds, float32 [M, 4], of each box's pixels; a box without pixels keeps its own sides."""
         graph, found = boxes.graph, []
         for box, place, there in (
             (self.pixels.column_box, self.pixels.x, self.in_column),
-            (self.pixels.row_box, self.pixels.y, self.in_row),
+            (self.pixels.row_box, self.pixels.y, self._in_row()),
         ):
-            inside, at = there > 0, place.to(np.float32)
-            far = self.pixels.none.filled(np.inf, np.float32)
+            inside, at = there > 0.0, place.to(np.float32)
+            far = self.pixels.box_end.filled(np.inf, np.float32)
             low = far.scatter(box, graph.where(inside, at, np.inf), "min")
-            high = self.pixels.none.filled(-np.inf, np.float32).scatter(
+            high = self.pixels.box_end.filled(-np.inf, np.float32).scatter(
                 box, graph.where(inside, at + 1.0, -np.inf), "max"
             )
             found.append((low, high))
@@ -190,5 +234,29 @@ class BoxReach(NamedTuple):
         bounds = graph.stack(left, top, right, bottom)
         return graph.where(graph.op("IsInf", bounds, kind=bool), boxes, bounds)
 
+    def _in_row(self) -> Value:
+        """Return 1, float32 [rows], for rows with pixels, else 0."""
+        return sums_within(self.sums, self.pixels.row_end, self.pixels.row_length).to(np.float32).at_most(1.0)
+
     def _sum(self, box: Value, values: Value) -> Value:
-        return self.pixels.none.scatter(box, values, "add")
+        return self.pixels.box_end.filled(0.0, np.float32).scatter(box, values, "add")
+
+
+def sums_before(counting: Value) -> Value:
+    """Return how many of the elements before each one, and of all, count.
+
+    Not a scatter of single elements, which takes three times as long.
+
+    Args:
+        counting: [R], 1 for those that count, else 0.
+
+    Returns:
+        int32 [R + 1].
+    """
+    graph = counting.graph
+    return graph.concat(graph.constant(np.zeros(1, np.int32)), counting.to(np.int32).running_total())
+
+
+def sums_within(sums: Value, end: Value, length: Value) -> Value:
+    """Return how many elements count within stretches that have an end and a length, both int64 [K]."""
+    return sums.at(end) - sums.at(end - length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from ocrnet_pl.export.decoding import Rows, decode, in_images, in_input, without_rivals
 from ocrnet_pl.export.fusing import fuse
@@ -11,6 +12,7 @@ from ocrnet_pl.export.graph import Graph, Value
 from ocrnet_pl.export.letterbox import Frame, letterbox
 from ocrnet_pl.export.panoptic import SEGMENT_FIELDS, panoptic
 from ocrnet_pl.export.pixels import ClassMap, class_map
+from ocrnet_pl.export.probabilities import probability_maps, with_probabilities
 from ocrnet_pl.export.raw import BATCH, network_graph
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.settings import FusionSettings
@@ -25,18 +27,13 @@ def fusion_rules(network: OCRNet) -> FusionPostProcess:
     """Return the network's post-processing.
 
     Raises:
-        ValueError: It is a class, or turns scores into probabilities, and it is not known how to write that as a graph.
+        ValueError: It is a class of which it is not known how to write it as a graph.
     """
     rules = network.postprocess
     if type(rules) is not FusionPostProcess:
         raise ValueError(
             f"model.postprocess: {type(rules).__name__} cannot be written into a file; export with --raw, which leaves "
             "the post-processing to the program that uses the file"
-        )
-    if rules.calibration is not None and any(rules.calibration.probabilities.values()):
-        raise ValueError(
-            "the checkpoint: its scores are probabilities, which cannot be written into a file; calibrate without "
-            "--probabilities, or export with --raw"
         )
     return rules
 
@@ -79,7 +76,8 @@ def whole_graph(network: OCRNet, model: onnx.ModelProto | None = None) -> Graph:
         if temperature != 1:
             logits = logits / temperature
         pixels = class_map(graph, logits, network.segmentation.stride, network.taxonomy.num_semantic, frame)
-    add_results(graph, rows, pixels, frame, network.taxonomy, rules.settings)
+    maps = probability_maps(rules.calibration, rows is not None and pixels is not None, network.taxonomy)
+    add_results(graph, rows, pixels, frame, network.taxonomy, rules.settings, maps)
     return graph
 
 
@@ -90,6 +88,7 @@ def add_results(
     frame: Frame,
     taxonomy: Taxonomy,
     settings: FusionSettings,
+    maps: NDArray[np.float32],
 ) -> None:
     """Add the outputs, after fusion if there are both boxes and pixels.
 
@@ -100,6 +99,8 @@ def add_results(
         frame: The size of the images.
         taxonomy: The categories.
         settings: How to merge boxes and pixels.
+        maps: The maps of the classes' scores to probabilities, from
+            :func:`~ocrnet_pl.export.probabilities.probability_maps`.
     """
 
     def as_map(values: Value, name: str, kind: type[np.generic]) -> None:
@@ -107,11 +108,16 @@ def add_results(
         graph.output(shaped, name, (BATCH, "height", "width"))
 
     labels = None if pixels is None else pixels.labels
+    fused = None
     if rows is not None and pixels is not None:
         fused = fuse(graph, rows, pixels, frame, taxonomy, settings)
         rows, labels = fused.rows, fused.labels
-        as_map(fused.instances, "instances", np.int32)
-        merged = panoptic(graph, fused, frame, settings.min_stuff_area, taxonomy)
+    row = None
+    if rows is not None and not np.isnan(maps).all():
+        rows, row = with_probabilities(graph, rows, maps)
+    if fused is not None:
+        as_map(fused.instances(row), "instances", np.int32)
+        merged = panoptic(graph, fused, row, frame, settings.min_stuff_area, taxonomy)
         as_map(merged.segment, "panoptic", np.int32)
         shape = (BATCH, merged.length, len(SEGMENT_FIELDS))
         graph.output(merged.segments.to(np.int32), "segments", shape)

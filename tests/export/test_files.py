@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ocrnet_pl.errors import DataError, ModelFileError, RunError
 from ocrnet_pl.export import files, raw, whole
 from ocrnet_pl.export.files import CheckImage, export_onnx, export_openvino, export_torch
 from ocrnet_pl.export.parity import Limits
+from ocrnet_pl.export.probabilities import probability_maps
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.probabilities import Beta
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
@@ -50,13 +52,13 @@ def graph(network: OCRNet) -> onnx.ModelProto:
 def made_once(graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all tests use one export of the network, which takes seconds."""
 
-    def copy(_: OCRNet) -> onnx.ModelProto:
+    def same(_: OCRNet) -> onnx.ModelProto:
         own = onnx.ModelProto()
         own.CopyFrom(graph)
         return own
 
-    monkeypatch.setattr(files, "network_graph", copy)
-    monkeypatch.setattr(whole, "network_graph", copy)
+    monkeypatch.setattr(files, "network_graph", same)
+    monkeypatch.setattr(whole, "network_graph", same)
 
 
 def images() -> list[CheckImage]:
@@ -92,12 +94,22 @@ def test_a_whole_file_gives_what_predict_gives(network: OCRNet, tmp_path: Path) 
         assert (one.panoptic != own.panoptic).mean() < 1e-3
 
 
-def test_scores_that_are_probabilities_are_not_written() -> None:
-    made = tiny_network()
-    known = ScoreCalibration(3, 0.5, {"raw": {}}, {"raw": {"disc": Beta()}})
+def test_scores_that_are_probabilities_are_written(network: OCRNet, tmp_path: Path) -> None:
+    made = copy.deepcopy(network)
+    curves = {"raw": {}, "fused": {}}
+    maps = {"raw": {"star": Beta(2.0, 1.0, 0.0)}, "fused": {"disc": Beta(0.4, 0.9, -1.5), "star": Beta(1.5, 0.2, 1.0)}}
+    known = ScoreCalibration(3, 0.5, curves, maps)
     made.postprocess.load_calibration(known.to_dict(), TAXONOMY)
-    with pytest.raises(ValueError, match="its scores are probabilities"):
-        whole.fusion_rules(made)
+    path = tmp_path / "probabilities.onnx"
+    assert not export_onnx(made, path, images()).too_large
+    image = images()[1].pixels
+    (wanted,), got = made.predict(image), Model(path)(image.permute(1, 2, 0).numpy())
+    (before,) = network.predict(image)
+    assert (wanted.scores - before.scores).abs().max() > 0.05
+    np.testing.assert_allclose(got.scores, wanted.scores.numpy(), atol=1e-4)
+    # Boxes alone have maps of their own.
+    np.testing.assert_array_equal(probability_maps(known, False, TAXONOMY)[2], [2.0, 1.0, 0.0])
+    assert np.isnan(probability_maps(known, False, TAXONOMY)[:2]).all()
 
 
 def test_a_raw_file_has_only_common_operators_and_takes_any_number_of_images(

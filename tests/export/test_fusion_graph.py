@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from ocrnet_pl.export.graph import Graph
+from ocrnet_pl.export.letterbox import Frame
+from ocrnet_pl.export.pixels import class_map
 from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess
-from ocrnet_pl.inference.geometry import clip_boxes
+from ocrnet_pl.inference.geometry import clip_boxes, maps_to_original
+from ocrnet_pl.inference.probabilities import Beta
+from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.runtime.prediction import Prediction, predictions
-from tests.helpers.exported import fusion_session, logits_of, padded
+from ocrnet_pl.structures import Placement
+from tests.helpers.exported import fusion_session, logits_of, padded, session
 from tests.inference.test_fusion_cases import TAXONOMY, random_scene
 
 DESCRIPTION = Description("0", False, 3, (24, 32), True, True, TAXONOMY, {}, {}, {})
@@ -26,10 +33,20 @@ SETTINGS = {
 }
 
 
-def compare(settings: FusionSettings, seeds: range) -> None:
+CALIBRATION = ScoreCalibration(
+    images=9,
+    iou=0.5,
+    curves={"raw": {}, "fused": {}},
+    # All scores of one class become smaller, so that the order changes; one has no map, and the rest keep their order.
+    probabilities={"fused": {"car": Beta(0.3, 0.6, -2.5)}},
+)
+
+
+def compare(settings: FusionSettings, seeds: range, calibration: ScoreCalibration | None = None) -> None:
     """Fuse scenes, three together, both ways; everything must be equal, up to rounding of boxes and scores."""
-    run, fusion = fusion_session(TAXONOMY, settings, ROWS), FusionPostProcess()
-    fusion.settings = settings
+    run, fusion = fusion_session(TAXONOMY, settings, ROWS, calibration), FusionPostProcess()
+    fusion.settings, fusion.calibration = settings, calibration
+    fusion.choose("none", (), TAXONOMY)
     names = [out.name for out in run.get_outputs()]
     for start in range(seeds.start, seeds.stop, 3):
         scenes = [random_scene(seed) for seed in range(start, start + 3)]
@@ -65,6 +82,48 @@ def require_equal(got: Prediction, wanted: object, name: str) -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_fusion_in_a_file_is_that_of_predict(name: str) -> None:
     compare(SETTINGS[name], range(0, 75))
+
+
+def test_scores_become_probabilities_after_fusion() -> None:
+    compare(SETTINGS["default"], range(0, 60), CALIBRATION)
+
+
+def require_same_pixels(logits: torch.Tensor, stride: int, size: tuple[int, int], inner: tuple[int, int]) -> None:
+    """Scale the logits of a batch to ``size`` by a graph, and compare classes and probabilities."""
+    graph = Graph()
+    classes, (height, width) = logits.shape[1], size
+    given = graph.input("logits", np.float32, ("batch", *logits.shape[1:]))
+    sides = [graph.constant(np.array([side], np.int64)) for side in (*size, *inner)]
+    found = class_map(graph, given, stride, classes, Frame(given.length(0), *sides))
+    every, top = found.every.reshape(-1, 1, height, width), found.most.reshape(-1, height, width)
+    graph.output(found.share.reshape(-1, classes, height, width) / every, "probability", ("batch", classes, *size))
+    graph.output(top / every.column(0, axis=1), "top", ("batch", *size))
+    graph.output(found.labels.reshape(-1, height, width), "labels", ("batch", *size))
+    names = ["probability", "top", "labels"]
+    got = dict(zip(names, session(graph).run(names, {"logits": logits.numpy()}), strict=True))
+    padded = (logits.shape[2] * stride, logits.shape[3] * stride)
+    placement = Placement(size, padded, (inner[0] / height, inner[1] / width), (0.0, 0.0))
+    for image, own in enumerate(logits):
+        probability = maps_to_original(own, stride, placement).softmax(0)
+        close = np.testing.assert_allclose
+        close(got["probability"][image], probability.numpy(), rtol=1e-4, atol=1e-6)
+        close(got["top"][image], probability.amax(0).numpy(), rtol=1e-4, atol=1e-6)
+        # Where two classes are alike, rounding decides.
+        best = probability.topk(2, 0).values
+        sure = (best[0] - best[1] > 1e-5).numpy()
+        assert sure.mean() > 0.9
+        np.testing.assert_array_equal(got["labels"][image][sure], probability.argmax(0).numpy()[sure])
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 300.0])
+def test_pixels_at_the_size_of_the_images(spread: float) -> None:
+    """The last: logits so far apart that the exponential of their difference to the cell's best is 0."""
+    logits = torch.randn(2, 5, 8, 12, generator=torch.Generator().manual_seed(3)) * spread
+    require_same_pixels(logits, 4, (32, 48), (32, 48))
+    require_same_pixels(logits, 4, (32, 40), (32, 40))
+    require_same_pixels(logits, 4, (45, 60), (32, 43))
+    require_same_pixels(logits, 4, (16, 24), (32, 48))
+    require_same_pixels(logits, 1, (8, 12), (8, 12))
 
 
 @pytest.mark.slow

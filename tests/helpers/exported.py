@@ -13,8 +13,10 @@ from ocrnet_pl.export.decoding import NO_SCORE, Rows
 from ocrnet_pl.export.graph import Graph, Value
 from ocrnet_pl.export.letterbox import Frame
 from ocrnet_pl.export.pixels import class_map
+from ocrnet_pl.export.probabilities import probability_maps
 from ocrnet_pl.export.whole import add_results
 from ocrnet_pl.inference.decode import Detections
+from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.structures import Taxonomy
 
@@ -27,7 +29,9 @@ def session(graph: Graph) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def fusion_session(taxonomy: Taxonomy, settings: FusionSettings, count: int) -> onnxruntime.InferenceSession:
+def fusion_session(
+    taxonomy: Taxonomy, settings: FusionSettings, count: int, calibration: ScoreCalibration | None = None
+) -> onnxruntime.InferenceSession:
     """Return the fusion of ``count`` boxes per image with the logits of its pixels."""
     graph = Graph()
     boxes = graph.input("boxes_in", np.float32, ("batch", count, 4))
@@ -36,7 +40,8 @@ def fusion_session(taxonomy: Taxonomy, settings: FusionSettings, count: int) -> 
     logits = graph.input("logits", np.float32, ("batch", taxonomy.num_semantic, "height", "width"))
     rows = Rows(boxes, scores, labels, scores > NO_SCORE / 2, count)
     frame = identity_frame(logits)
-    add_results(graph, rows, class_map(graph, logits, 1, taxonomy.num_semantic, frame), frame, taxonomy, settings)
+    pixels = class_map(graph, logits, 1, taxonomy.num_semantic, frame)
+    add_results(graph, rows, pixels, frame, taxonomy, settings, probability_maps(calibration, True, taxonomy))
     return session(graph)
 
 
