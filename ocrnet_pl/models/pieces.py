@@ -27,7 +27,8 @@ def pieces(images: Tensor, network: nn.Module) -> tuple[Tensor, ...]:
     one_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if not predicts or one_graph or any(part._compiled_call_impl is not None for part in network.children()):
         return (images,)
-    return images.split(max(_PIXELS // max(images.shape[-2] * images.shape[-1], 1), 1))
+    cut: tuple[Tensor, ...] = images.split(max(_PIXELS // max(images.shape[-2] * images.shape[-1], 1), 1))
+    return cut
 
 
 def joined(outputs: Sequence[Output]) -> Output:

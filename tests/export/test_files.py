@@ -37,8 +37,11 @@ def network() -> OCRNet:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for value in made.parameters():
-            # At random weights all scores are alike, and no box enters the map.
-            value.add_(torch.randn(value.shape, generator=generator) * 0.1)
+            value.add_(torch.randn(value.shape, generator=generator) * 0.2)
+        # At random weights all scores are alike, and there is no box.
+        for head in made.detection.class_head:  # type: ignore[union-attr]
+            head.weight.add_(torch.randn(head.weight.shape, generator=generator))
+            head.bias.add_(3.0)
     made.postprocess.settings = FusionSettings(temperature=0.4)  # type: ignore[assignment]
     return made
 
@@ -80,6 +83,7 @@ def test_a_whole_file_gives_what_predict_gives(network: OCRNet, tmp_path: Path) 
     assert model.description.fusion == network.postprocess.dump_settings()
     image = images()[1].pixels
     (wanted,), got = network.predict(image), model(image.permute(1, 2, 0).numpy())
+    assert len(wanted.boxes) > 10
     torch.testing.assert_close(torch.from_numpy(got.boxes), wanted.boxes, rtol=0, atol=1e-2)
     torch.testing.assert_close(torch.from_numpy(got.scores), wanted.scores, rtol=0, atol=1e-4)
     assert got.semantic is not None
@@ -105,7 +109,7 @@ def test_scores_that_are_probabilities_are_written(network: OCRNet, tmp_path: Pa
     image = images()[1].pixels
     (wanted,), got = made.predict(image), Model(path)(image.permute(1, 2, 0).numpy())
     (before,) = network.predict(image)
-    assert (wanted.scores - before.scores).abs().max() > 0.05
+    assert (wanted.scores - before.scores).abs().max() > 0.01
     np.testing.assert_allclose(got.scores, wanted.scores.numpy(), atol=1e-4)
     # Boxes alone have maps of their own.
     np.testing.assert_array_equal(probability_maps(known, False, TAXONOMY)[2], [2.0, 1.0, 0.0])
