@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torchvision
 from torch import full, uint8
 
+from ocrnet_pl.cli import commands, subcommands
 from ocrnet_pl.cli.main import main
 from tests.helpers.project import ROOT
 
@@ -95,22 +94,22 @@ def test_the_format_trains_and_names_a_wrong_line(parts: Path, tiny: Path, capsy
     assert "boxes.txt: line 4: there is no class 'cow'" in capsys.readouterr().err
 
 
-def test_the_subcommand_is_found_and_counts(parts: Path, tiny: Path) -> None:
+def test_the_subcommand_is_found_and_counts(
+    parts: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Count with the file in a second folder of the package ``commands``, as if it stood in the first."""
     folder = parts / "commands"
     folder.mkdir()
     (folder / "count.py").write_text(EXAMPLES["command"])
-    code = (
-        "import sys, ocrnet_pl.cli.commands as commands; commands.__path__.append(sys.argv.pop(1)); "
-        "from ocrnet_pl.cli.main import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), "count", *words_of(tiny, parts, PARTS)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(parts)])},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    found = dict(line.split(": ") for line in done.stdout.splitlines())
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(folder)])
+    try:
+        command = subcommands._found()["count"]
+    finally:
+        sys.modules.pop(f"{commands.__name__}.count", None)
+    monkeypatch.setitem(subcommands.OWN, "count", command)
+    monkeypatch.setitem(subcommands.SUBCOMMANDS, "count", command.help)
+    capsys.readouterr()
+    main(["count", *words_of(tiny, parts, PARTS)])
+    found = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert set(found) == {"disc", "square", "triangle", "star", "ring"}
     assert sum(map(int, found.values())) > 0

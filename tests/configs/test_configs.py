@@ -93,13 +93,25 @@ FILES: dict[str, Callable[[Path], list[str]]] = {"overlays/transfer/teacher.yaml
 
 TOGETHER = [
     ["quickstart.yaml", "overlays/decoders/bifpn.yaml", "overlays/losses/varifocal.yaml"],
-    ["overlays/decoders/fpn.yaml", "overlays/losses/lovasz.yaml", "overlays/balancing/dynamic_weight_average.yaml"],
-    ["overlays/decoders/unet.yaml", "overlays/losses/ohem.yaml", "overlays/balancing/gradnorm.yaml"],
-    ["overlays/decoders/distribution.yaml", "overlays/balancing/pcgrad.yaml"],
-    ["overlays/losses/contours.yaml", "overlays/schedules/step.yaml"],
+    [
+        *("formats/coco_instances.yaml", "overlays/decoders/fpn.yaml", "overlays/losses/lovasz.yaml"),
+        "overlays/balancing/dynamic_weight_average.yaml",
+    ],
+    [
+        *("formats/cityscapes.yaml", "overlays/decoders/unet.yaml", "overlays/losses/ohem.yaml"),
+        "overlays/balancing/gradnorm.yaml",
+    ],
+    ["formats/bdd100k.yaml", "overlays/decoders/distribution.yaml", "overlays/balancing/pcgrad.yaml"],
+    ["applications/driving.yaml", "overlays/losses/contours.yaml", "overlays/schedules/step.yaml"],
     ["overlays/decoders/deeplabv3plus.yaml", "overlays/transfer/teacher.yaml", "overlays/inference/multiscale.yaml"],
-    ["overlays/low_data.yaml", "overlays/losses/tutorial.yaml", "overlays/balancing/uncertainty.yaml"],
-    ["overlays/decoders/one_to_one.yaml", "overlays/distributed/bf16.yaml", "overlays/metrics/boundary_iou.yaml"],
+    [
+        *("formats/packed.yaml", "overlays/low_data.yaml", "overlays/losses/tutorial.yaml"),
+        "overlays/balancing/uncertainty.yaml",
+    ],
+    [
+        *("formats/mixture.yaml", "overlays/decoders/one_to_one.yaml", "overlays/distributed/bf16.yaml"),
+        "overlays/metrics/boundary_iou.yaml",
+    ],
     ["formats/voc.yaml", "overlays/distributed/sync_batchnorm.yaml", "overlays/schedules/one_cycle.yaml"],
     ["overlays/speed/compile.yaml"],
     ["sweeps/task_weights.yaml"],

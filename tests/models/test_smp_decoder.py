@@ -24,7 +24,7 @@ from ocrnet_pl.models.unread import find_unread
 from ocrnet_pl.structures import Output, Taxonomy
 from tests.helpers.builders import TAXONOMY, TinyEncoder, make_batch
 
-ENCODERS = ["resnet18", "mobilenetv4_conv_small", "convnext_atto"]
+ENCODERS = ["test_resnet", "mobilenetv4_conv_small", "convnext_atto"]
 
 NARROW, THEIR_NARROW = {"channels": (32, 16, 16, 16, 16)}, {"decoder_channels": (32, 16, 16, 16, 16)}
 

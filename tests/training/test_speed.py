@@ -16,7 +16,7 @@ from tests.helpers.builders import make_batch, tiny_network
 
 def gradients(checkpointing: bool) -> list[torch.Tensor]:
     torch.manual_seed(0)
-    encoder = TimmEncoder("resnet18", checkpointing=checkpointing)
+    encoder = TimmEncoder("test_resnet", checkpointing=checkpointing)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     sum(m.square().mean() for m in encoder(images)).backward()
     return [p.grad for p in encoder.parameters() if p.grad is not None]
@@ -31,7 +31,7 @@ def test_gradients_are_the_same_with_checkpointing() -> None:
 
 @pytest.mark.parametrize(
     ("name", "frozen"),
-    [("resnet18", 0), ("efficientnet_lite0", 2), pytest.param("regnetx_002", 0, marks=pytest.mark.slow)],
+    [("test_resnet", 0), ("test_efficientnet", 2), pytest.param("regnetx_002", 0, marks=pytest.mark.slow)],
 )
 def test_statistics_of_norms_move_once_a_step(name: str, frozen: int) -> None:
     def statistics(checkpointing: bool) -> dict[str, torch.Tensor]:
