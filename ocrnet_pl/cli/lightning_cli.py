@@ -49,6 +49,7 @@ from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.losses.segmentation import RARE
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
@@ -234,7 +235,7 @@ class OCRNetCLI(LightningCLI):
                     "class_path": "ocrnet_pl.losses.segmentation.SegmentationLoss",
                     "init_args": {
                         "terms": [
-                            {"class_path": "ocrnet_pl.losses.pixels.CrossEntropy"},
+                            {"class_path": "ocrnet_pl.losses.pixels.CrossEntropy", "init_args": {"rare": RARE}},
                             {"class_path": "ocrnet_pl.losses.regions.Dice"},
                         ]
                     },

@@ -193,7 +193,7 @@ def test_the_command_writes_the_film_and_the_table(
     config = {
         "source": str(film), "output": None, "track": False, "min_score": 0.3, "seconds": 0.55, "overwrite": False,
         "ckpt_path": "last.ckpt", "trust": [], "trainer": {"accelerator": "cpu"},
-        "model": {"tile": None, "multiscale": Namespace(scales=(1.0,), flip=False)},
+        "model": {"postprocess": None, "tile": None, "multiscale": Namespace(scales=(1.0,), flip=False)},
     }  # fmt: skip
 
     def run(**changes: object) -> int:

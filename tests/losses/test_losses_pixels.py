@@ -77,6 +77,7 @@ def test_pixels_of_rare_classes_count_more_by_the_root_of_their_share() -> None:
         weight = own[target.clamp(max=4)] * (target != 255)
         got = CrossEntropy(label_smoothing=smoothing, class_weights=weights, rare=0.26)(logits.log_softmax(1), target)
         torch.testing.assert_close(got, (per_pixel * weight).sum() / weight.sum())
+    assert [getattr(term, "rare", None) for term in SegmentationLoss().terms] == [0.05, None]
     common = CrossEntropy(rare=float(share[share > 0].min()) / 2)(logits.log_softmax(1), target)
     torch.testing.assert_close(common, CrossEntropy()(logits.log_softmax(1), target))
 

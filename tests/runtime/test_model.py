@@ -19,6 +19,7 @@ from ocrnet_pl.errors import DataError, ModelFileError
 from ocrnet_pl.export.graph import Graph
 from ocrnet_pl.export.letterbox import Frame
 from ocrnet_pl.export.pixels import class_map
+from ocrnet_pl.export.probabilities import probability_maps
 from ocrnet_pl.export.whole import add_results
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.runtime import Model
@@ -37,7 +38,8 @@ def model_with(metadata: dict[str, str]) -> onnx.ModelProto:
     batch, height, width = (images.length(axis) for axis in range(3))
     logits = graph.concat(mean.filled(128.0), mean, axis=1)
     frame = Frame(batch, height, width, height, width)
-    add_results(graph, None, class_map(graph, logits, 1, 2, frame), frame, TAXONOMY, FusionSettings())
+    maps = probability_maps(None, False, TAXONOMY)
+    add_results(graph, None, class_map(graph, logits, 1, 2, frame), frame, TAXONOMY, FusionSettings(), maps)
     return graph.model("light", metadata)
 
 

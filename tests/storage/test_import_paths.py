@@ -108,8 +108,9 @@ def test_an_old_run_continues_and_is_evaluated_with_old_configs(
     config.write_text(CONFIG)
     root = f"--trainer.default_root_dir={tmp_path}"
     main(["fit", "--config", str(config), "--ckpt_path", str(checkpoint), root])
-    # Paths alone are no difference between the two runs.
+    # Paths alone are no difference between the two runs, a default that has changed since is one.
     told = next(line for line in capfd.readouterr().err.splitlines() if line.startswith("Different from"))
-    assert "trainer.max_steps 1 -> 2" in told and "ocrnet_pl.losses" not in told
+    assert "trainer.max_steps 1 -> 2" in told and "'rare': 0.05" in told
+    assert "losses.weighting" not in told and "inference.tiling" not in told
     main(["validate", "--ckpt_path", str(checkpoint), "--trainer.limit_val_batches=1", root])
     assert "config: the checkpoint's own" in capfd.readouterr().err
