@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from ocrnet_pl.data.transforms import Transform
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError, DataError, UsageError
 from ocrnet_pl.imaging.geometry import Size
-from ocrnet_pl.storage.checkpoints import CONFIG_KEY, read_checkpoint, usable_checkpoint
+from ocrnet_pl.storage.checkpoints import CONFIG_KEY, config_value, read_checkpoint, usable_checkpoint
 from ocrnet_pl.training.step_memory import StepMemory
 
 MEASURED_FOR = ("fit", "cross-validate", "joint-report")
@@ -140,9 +140,7 @@ class AutoChoice:
         found, _ = usable_checkpoint(path)
         stored = read_checkpoint(found, mmap=True).get(CONFIG_KEY)
         for key in _KEYS:
-            value: Any = stored
-            for part in key.split("."):
-                value = value.get(part) if isinstance(value, Mapping) else None
+            value = config_value(stored, key)
             if value is not None and _plain(key) not in self.given and self._has(key):
                 self._set(key, value)
         say(f"auto: nothing is chosen again; the settings are those of {found}")

@@ -14,7 +14,7 @@ from ocrnet_pl.cli.initial_weights import refuse_both
 from ocrnet_pl.cli.subcommands import EVALUATING
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import UsageError
-from ocrnet_pl.storage.checkpoints import read_checkpoint
+from ocrnet_pl.storage.checkpoints import config_value, read_checkpoint
 from ocrnet_pl.storage.interpolation import resolved
 from ocrnet_pl.storage.latest_run import Which, latest_checkpoint
 from ocrnet_pl.storage.same_checkpoint import expects_others
@@ -134,9 +134,7 @@ def _settings(words: list[str], key: str) -> Iterator[Any]:
         name, equals, value = word.partition("=")
         value = value if equals else following
         if name in ("--config", "-c"):
-            content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-            for part in key.split("."):
-                content = content.get(part) if isinstance(content, dict) else None
+            content = config_value(yaml.safe_load(Path(value).read_text(encoding="utf-8")), key)
             if content is not None:
                 yield content
         elif name in (f"--{key}", f"--{key}.class_path"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ from ocrnet_pl.cli.measured_choices import quiet_trainer
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.storage.checkpoints import CONFIG_KEY, read_checkpoint, usable_checkpoint
+from ocrnet_pl.storage.checkpoints import CONFIG_KEY, config_value, read_checkpoint, usable_checkpoint
 from ocrnet_pl.training.optimizers import FACTOR
 from ocrnet_pl.training.starting import init_from
 from ocrnet_pl.training.step_memory import MemoryGuard, advice, by_size, out_of_memory
@@ -78,9 +78,7 @@ class Finders:
             )
         stored = read_checkpoint(usable_checkpoint(path)[0], mmap=True).get(CONFIG_KEY)
         for kind in self._kinds():
-            value: Any = stored
-            for part in _SETS[kind].split("."):
-                value = value.get(part) if isinstance(value, Mapping) else None
+            value = config_value(stored, _SETS[kind])
             if value is not None:
                 self.config[_SETS[kind]] = value
                 say(

@@ -190,6 +190,13 @@ def _is_word(value: Any) -> bool:
     return isinstance(value, str) and len(value) < 60 and value.isprintable()
 
 
+def config_value(config: Any, key: str) -> Any:
+    """Return what a nested config has under a dotted key; None where it has nothing."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
 def flat_config(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the settings of a nested config, each with its dotted key.
 
