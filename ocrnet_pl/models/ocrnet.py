@@ -7,50 +7,28 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ocrnet_pl.balancing.task_split import TaskSplit
 from ocrnet_pl.errors import DataError, UsageError
 from ocrnet_pl.imaging.arrays import Color, PixelFormat
-from ocrnet_pl.models.base import DetectionDecoder, Encoder, Features, Neck, PostProcess, SegmentationDecoder, Shapes
+from ocrnet_pl.models.base import Encoder, Features, PostProcess, Shapes
 from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.folding import fold_norms
-from ocrnet_pl.models.network_parts import Parts
+from ocrnet_pl.models.network_parts import DetectionFactory, NeckFactory, Parts, SegmentationFactory
 from ocrnet_pl.models.pieces import joined, pieces
-from ocrnet_pl.models.rebuilding import rebuild
+from ocrnet_pl.models.savable_network import SavableNetwork
 from ocrnet_pl.models.subsampling import subsample_first
 from ocrnet_pl.models.unread import Unread, find_unread, tie
-from ocrnet_pl.storage.checkpoints import read_checkpoint, versions
-from ocrnet_pl.storage.network_folder import DESCRIPTION, read_description, read_weights, type_name, write_network
-from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, network_in_folder, saved_network
-from ocrnet_pl.storage.trusted_classes import trusted_packages
-from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Output, Placement, Prediction, Predictions, Taxonomy
+from ocrnet_pl.structures import Output, Placement, Prediction, Predictions, Taxonomy
 
 if TYPE_CHECKING:
     from ocrnet_pl.imaging.inputs import InputImage
-    from ocrnet_pl.models.model_card import ModelCard
-
-NeckFactory = Callable[[list[int], list[int]], Neck]
-"""Makes the neck from the encoder's channels and strides."""
-DetectionFactory = Callable[[list[int], list[int], Taxonomy], DetectionDecoder]
-"""Makes the detection decoder from the neck's channels and strides and the taxonomy."""
-SegmentationFactory = Callable[[Shapes, Taxonomy], SegmentationDecoder]
-"""Makes the segmentation decoder from the shapes of the neck's and the encoder's maps and the taxonomy."""
-
-PARTS: dict[str, Any] = {
-    "encoder": Encoder,
-    "neck": NeckFactory,
-    "detection": DetectionFactory | None,
-    "segmentation": SegmentationFactory | None,
-    "postprocess": PostProcess,
-}
-"""The parts that a config names by class path, and their types."""
 
 Images: TypeAlias = str | PathLike[str] | Tensor | Iterable[Any]
 """What :meth:`OCRNet.predict` takes; arrays and Pillow's images are iterable or array-like as well."""
@@ -63,8 +41,10 @@ ONE_WAY = "tile and multiscale are both given; set one of them to null"
 """The error message for requests with two ways of prediction at once."""
 
 
-class OCRNet(nn.Module):
+class OCRNet(SavableNetwork):
     """One encoder and neck, a detection and a segmentation decoder on the same maps.
+
+    How it is saved, shared and loaded stands in :class:`~ocrnet_pl.models.savable_network.SavableNetwork`.
 
     Args:
         taxonomy: The categories; class counts come from here.
@@ -100,7 +80,7 @@ class OCRNet(nn.Module):
         self.taxonomy = taxonomy
         self.input_size = input_size
         self.encoder = encoder
-        self.neck: Neck | None = neck(encoder.channels, encoder.strides)
+        self.neck = neck(encoder.channels, encoder.strides)
         channels, strides = self.neck.channels, self.neck.strides
         self._shapes = shapes = Shapes(channels, strides, encoder.channels, encoder.strides)
         self._neck_made = Parts.of(neck=(self.neck, (encoder.channels, encoder.strides)))
@@ -409,224 +389,6 @@ class OCRNet(nn.Module):
             prediction.size = (int(each.image.shape[-2]), int(each.image.shape[-1]))
             prediction.image = None if each.is_file else each.image
         return found
-
-    @property
-    def parts(self) -> Parts:
-        """How its parts were made, as :meth:`save` and checkpoints store it."""
-        shapes = self._shapes
-        maps = (shapes.channels, shapes.strides)
-        found = Parts.of(
-            encoder=(self.encoder, ()),
-            neck=(self.neck, (shapes.encoder_channels, shapes.encoder_strides)),
-            detection=(self.detection, (*maps, self.taxonomy)),
-            segmentation=(self.segmentation, (shapes, self.taxonomy)),
-            postprocess=(self.postprocess, ()),
-        )
-        if self.neck is not None:
-            return found
-        # Nothing reads it, so it was not kept; a network that is built again asks it for the shapes of its maps.
-        return Parts(
-            {k: v for k, v in found.made.items() if k != "neck"} | self._neck_made.made,
-            found.unrecorded | self._neck_made.unrecorded,
-        )
-
-    def save(self, path: str | Path, overwrite: bool = False, card: ModelCard | None = None) -> None:
-        """Write the network into a folder: ``model.safetensors`` and ``network.json``, without any pickle.
-
-        The folder appears when it is complete. Where several processes hold the network, one of them calls this.
-
-        Args:
-            path: Path of the folder, which does not exist or is empty.
-            overwrite: Whether the folder of a network that was saved before is replaced.
-            card: A page that introduces it; None for none.
-
-        Raises:
-            FileExistsError: There is something at ``path`` that is not to be replaced.
-            ValueError: It computes in numbers of another type than float32, bfloat16 or float16.
-        """
-        parts = self.parts
-        description = {
-            "versions": versions(),
-            "input_size": list(self.input_size),
-            "dtype": type_name(self.mean.dtype),
-            "taxonomy": self.taxonomy.to_dict(),
-            "parts": parts.made,
-            UNRECORDED_KEY: parts.unrecorded,
-            FUSION_KEY: self.postprocess.dump_settings(),
-            CALIBRATION_KEY: self.postprocess.dump_calibration(),
-        }
-        write_network(path, description, self.state_dict(), overwrite, None if card is None else card.files)
-
-    def save_pretrained(
-        self,
-        path: str | Path,
-        *,
-        run: str | Path | None = None,
-        pictures: int = 3,
-        license: str | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Write the network as :meth:`save` does, with a page ``README.md`` that introduces it to others.
-
-        Args:
-            path: Path of the folder, which does not exist or is empty; its name is that of the page.
-            run: Folder of the run that trained it, of which the page shows the figures and pictures; None for neither.
-            pictures: Largest number of pictures, which show images of the validation set; 0 for none.
-            license: Name of the licence on the page, as the hub writes it, such as ``apache-2.0``.
-            overwrite: Whether the folder of a network that was saved before is replaced.
-
-        Raises:
-            DataError: There is no such run.
-            FileExistsError: There is something at ``path`` that is not to be replaced.
-        """
-        self.save(path, overwrite, self._card(Path(path).name, run, pictures, license))
-
-    def _card(self, name: str, run: str | Path | None, pictures: int, license: str | None) -> ModelCard:
-        """Return the page that introduces the network."""
-        from ocrnet_pl.models.model_card import Described, model_card
-
-        decoders = {"boxes": self.detection, "pixels": self.segmentation}
-        described = Described(
-            self.taxonomy,
-            self.input_size,
-            sum(parameter.numel() for parameter in self.parameters()),
-            str(getattr(self.encoder, "name", type(self.encoder).__name__)),
-            tuple(name for name, decoder in decoders.items() if decoder is not None),
-        )
-        return model_card(described, name, None if run is None else Path(run), pictures, license)
-
-    def push_to_hub(
-        self,
-        name: str,
-        *,
-        run: str | Path | None = None,
-        pictures: int = 3,
-        license: str | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        message: str = "Add the network",
-    ) -> str:
-        """Publish the network with its page at the Hugging Face hub.
-
-        Args:
-            name: Name of the repository, such as ``somebody/cells``; it is made if there is none.
-            run: As in :meth:`save_pretrained`.
-            pictures: As there.
-            license: As there.
-            private: Whether a new repository is private; None for the account's default.
-            token: Token that may write; None for that of ``hf auth login``.
-            message: What the commit is called.
-
-        Returns:
-            The address of the repository.
-
-        Raises:
-            CheckpointError: The hub refuses it, or cannot be reached.
-            DataError: There is no such run.
-        """
-        from ocrnet_pl.models.hub import push
-
-        card = self._card(name, run, pictures, license)
-        return push(lambda path: self.save(path, card=card), name, private, token, message)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | None = None,
-        map_location: str | torch.device = "cpu",
-        trust: str | Sequence[str] = (),
-        **parts: Any,
-    ) -> OCRNet:
-        """Rebuild a network from a folder, or from a repository of the Hugging Face hub.
-
-        Only the weights and their description are fetched, neither of which can run code.
-
-        Args:
-            name: Path of a folder, or name of a repository, such as ``somebody/cells``.
-            revision: Branch, tag or commit of the repository; None for the newest.
-            token: Token for a private repository; None for that of ``hf auth login``.
-            map_location: As in :meth:`load`.
-            trust: As there.
-            parts: As there.
-
-        Raises:
-            CheckpointError: There is no such folder or repository, or :meth:`load` raises it.
-        """
-        if Path(name).is_dir():
-            return cls.load(name, map_location, trust, **parts)
-        from ocrnet_pl.models.hub import fetched_folder
-
-        return cls.load(fetched_folder(str(name), revision, token), map_location, trust, **parts)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        map_location: str | torch.device = "cpu",
-        trust: str | Sequence[str] = (),
-        **parts: Any,
-    ) -> OCRNet:
-        """Rebuild a network from the folder that :meth:`save` wrote, with the same predictions.
-
-        Args:
-            path: Path of the folder.
-            map_location: Device for the weights.
-            trust: Packages of your own whose classes the folder may name; a trusted package may run any code.
-            parts: Parts to use instead of the folder's, by name as in the constructor.
-
-        Returns:
-            The network in evaluation mode.
-
-        Raises:
-            FileNotFoundError: There is no such folder, or a file of it is absent.
-            CheckpointError: A file is damaged, comes from a version that differs, or names a class that is not trusted
-                or does not fit.
-            ValueError: ``trust`` names no package.
-        """
-        trusted_packages(trust)
-        where = f"network {str(path)!r}"
-        description = read_description(path)
-        saved = network_in_folder(description, read_weights(path), f"{where}: {DESCRIPTION}")
-        return rebuild(cls, saved, PARTS, parts, trust, f"{where}: {DESCRIPTION}").to(map_location)
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        path: str | Path,
-        map_location: str | torch.device = "cpu",
-        trust: str | Sequence[str] = (),
-        **parts: Any,
-    ) -> OCRNet:
-        """Rebuild a trained network from a checkpoint, ready to predict; needs no data set and no config.
-
-        Only the package's own classes are built. A checkpoint that names other classes is refused before anything of
-        them is imported, unless their package is trusted; a trusted package may run any code.
-
-        Args:
-            path: A checkpoint that training wrote.
-            map_location: Device for the weights.
-            trust: Packages of your own whose classes the checkpoint may name, such as ``["my_package"]``.
-            parts: Parts to use instead of the checkpoint's, by name as in the constructor; for those that it could not
-                record.
-
-        Returns:
-            The network in evaluation mode, with the averaged weights where training kept an average.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            CheckpointError: The file is damaged, is not a checkpoint of this project, comes from a version that
-                differs, or names a class that is not trusted or does not fit.
-            ValueError: ``trust`` names no package.
-        """
-        trusted_packages(trust)
-        where = f"checkpoint {str(path)!r}"
-        saved = saved_network(read_checkpoint(path, map_location), where)
-        prefix = "network."
-        own = {k.removeprefix(prefix): v for k, v in saved.weights.items() if k.startswith(prefix)}
-        return rebuild(cls, saved._replace(weights=own), PARTS, parts, trust, where).to(map_location)
 
 
 def _same(one: Output, other: Output) -> bool:

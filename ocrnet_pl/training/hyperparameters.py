@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.parsing import collect_init_args
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ocrnet_pl.metrics.base import Metric
-from ocrnet_pl.models.ocrnet import PARTS, OCRNet
+from ocrnet_pl.models.network_parts import PARTS
+from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.recording import NotRecordedError, plain_record, record_of, record_of_factory
 
 _ELSEWHERE = ("taxonomy", "input_size", "compile_backend", "teacher")

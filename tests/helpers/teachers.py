@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ocrnet_pl.models.ocrnet import PARTS, OCRNet
+from ocrnet_pl.models.network_parts import PARTS
+from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.trusted_classes import build_parts
 from ocrnet_pl.structures import Taxonomy
 from tests.helpers.builders import TAXONOMY

@@ -35,7 +35,7 @@ from ocrnet_pl.metrics.base import Metric, MetricFactory
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Neck, PostProcess, SegmentationDecoder
 from ocrnet_pl.models.detection import AnchorFreeDecoder, OneToOneDecoder
 from ocrnet_pl.models.necks import PathAggregationNeck
-from ocrnet_pl.models.ocrnet import DetectionFactory, NeckFactory, SegmentationFactory
+from ocrnet_pl.models.network_parts import DetectionFactory, NeckFactory, SegmentationFactory
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.recording import NotRecordedError, plain_record, record_of, record_of_factory
 from ocrnet_pl.storage.trusted_classes import build_parts, trusted_parts

@@ -24,7 +24,7 @@ import ocrnet_pl
 from ocrnet_pl import OCRNet
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.models.ocrnet import PARTS
+from ocrnet_pl.models.network_parts import PARTS
 from ocrnet_pl.storage.allowed_values import argument_kinds
 from ocrnet_pl.storage.trusted_classes import trusted_packages, trusted_parts
 from ocrnet_pl.training.task import OCRNetTask
