@@ -14,12 +14,16 @@ All read the same COCO instances set of drawn, textured 640x480 JPEGs, and give 
   each object, v2 transforms on tv_tensors (scale jitter, crop to a fixed size, flip, photometric distortion).
 - ultralytics: its own data set and transforms for segmentation, where it was installed by hand (it is AGPL, and no
   part of this package or of its dependencies).
+
+``--workers 1 2 16`` instead times whole passes over the set with so many loading processes. Those figures are in wall
+time and need a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -35,6 +39,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
 from ocrnet_pl.data.cache.shared_cache import Cached, CacheOptions
+from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.loading.batch_loader import deliver
 from ocrnet_pl.data.loading.dataset import PreparedDataset
 from ocrnet_pl.data.loading.samplers import Item
@@ -194,6 +199,34 @@ def measure(steps: dict[str, Step], order: Sequence[list[int]], rounds: int) -> 
     return {name: statistics.median(own) for name, own in times.items()}
 
 
+def loaded_by(source: CocoInstances, processes: int, size: int, batch: int, rounds: int) -> float:
+    """Return the images per second that so many loading processes deliver, in the fastest of some passes."""
+    data = JointDataModule(train=source, size=size, scales=[1.0], batch_size=batch, num_workers=processes)
+    loader = data.train_dataloader()
+    fastest = 0.0
+    # The processes start in the first pass, which does not count.
+    for turn in range(rounds + 1):
+        start = time.perf_counter()
+        images = sum(len(batch) for batch in loader)
+        if turn:
+            fastest = max(fastest, images / (time.perf_counter() - start))
+    return fastest
+
+
+def print_workers(source: CocoInstances, options: argparse.Namespace) -> None:
+    """Print how fast each of the wanted numbers of processes loads."""
+    cores = len(os.sched_getaffinity(0))
+    print(
+        f"{options.images} images of {WIDTH}x{HEIGHT}, {options.objects} objects each, to {options.size}; {cores} cores"
+    )
+    print(f"{'processes':>9} {'images per second':>18} {'of the first':>13}")
+    first = None
+    for processes in options.workers:
+        speed = loaded_by(source, processes, options.size, options.batch, options.rounds)
+        first = first or speed
+        print(f"{processes:9} {speed:18.1f} {speed / first:13.2f}", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,12 +235,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="side of the batches")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="+", help="numbers of loading processes to time instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         draw(root, options.images, options.objects)
         source = CocoInstances("images", "instances.json", root=root)
+        if options.workers:
+            print_workers(source, options)
+            return
         content = json.loads((root / "instances.json").read_text())
         for annotation in content["annotations"]:
             del annotation["segmentation"]
