@@ -8,8 +8,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ocrnet_pl.drawing.panels import ABOVE, DOTS_PER_INCH, INK, Panel, Ticks, new_sheet
 from ocrnet_pl.metrics.figures import FIGURES, FUSED, Figure, Place, shown_in
 from ocrnet_pl.storage.files import complete_file
 
@@ -109,25 +112,37 @@ def plot_confusion(confusion: Tensor, names: Sequence[str], png: str | os.PathLi
     """
     counts = confusion.double().cpu()
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
-    size = min(14.0, 3.2 + 0.5 * len(names))
-    figure = new_figure(size + 1, size)
-    axes = figure.add_subplot()
-    drawn = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    figure.colorbar(drawn, ax=axes, fraction=0.046, label="share of the true class")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if len(names) <= _NAMED_CLASSES:
-        ticks = range(len(names))
-        labels = [plot_text(name) for name in names]
-        axes.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, labels)
-    if len(names) <= _NUMBERED_CLASSES:
-        for row in range(len(names)):
-            for column in range(len(names)):
-                share = float(shares[row, column])
-                color = "white" if share > 0.6 else "#202124"
-                axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color, fontsize=9)
+    labels = [plot_text(name) if len(names) <= _NAMED_CLASSES else "" for name in names]
+    across = Ticks.names(labels, "predicted", slanted=True)
+    up = Ticks.names(labels, "true", downwards=True)
+    side = min(10.0, max(2.4, 0.5 * len(names)))
+    numbered = len(names) <= _NUMBERED_CLASSES
+    # Where there are numbers, no scale of the colors is needed.
+    scale = 0.0 if numbered else 0.85
+    left, bottom = up.aside, across.below
+    figure = new_sheet(left + side + scale + 0.15, bottom + side + ABOVE)
+    panel = Panel(figure, (left, bottom, side, side), "shares of the true class", across, up)
+    rows, columns = np.indices(shares.shape).reshape(2, -1)
+    corners = np.stack((columns - 0.5, rows - 0.5, columns + 0.5, rows + 0.5), 1)
+    panel.boxes(corners, _shades(shares.reshape(-1)))
+    if numbered:
+        for (row, column), share in np.ndenumerate(shares):
+            # What never happens is seen best without a number.
+            panel.write(column, row, f"{share:.2f}" if share else "", "white" if share > 0.6 else INK)
+    else:
+        levels = np.linspace(0, 1, 101)
+        place = (left + side + scale - 0.25, bottom, 0.2, side)
+        beside = Panel(figure, place, "", Ticks(0, 1, {}), Ticks.numbers(0, 1)._replace(grid=False))
+        beside.bars((levels[:-1] + levels[1:]) / 2, 0, np.ones(100), 0.01, _shades(levels[1:]))
     save_figure(figure, png)
+
+
+def _shades(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a color for each share, [N, 4]."""
+    from matplotlib import colormaps
+
+    colors: NDArray[np.float64] = colormaps["Blues"](shares)
+    return colors
 
 
 def plot_rate_search(
@@ -225,13 +240,9 @@ def style_axes(axes: Axes, title: str, x_label: str) -> None:
 
 
 def new_figure(width: float, height: float) -> Picture:
-    """Return an empty figure of the given size in inches."""
-    # Not pyplot: it would keep figures alive and look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Picture
-
-    figure = Picture(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    """Return an empty figure of the given size in inches, in which all texts find room."""
+    figure = new_sheet(width, height)
+    figure.set_layout_engine("constrained")
     return figure
 
 
@@ -239,4 +250,4 @@ def save_figure(figure: Picture, png: str | os.PathLike[str]) -> None:
     """Write a figure as a PNG, which appears under its name only when complete."""
     with complete_file(png) as unfinished:
         # The last tenths of size would take as long as all of the drawing.
-        figure.savefig(unfinished, format="png", dpi=120, pil_kwargs={"compress_level": 1})
+        figure.savefig(unfinished, format="png", dpi=DOTS_PER_INCH, pil_kwargs={"compress_level": 1})

@@ -123,28 +123,29 @@ def tinted(layers: Layers, taxonomy: Taxonomy) -> NDArray[np.uint8]:
         uint8 [H, W, 3].
     """
     height, width = layers.image.shape[:2]
-    color = np.zeros((height, width, 3), np.float32)
-    alpha = np.zeros((height, width, 1), np.float32)
+    # What a pixel gets depends only on its kind: its class or, in an instance, the row of the box, inside or outline.
+    kinds = np.full((height, width), IGNORE_INDEX, np.int32)
     if layers.semantic is not None:
-        color = class_colors(taxonomy)[layers.semantic].astype(np.float32)
-        strength = np.zeros(IGNORE_INDEX + 1, np.float32)
-        # Pixels of a thing that belong to no drawn instance are tinted like stuff.
-        strength[: taxonomy.num_semantic] = _STUFF_ALPHA
-        strength[list(untinted(taxonomy))] = 0
-        alpha = strength[layers.semantic][..., None]
+        kinds[:] = layers.semantic
+    color = class_colors(taxonomy).astype(np.float32)
+    alpha = np.zeros(len(color), np.float32)
+    # Pixels of a thing that belong to no drawn instance are tinted like stuff.
+    alpha[: taxonomy.num_semantic] = _STUFF_ALPHA
+    alpha[list(untinted(taxonomy))] = 0
     if layers.instances is not None and layers.labels:
         categories = taxonomy.detection_categories
-        shades = [shade(categories[label].color, row) for row, label in enumerate(layers.labels)]
-        table = np.array([(0, 0, 0), *shades], np.float32)
-        inside = (layers.instances > 0)[..., None]
-        color = np.where(inside, table[layers.instances], color)
-        alpha = np.where(inside, np.float32(_THING_ALPHA), alpha)
-        outline = _outline(layers.instances, max(1, round(max(height, width) / 400)))[..., None]
-        pale = table + (255 - table) * np.float32(0.35)
-        color = np.where(outline, pale[layers.instances], color)
-        alpha = np.where(outline, np.float32(0.95), alpha)
-    blended = layers.image.astype(np.float32) * (1 - alpha) + color * alpha
-    return np.clip(np.round(blended), 0, 255).astype(np.uint8)
+        inside = np.array(
+            [(0, 0, 0), *(shade(categories[label].color, row) for row, label in enumerate(layers.labels))], np.float32
+        )
+        pale = inside + (255 - inside) * np.float32(0.35)
+        of_instance = (layers.instances + len(color)).astype(np.int32)
+        of_instance[_outline(layers.instances, max(1, round(max(height, width) / 400)))] += len(inside)
+        np.copyto(kinds, of_instance, where=layers.instances > 0)
+        color = np.concatenate((color, inside, pale))
+        alpha = np.concatenate((alpha, np.repeat(np.array([_THING_ALPHA, 0.95], np.float32), len(inside))))
+    blended: NDArray[np.float32] = layers.image * (1 - alpha).take(kinds)[..., None]
+    blended += (color * alpha[:, None]).take(kinds, 0)
+    return np.rint(blended, out=blended).astype(np.uint8)
 
 
 def _outline(instances: NDArray[Any], width: int) -> NDArray[np.bool_]:
