@@ -32,7 +32,15 @@ class Rows(NamedTuple):
     length: int
 
 
-def decode(graph: Graph, boxes: Value, scores: Value, shape: tuple[int, int], thresholds: Value, rule: Decode) -> Rows:
+def decode(
+    graph: Graph,
+    boxes: Value,
+    scores: Value,
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    thresholds: Value,
+    rule: Decode,
+) -> Rows:
     """Choose the best candidates of each image.
 
     Args:
@@ -40,6 +48,7 @@ def decode(graph: Graph, boxes: Value, scores: Value, shape: tuple[int, int], th
         boxes: float32 [B, A, 4], in pixels of the input.
         scores: float32 [B, A, K].
         shape: (A, K).
+        size: (height, width) of the input; boxes are clipped to it.
         thresholds: float32 [K], the score below which candidates of each class are dropped.
         rule: Limits, and how boxes are suppressed.
     """
@@ -49,7 +58,7 @@ def decode(graph: Graph, boxes: Value, scores: Value, shape: tuple[int, int], th
     best, order = graph.best(scores.reshape(0, candidates * classes), limit)
     labels, place = order % classes, order // classes
     every_side = graph.constant(np.array([1, 1, 4], np.int64))
-    chosen = graph.op("GatherElements", boxes, _repeated(graph, place, every_side), axis=1)
+    chosen = _clipped(graph, graph.op("GatherElements", boxes, _repeated(graph, place, every_side), axis=1), size)
     valid = best > thresholds.take(labels)
     if rule.iou_threshold is None:
         return _rows(graph, chosen, best, labels, valid, limit)
@@ -95,8 +104,7 @@ def _rows(graph: Graph, boxes: Value, scores: Value, labels: Value, valid: Value
     return Rows(graph.where(valid.expand(-1), boxes, 0.0), graph.where(valid, scores, NO_SCORE), labels, valid, length)
 
 
-def in_input(graph: Graph, boxes: Value, size: tuple[int, int]) -> Value:
-    """Clip boxes, float32 [B, A, 4], to the network's input."""
+def _clipped(graph: Graph, boxes: Value, size: tuple[int, int]) -> Value:
     x, y = (_sides(boxes, first).at_least(0.0).at_most(float(limit)) for first, limit in enumerate(size[::-1]))
     return _joined(graph, x, y)
 

@@ -69,17 +69,23 @@ def letterbox(graph: Graph, images: Value, size: tuple[int, int], channels: int)
         for side, limit in zip(exact, size, strict=True)
     ]
     frame = Frame(batch, height, width, *inner)
-    pixels = graph.op("Transpose", images, perm=[0, 3, 1, 2]).to(np.float32)
-    if channels > _OPENCV_CHANNELS:
-        scaled = _averaged(graph, pixels, frame)
-    else:
+    planes = graph.op("Transpose", images, perm=[0, 3, 1, 2])
+
+    def scaled() -> Value:
+        pixels = planes.to(np.float32)
+        if channels > _OPENCV_CHANNELS:
+            return _averaged(graph, pixels, frame).to(np.uint8)
         grows = (frame.inner_height >= height) & (frame.inner_width >= width)
-        scaled = graph.choose(
+        return graph.choose(
             grows, lambda: _interpolated(graph, pixels, frame), lambda: _averaged(graph, pixels, frame)
-        )
+        ).to(np.uint8)
+
+    # To scale images to their own size would change nothing, and take as long as a small network.
+    same = frame.inner_height.equals(height) & frame.inner_width.equals(width)
+    content = graph.choose(same, lambda: graph.op("Identity", planes), scaled)
     missing = [limit - side for side, limit in zip(inner, size, strict=True)]
     pads = graph.join(0, 0, 0, 0, 0, 0, *missing)
-    padded = graph.op("Pad", scaled.to(np.uint8), pads, graph.constant(np.array(FILL, np.uint8)))
+    padded = graph.op("Pad", content, pads, graph.constant(np.array(FILL, np.uint8)))
     return padded.reshape(0, channels, *size), frame
 
 

@@ -47,8 +47,8 @@ def panoptic(
     instance_ids = shown.running_total(1) * shown
     nothing = shown.filled(0).part(0, 1, 1)
     segment = fused.by_number(instance_ids).at(fused.owner)
-    image = graph.op("Expand", graph.numbers(frame.batch).expand(1), graph.join(frame.batch, frame.pixels)).reshape(-1)
-    kind = fused.labels + image * classes
+    first = (graph.numbers(frame.batch) * classes).reshape(-1, 1)
+    kind = (fused.labels.reshape(frame.batch, frame.pixels) + first).reshape(-1)
     is_open = segment.equals(0).to(np.int64)
     stuff = [index for index, category in enumerate(taxonomy.semantic_categories) if not category.is_thing]
     areas = graph.full(frame.batch * classes, 0, np.int64).scatter(kind, is_open, "add")

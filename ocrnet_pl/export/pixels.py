@@ -9,16 +9,17 @@ import numpy as np
 from ocrnet_pl.export.graph import Graph, Value
 from ocrnet_pl.export.letterbox import Frame
 
-_FAR = 80.0
-"""Difference of logits above which a share may become 0 in float32."""
+_FAR = 40.0
+"""Size of a logit beyond which exponentials, or products with them, may leave the range of float32."""
+_FEW = 6
+"""Number of classes below which onnxruntime scales maps of single classes faster than those of all classes."""
 
 
 class ClassMap(NamedTuple):
     """The class of every pixel of a batch, and its probability, in the order of the pixels: image, y, x.
 
     Attributes:
-        share: float32 [B * S * H * W], each class's probability times a number above 0 of the pixel's own, in the order
-            image, class, y, x.
+        share: float32 [B * H * W * S], each class's probability times a number above 0 of the pixel's own.
         most: float32 [B * H * W], the largest share of each pixel.
         every: float32 [B * H * W], the sum of the pixel's shares.
         labels: int64 [B * H * W], the class with the largest share.
@@ -42,38 +43,44 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
         classes: S.
         frame: Where the images lie in the input.
     """
-    # The largest logit of a cell may be taken off all classes before they are scaled, where there are fewer cells than
-    # pixels. Next to a cell in which another class is far ahead, all shares of a pixel could still be 0.
-    logits = logits - logits.largest(1, keep=True)
-    lowest = graph.op("ReduceMin", logits, keepdims=0).reshape(1)
+    ends = graph.op("ReduceMin", logits, keepdims=0), graph.op("ReduceMax", logits, keepdims=0)
+    near = ((ends[0] > -_FAR) & (ends[1] < _FAR)).reshape(1)
+    # In the end classes are last: onnxruntime's maxima and sums over another axis take ten times as long.
+    few = classes < _FEW
+    if not few:
+        logits = graph.op("Transpose", logits, perm=[0, 2, 3, 1])
+    down, across = (2, 3) if few else (1, 2)
 
     def shares(scaled: Value) -> Value:
+        if few:
+            scaled = graph.op("Transpose", scaled, perm=[0, 2, 3, 1])
         return graph.choose(
-            lowest > -_FAR,
+            near,
             lambda: graph.op("Exp", scaled),
-            lambda: graph.op("Exp", scaled - scaled.largest(1, keep=True)),
+            lambda: graph.op("Exp", scaled - scaled.largest(-1, keep=True)),
         )
 
     def in_input() -> Value:
         if stride == 1:
             return logits
-        scales = graph.constant(np.array([1, 1, stride, stride], np.float32))
-        return graph.op("Resize", logits, None, scales, mode="linear")
+        scales = np.ones(4, np.float32)
+        scales[[down, across]] = stride
+        return graph.op("Resize", logits, None, graph.constant(scales), mode="linear")
 
     def in_images() -> Value:
-        ends, axes = graph.concat(frame.inner_height, frame.inner_width), graph.constant(np.array([2, 3], np.int64))
+        ends, axes = graph.concat(frame.inner_height, frame.inner_width), graph.constant(np.array([down, across]))
         content = graph.op("Slice", in_input(), ends.filled(0), ends, axes)
-        sizes = graph.join(frame.batch, classes, frame.height, frame.width)
+        sides = frame.height, frame.width
+        sizes = graph.join(frame.batch, classes, *sides) if few else graph.join(frame.batch, *sides, classes)
         return graph.op("Resize", content, None, None, sizes, mode="linear")
 
     # Images of the size of the input are in it pixel by pixel.
-    fills = [own.equals(logits.length(axis) * stride) for own, axis in ((frame.height, 2), (frame.width, 3))]
+    fills = [own.equals(logits.length(axis) * stride) for own, axis in ((frame.height, down), (frame.width, across))]
     same = frame.inner_height.equals(frame.height) & frame.inner_width.equals(frame.width) & fills[0] & fills[1]
     share = graph.choose(same, lambda: shares(in_input()), lambda: shares(in_images()))
-    # Sums over an inner axis take twice as long as a convolution, and Softmax even ten times.
-    every = graph.op("Conv", share, graph.constant(np.ones((1, classes, 1, 1), np.float32)))
-    labels = graph.op("ArgMax", share, kind=np.int64, axis=1, keepdims=0)
-    return ClassMap(share.reshape(-1), share.largest(1).reshape(-1), every.reshape(-1), labels.reshape(-1), classes)
+    labels = graph.op("ArgMax", share, kind=np.int64, axis=3, keepdims=0)
+    most, every = share.largest(-1), share.total(-1)
+    return ClassMap(share.reshape(-1), most.reshape(-1), every.reshape(-1), labels.reshape(-1), classes)
 
 
 class BoxPixels(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ocrnet_pl.export.decoding import Rows, decode, in_images, in_input, without_rivals
+from ocrnet_pl.export.decoding import Rows, decode, in_images, without_rivals
 from ocrnet_pl.export.fusing import fuse
 from ocrnet_pl.export.graph import Graph, Value
 from ocrnet_pl.export.letterbox import Frame, letterbox
@@ -65,8 +65,7 @@ def whole_graph(network: OCRNet, model: onnx.ModelProto | None = None) -> Graph:
         scores = next(out for out in model.graph.output if out.name == "scores")
         shape = tuple(side.dim_value for side in scores.type.tensor_type.shape.dim[1:])
         thresholds = graph.named_constant(THRESHOLDS, score_thresholds(network))
-        candidates = in_input(graph, results["boxes"], network.input_size)
-        rows = decode(graph, candidates, results["scores"], shape, thresholds, rules.decode)
+        rows = decode(graph, results["boxes"], results["scores"], shape, network.input_size, thresholds, rules.decode)
         rows = rows._replace(boxes=in_images(graph, rows.boxes, frame))
         if rules.settings.agnostic_iou is not None:
             rows = without_rivals(graph, rows, rules.settings.agnostic_iou)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ocrnet_pl.export.decoding import decode, in_input, without_rivals
+from ocrnet_pl.export.decoding import decode, without_rivals
 from ocrnet_pl.export.graph import Graph
 from ocrnet_pl.inference.decode import Decode
 from ocrnet_pl.inference.fusion import FusionPostProcess
@@ -41,7 +41,7 @@ def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None) -> None
     boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
     scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
     thresholds = graph.named_constant("thresholds", np.full(CLASSES, rule.score_threshold, np.float32))
-    rows = decode(graph, in_input(graph, boxes, SIZE), scores, (CANDIDATES, CLASSES), thresholds, rule)
+    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), SIZE, thresholds, rule)
     if agnostic is not None:
         rows = without_rivals(graph, rows, agnostic)
     for name in ("boxes", "scores", "labels", "valid"):
@@ -65,7 +65,8 @@ def test_classes_have_thresholds_of_their_own() -> None:
     boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
     scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
     limits = np.array([0.2, 0.9, 0.5, 1.0], np.float32)
-    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), graph.named_constant("thresholds", limits), Decode())
+    thresholds = graph.named_constant("thresholds", limits)
+    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), SIZE, thresholds, Decode())
     graph.output(rows.scores, "scores", ("batch", rows.length))
     graph.output(rows.labels, "labels", ("batch", rows.length))
     output = candidates(0, 1)

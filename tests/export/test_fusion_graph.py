@@ -95,9 +95,9 @@ def require_same_pixels(logits: torch.Tensor, stride: int, size: tuple[int, int]
     given = graph.input("logits", np.float32, ("batch", *logits.shape[1:]))
     sides = [graph.constant(np.array([side], np.int64)) for side in (*size, *inner)]
     found = class_map(graph, given, stride, classes, Frame(given.length(0), *sides))
-    every, top = found.every.reshape(-1, 1, height, width), found.most.reshape(-1, height, width)
-    graph.output(found.share.reshape(-1, classes, height, width) / every, "probability", ("batch", classes, *size))
-    graph.output(top / every.column(0, axis=1), "top", ("batch", *size))
+    every, top = found.every.reshape(-1, height, width, 1), found.most.reshape(-1, height, width)
+    graph.output(found.share.reshape(-1, height, width, classes) / every, "probability", ("batch", *size, classes))
+    graph.output(top / every.column(0), "top", ("batch", *size))
     graph.output(found.labels.reshape(-1, height, width), "labels", ("batch", *size))
     names = ["probability", "top", "labels"]
     got = dict(zip(names, session(graph).run(names, {"logits": logits.numpy()}), strict=True))
@@ -108,7 +108,7 @@ def require_same_pixels(logits: torch.Tensor, stride: int, size: tuple[int, int]
         close = np.testing.assert_allclose
         # A float32 logit of some hundreds has four digits after the point.
         within = {"rtol": 1e-4, "atol": 1e-6 * max(1.0, float(own.abs().max()))}
-        close(got["probability"][image], probability.numpy(), **within)
+        close(got["probability"][image], probability.permute(1, 2, 0).numpy(), **within)
         close(got["top"][image], probability.amax(0).numpy(), **within)
         # Where two classes are alike, rounding decides.
         best = probability.topk(2, 0).values
