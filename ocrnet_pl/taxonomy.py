@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ocrnet_pl.colors import distinct_color
 
@@ -33,6 +33,20 @@ class Category:
     color: tuple[int, int, int] = field(compare=False)
     detection: int | None
     semantic: int | None
+
+
+class ChosenCategories(NamedTuple):
+    """Some of the categories of a taxonomy.
+
+    Attributes:
+        positions: Their places among the categories.
+        detection: Whether each detection class is one of them.
+        semantic: Whether each segmentation class is one of them.
+    """
+
+    positions: set[int]
+    detection: tuple[bool, ...]
+    semantic: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -125,20 +139,27 @@ class Taxonomy:
         """The segmentation class of each detection class, -1 if it has none."""
         return tuple(-1 if c.semantic is None else c.semantic for c in self.detection_categories)
 
-    def positions_of(self, names: Iterable[str]) -> set[int]:
-        """Return the places of categories by their names.
+    def choose(self, names: str | Iterable[str]) -> ChosenCategories:
+        """Return categories by their names.
+
+        Args:
+            names: One name, or several.
 
         Raises:
             ValueError: There is no such category.
         """
         places = {category.name: position for position, category in enumerate(self.categories)}
         found = set()
-        for name in names:
+        for name in [names] if isinstance(names, str) else names:
             if name not in places:
                 known = ", ".join(places)
                 raise ValueError(f"classes: there is no class {name!r}; the network knows {known:.300}")
             found.add(places[name])
-        return found
+        return ChosenCategories(
+            found,
+            tuple(position in found for position in self.positions_of_detection),
+            tuple(position in found for position in self.positions_of_semantic),
+        )
 
     @cached_property
     def positions_of_detection(self) -> tuple[int, ...]:
@@ -182,6 +203,11 @@ class Taxonomy:
             return cls(tuple(_category(entry) for entry in data["categories"]))
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"taxonomy: an entry is missing or wrong ({error})") from error
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Return the names in a list that commas separate, without the spaces around them and without empty ones."""
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
 def _category(entry: Mapping[str, Any]) -> Category:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,10 @@ class ProcessLines:
         for file in files:
             if file.name != "0.jsonl":
                 file.unlink()
+
+    def remove(self) -> None:
+        """Remove the files of all processes."""
+        shutil.rmtree(self._folder)
 
     def _all(self) -> Iterator[tuple[str, Any]]:
         for part in sorted(self._folder.glob("*.jsonl")):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.storage.files import complete_file, write_json
@@ -170,11 +169,10 @@ class PseudoLabelWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file for this process's lines."""
-        (self.folder / ".parts").mkdir(parents=True, exist_ok=True)
-        self._part(trainer).write_text("", encoding="utf-8")
+        self._lines(trainer).start()
 
-    def _part(self, trainer: Trainer) -> Path:
-        return self.folder / ".parts" / f"{trainer.global_rank}.jsonl"
+    def _lines(self, trainer: Trainer) -> ProcessLines:
+        return ProcessLines(self.folder, trainer.global_rank)
 
     def on_predict_batch_end(
         self,
@@ -196,9 +194,9 @@ class PseudoLabelWriter(Callback):
             if found.worth and found.semantic is not None:
                 with complete_file(self.folder / "semantic" / Path(str(best.image_id)).with_suffix(".png")) as file:
                     Image.fromarray(found.semantic).save(file, format="PNG")
-            lines.append(json.dumps({"image": image, "annotations": found.annotations, "worth": found.worth}))
-        with self._part(trainer).open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+            entry = {"image": image, "annotations": found.annotations, "worth": found.worth}
+            lines.append((str(best.image_id), entry))
+        self._lines(trainer).add(lines)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join the processes' images."""
@@ -207,11 +205,7 @@ class PseudoLabelWriter(Callback):
             return
         taxonomy = pl_module.taxonomy
         assert isinstance(taxonomy, Taxonomy)
-        found = [
-            json.loads(line)
-            for part in (self.folder / ".parts").glob("*.jsonl")
-            for line in part.read_text(encoding="utf-8").splitlines()
-        ]
+        found = self._lines(trainer).joined()
         found.sort(key=lambda each: each["image"]["file_name"])
         worth = [each for each in found if each["worth"]]
         images = [{"id": number, **each["image"]} for number, each in enumerate(worth, 1)]
@@ -222,5 +216,5 @@ class PseudoLabelWriter(Callback):
         write_json(self.folder / "instances.json", content)
         doubtful = sum(row["iscrowd"] for _, row in rows)
         self.counts = (len(found), len(found) - len(worth), len(rows) - doubtful, doubtful)
-        shutil.rmtree(self.folder / ".parts")
+        self._lines(trainer).remove()
         stop_bar(trainer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ocrnet_pl.callbacks.chosen_boxes import ChosenBoxes
+from ocrnet_pl.cli.classes_option import add_classes_option, chosen_classes
 from ocrnet_pl.inference.operating_points import NO_POINT, OperatingPoint
 
 if TYPE_CHECKING:
@@ -21,12 +22,7 @@ def add_box_options(parser: LightningArgumentParser) -> None:
         help="Which boxes of each class count, by what calibrate found: best_f1, precision=0.95, recall=0.99, bound "
         "(the one of calibrate --miss_rate), or none for all boxes.",
     )
-    parser.add_argument(
-        "--classes",
-        type=str | None,
-        default=None,
-        help="Names of the classes whose boxes are given out, separated by commas; null for all.",
-    )
+    add_classes_option(parser)
 
 
 def chosen_boxes(config: Namespace) -> ChosenBoxes:
@@ -39,5 +35,4 @@ def chosen_boxes(config: Namespace) -> ChosenBoxes:
         UsageError: The operating point is none.
     """
     OperatingPoint.parse(config["operating_point"])
-    names = [name.strip() for name in (config["classes"] or "").split(",")]
-    return ChosenBoxes(config["operating_point"], [name for name in names if name])
+    return ChosenBoxes(config["operating_point"], chosen_classes(config))

@@ -49,8 +49,10 @@ from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.losses.segmentation import RARE
+from ocrnet_pl.losses.detection import QualityDetectionLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.storage.checkpoints import read_checkpoint
+from ocrnet_pl.storage.recording import changed_record_of, import_path
 from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
 from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
@@ -104,6 +106,25 @@ def _options_of_fit() -> list[str]:
     """Return the names of what ``fit`` takes besides the parts of a config, such as the checkpoint to continue from."""
     parts = LightningCLI.subcommands()["fit"] | {"self"}
     return [name for name in inspect.signature(Trainer.fit).parameters if name not in parts]
+
+
+def _default_detection_loss() -> dict[str, Any]:
+    """Return the detection loss by default with its parts, each of which an option can then set alone."""
+    loss = QualityDetectionLoss()
+    parts = {name: getattr(loss, name) for name in ("assigner", "box_loss", "confidence_loss", "class_loss")}
+    return {
+        "class_path": import_path(type(loss)),
+        "init_args": {name: changed_record_of(part) for name, part in parts.items()},
+    }
+
+
+def _default_segmentation_loss() -> dict[str, Any]:
+    """Return the segmentation loss by default with its terms."""
+    loss = SegmentationLoss()
+    return {
+        "class_path": import_path(type(loss)),
+        "init_args": {"terms": [changed_record_of(term) for term in loss.terms]},
+    }
 
 
 class OCRNetCLI(LightningCLI):
@@ -222,24 +243,8 @@ class OCRNetCLI(LightningCLI):
                     "class_path": "ocrnet_pl.inference.fusion.FusionPostProcess",
                     "init_args": {"decode": {"class_path": "ocrnet_pl.inference.decode.Decode"}},
                 },
-                "model.detection_loss": {
-                    "class_path": "ocrnet_pl.losses.detection.QualityDetectionLoss",
-                    "init_args": {
-                        "assigner": {"class_path": "ocrnet_pl.losses.assignment.TaskAlignedAssigner"},
-                        "box_loss": {"class_path": "ocrnet_pl.losses.boxes.GIoULoss"},
-                        "confidence_loss": {"class_path": "ocrnet_pl.losses.scores.QualityFocalScore"},
-                        "class_loss": {"class_path": "ocrnet_pl.losses.scores.QualityFocalScore"},
-                    },
-                },
-                "model.segmentation_loss": {
-                    "class_path": "ocrnet_pl.losses.segmentation.SegmentationLoss",
-                    "init_args": {
-                        "terms": [
-                            {"class_path": "ocrnet_pl.losses.pixels.CrossEntropy", "init_args": {"rare": RARE}},
-                            {"class_path": "ocrnet_pl.losses.regions.Dice"},
-                        ]
-                    },
-                },
+                "model.detection_loss": _default_detection_loss(),
+                "model.segmentation_loss": _default_segmentation_loss(),
                 "model.scheduler": {"class_path": "ocrnet_pl.training.schedules.WarmupCosine"},
                 "model.balancing": {"class_path": "ocrnet_pl.balancing.methods.FixedWeights"},
             }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ocrnet_pl.cli.classes_option import add_classes_option, chosen_classes
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
@@ -21,12 +23,7 @@ def add_file_options(parser: ArgumentParser, purpose: str) -> None:
     from jsonargparse.typing import NonNegativeInt
 
     parser.add_argument("--ckpt_path", type=str, help=f"Exported file to {purpose}, .onnx or .xml; required.")
-    parser.add_argument(
-        "--classes",
-        type=str | None,
-        default=None,
-        help="Names of the classes whose boxes are given out, separated by commas; null for all.",
-    )
+    add_classes_option(parser)
     parser.add_argument(
         "--threads",
         type=NonNegativeInt,
@@ -69,8 +66,7 @@ def served_file(config: Namespace) -> ServedFile:
     """
     from ocrnet_pl.serving.served_file import ServedFile
 
-    names = [name.strip() for name in (config["classes"] or "").split(",")]
-    return ServedFile(config["ckpt_path"], tuple(name for name in names if name), config["threads"])
+    return ServedFile(config["ckpt_path"], chosen_classes(config), config["threads"])
 
 
 def served_network(config: Namespace) -> ServedNetwork:

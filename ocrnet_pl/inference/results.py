@@ -30,23 +30,17 @@ from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Taxonomy
 def filtered(prediction: Prediction, classes: str | Iterable[str] | None, score: float) -> Prediction:
     """Return a prediction with some of the objects: see :meth:`Prediction.filter`."""
     kept = prediction.scores >= score
-    stuff: set[int] | None = None
+    if classes is None:
+        return with_rows(prediction, kept.nonzero()[:, 0])
+    chosen = _taxonomy(prediction).choose(classes)
+    kept &= torch.tensor(chosen.detection).to(kept.device)[prediction.labels] if chosen.detection else False
     semantic = prediction.semantic
-    if classes is not None:
-        taxonomy = _taxonomy(prediction)
-        stuff = taxonomy.positions_of([classes] if isinstance(classes, str) else classes)
-        chosen = torch.tensor([position in stuff for position in taxonomy.positions_of_detection], dtype=torch.bool)
-        kept &= chosen.to(kept.device)[prediction.labels] if len(chosen) else False
-        if semantic is not None:
-            others = [row for row, position in enumerate(taxonomy.positions_of_semantic) if position not in stuff]
-            semantic = semantic.clone()
-            semantic[torch.isin(semantic, torch.tensor(others, dtype=semantic.dtype, device=semantic.device))] = (
-                IGNORE_INDEX
-            )
+    if semantic is not None:
+        values = torch.arange(IGNORE_INDEX + 1, dtype=semantic.dtype)
+        values[: len(chosen.semantic)][~torch.tensor(chosen.semantic, dtype=torch.bool)] = IGNORE_INDEX
+        semantic = values.to(semantic.device)[semantic.long()]
     changed = with_rows(replace(prediction, semantic=semantic), kept.nonzero()[:, 0])
-    if stuff is None:
-        return changed
-    return without_segments(changed, {each.id for each in changed.segments if each.category not in stuff})
+    return without_segments(changed, {each.id for each in changed.segments if each.category not in chosen.positions})
 
 
 def plotted(prediction: Prediction, image: Tensor | None, score: float, min_side: int) -> Image.Image:

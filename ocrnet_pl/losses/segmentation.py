@@ -17,8 +17,6 @@ from ocrnet_pl.structures import IGNORE_INDEX, Batch, Output
 _TOGETHER = 2**24
 """Number of probabilities, at the input's resolution, that are kept for the backward pass: 64 MB."""
 _AUXILIARY = "aux"
-RARE = 0.05
-"""Share of the pixels below which a class's pixels count more by default: poles and signs, but no class of few."""
 
 
 def logits_at_input(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
@@ -44,7 +42,8 @@ class SegmentationLoss(SummedLoss):
 
     def __init__(self, terms: Sequence[PixelLoss] | None = None, auxiliary_weight: float = 0.4) -> None:
         super().__init__()
-        parts = [CrossEntropy(rare=RARE), Dice()] if terms is None else list(terms)
+        # Rare are poles and signs, but no class of a data set of few.
+        parts = [CrossEntropy(rare=0.05), Dice()] if terms is None else list(terms)
         names = [term.name for term in parts]
         if not names or len(set(names)) < len(names):
             raise ValueError(

@@ -102,18 +102,14 @@ class Prediction:
         kept = self.scores >= score
         if classes is None:
             return self.with_boxes(kept)
-        taxonomy = self._known()
-        chosen = taxonomy.positions_of([classes] if isinstance(classes, str) else classes)
-        of_labels = np.array([position in chosen for position in taxonomy.positions_of_detection], bool)
-        kept &= of_labels[self.labels] if len(of_labels) else False
+        chosen = self._known().choose(classes)
+        kept &= np.array(chosen.detection, bool)[self.labels] if chosen.detection else False
         semantic = self.semantic
         if semantic is not None:
             values = np.arange(IGNORE_INDEX + 1, dtype=semantic.dtype)
-            for row, position in enumerate(taxonomy.positions_of_semantic):
-                if position not in chosen:
-                    values[row] = IGNORE_INDEX
+            values[: len(chosen.semantic)][~np.array(chosen.semantic, bool)] = IGNORE_INDEX
             semantic = values[semantic]
-        return self._with(kept, semantic, chosen)
+        return self._with(kept, semantic, chosen.positions)
 
     def with_boxes(self, kept: NDArray[np.bool_]) -> Prediction:
         """Return a prediction with some of the boxes, and the masks and segments of these; classes of pixels stay.

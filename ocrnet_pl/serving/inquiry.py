@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ocrnet_pl.errors import UsageError
+from ocrnet_pl.taxonomy import names_in
 
 Kind = Literal["json", "png"]
 """The kinds of answers."""
@@ -62,7 +63,7 @@ class Inquiry:
         kind = query.get("format") or _accepted(accept)
         if kind not in ("json", "png"):
             raise UsageError(f"format: expected json or png, got {kind[:_SHOWN]!r}")
-        wanted = tuple(name for name in (part.strip() for part in query.get("classes", "").split(",")) if name)
+        wanted = names_in(query.get("classes", ""))
         for name in wanted:
             if name not in names:
                 known = ", ".join(names)

@@ -60,6 +60,23 @@ def record_of(part: Any, passed: Sequence[Any] = ()) -> dict[str, Any]:
     return _spec(type(part), arguments.without(type(part), [plain_record(value) for value in passed]))
 
 
+def changed_record_of(part: Any) -> dict[str, Any]:
+    """Return how a part was made, without the arguments that are the defaults of its class.
+
+    Where another class is chosen instead, it does not inherit them.
+
+    Args:
+        part: An object whose class extends :class:`Recorded`.
+
+    Raises:
+        NotRecordedError: An argument cannot be written as plain values.
+    """
+    record = record_of(part)
+    defaults = record_of_factory(type(part), 0)["init_args"]
+    changed = {name: value for name, value in record["init_args"].items() if value != defaults.get(name)}
+    return record | {"init_args": changed}
+
+
 def record_of_factory(factory: Any, passed: int | None) -> dict[str, Any]:
     """Return what a factory makes: a class, or a :class:`functools.partial` of a class.
 

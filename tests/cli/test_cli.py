@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-import wandb
 import yaml
 from PIL import Image
 from pycocotools import mask as rle
@@ -22,8 +21,11 @@ from ocrnet_pl import OCRNet
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.settings import FusionSettings
+from ocrnet_pl.losses.detection import QualityDetectionLoss
+from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.report.image_file import read_images
 from ocrnet_pl.serving.served_network import ServedNetwork
+from ocrnet_pl.storage.recording import record_of
 from tests.helpers.processes import started
 from tests.helpers.project import ROOT
 from tests.helpers.tiny_run import fails
@@ -246,6 +248,12 @@ def test_print_config_shows_every_part(tiny: Path, capsys: pytest.CaptureFixture
     assert content["model"]["detection_loss"]["init_args"]["box_weight"] > 0
     assert content["ema"]["decay"] > 0
     assert content["trainer"]["max_epochs"] == 2
+    # The default losses are those of Python.
+    terms = [record_of(term) for term in SegmentationLoss().terms]
+    assert content["model"]["segmentation_loss"]["init_args"]["terms"] == terms and len(terms) == 2
+    loss, given = QualityDetectionLoss(), content["model"]["detection_loss"]["init_args"]
+    for name in ("assigner", "box_loss", "confidence_loss", "class_loss"):
+        assert given[name] == {key: value for key, value in record_of(getattr(loss, name)).items() if value}
 
 
 @pytest.mark.parametrize(
@@ -386,28 +394,3 @@ def test_a_twin_is_the_same_config_without_a_decoder(tiny: Path, tmp_path: Path,
     main(["fit", "--config", str(tiny), *words])
     last = json.loads((tmp_path / "tiny" / "version_0" / "summary.json").read_text())["last"]
     assert ("val/map" in last, "val/miou" in last) == (alone == "detection", alone == "segmentation")
-
-
-def test_wandb_goes_offline_by_itself(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no_login"))
-    words = [
-        "--config",
-        str(tiny),
-        "--config",
-        str(ROOT / "configs" / "overlays/tracking/wandb.yaml"),
-        "--trainer.max_epochs=1",
-    ]
-    main(["fit", *words, "--trainer.default_root_dir", str(tmp_path)])
-    # The run is over, and a further one in this process is another.
-    assert wandb.run is None
-    (said,) = [record.message for record in caplog.records if "Weights & Biases" in record.message]
-    assert "logging offline because there is no account" in said
-    run = tmp_path / "tiny" / "version_0"
-    assert list(run.glob("wandb/offline-run-*/*.wandb"))
-    assert (run / "config.yaml").is_file()
-    assert (run / "metrics.csv").is_file()
-    assert list(run.glob("wandb/offline-run-*/files/media/images/pictures_*.png"))

@@ -37,7 +37,13 @@ from ocrnet_pl.models.detection import AnchorFreeDecoder, OneToOneDecoder
 from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.network_parts import DetectionFactory, NeckFactory, SegmentationFactory
 from ocrnet_pl.storage.plain_values import plain_values
-from ocrnet_pl.storage.recording import NotRecordedError, plain_record, record_of, record_of_factory
+from ocrnet_pl.storage.recording import (
+    NotRecordedError,
+    changed_record_of,
+    plain_record,
+    record_of,
+    record_of_factory,
+)
 from ocrnet_pl.storage.trusted_classes import build_parts, trusted_parts
 from ocrnet_pl.training.schedules import SchedulerFactory, WarmupCosine
 
@@ -272,3 +278,13 @@ def test_optimisers_and_schedules_are_recorded_by_class_or_partial() -> None:
     for factory in (lambda p: torch.optim.SGD(p), partial(torch.optim.SGD, [torch.zeros(1)]), torch.zeros):
         with pytest.raises(NotRecordedError, match=r"give a class, or a functools\.partial"):
             record_of_factory(factory, 1)
+
+
+def test_defaults_of_the_class_are_left_out_where_only_changes_count() -> None:
+    assert changed_record_of(CrossEntropy(rare=0.05, weight=1.0)) == {
+        "class_path": "ocrnet_pl.losses.pixels.CrossEntropy",
+        "init_args": {"rare": 0.05},
+    }
+    assert changed_record_of(Focal()) == {"class_path": "ocrnet_pl.losses.pixels.Focal", "init_args": {}}
+    with pytest.raises(NotRecordedError):
+        changed_record_of(nn.Identity())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.sources.scenes import Array, Scene, SceneSource, Sprite, clipped, rgb, smooth_noise, visible
+from ocrnet_pl.data.sources.scenes import Array, Scene, SceneSource, Sprite, clipped, rgb, smooth_noise
 from ocrnet_pl.structures import Taxonomy
 
 STUFF = ("soil", "residue", "stone")
@@ -58,12 +58,9 @@ class CropRows(SceneSource):
             raise ValueError(f"CropRows: expected 1 <= min_rows <= max_rows, got {min_rows} and {max_rows}")
         if max_weeds < 0:
             raise ValueError(f"CropRows: max_weeds must not be negative, got {max_weeds}")
-        if not 0 < min_visible <= 1:
-            raise ValueError(f"CropRows: min_visible must be above 0 and at most 1, got {min_visible}")
-        super().__init__(length, seed, size, Taxonomy.build(things=THINGS, stuff=STUFF, colors=_COLORS))
+        super().__init__(length, seed, size, min_visible, Taxonomy.build(things=THINGS, stuff=STUFF, colors=_COLORS))
         self.rows = (min_rows, max_rows)
         self.max_weeds = max_weeds
-        self.min_visible = min_visible
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """Return a field, without the plants that others hide."""
@@ -74,7 +71,7 @@ class CropRows(SceneSource):
         plants += [_weed(rng, rows.weed_place(rng), rows.spacing, self.size) for _ in range(weeds)]
         # Large plants are tall, and stand in front.
         plants.sort(key=lambda plant: plant.area)
-        plants = visible(plants, self.size, self.min_visible)
+        plants = self.visible(plants)
         sun = rng.uniform(0, 2 * np.pi)
         reach = rng.uniform(0.03, 0.1) * rows.spacing
         _shade(image, plants, round(reach * np.sin(sun)), round(reach * np.cos(sun)), rng.uniform(0.35, 0.75))

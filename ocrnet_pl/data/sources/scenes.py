@@ -91,6 +91,7 @@ class SceneSource(Source, ABC):
         length: Number of scenes.
         seed: Seed of the scenes, at least 0.
         size: Size of the scenes in pixels, (height, width) or one side for both, at least 32.
+        min_visible: Share of an object's pixels, above 0 and at most 1, that has to be visible for it to be drawn.
         taxonomy: The categories; those of ``Scene.semantic`` come first.
         noise: Standard deviation of the camera's noise, from the least to the most, in steps of 255.
 
@@ -103,6 +104,7 @@ class SceneSource(Source, ABC):
         length: int,
         seed: int,
         size: int | tuple[int, int],
+        min_visible: float,
         taxonomy: Taxonomy,
         noise: tuple[float, float] = (1.0, 6.0),
     ) -> None:
@@ -114,15 +116,30 @@ class SceneSource(Source, ABC):
             raise ValueError(f"{name}: seed must not be negative, got {seed}")
         if len(sides) != 2 or min(sides) < 32:
             raise ValueError(f"{name}: size must be one side or (height, width) of at least 32, got {size}")
+        if not 0 < min_visible <= 1:
+            raise ValueError(f"{name}: min_visible must be above 0 and at most 1, got {min_visible}")
         self.length = length
         self.seed = seed
         self.size = (sides[0], sides[1])
+        self.min_visible = min_visible
         self._noise = noise
         self._taxonomy = taxonomy
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Scene:
         """Return a scene, of which everything that varies comes from the generator."""
+
+    def visible(self, things: Sequence[ThingT]) -> list[ThingT]:
+        """Return the objects of a scene, the one farthest back first, without those that are seen too little."""
+        covered = np.zeros(self.size, dtype=np.bool_)
+        kept: list[ThingT] = []
+        for thing in reversed(things):
+            seen = thing.mask & ~covered[thing.window]
+            if np.count_nonzero(seen) < max(4, self.min_visible * thing.area):
+                continue
+            covered[thing.window] |= thing.mask
+            kept.append(thing)
+        return kept[::-1]
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -174,25 +191,6 @@ class SceneSource(Source, ABC):
 
     def _path(self, index: int) -> str:
         return f"synthetic-{self.seed}-{index}"
-
-
-def visible(things: Sequence[ThingT], size: tuple[int, int], share: float) -> list[ThingT]:
-    """Return the objects of a scene without those of which less than this share, 0 to 1, would be seen.
-
-    Args:
-        things: The objects, the one farthest back first.
-        size: (height, width) of the image.
-        share: The smallest share of an object's pixels that has to be visible.
-    """
-    covered = np.zeros(size, dtype=np.bool_)
-    kept: list[ThingT] = []
-    for thing in reversed(things):
-        seen = thing.mask & ~covered[thing.window]
-        if np.count_nonzero(seen) < max(4, share * thing.area):
-            continue
-        covered[thing.window] |= thing.mask
-        kept.append(thing)
-    return kept[::-1]
 
 
 def clipped(top: int, left: int, shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[Window, Window]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.sources.scenes import Array, Scene, SceneSource, Sprite, rgb, smooth_noise, visible
+from ocrnet_pl.data.sources.scenes import Array, Scene, SceneSource, Sprite, rgb, smooth_noise
 from ocrnet_pl.structures import Taxonomy
 
 STUFF = ("back", "board", "floor")
@@ -67,13 +67,10 @@ class Shelves(SceneSource):
         for name, value in (("gaps", gaps), ("fallen", fallen)):
             if not 0 <= value <= 1:
                 raise ValueError(f"Shelves: {name} must be from 0 to 1, got {value}")
-        if not 0 < min_visible <= 1:
-            raise ValueError(f"Shelves: min_visible must be above 0 and at most 1, got {min_visible}")
-        super().__init__(length, seed, size, Taxonomy.build(things=THINGS, stuff=STUFF, colors=_COLORS))
+        super().__init__(length, seed, size, min_visible, Taxonomy.build(things=THINGS, stuff=STUFF, colors=_COLORS))
         self.boards = (min_boards, max_boards)
         self.gaps = gaps
         self.fallen = fallen
-        self.min_visible = min_visible
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """Return a part of a shelf, without the objects that are almost outside."""
@@ -100,7 +97,7 @@ class Shelves(SceneSource):
                     row = bottom + max(0, (rack.thickness - tag[0].shape[0]) // 2)
                     things.append(Sprite(_TAG, row, middle, *tag, self.size))
                 left = end + int(rng.integers(0, max(2, width // 60)))
-        return Scene(image, semantic, visible(things, self.size, self.min_visible))
+        return Scene(image, semantic, self.visible(things))
 
     def _facing(self, rng: np.random.Generator, product: _Product, left: int, bottom: int, count: int) -> list[Sprite]:
         """Return equal goods side by side, of which one may have fallen."""

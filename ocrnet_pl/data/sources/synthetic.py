@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.data.sources.scenes import Array, Scene, SceneSource, rgb, smooth_noise, visible
+from ocrnet_pl.data.sources.scenes import Array, Scene, SceneSource, rgb, smooth_noise
 from ocrnet_pl.structures import Taxonomy
 
 STUFF = ("sky", "water", "grass")
@@ -142,8 +142,6 @@ class SyntheticSource(SceneSource):
             )
         if not 0 < min_size <= max_size <= 1:
             raise ValueError(f"SyntheticSource: expected 0 < min_size <= max_size <= 1, got {min_size} and {max_size}")
-        if not 0 < min_visible <= 1:
-            raise ValueError(f"SyntheticSource: min_visible must be from 0 to 1, got {min_visible}")
         names = tuple(DEFAULT_SHAPES if shapes is None else shapes)
         for name in names:
             if name not in SHAPES:
@@ -154,10 +152,9 @@ class SyntheticSource(SceneSource):
             raise ValueError(f"SyntheticSource: hue_shift must be from 0 to 1, got {hue_shift}")
         if not 0 <= same_class_overlap <= 1:
             raise ValueError(f"SyntheticSource: same_class_overlap must be from 0 to 1, got {same_class_overlap}")
-        super().__init__(length, seed, size, Taxonomy.build(things=names, stuff=STUFF, colors=_COLORS))
+        super().__init__(length, seed, size, min_visible, Taxonomy.build(things=names, stuff=STUFF, colors=_COLORS))
         self.objects = (min_objects, max_objects)
         self.range = (min_size, max_size)
-        self.min_visible = min_visible
         self.shapes = names
         self.hue_shift = hue_shift
         self.same_class_overlap = same_class_overlap
@@ -169,7 +166,7 @@ class SyntheticSource(SceneSource):
         things: list[_Thing] = []
         for _ in range(count):
             things.append(_Thing(rng, self, self._overlapped(rng, things)))
-        return Scene(image, semantic, visible(things, self.size, self.min_visible))
+        return Scene(image, semantic, self.visible(things))
 
     def _overlapped(self, rng: np.random.Generator, things: list[_Thing]) -> _Thing | None:
         """Choose the object behind, whose class the next one has too; None for one placed independently."""
