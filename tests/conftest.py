@@ -40,12 +40,16 @@ remember_signatures()
 # Most of what lives is modules and parsers, which the collector would walk through again and again.
 gc.set_threshold(50_000, 20, 20)
 
-_render, _curves = plots.save_figure, pictures.plot_curves
+_render, _curves, _confusion = plots.save_figure, pictures.plot_curves, pictures.plot_confusion
 
 
 def _save_blank(figure: Figure | None, png: str | os.PathLike[str]) -> None:
     with complete_file(png) as unfinished:
         Image.new("RGB", (1, 1)).save(unfinished, "PNG")
+
+
+def _blank_confusion(confusion: torch.Tensor, names: list[str], png: str | os.PathLike[str]) -> None:
+    _save_blank(None, png)
 
 
 def _blank_curves(metrics_csv: str | os.PathLike[str], png: str | os.PathLike[str], figures: object) -> bool:
@@ -56,7 +60,7 @@ def _blank_curves(metrics_csv: str | os.PathLike[str], png: str | os.PathLike[st
 
 
 # Each run ends with two plots and draws images, which takes longer than a run of a few steps takes to train.
-plots.save_figure, pictures.plot_curves = _save_blank, _blank_curves
+plots.save_figure, pictures.plot_curves, pictures.plot_confusion = _save_blank, _blank_curves, _blank_confusion
 _longer_side, pictures.LONGER_SIDE = pictures.LONGER_SIDE, 0
 
 
@@ -65,6 +69,7 @@ def rendered_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at the plots and pictures of a run: they are those that a user gets."""
     monkeypatch.setattr(plots, "save_figure", _render)
     monkeypatch.setattr(pictures, "plot_curves", _curves)
+    monkeypatch.setattr(pictures, "plot_confusion", _confusion)
     monkeypatch.setattr(pictures, "LONGER_SIDE", _longer_side)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,13 @@ _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
 def versions() -> dict[str, str]:
     """Return the versions of Python, this project and the packages that a run depends on."""
     own = {"python": platform.python_version(), "ocrnet_pl": __version__}
-    return own | {package: metadata.version(package) for package in _PACKAGES}
+    return own | {package: _installed(package) for package in _PACKAGES}
+
+
+@cache
+def _installed(package: str) -> str:
+    """Return the version of a package, whose files of many lines every checkpoint would read again."""
+    return metadata.version(package)
 
 
 def verify_checkpoint(path: str | Path) -> None:

@@ -93,6 +93,8 @@ def config(folder: Path) -> Path:
     for section, key in (("data", "scales"), ("data", "batch_size"), ("trainer", "max_epochs")):
         del content[section][key]
     content["data"]["train"]["init_args"] |= {"min_size": 0.5, "max_size": 0.8}
+    content["data"]["val"]["init_args"]["length"] = 2
+    content["pictures"] = {"enabled": False}
     # Far less than ten steps take, on any machine.
     content |= {"auto": {"budget": "0.02s"}}
     content["trainer"]["default_root_dir"] = str(folder / "runs")

@@ -14,7 +14,14 @@ from tests.helpers.command_line import command_line_parser
 from tests.helpers.project import CONFIGS
 
 
-@pytest.mark.parametrize(("subcommand", "more"), [("fit", ["--trainer.callbacks+=Timer"]), ("check", ["--output=x"])])
+@pytest.mark.parametrize(
+    ("subcommand", "more"),
+    [
+        ("fit", ["--trainer.callbacks+=Timer"]),
+        # Both take the same way through the parser; test_config_errors.py parses command lines of both.
+        pytest.param("check", ["--output=x"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_config_is_what_the_library_makes_of_it(subcommand: str, more: list[str]) -> None:
     parser = command_line_parser(subcommand)
     words = [subcommand, "--config", str(CONFIGS / "formats/mixture.yaml"), "--data.batch_size=3", *more]

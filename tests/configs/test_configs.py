@@ -138,7 +138,7 @@ COVERED = {
     "overlays/distributed/fsdp_bf16.yaml": "training/test_sharding.py trains with its strategy",
     "overlays/tracking/mlflow.yaml": "tracking/test_other_trackers.py runs it",
     "overlays/tracking/tensorboard.yaml": "tracking/test_other_trackers.py runs it",
-    "overlays/tracking/wandb.yaml": "cli/test_cli.py runs it",
+    "overlays/tracking/wandb.yaml": "tracking/test_wandb_record.py runs it",
     **{f"sweeps/{name}.yaml": "task_weights.yaml with other settings" for name in ("balancing", "encoders", "losses")},
     "presets/medium.yaml": "small.yaml with larger numbers",
     "presets/large.yaml": "small.yaml with larger numbers",

@@ -32,18 +32,29 @@ def fit(folder: Path, *words: str) -> None:
     # Nearly untrained, it is sure of nothing.
     pictures.append("--model.postprocess.init_args.decode.init_args.score_threshold=0.0")
     main(["fit", "--config", str(folder / "tiny.yaml"), "--config", overlay, *shared, *pictures, *words])
+    # The run is over, and a further one in this process is another.
+    assert wandb.run is None
     wandb.teardown()
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a training of two epochs, with two steps each."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[str]]]:
+    """The folder of a training of two epochs, with two steps each and without an account, and what its tracker said."""
+    said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_MODE", "offline")
-        patch.delenv("WANDB_DATA_DIR", raising=False)
+        for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DATA_DIR"):
+            patch.delenv(name, raising=False)
         folder = tmp_path_factory.mktemp("runs")
+        patch.setenv("NETRC", str(folder / "no_login"))
+        patch.setattr("ocrnet_pl.tracking.wandb_tracker.rank_zero_info", said.append)
         fit(folder)
-        yield folder / "tiny" / "version_0"
+        patch.setenv("WANDB_MODE", "offline")
+        yield folder / "tiny" / "version_0", said
+
+
+@pytest.fixture(scope="module")
+def run(trained: tuple[Path, list[str]]) -> Path:
+    return trained[0]
 
 
 def run_id(run: Path) -> str:
@@ -69,6 +80,15 @@ def table(run: Path, name: str) -> dict[str, Any]:
         if content.path == f"{name}.table.json"
     )
     return dict(json.loads(Path(found.local_path).read_text()))
+
+
+def test_it_goes_offline_by_itself(trained: tuple[Path, list[str]]) -> None:
+    run, (said,) = trained
+    assert "logging offline because there is no account" in said
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
+    assert (run / "config.yaml").is_file()
+    assert (run / "metrics.csv").is_file()
+    assert list(run.glob("wandb/offline-run-*/files/media/images/pictures_*.png"))
 
 
 def test_each_item_is_there_once(run: Path) -> None:
