@@ -57,7 +57,14 @@ class SummedPixelLoss(PixelLoss):
     The segmentation loss measures some images at a time and does it once more in the backward pass, so that the
     probabilities of all classes at the input's resolution, which take more memory than the network, are never kept for
     the whole batch.
+
+    Attributes:
+        by_rows: Whether what is measured in an image is the sum of what is measured in bands of its rows, so that a CPU
+            that only validates may see band by band, each in its cache. False in a subclass whose :meth:`measure` looks
+            at a pixel's neighbours, or at an image as a whole.
     """
+
+    by_rows = False
 
     @abstractmethod
     def measure(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, ...]:
@@ -107,6 +114,7 @@ class CrossEntropy(SummedPixelLoss):
     """
 
     name = "ce"
+    by_rows = True
     class_weights: Tensor | None
 
     def __init__(
@@ -133,10 +141,14 @@ class CrossEntropy(SummedPixelLoss):
         How rare a class is, only the whole batch tells.
         """
         loss = self._pixels(log_probability, target)
-        weight = self._weights(log_probability.shape[1], target)
+        classes = log_probability.shape[1]
+        weight = self._weights(classes, target)
         if self.rare is None:
             return _weighted(loss, weight)
-        return _by_class(loss, weight, target, log_probability.shape[1])
+        summed, pixels = _by_class(torch.where(weight > 0, loss, 0.0) * weight, target, classes)
+        if self.class_weights is None:
+            return summed, pixels, pixels
+        return summed, pixels * self.class_weights.to(pixels.dtype), pixels
 
     def loss(self, *totals: Tensor) -> Tensor:
         """Return the weighted mean over the pixels that count, at least 0."""
@@ -177,6 +189,9 @@ class OHEMCrossEntropy(CrossEntropy):
     Raises:
         ValueError: An argument is out of range, or, at the first step, there is not one weight for each class.
     """
+
+    # Its measures are those of the pixels themselves.
+    by_rows = False
 
     def __init__(
         self,
@@ -228,6 +243,7 @@ class Focal(SummedPixelLoss):
     """
 
     name = "focal"
+    by_rows = True
     class_weights: Tensor | None
 
     def __init__(self, gamma: float = 2.0, weight: float = 1.0, class_weights: Sequence[float] | None = None) -> None:
@@ -278,18 +294,17 @@ def _weighted(loss: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return (loss * weight).sum((1, 2)), weight.sum((1, 2))
 
 
-def _by_class(loss: Tensor, weight: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weighted loss, the weight and the number of pixels of each image and class, [B, S] each."""
+def _by_class(values: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return the sum of the values [B, H, W] of each image and class, and the number of its pixels, [B, S] each."""
     counts = target != IGNORE_INDEX
-    loss = torch.where(weight > 0, loss, 0.0) * weight
     # Row by row, for a float32 sum of millions of single pixels is inexact.
     index = torch.where(counts, target, 0).flatten(0, 1)
-    zeros = loss.new_zeros(len(index), classes)
+    zeros = values.new_zeros(len(index), classes)
 
-    def added(values: Tensor) -> Tensor:
-        return zeros.scatter_add(1, index, values.flatten(0, 1).to(zeros.dtype)).view(len(target), -1, classes).sum(1)
+    def added(each: Tensor) -> Tensor:
+        return zeros.scatter_add(1, index, each.flatten(0, 1).to(zeros.dtype)).view(len(target), -1, classes).sum(1)
 
-    return added(loss), added(weight), added(counts)
+    return added(values), added(counts)
 
 
 def _mean(summed: Tensor, weight: Tensor) -> Tensor:

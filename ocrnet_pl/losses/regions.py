@@ -15,6 +15,8 @@ from ocrnet_pl.structures import IGNORE_INDEX
 class RegionLoss(SummedPixelLoss):
     """A loss of soft pixel counts of each class over the batch of all processes."""
 
+    by_rows = True
+
     def measure(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         """Return three counts of each image and class, [B, S].
 
@@ -29,11 +31,13 @@ class RegionLoss(SummedPixelLoss):
         counts = target != IGNORE_INDEX
         index = torch.where(counts, target, 0).flatten(0, 1)
         hit = torch.where(counts, of_target(log_probability, target).exp(), 0.0).flatten(0, 1)
+        # To multiply by truth values would convert them once for each class.
+        labelled = counts.to(hit.dtype)
         zeros = log_probability.new_zeros(batch * height, classes)
         return (
             zeros.scatter_add(1, index, hit).view(batch, height, classes).sum(1),
-            zeros.scatter_add(1, index, counts.flatten(0, 1).to(hit.dtype)).view(batch, height, classes).sum(1),
-            (log_probability.exp() * counts[:, None]).sum((2, 3)),
+            zeros.scatter_add(1, index, labelled.flatten(0, 1)).view(batch, height, classes).sum(1),
+            (log_probability.exp() * labelled[:, None]).sum((2, 3)),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,23 @@ from ocrnet_pl.structures import IGNORE_INDEX, Batch, Output
 
 _TOGETHER = 2**24
 """Number of probabilities, at the input's resolution, that are kept for the backward pass: 64 MB."""
+_CACHED = 2**19
+"""Number of probabilities that a CPU handles at once where there is no backward pass: they stay in its cache."""
 _AUXILIARY = "aux"
 
 
-def logits_at_input(logits: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """Return logits [B, S, h, w] of the padded input, upsampled ``stride`` times and cropped to ``size``."""
+def logits_at_input(logits: Tensor, stride: int, size: tuple[int, int], above: int = 0) -> Tensor:
+    """Return logits [B, S, h, w] of the padded input, upsampled ``stride`` times and cropped to ``size``.
+
+    Args:
+        logits: The logits.
+        stride: By how much they are upsampled.
+        size: (height, width) that are kept.
+        above: Number of rows of pixels above them that are not.
+    """
     if stride > 1:
         logits = F.interpolate(logits, scale_factor=float(stride), mode="bilinear", align_corners=False)
-    return logits[..., : size[0], : size[1]]
+    return logits[..., above : above + size[0], : size[1]]
 
 
 class SegmentationLoss(SummedLoss):
@@ -92,14 +101,18 @@ class SegmentationLoss(SummedLoss):
         if not terms:
             return {}
 
-        def measure(logits: Tensor, known: Tensor, target: Tensor) -> list[tuple[Tensor, ...]]:
-            log_probability = _log_probability(logits, stride, known, target)
+        def measure(logits: Tensor, known: Tensor, target: Tensor, above: int = 0) -> list[tuple[Tensor, ...]]:
+            log_probability = _log_probability(logits, stride, known, target, above)
             return [term.measure(log_probability, target) for term in terms.values()]
 
-        images = max(1, _TOGETHER // (logits.shape[1] * target.shape[1] * target.shape[2]))
+        in_cache = target.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        together = _CACHED if in_cache else _TOGETHER
+        images = max(1, together // (logits.shape[1] * target.shape[1] * target.shape[2]))
         parts = list(zip(*(each.split(images) for each in (logits, batch.semantic_classes, target)), strict=True))
-        if len(parts) == 1:
-            measured = [measure(*parts[0])]
+        if in_cache and images == 1 and all(term.by_rows for term in terms.values()):
+            measured = [measure(*band) for own, known, true in parts for band in _bands(own, known, true, stride)]
+        elif len(parts) == 1 or in_cache:
+            measured = [measure(*part) for part in parts]
         else:
             measured = [checkpoint(measure, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
         sums: dict[str, Tensor] = {}
@@ -128,8 +141,19 @@ class SegmentationLoss(SummedLoss):
         return found
 
 
-def _log_probability(logits: Tensor, stride: int, known: Tensor, target: Tensor) -> Tensor:
+def _bands(logits: Tensor, known: Tensor, target: Tensor, stride: int) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
+    """Cut an image into bands of rows whose probabilities stay in a cache; the arguments of ``measure`` for each."""
+    height, width = target.shape[-2:]
+    rows = max(_CACHED // (logits.shape[1] * width * stride), 1) * stride
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        # Pixels at a band's edges lie between its logits and those next to it.
+        first, end = max(top // stride - 1, 0), min(-(-bottom // stride) + 1, logits.shape[-2])
+        yield logits[..., first:end, :], known, target[:, top:bottom], top - first * stride
+
+
+def _log_probability(logits: Tensor, stride: int, known: Tensor, target: Tensor, above: int = 0) -> Tensor:
     """Return log-probabilities [B, S, H, W] at the resolution of the labels, without the classes that are not known."""
     # Contiguous planes: a softmax over interleaved channels takes ten times as long on a CPU.
     logits = logits.float().contiguous().masked_fill(~known[:, :, None, None], UNLABELLED)
-    return logits_at_input(logits, stride, (target.shape[-2], target.shape[-1])).log_softmax(1)
+    return logits_at_input(logits, stride, (target.shape[-2], target.shape[-1]), above).log_softmax(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,15 +47,19 @@ def step(loss: SegmentationLoss, logits: Tensor, batch: Batch) -> tuple[dict[str
     return terms, logits.grad, sum(kept.values())
 
 
-@pytest.mark.parametrize(
+WEIGHTS = [1.0 + i for i in range(CLASSES)]
+every_kind = pytest.mark.parametrize(
     "terms",
     [
         [CrossEntropy(label_smoothing=0.1), Dice()],
-        [CrossEntropy(rare=0.1)],
-        [Focal(class_weights=[1.0 + i for i in range(CLASSES)]), Tversky(), Boundary()],
+        [CrossEntropy(rare=0.1, class_weights=WEIGHTS)],
+        [Focal(class_weights=WEIGHTS), Tversky(), Boundary()],
         [OHEMCrossEntropy(threshold=0.3), Lovasz()],
     ],
 )
+
+
+@every_kind
 def test_images_in_parts_give_the_same_loss_and_gradient(
     terms: Sequence[PixelLoss], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +73,21 @@ def test_images_in_parts_give_the_same_loss_and_gradient(
         for name, value in whole.items():
             torch.testing.assert_close(parts[name], value, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(other, gradient, rtol=1e-6, atol=0.0)
+
+
+@every_kind
+def test_bands_of_rows_give_the_same_loss(terms: Sequence[PixelLoss], monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, batch = case()
+    # The rows below the image are padding, and the last band has fewer rows than the others.
+    batch = replace(batch, semantic=batch.semantic[:, : SIZE - 9, : SIZE - 3])
+    loss = SegmentationLoss(terms)
+    whole, _, _ = step(loss, logits, batch)
+    for rows in (STRIDE, 3 * STRIDE, SIZE):
+        monkeypatch.setattr(segmentation, "_CACHED", rows * CLASSES * SIZE)
+        with torch.no_grad():
+            bands = loss(Output(None, logits, STRIDE, (logits * 0.5,)), batch)
+        for name, value in whole.items():
+            torch.testing.assert_close(bands[name], value.detach(), rtol=1e-6, atol=1e-6)
 
 
 def test_parts_keep_less_than_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
