@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from ocrnet_pl.cli.command import Command, NetworkCommand
 
-ENDINGS = (".onnx", ".xml")
-"""Endings of exported files, in lower case."""
+ENDINGS = (".onnx", ".xml", ".pt2")
+"""Endings of exported files, in lower case; the last is for torch alone, which opening one says."""
 _OPTION = "--ckpt_path"
 
 

@@ -17,12 +17,14 @@ from ocrnet_pl.errors import DataError, RunError
 from ocrnet_pl.export.describe import describe
 from ocrnet_pl.export.parity import STRICT, Difference, Limits
 from ocrnet_pl.export.probabilities import probability_maps
-from ocrnet_pl.export.raw import RawNetwork, exported_network, network_graph
-from ocrnet_pl.export.whole import fusion_rules, whole_model
+from ocrnet_pl.export.raw import RawNetwork, exported_network, network_graph, quiet
+from ocrnet_pl.export.whole import fusion_rules, whole_model, whole_program
 from ocrnet_pl.imaging.geometry import letterbox_image
 from ocrnet_pl.inference.probabilities import probabilities
 from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.runtime.description import KEY, Description
 from ocrnet_pl.runtime.model import Model
+from ocrnet_pl.runtime.prediction import Prediction, predictions
 from ocrnet_pl.runtime.sessions import OPENVINO, import_openvino, open_session
 from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.structures import Output, Sample
@@ -172,34 +174,54 @@ def compare_file(network: OCRNet, path: Path, images: Sequence[CheckImage], raw:
     """Compare what a file gives with what the network gives."""
     if raw:
         return compare_raw(network, open_session(path).run, images, limits)
-    return compare(network, path, images, limits)
+    return compare(network, Model(path), images, limits)
 
 
-def export_torch(network: OCRNet, path: Path, images: Sequence[CheckImage], limits: Limits = STRICT) -> Difference:
-    """Write a network alone as a program of ``torch.export``, which is kept only if it gives what the network gives.
+def export_torch(
+    network: OCRNet, path: Path, images: Sequence[CheckImage], raw: bool = False, limits: Limits = STRICT
+) -> Difference:
+    """Write a network as a program of ``torch.export``, which is kept only if it gives what the network gives.
 
     The description is inside as the extra file ``ocrnet_pl``. Arguments, result and errors are those of
     :func:`export_onnx`.
     """
     require_images(images)
     network = network.eval().float()
-    names, program = RawNetwork(network).names, exported_network(network)
+    description = describe(network, raw)
+    program = exported_network(network) if raw else whole_program(network)
     with complete_file(path) as unfinished:
         # torch warns of any other ending.
         named = unfinished.with_name(f"{unfinished.name}.pt2")
         try:
-            torch.export.save(program, named, extra_files=describe(network, True).metadata())
-            run = torch.export.load(named).module()
-
-            def run_on(boxed: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-                return dict(zip(names, (out.numpy() for out in run(torch.from_numpy(boxed))), strict=True))
-
-            difference = compare_raw(network, run_on, images, limits)
+            with quiet():
+                torch.export.save(program, named, extra_files=description.metadata())
+            difference = _compare_program(network, named, images, raw, limits)
             require_small(difference, path)
             named.replace(unfinished)
         finally:
             named.unlink(missing_ok=True)
     return difference
+
+
+def _compare_program(
+    network: OCRNet, path: Path, images: Sequence[CheckImage], raw: bool, limits: Limits
+) -> Difference:
+    held = {KEY: ""}
+    run = torch.export.load(path, extra_files=held).module()
+    if raw:
+        names = RawNetwork(network).names
+
+        def run_on(boxed: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+            return dict(zip(names, (out.numpy() for out in run(torch.from_numpy(boxed))), strict=True))
+
+        return compare_raw(network, run_on, images, limits)
+    description = Description.of(held, f"model {str(path)!r}")
+
+    def predict(image: NDArray[np.uint8]) -> Prediction:
+        outputs = {name: values.numpy() for name, values in run(torch.from_numpy(image[None])).items()}
+        return predictions(outputs, description)[0]
+
+    return compare(network, predict, images, limits)
 
 
 def require_images(images: Sequence[CheckImage]) -> None:
@@ -219,14 +241,23 @@ def require_small(difference: Difference, path: Path) -> None:
 
 
 @torch.inference_mode()
-def compare(network: OCRNet, path: Path, images: Sequence[CheckImage], limits: Limits) -> Difference:
-    """Compare the predictions of a file with those of the network."""
-    model, difference = Model(path), Difference(limits)
+def compare(
+    network: OCRNet, predict: Callable[[NDArray[np.uint8]], Prediction], images: Sequence[CheckImage], limits: Limits
+) -> Difference:
+    """Compare the predictions of a file with those of the network.
+
+    Args:
+        network: The network.
+        predict: Predicts an image, uint8 [H, W, C], with the file.
+        images: The images.
+        limits: The differences to allow.
+    """
+    difference = Difference(limits)
     for image, truth in images:
         boxed, placement = letterbox_image(image, network.input_size)
         output = network(boxed[None])
         wanted = network.postprocessed(output, [placement])
-        got = model(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+        got = predict(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
         difference.add(wanted.best[0], got, _edge(network, output))
         if truth is not None and got.panoptic is not None:
             difference.evaluate(wanted.best[0], got, truth, network.taxonomy)

@@ -14,6 +14,10 @@ OPSET = 18
 """The version of ONNX's operators: the first one that scales images with antialiasing."""
 IR_VERSION = 8
 """The version of the file format that belongs to it."""
+SHORTCUT = "shortcut"
+"""With what the names of nodes begin whose second branch is always right."""
+NETWORK = "Network"
+"""The node that stands for the network where it is not part of the graph; ONNX does not know it."""
 
 
 class Value:
@@ -151,11 +155,18 @@ class Value:
 
 
 class Graph:
-    """Nodes and constants in the order of their making."""
+    """Nodes and constants in the order of their making.
+
+    Attributes:
+        nodes: The nodes.
+        initializers: The constants.
+        names: Names of the constants that were given one.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.names: set[str] = set()
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
@@ -176,6 +187,16 @@ class Graph:
         self.nodes.append(helper.make_node("Identity", [value.name], [name]))
         code = helper.np_dtype_to_tensor_dtype(value.kind)
         self._outputs.append(helper.make_tensor_value_info(name, code, shape))
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the inputs."""
+        return [each.name for each in self._inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs."""
+        return [each.name for each in self._outputs]
 
     def op(self, operator: str, *inputs: Value | None, kind: Any = None, **attributes: Any) -> Value:
         """Add a node with one result, whose type is that of its first input unless ``kind`` says otherwise."""
@@ -201,6 +222,7 @@ class Graph:
     def named_constant(self, name: str, value: NDArray[Any]) -> Value:
         """Return a constant that can be found in the file by its name, to be changed there."""
         self.initializers.append(numpy_helper.from_array(value, name))
+        self.names.add(name)
         return Value(self, name, value.dtype)
 
     def join(self, *parts: int | Value) -> Value:
@@ -234,24 +256,41 @@ class Graph:
         both = [each if isinstance(each, Value) else self.constant(np.array(each, kind)) for each in (yes, no)]
         return self.op("Where", condition, *both, kind=kind)
 
-    def choose(self, condition: Value, yes: Callable[[], Value], no: Callable[[], Value]) -> Value:
-        """Return the result of one of two parts of the graph; only that part is run.
+    def choose(
+        self, condition: Value, yes: Callable[[], Sequence[Value]], no: Callable[[], Sequence[Value]]
+    ) -> list[Value]:
+        """Return the results of one of two parts of the graph; onnxruntime runs only that part.
 
         Args:
             condition: bool [1].
-            yes: Makes the part that is run where the condition is true.
-            no: Makes the part that is run where it is false, with a result of the same type.
+            yes: Makes the part whose results are taken where the condition is true.
+            no: Makes the other one, with results of the same types and shapes.
         """
-        parts = []
+        parts, kinds = [], []
         before = self.nodes
         for part in (yes, no):
             self.nodes = []
-            result = part()
-            code = helper.np_dtype_to_tensor_dtype(result.kind)
-            out = helper.make_tensor_value_info(result.name, code, None)
-            parts.append(helper.make_graph(self.nodes, self._name("part"), [], [out]))
+            results = [self.op("Identity", result) for result in part()]
+            kinds = [result.kind for result in results]
+            outputs = [
+                helper.make_tensor_value_info(result.name, helper.np_dtype_to_tensor_dtype(result.kind), None)
+                for result in results
+            ]
+            parts.append(helper.make_graph(self.nodes, self._name("part"), [], outputs))
         self.nodes = before
-        return self.op("If", condition, kind=result.kind, then_branch=parts[0], else_branch=parts[1])
+        return self.ops("If", kinds, condition, then_branch=parts[0], else_branch=parts[1])
+
+    def shortcut(self, condition: Value, quick: Callable[[], Value], always: Callable[[], Value]) -> Value:
+        """Return the result of ``always``, for which ``quick`` needs less work where the condition is true.
+
+        Args:
+            condition: bool [1].
+            quick: Makes the part that is run where the condition is true.
+            always: Makes the part that is run where it is false, and whose result would be right in any case.
+        """
+        (result,) = self.choose(condition, lambda: [quick()], lambda: [always()])
+        self.nodes[-1].name = self._name(SHORTCUT)
+        return result
 
     def best(self, values: Value, count: int) -> tuple[Value, Value]:
         """Return the largest values of the last axis and their places, best first; the earlier one on a tie."""

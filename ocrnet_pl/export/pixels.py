@@ -54,7 +54,7 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
     def shares(scaled: Value) -> Value:
         if few:
             scaled = graph.op("Transpose", scaled, perm=[0, 2, 3, 1])
-        return graph.choose(
+        return graph.shortcut(
             near,
             lambda: graph.op("Exp", scaled),
             lambda: graph.op("Exp", scaled - scaled.largest(-1, keep=True)),
@@ -77,7 +77,7 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
     # Images of the size of the input are in it pixel by pixel.
     fills = [own.equals(logits.length(axis) * stride) for own, axis in ((frame.height, down), (frame.width, across))]
     same = frame.inner_height.equals(frame.height) & frame.inner_width.equals(frame.width) & fills[0] & fills[1]
-    share = graph.choose(same, lambda: shares(in_input()), lambda: shares(in_images()))
+    share = graph.shortcut(same, lambda: shares(in_input()), lambda: shares(in_images()))
     labels = graph.op("ArgMax", share, kind=np.int64, axis=3, keepdims=0)
     most, every = share.largest(-1), share.total(-1)
     return ClassMap(share.reshape(-1), most.reshape(-1), every.reshape(-1), labels.reshape(-1), classes)

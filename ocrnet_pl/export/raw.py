@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import onnx
@@ -165,8 +165,25 @@ def exported_network(network: OCRNet) -> torch.export.ExportedProgram:
     raw = RawNetwork(network.fuse()).eval()
     # Not one image: a batch of one is taken for a constant.
     example = torch.zeros(2, network.in_channels, *network.input_size, dtype=torch.uint8)
+    return exported(raw, example, (BATCH,))
+
+
+def exported(module: nn.Module, example: Tensor, names: Sequence[str]) -> torch.export.ExportedProgram:
+    """Return a module as a program without paths of this machine.
+
+    Args:
+        module: The module, in evaluation mode.
+        example: An input, with no axis of length 1 among those that may have any length.
+        names: Names of its first axes, which may have any length.
+    """
+    dynamic = {axis: torch.export.Dim(name, min=1) for axis, name in enumerate(names)}
     with quiet(), torch.no_grad():
-        return torch.export.export(raw, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
+        program = torch.export.export(module, (example,), dynamic_shapes=(dynamic,))
+    for part in program.graph_module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
 
 
 def network_graph(network: OCRNet) -> onnx.ModelProto:

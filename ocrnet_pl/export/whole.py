@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ocrnet_pl.export.decoding import Rows, decode, in_images, without_rivals
 from ocrnet_pl.export.fusing import fuse
-from ocrnet_pl.export.graph import Graph, Value
+from ocrnet_pl.export.graph import NETWORK, Graph, Value
+from ocrnet_pl.export.graph_module import GraphModule
 from ocrnet_pl.export.letterbox import Frame, letterbox
 from ocrnet_pl.export.panoptic import SEGMENT_FIELDS, panoptic
 from ocrnet_pl.export.pixels import ClassMap, class_map
 from ocrnet_pl.export.probabilities import probability_maps, with_probabilities
-from ocrnet_pl.export.raw import BATCH, network_graph
+from ocrnet_pl.export.raw import BATCH, RawNetwork, exported, network_graph
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.models.ocrnet import OCRNet
@@ -43,29 +49,62 @@ def score_thresholds(network: OCRNet) -> np.ndarray:
     return np.full(network.taxonomy.num_detection, fusion_rules(network).decode.score_threshold, np.float32)
 
 
-def whole_graph(network: OCRNet, model: onnx.ModelProto | None = None) -> Graph:
+class Around(NamedTuple):
+    """How the network itself gets into a graph.
+
+    Attributes:
+        add: Adds it for its input, uint8 [B, C, h, w], and returns its outputs by name.
+        candidates: The number of candidates and of detection classes; zeros without a detection decoder.
+    """
+
+    add: Callable[[Graph, Value], dict[str, Value]]
+    candidates: tuple[int, int]
+
+
+def inlined(model: onnx.ModelProto) -> Around:
+    """Return how the graph of the network alone is taken into another one."""
+    shapes = {out.name: tuple(side.dim_value for side in out.type.tensor_type.shape.dim) for out in model.graph.output}
+
+    def add(graph: Graph, boxed: Value) -> dict[str, Value]:
+        return dict(zip(shapes, graph.inline(model, {"images": boxed}), strict=True))
+
+    _, candidates, classes = shapes.get("scores", (0, 0, 0))
+    return Around(add, (candidates, classes))
+
+
+def called(raw: RawNetwork) -> Around:
+    """Return how a graph refers to a network that is no part of it, but a module that a program calls."""
+    network = raw.network
+    example = torch.zeros(1, network.in_channels, *network.input_size, dtype=torch.uint8)
+    with torch.no_grad():
+        scores = raw.outputs(example).scores
+
+    def add(graph: Graph, boxed: Value) -> dict[str, Value]:
+        return dict(zip(raw.names, graph.ops(NETWORK, [np.float32] * len(raw.names), boxed), strict=True))
+
+    return Around(add, (0, 0) if scores is None else (scores.shape[1], scores.shape[2]))
+
+
+def whole_graph(network: OCRNet, inside: Around) -> Graph:
     """Return the graph from images, uint8 [B, H, W, C], to predictions at their size.
 
     Args:
         network: The network, in evaluation mode, on the CPU, in float32.
-        model: The graph of the network alone; None to make it.
+        inside: How the network itself gets into the graph.
 
     Raises:
         ValueError: A part of the network cannot be written as a graph.
     """
     rules = fusion_rules(network)
-    model = model or network_graph(network)
     graph = Graph()
     images = graph.input("images", np.uint8, (BATCH, "height", "width", network.in_channels))
     boxed, frame = letterbox(graph, images, network.input_size, network.in_channels)
-    results = dict(zip((out.name for out in model.graph.output), graph.inline(model, {"images": boxed}), strict=True))
+    results = inside.add(graph, boxed)
     rows: Rows | None = None
     pixels: ClassMap | None = None
     if "boxes" in results:
-        scores = next(out for out in model.graph.output if out.name == "scores")
-        shape = tuple(side.dim_value for side in scores.type.tensor_type.shape.dim[1:])
         thresholds = graph.named_constant(THRESHOLDS, score_thresholds(network))
-        rows = decode(graph, results["boxes"], results["scores"], shape, network.input_size, thresholds, rules.decode)
+        rows = decode(graph, results["boxes"], results["scores"], inside.candidates, network.input_size, thresholds, rules.decode)
         rows = rows._replace(boxes=in_images(graph, rows.boxes, frame))
         if rules.settings.agnostic_iou is not None:
             rows = without_rivals(graph, rows, rules.settings.agnostic_iou)
@@ -130,5 +169,42 @@ def add_results(
 
 
 def whole_model(network: OCRNet, metadata: dict[str, str], model: onnx.ModelProto | None = None) -> onnx.ModelProto:
-    """Return the graph of :func:`whole_graph` as a model with metadata."""
-    return whole_graph(network, model).model("ocrnet", metadata)
+    """Return the graph of :func:`whole_graph` as a model with metadata.
+
+    Args:
+        network: The network, in evaluation mode, on the CPU, in float32.
+        metadata: The metadata.
+        model: The graph of the network alone; None to make it.
+    """
+    return whole_graph(network, inlined(model or network_graph(network))).model("ocrnet", metadata)
+
+
+class WholeNetwork(GraphModule):
+    """The graph of :func:`whole_graph`, run by torch, with folded batch norms.
+
+    Args:
+        network: The network, in evaluation mode, on the CPU, in float32.
+
+    Raises:
+        ValueError: A part of the network cannot be written as a graph.
+    """
+
+    def __init__(self, network: OCRNet) -> None:
+        raw = RawNetwork(network.fuse()).eval().requires_grad_(False)
+        super().__init__(whole_graph(network, called(raw)), raw)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        """Return the predictions for images, uint8 [B, H, W, C], by the names of the outputs of an ONNX file."""
+        return super().forward(images)
+
+
+def whole_program(network: OCRNet) -> torch.export.ExportedProgram:
+    """Return a network with all that is around it as a program, for any number of images of any size.
+
+    Its one input is ``images``, uint8 [B, H, W, C]; it returns the outputs by name. Arguments and errors are those of
+    :class:`WholeNetwork`.
+    """
+    height, width = network.input_size
+    # Another size than that of the input, which must not be taken for a constant either.
+    example = torch.zeros(2, height + 2, width + 5, network.in_channels, dtype=torch.uint8)
+    return exported(WholeNetwork(network).eval(), example, (BATCH, "height", "width"))

@@ -17,6 +17,8 @@ from ocrnet_pl.runtime.description import KEY
 
 OPENVINO = ".xml"
 """The ending of OpenVINO's files; the weights are next to it with the ending ``.bin``."""
+PROGRAM = ".pt2"
+"""The ending of programs of torch.export, which are not opened here: torch may execute what is in them."""
 
 _KINDS = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(uint8)": "uint8"}
 
@@ -47,12 +49,17 @@ def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequenc
 
     Raises:
         FileNotFoundError: There is no such file.
-        ModelFileError: It cannot be loaded.
+        ModelFileError: It cannot be loaded, or it is a program of torch.export.
         ValueError: onnxruntime or OpenVINO is not installed.
     """
     where = f"model {os.fspath(path)!r}"
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{where}: there is no such file")
+    if os.fspath(path).lower().endswith(PROGRAM):
+        raise ModelFileError(
+            f"{where}: it is a program of torch.export; run it with torch.export.load({os.path.basename(path)!r})"
+            ".module(), or export the checkpoint with --format onnx"
+        )
     if os.fspath(path).lower().endswith(OPENVINO):
         return _open_openvino(os.fspath(path), threads, where)
     return _open_onnx(os.fspath(path), threads, providers, where)

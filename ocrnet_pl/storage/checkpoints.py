@@ -30,6 +30,8 @@ _ENTRIES: dict[str, Any] = {
 }
 """The types of the entries that Lightning restores."""
 
+_EXPORTED = (".onnx", ".pt2", ".xml")
+"""Endings of the files that ``export`` writes."""
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
 
 
@@ -64,11 +66,17 @@ def verify_checkpoint(path: str | Path) -> None:
                 raise zipfile.BadZipFile("compressed")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {str(path)!r}: unreadable; it is not a checkpoint, or not complete"
-        ) from error
+        raise _unreadable(path) from error
     if damaged is not None:
         raise CheckpointError(f"checkpoint {str(path)!r}: damaged, the checksum of its entry {damaged!r} is wrong")
+
+
+def _unreadable(path: str | Path) -> CheckpointError:
+    if Path(path).suffix.lower() in _EXPORTED:
+        return CheckpointError(
+            f"checkpoint {str(path)!r}: it is an exported file; give the checkpoint that it was made from"
+        )
+    return CheckpointError(f"checkpoint {str(path)!r}: unreadable; it is not a checkpoint, or not complete")
 
 
 def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -87,9 +95,7 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu", 
     try:
         content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:  # A forged file can raise anything.
-        raise CheckpointError(
-            f"checkpoint {str(path)!r}: unreadable; it is not a checkpoint, or not complete"
-        ) from error
+        raise _unreadable(path) from error
     check_entries(content, path)
     return content  # type: ignore[no-any-return]
 

@@ -11,7 +11,7 @@ from ocrnet_pl.export.graph import Graph
 from ocrnet_pl.inference.decode import Decode
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.structures import DetectionOutput
-from tests.helpers.exported import session
+from tests.helpers.exported import RUNTIMES, session
 
 CANDIDATES, CLASSES, SIZE = 300, 4, (40, 60)
 
@@ -26,6 +26,7 @@ def candidates(seed: int, images: int) -> DetectionOutput:
     return DetectionOutput(torch.cat((low, low + side), 2), none, scores, scores, none[0, :, None], none[0], ())
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(
     ("rule", "agnostic"),
     [
@@ -36,7 +37,7 @@ def candidates(seed: int, images: int) -> DetectionOutput:
         (Decode(score_threshold=0.2), 0.5),
     ],
 )
-def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None) -> None:
+def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None, runtime: str) -> None:
     graph = Graph()
     boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
     scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
@@ -46,7 +47,7 @@ def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None) -> None
         rows = without_rivals(graph, rows, agnostic)
     for name in ("boxes", "scores", "labels", "valid"):
         graph.output(getattr(rows, name), name, ("batch", rows.length, *[4] * (name == "boxes")))
-    run = session(graph)
+    run = session(graph, runtime)
     for seed in range(5):
         output = candidates(seed, 3)
         found = run.run(None, {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()})
@@ -60,7 +61,8 @@ def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None) -> None
                 torch.testing.assert_close(torch.from_numpy(actual[valid]), expected, rtol=1e-6, atol=1e-5)
 
 
-def test_classes_have_thresholds_of_their_own() -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_classes_have_thresholds_of_their_own(runtime: str) -> None:
     graph = Graph()
     boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
     scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
@@ -70,7 +72,8 @@ def test_classes_have_thresholds_of_their_own() -> None:
     graph.output(rows.scores, "scores", ("batch", rows.length))
     graph.output(rows.labels, "labels", ("batch", rows.length))
     output = candidates(0, 1)
-    found, labels = session(graph).run(None, {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()})
+    given = {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()}
+    found, labels = session(graph, runtime).run(None, given)
     kept = found[0] > 0
     assert set(labels[0][kept].tolist()) == {0, 1, 2}
     assert (found[0][kept] > limits[labels[0][kept]]).all()

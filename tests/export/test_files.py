@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,11 @@ from onnx import helper
 
 from ocrnet_pl.errors import DataError, ModelFileError, RunError
 from ocrnet_pl.export import files, raw, whole
+from ocrnet_pl.export.describe import describe
 from ocrnet_pl.export.files import CheckImage, export_onnx, export_openvino, export_torch
-from ocrnet_pl.export.parity import Limits
+from ocrnet_pl.export.parity import Difference, Limits
 from ocrnet_pl.export.probabilities import probability_maps
+from ocrnet_pl.export.whole import WholeNetwork
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.probabilities import Beta
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
@@ -24,6 +29,7 @@ from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.runtime import Model
 from ocrnet_pl.runtime.description import Description
+from ocrnet_pl.runtime.prediction import predictions
 from tests.helpers.builders import TAXONOMY, tiny_network
 
 
@@ -179,10 +185,103 @@ def test_limits_and_images_are_taken_seriously(network: OCRNet, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+def test_the_graph_in_torch_gives_what_predict_gives(network: OCRNet) -> None:
+    module = WholeNetwork(network).eval()
+    assert module.state_dict()["score_thresholds"].tolist() == [pytest.approx(0.02)] * 3
+    for image, _ in images():
+        require_predicted(network, image[None], module(image.permute(1, 2, 0)[None]))
+
+
+def require_predicted(network: OCRNet, batch: torch.Tensor, outputs: dict[str, torch.Tensor]) -> None:
+    """Compare the outputs of a program with the predictions of the network for images, uint8 [B, C, H, W]."""
+    got = predictions({name: values.numpy() for name, values in outputs.items()}, describe(network, False))
+    # In images of a few pixels, many boxes are clipped to the same place, and it is not told which belongs to which.
+    difference = Difference(Limits(lonely=0.1 if min(batch.shape[2:]) < 10 else 0.0))
+    for image, own in zip(batch, got, strict=True):
+        (wanted,) = network.predict(image)
+        np.testing.assert_allclose(own.scores, wanted.scores.numpy(), atol=1e-6)
+        difference.add(wanted, own, 0.0)
+    difference.finish()
+    assert not difference.too_large, (batch.shape, difference.found)
+
+
+ALONE = """
+import sys
+
+import torch
+
+class Forbidden:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] == "ocrnet_pl":
+            raise ImportError(f"{name} is forbidden")
+
+sys.meta_path.insert(0, Forbidden())
+
+held = {"ocrnet_pl": ""}
+program = torch.export.load(sys.argv[1], extra_files=held)
+results = [program.module()(images) for images in torch.load(sys.argv[2])]
+program.state_dict["score_thresholds"].fill_(1.0)
+nothing = program.module()(torch.load(sys.argv[2])[0])
+assert not {"torchvision", "onnx", "onnxruntime"} & set(sys.modules)
+torch.save((held["ocrnet_pl"], results, nothing), sys.argv[3])
+"""
+"""Runs a program where this package cannot be imported: on batches, then with thresholds that no score reaches."""
+
+
+@pytest.fixture(scope="module")
+def program(network: OCRNet) -> torch.export.ExportedProgram:
+    return files.whole_program(network)
+
+
 @pytest.mark.slow
-def test_a_program_of_torch_export_needs_only_torch(network: OCRNet, tmp_path: Path) -> None:
+def test_a_program_of_torch_export_needs_only_torch(
+    network: OCRNet, program: torch.export.ExportedProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "whole_program", lambda _: program)
+    path = tmp_path / "all.pt2"
+    assert export_torch(network, path, images()).found.keys() == {"boxes", "scores", "pixels", "segments", "lonely"}
+    assert list(tmp_path.iterdir()) == [path]
+    with zipfile.ZipFile(path) as archive:
+        content = b"".join(map(archive.read, archive.namelist()))
+    assert not [place for place in (str(Path.home()), "site-packages", "test_files") if place.encode() in content]
+    generator = torch.Generator().manual_seed(4)
+    shapes = [(2, 50, 90), (1, 64, 64), (3, 100, 41), (1, 1, 1), (1, 3, 700), (2, 500, 2), (5, 64, 64)]
+    batches = [torch.randint(0, 256, (n, 3, *size), dtype=torch.uint8, generator=generator) for n, *size in shapes]
+    batches.append(torch.zeros(2, 3, 80, 80, dtype=torch.uint8))
+    torch.save([batch.permute(0, 2, 3, 1) for batch in batches], tmp_path / "batches.pt")
+    words = [sys.executable, "-c", ALONE, path, tmp_path / "batches.pt", tmp_path / "results.pt"]
+    subprocess.run(words, check=True, cwd=tmp_path)
+    description, results, nothing = torch.load(tmp_path / "results.pt")
+    assert Description.of({"ocrnet_pl": description}, "it") == describe(network, False)
+    for batch, outputs in zip(batches, results, strict=True):
+        require_predicted(network, batch, outputs)
+    assert nothing["count"].tolist() == [0, 0]
+    strict = copy.deepcopy(network)
+    strict.postprocess.decode.score_threshold = 1.0  # type: ignore[union-attr, assignment]
+    require_predicted(strict, batches[0], nothing)
+
+
+@pytest.mark.slow
+def test_a_program_that_gives_something_else_is_not_kept(
+    network: OCRNet, program: torch.export.ExportedProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "whole_program", lambda _: program)
+    path = tmp_path / "all.pt2"
+    path.write_bytes(b"the one before")
+    changed = copy.deepcopy(network)
+    with torch.no_grad():
+        for value in changed.segmentation.parameters():  # type: ignore[union-attr]
+            value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(2)))
+    with pytest.raises(RunError, match=r"was not written.* on 3 images .*pixels of another class: .*allowed 0\.1"):
+        export_torch(changed, path, images())
+    assert path.read_bytes() == b"the one before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_a_program_may_hold_the_network_alone(network: OCRNet, tmp_path: Path) -> None:
     path = tmp_path / "alone.pt2"
-    assert not export_torch(network, path, images()).too_large
+    assert not export_torch(network, path, images(), raw=True).too_large
     assert list(tmp_path.iterdir()) == [path]
     held = {"ocrnet_pl": ""}
     program = torch.export.load(path, extra_files=held).module()
@@ -225,6 +324,7 @@ def test_networks_of_one_task(
     made = raw.network_graph(single)
     monkeypatch.setattr(whole, "network_graph", lambda _: made)
     assert not export_onnx(single, tmp_path / "one.onnx", images()).too_large
+    assert not export_torch(single, tmp_path / "one.pt2", images()).too_large
     got = Model(tmp_path / "one.onnx")(images()[0].pixels.permute(1, 2, 0).numpy())
     assert (got.semantic is not None) is segmentation
     assert (len(got.scores) > 0) is detection

@@ -18,7 +18,7 @@ from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.runtime.prediction import Prediction, predictions
 from ocrnet_pl.structures import Placement
-from tests.helpers.exported import fusion_session, logits_of, padded, session
+from tests.helpers.exported import RUNTIMES, fusion_session, logits_of, padded, session
 from tests.inference.test_fusion_cases import TAXONOMY, random_scene
 
 DESCRIPTION = Description("0", False, 3, (24, 32), True, True, TAXONOMY, {}, {}, {})
@@ -42,9 +42,14 @@ CALIBRATION = ScoreCalibration(
 )
 
 
-def compare(settings: FusionSettings, seeds: range, calibration: ScoreCalibration | None = None) -> None:
+def compare(
+    settings: FusionSettings,
+    seeds: range,
+    calibration: ScoreCalibration | None = None,
+    runtime: str = "onnxruntime",
+) -> None:
     """Fuse scenes, three together, both ways; everything must be equal, up to rounding of boxes and scores."""
-    run, fusion = fusion_session(TAXONOMY, settings, ROWS, calibration), FusionPostProcess()
+    run, fusion = fusion_session(TAXONOMY, settings, ROWS, calibration, runtime), FusionPostProcess()
     fusion.settings, fusion.calibration = settings, calibration
     fusion.choose("none", (), TAXONOMY)
     names = [out.name for out in run.get_outputs()]
@@ -84,11 +89,19 @@ def test_fusion_in_a_file_is_that_of_predict(name: str) -> None:
     compare(SETTINGS[name], range(0, 75))
 
 
-def test_scores_become_probabilities_after_fusion() -> None:
-    compare(SETTINGS["default"], range(0, 60), CALIBRATION)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_fusion_in_a_program_is_that_of_predict(name: str) -> None:
+    compare(SETTINGS[name], range(0, 30), runtime="torch")
 
 
-def require_same_pixels(logits: torch.Tensor, stride: int, size: tuple[int, int], inner: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("runtime", "scenes"), zip(RUNTIMES, (60, 21), strict=True))
+def test_scores_become_probabilities_after_fusion(runtime: str, scenes: int) -> None:
+    compare(SETTINGS["default"], range(0, scenes), CALIBRATION, runtime)
+
+
+def require_same_pixels(
+    logits: torch.Tensor, stride: int, size: tuple[int, int], inner: tuple[int, int], runtime: str
+) -> None:
     """Scale the logits of a batch to ``size`` by a graph, and compare classes and probabilities."""
     graph = Graph()
     classes, (height, width) = logits.shape[1], size
@@ -100,7 +113,7 @@ def require_same_pixels(logits: torch.Tensor, stride: int, size: tuple[int, int]
     graph.output(top / every.column(0), "top", ("batch", *size))
     graph.output(found.labels.reshape(-1, height, width), "labels", ("batch", *size))
     names = ["probability", "top", "labels"]
-    got = dict(zip(names, session(graph).run(names, {"logits": logits.numpy()}), strict=True))
+    got = dict(zip(names, session(graph, runtime).run(names, {"logits": logits.numpy()}), strict=True))
     padded = (logits.shape[2] * stride, logits.shape[3] * stride)
     placement = Placement(size, padded, (inner[0] / height, inner[1] / width), (0.0, 0.0))
     for image, own in enumerate(logits):
@@ -117,18 +130,20 @@ def require_same_pixels(logits: torch.Tensor, stride: int, size: tuple[int, int]
         np.testing.assert_array_equal(got["labels"][image][sure], probability.argmax(0).numpy()[sure])
 
 
-@pytest.mark.parametrize("spread", [1.0, 30.0, 300.0])
-def test_pixels_at_the_size_of_the_images(spread: float) -> None:
-    """The last: logits so far apart that the exponential of their difference to the cell's best is 0."""
-    logits = torch.randn(2, 5, 8, 12, generator=torch.Generator().manual_seed(3)) * spread
-    require_same_pixels(logits, 4, (32, 48), (32, 48))
-    require_same_pixels(logits, 4, (32, 40), (32, 40))
-    require_same_pixels(logits, 4, (45, 60), (32, 43))
-    require_same_pixels(logits, 4, (16, 24), (32, 48))
-    require_same_pixels(logits, 1, (8, 12), (8, 12))
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("classes", "spread"), [(5, 1.0), (5, 30.0), (5, 300.0), (7, 30.0), (7, 300.0)])
+def test_pixels_at_the_size_of_the_images(classes: int, spread: float, runtime: str) -> None:
+    """With 300, logits so far apart that the exponential of their difference to the cell's best is 0."""
+    logits = torch.randn(2, classes, 8, 12, generator=torch.Generator().manual_seed(3)) * spread
+    require_same_pixels(logits, 4, (32, 48), (32, 48), runtime)
+    require_same_pixels(logits, 4, (32, 40), (32, 40), runtime)
+    require_same_pixels(logits, 4, (45, 60), (32, 43), runtime)
+    require_same_pixels(logits, 4, (16, 24), (32, 48), runtime)
+    require_same_pixels(logits, 1, (8, 12), (8, 12), runtime)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", SETTINGS)
-def test_fusion_in_a_file_is_that_of_predict_on_thousands_of_scenes(name: str) -> None:
-    compare(SETTINGS[name], range(1000, 2500))
+def test_fusion_in_a_file_is_that_of_predict_on_thousands_of_scenes(name: str, runtime: str) -> None:
+    compare(SETTINGS[name], range(1000, 2500), runtime=runtime)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.export.decoding import NO_SCORE, Rows
 from ocrnet_pl.export.graph import Graph, Value
+from ocrnet_pl.export.graph_module import GraphModule
 from ocrnet_pl.export.letterbox import Frame
 from ocrnet_pl.export.pixels import class_map
 from ocrnet_pl.export.probabilities import probability_maps
@@ -21,8 +23,35 @@ from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.structures import Taxonomy
 
 
-def session(graph: Graph) -> onnxruntime.InferenceSession:
+class TorchSession:
+    """A graph that torch runs, with the methods of onnxruntime's session.
+
+    Args:
+        graph: The graph.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self._module = graph, GraphModule(graph).eval()
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        """Return the outputs, of which each has a name."""
+        return [SimpleNamespace(name=name) for name in self._graph.output_names]
+
+    @torch.inference_mode()
+    def run(self, names: list[str] | None, given: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return some outputs, or all, for inputs by name."""
+        found = self._module(*(torch.from_numpy(given[name]) for name in self._graph.input_names))
+        return [found[name].numpy() for name in names or self._graph.output_names]
+
+
+RUNTIMES = ("onnxruntime", "torch")
+"""What runs a graph: each test of its parts is made with both."""
+
+
+def session(graph: Graph, runtime: str = "onnxruntime") -> onnxruntime.InferenceSession | TorchSession:
     """Return a graph, ready to run on one thread."""
+    if runtime == "torch":
+        return TorchSession(graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     data = graph.model("test", {}).SerializeToString()
@@ -30,8 +59,12 @@ def session(graph: Graph) -> onnxruntime.InferenceSession:
 
 
 def fusion_session(
-    taxonomy: Taxonomy, settings: FusionSettings, count: int, calibration: ScoreCalibration | None = None
-) -> onnxruntime.InferenceSession:
+    taxonomy: Taxonomy,
+    settings: FusionSettings,
+    count: int,
+    calibration: ScoreCalibration | None = None,
+    runtime: str = "onnxruntime",
+) -> onnxruntime.InferenceSession | TorchSession:
     """Return the fusion of ``count`` boxes per image with the logits of its pixels."""
     graph = Graph()
     boxes = graph.input("boxes_in", np.float32, ("batch", count, 4))
@@ -42,7 +75,7 @@ def fusion_session(
     frame = identity_frame(logits)
     pixels = class_map(graph, logits, 1, taxonomy.num_semantic, frame)
     add_results(graph, rows, pixels, frame, taxonomy, settings, probability_maps(calibration, True, taxonomy))
-    return session(graph)
+    return session(graph, runtime)
 
 
 def identity_frame(logits: Value) -> Frame:

@@ -143,6 +143,12 @@ def test_files_that_are_no_models_are_refused_in_one_line(path: Path, tmp_path: 
         assert "\n" not in str(error.value)
 
 
+def test_a_program_of_torch_is_not_opened_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "best.pt2").write_bytes(b"anything")
+    with pytest.raises(ModelFileError, match=r"of torch\.export; run it with torch\.export\.load\('best\.pt2'\)"):
+        Model(tmp_path / "best.pt2")
+
+
 def test_a_file_cannot_name_other_files_to_read(tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(bytes(range(16)))
     model = model_with(DESCRIPTION.metadata())

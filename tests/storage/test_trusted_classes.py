@@ -10,6 +10,7 @@ import pkgutil
 import subprocess
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
@@ -291,6 +292,14 @@ def test_garbage_in_a_checkpoint_takes_one_line(case: str, save: Callable[[dict[
         with pytest.raises(CheckpointError) as refused:
             load(path, trust=["tests"])
         assert "\n" not in str(refused.value) and len(str(refused.value)) < 600 + len(str(path))
+
+
+@pytest.mark.parametrize("name", ["best.onnx", "best.pt2"])
+def test_an_exported_file_is_not_taken_for_a_damaged_checkpoint(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.writestr("best/archive_format", "pt2")
+    with pytest.raises(CheckpointError, match=rf"{name}': it is an exported file; give the checkpoint that"):
+        OCRNet.from_checkpoint(tmp_path / name)
 
 
 def test_code_in_a_pickle_is_refused(save: Callable[[dict[str, Any]], Path], mark: Path) -> None:

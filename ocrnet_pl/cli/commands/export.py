@@ -24,7 +24,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         type=Literal["onnx", "torch_export", "openvino"],
         default="onnx",
         help="Format of the file: onnx, openvino (a second file holds the weights), or torch_export for a program of "
-        "torch.export, which holds the network alone.",
+        "torch.export, which runs in torch without this package.",
     )
     parser.add_argument(
         "--raw",
@@ -98,7 +98,9 @@ def export(run: Run) -> int:
     """
     import importlib.util
 
-    for package in ("onnx", "onnxruntime", "onnxscript"):
+    config = run.config
+    program = config["format"] == "torch_export"
+    for package in ("onnx",) if program else ("onnx", "onnxruntime", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"export needs {package}, which is not installed; run: pip install 'ocrnet-pl[export]'")
     from rich.console import Console
@@ -106,15 +108,10 @@ def export(run: Run) -> int:
 
     from ocrnet_pl.cli.export_images import calibration_images, check_images, measured_samples
     from ocrnet_pl.export.files import export_onnx, export_openvino, export_torch
-    from ocrnet_pl.export.reduced import export_half, export_int8
     from ocrnet_pl.models.ocrnet import OCRNet
 
-    config = run.config
     checkpoint = Path(config["ckpt_path"])
-    program = config["format"] == "torch_export"
     precision = config["precision"]
-    if program and not config["raw"]:
-        raise ValueError("format torch_export: it holds the network alone; add --raw true, or export to onnx")
     if program and precision != "fp32":
         raise ValueError(f"format torch_export: it is written in fp32; for {precision}, export to onnx or openvino")
     ending = ("-raw" if config["raw"] else "") + ("" if precision == "fp32" else f"-{precision}")
@@ -126,6 +123,8 @@ def export(run: Run) -> int:
     images = check_images(config, network.in_channels)
     reduced: Reduced | None = None
     if precision != "fp32":
+        from ocrnet_pl.export.reduced import export_half, export_int8
+
         samples = measured_samples(config)
         options: dict[str, Any] = {name: config[name] for name in ("raw", "max_loss")}
         options["openvino"] = config["format"] == "openvino"
@@ -136,10 +135,8 @@ def export(run: Run) -> int:
             options["max_trials"] = config["max_trials"]
             reduced = export_int8(network, output, images, samples, calibration, **options)
         difference = reduced.difference
-    elif program:
-        difference = export_torch(network, output, images)
     else:
-        write = export_openvino if config["format"] == "openvino" else export_onnx
+        write = {"onnx": export_onnx, "openvino": export_openvino, "torch_export": export_torch}[config["format"]]
         difference = write(network, output, images, config["raw"])
     table = Table("largest difference", "found", "allowed", title=f"{output.name} against torch, {len(images)} images")
     for line in difference.finish():
