@@ -26,6 +26,7 @@ from ocrnet_pl.export import raw
 from ocrnet_pl.export.files import onnx_model, write_onnx
 from ocrnet_pl.export.half import half_graph
 from ocrnet_pl.export.int8 import Int8
+from ocrnet_pl.export.whole import whole_program
 from ocrnet_pl.imaging.folders import find_images
 from ocrnet_pl.imaging.geometry import letterbox_image
 from ocrnet_pl.imaging.images import read_image
@@ -81,6 +82,10 @@ def main() -> None:
             path = Path(folder, f"whole {name}.onnx")
             write_onnx(onnx_model(network, False, made), path, lambda _: None)
             ways[f"image to prediction, {name}"] = (Model(path, threads=1), arrays)
+        path = Path(folder, "whole.pt2")
+        torch.export.save(whole_program(network), path)
+        tensors = [torch.from_numpy(each)[None] for each in arrays]
+        ways["image to prediction, torch.export"] = (torch.export.load(path).module(), tensors)
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.rounds):
             for name, (way, inputs) in ways.items():

@@ -48,6 +48,12 @@ class GraphModule(nn.Module):
     Args:
         graph: The graph.
         network: What its node :data:`~ocrnet_pl.export.graph.NETWORK` runs; None if it has none.
+
+    Attributes:
+        numbers: Constants of a single element, by name; they are part of the program.
+        stored: Names of the other constants, which are buffers; those that were given a name are in the state.
+        lists: The elements of constants with at most one axis, by name.
+        deciding: Names of the values on which shapes depend.
     """
 
     def __init__(self, graph: Graph, network: nn.Module | None = None) -> None:
@@ -55,7 +61,7 @@ class GraphModule(nn.Module):
         self.network = network
         self._inputs, self._outputs = graph.input_names, graph.output_names
         self.numbers: dict[str, Number] = {}
-        self.lists: dict[str, list[int]] = {}
+        self.lists: dict[str, list[Any]] = {}
         self.stored: set[str] = set()
         for constant in graph.initializers:
             value = numpy_helper.to_array(constant)

@@ -104,7 +104,8 @@ def whole_graph(network: OCRNet, inside: Around) -> Graph:
     pixels: ClassMap | None = None
     if "boxes" in results:
         thresholds = graph.named_constant(THRESHOLDS, score_thresholds(network))
-        rows = decode(graph, results["boxes"], results["scores"], inside.candidates, network.input_size, thresholds, rules.decode)
+        boxes, scores, size = results["boxes"], results["scores"], network.input_size
+        rows = decode(graph, boxes, scores, inside.candidates, size, thresholds, rules.decode)
         rows = rows._replace(boxes=in_images(graph, rows.boxes, frame))
         if rules.settings.agnostic_iou is not None:
             rows = without_rivals(graph, rows, rules.settings.agnostic_iou)

@@ -28,6 +28,14 @@ def test_export_writes_a_file_that_predicts(tiny: Path, tmp_path: Path, capsys: 
     assert "panoptic quality" in shown
     assert "3 images" in shown
     assert Model(written).class_names
+    # The same as a program.
+    main([*words, "--check_images", "3", "--format", "torch_export"])
+    shown = capsys.readouterr().out
+    assert f"Exported: {checkpoint.with_suffix('.pt2')}" in shown
+    assert "panoptic quality" in shown
+    status, line = fails(capsys, *words, "--format", "torch_export", "--precision", "int8")
+    assert status == 1
+    assert "format torch_export: it is written in fp32; for int8, export to onnx or openvino" in line
     # The network alone, on a folder of images.
     from PIL import Image
 
