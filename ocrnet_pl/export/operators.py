@@ -145,15 +145,19 @@ def _resize(values: Tensor, _region: None, scales: Lengths | None, sizes: Length
     """Scale [B, C, H, W] or [B, H, W, C]; that the second axis is not scaled says which."""
     assert how == {"mode": "linear"}
     if scales is not None:
-        last, target = scales[1] != 1, {"scale_factor": list(scales)}
+        last = scales[1] != 1
     else:
         assert sizes is not None
         # In this order: a length that is not known yet must not be compared.
         last = not (isinstance(sizes[1], int) and isinstance(values.shape[1], int) and sizes[1] == values.shape[1])
-        target = {"size": list(sizes)}
-    target = {name: each[1:3] if last else each[2:] for name, each in target.items()}
-    found = values.permute(0, 3, 1, 2) if last else values
-    found = F.interpolate(found, mode="bilinear", align_corners=False, **target)
+    sides = slice(1, 3) if last else slice(2, 4)
+    found = F.interpolate(
+        values.permute(0, 3, 1, 2) if last else values,
+        None if sizes is None else list(sizes[sides]),
+        None if scales is None else list(scales[sides]),
+        mode="bilinear",
+        align_corners=False,
+    )
     return found.permute(0, 2, 3, 1) if last else found
 
 

@@ -30,6 +30,7 @@ from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.runtime import Model
 from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.runtime.prediction import predictions
+from ocrnet_pl.structures import Taxonomy
 from tests.helpers.builders import TAXONOMY, tiny_network
 
 
@@ -319,7 +320,9 @@ def test_openvino_gives_the_same(is_raw: bool, network: OCRNet, tmp_path: Path) 
 def test_networks_of_one_task(
     detection: bool, segmentation: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    single = tiny_network(detection=detection, segmentation=segmentation).eval()
+    # So many classes that they are the last axis while maps are scaled.
+    many = Taxonomy.build(["disc", "square", "star"], [f"stuff {number}" for number in range(6)])
+    single = tiny_network(many, detection, segmentation).eval()
     single.postprocess.decode.score_threshold = 0.001  # type: ignore[union-attr, assignment]
     made = raw.network_graph(single)
     monkeypatch.setattr(whole, "network_graph", lambda _: made)
