@@ -115,14 +115,37 @@ def write_openvino(model: onnx.ModelProto, path: Path, check: Check, half: bool 
         out.get_tensor().set_names({named.name})
     for entry in model.metadata_props:
         converted.set_rt_info(entry.value, [entry.key])
+    if half:
+        _halve_weights(converted, openvino.opset13)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
-        openvino.save_model(converted, unfinished, compress_to_fp16=half)
+        # Its own compression leaves out all that shapes depend on: here the whole branch of the boxes.
+        openvino.save_model(converted, unfinished, compress_to_fp16=False)
         check(unfinished)
         # The weights first: the other file is what is opened.
         unfinished.with_suffix(".bin").replace(path.with_suffix(".bin"))
         unfinished.replace(path)
+
+
+def _halve_weights(model: Any, operators: Any) -> None:
+    """Store the weights of an OpenVINO model's convolutions and matrix products in half precision, in place."""
+
+    def multiplies(node: Any) -> bool:
+        kind = node.get_type_name()
+        if kind == "Reshape":
+            # Between the weights of a convolution in groups and the convolution.
+            return all(multiplies(reader.get_node()) for reader in node.output(0).get_target_inputs())
+        return kind in ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
+
+    for constant in model.get_ops():
+        if constant.get_type_name() != "Constant" or constant.get_element_type().to_dtype() != np.float32:
+            continue
+        readers = constant.output(0).get_target_inputs()
+        if readers and all(multiplies(reader.get_node()) for reader in readers):
+            restored = operators.convert(operators.constant(constant.get_data().astype(np.float16)), "f32")
+            for reader in readers:
+                reader.replace_source_output(restored.output(0))
 
 
 def require_openvino(path: Path) -> Any:
