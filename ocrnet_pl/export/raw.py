@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ocrnet_pl.export.graph import OPSET
@@ -218,7 +220,31 @@ def network_graph(network: OCRNet) -> onnx.ModelProto:
         first.dim_param = BATCH
     require_common_operators(model)
     _forget_origin(model)
+    _scale_by_factors(model)
     return model
+
+
+def _scale_by_factors(model: onnx.ModelProto) -> None:
+    """Let maps be scaled by whole factors in place of to sizes, which gives the same.
+
+    onnxruntime has fast kernels for factors only; with those for sizes, a small network takes 7 % longer.
+    """
+    graph = model.graph
+    shapes = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in graph.value_info}
+    for node in graph.node:
+        if node.op_type != "Resize" or len(node.input) < 4 or not node.input[3]:
+            continue
+        before, after = shapes.get(node.input[0], []), shapes.get(node.output[0], [])
+        if len(before) != 4 or len(after) != 4 or not all(before[2:] + after[2:]):
+            continue
+        if after[2] % before[2] or after[3] % before[3]:
+            continue
+        factors = np.array([1, 1, after[2] // before[2], after[3] // before[3]], np.float32)
+        name = f"{node.output[0]}_factors"
+        graph.initializer.append(numpy_helper.from_array(factors, name))
+        node.input[:] = [node.input[0], "", name]
+        for attribute in [each for each in node.attribute if each.name == "keep_aspect_ratio_policy"]:
+            node.attribute.remove(attribute)
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:

@@ -130,6 +130,10 @@ def test_a_raw_file_has_only_common_operators_and_takes_any_number_of_images(
     assert not export_onnx(network, path, images(), raw=True).too_large
     assert {node.op_type for node in graph.graph.node} <= raw.OPERATORS
     assert not {"NonZero", "NonMaxSuppression", "Loop", "If", "Unique"} & raw.OPERATORS
+    # By factors, for which there are fast kernels, and not to sizes.
+    scaled = [node for node in graph.graph.node if node.op_type == "Resize"]
+    assert scaled
+    assert all(len(node.input) == 3 for node in scaled)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     shapes = {out.name: out.shape for out in session.get_outputs()}
     assert shapes == {"boxes": ["batch", 336, 4], "scores": ["batch", 336, 3], "logits": ["batch", 5, 32, 32]}

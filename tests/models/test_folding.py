@@ -57,6 +57,18 @@ def test_a_fused_network_gives_the_same_with_fewer_norms(name: str) -> None:
     torch.testing.assert_close(got.semantic.softmax(1), wanted.semantic.softmax(1), rtol=0, atol=1e-5)
 
 
+def test_a_norm_behind_a_pixel_shuffle_is_folded() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 12, 1, bias=False), nn.PixelShuffle(2), nn.BatchNorm2d(3), nn.SiLU())
+    lived(network)
+    images = torch.randn(2, 3, 5, 7)
+    with torch.no_grad():
+        wanted = network(images)
+        assert fold_norms(network, images) == 1
+        torch.testing.assert_close(network(images), wanted, rtol=1e-5, atol=1e-5)
+    assert isinstance(network[2], nn.Identity)
+
+
 class Shared(nn.Module):
     """A convolution with two norms, and one whose output something else reads as well."""
 
