@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
-import subprocess
-import sys
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import ocrnet_pl
 from tests.helpers.processes import in_a_process
 from tests.helpers.project import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 WHOLE = ("02_your_data", "03_method", "04_joint_training", "05_decisions")
-"""Notebooks that are stored with their outputs."""
+"""Notebooks that the tests run as they are; the quick start is shortened."""
 TRANSLATED = ("03_method.zh-CN",)
 """Translations, whose code and outputs are those of the originals (tests/test_translations.py)."""
 _LARGEST = 1_000_000
@@ -49,21 +50,27 @@ def check(runs: Path) -> None:
     assert (run / "my_prediction.png").stat().st_size > 1000
 
 
+@pytest.fixture
+def log_levels() -> Iterator[None]:
+    """Give Lightning's loggers their levels back, which the notebook changes."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
+    levels = [each.level for each in loggers]
+    yield
+    for each, level in zip(loggers, levels, strict=True):
+        each.setLevel(level)
+
+
+@pytest.mark.usefixtures("log_levels")
 def test_the_cells_run_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a kernel, and with the training in a fork of this process."""
     monkeypatch.chdir(ROOT / "notebooks")
-    monkeypatch.setattr(sys, "path", [*sys.path])
 
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        assert command[:2] == [sys.executable, "train.py"]
-        monkeypatch.chdir(options["cwd"])
-        status = in_a_process(command[2:])
-        monkeypatch.chdir(ROOT / "notebooks")
-        return subprocess.CompletedProcess(command, status or 0, "", "")
+    def run(words: list[str]) -> None:
+        assert in_a_process(words) == 0
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(ocrnet_pl, "main", run)
     names: dict[str, Any] = {"__name__": "__main__"}
     for cell in shortened(tmp_path).cells:
         if cell.cell_type == "code":
@@ -95,7 +102,7 @@ def test_every_cell_parses_and_what_it_imports_exists(name: str) -> None:
                     importlib.import_module(each.name)
 
 
-@pytest.mark.parametrize("name", WHOLE + TRANSLATED)
+@pytest.mark.parametrize("name", ("01_quickstart", *WHOLE, *TRANSLATED))
 def test_the_stored_outputs_are_those_of_one_whole_run(name: str) -> None:
     path = NOTEBOOKS / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
