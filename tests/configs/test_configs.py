@@ -102,7 +102,6 @@ TOGETHER = [
         "overlays/balancing/gradnorm.yaml",
     ],
     ["formats/bdd100k.yaml", "overlays/decoders/distribution.yaml", "overlays/balancing/pcgrad.yaml"],
-    ["applications/driving.yaml", "overlays/losses/contours.yaml", "overlays/schedules/step.yaml"],
     ["overlays/decoders/deeplabv3plus.yaml", "overlays/transfer/teacher.yaml", "overlays/inference/multiscale.yaml"],
     [
         *("formats/packed.yaml", "overlays/low_data.yaml", "overlays/losses/tutorial.yaml"),
@@ -113,16 +112,17 @@ TOGETHER = [
         "overlays/metrics/boundary_iou.yaml",
     ],
     ["formats/voc.yaml", "overlays/distributed/sync_batchnorm.yaml", "overlays/schedules/one_cycle.yaml"],
-    ["overlays/speed/compile.yaml"],
     ["sweeps/task_weights.yaml"],
     ["nuclei.yaml", "presets/nano.yaml"],
     ["formats/coco_panoptic.yaml", "presets/small.yaml"],
     ["formats/folder.yaml", "presets/vit_small.yaml"],
-    ["applications/medical.yaml", "overlays/distributed/fp16.yaml"],
     ["applications/agriculture.yaml", "overlays/samples/crop_rows.yaml"],
     ["applications/retail.yaml", "overlays/samples/shelves.yaml"],
-    ["applications/driving.yaml", "overlays/samples/camvid.yaml"],
-    ["applications/medical.yaml", "overlays/samples/nuclei.yaml"],
+    [
+        *("applications/driving.yaml", "overlays/samples/camvid.yaml", "overlays/losses/contours.yaml"),
+        "overlays/schedules/step.yaml",
+    ],
+    ["applications/medical.yaml", "overlays/samples/nuclei.yaml", "overlays/distributed/fp16.yaml"],
 ]
 TOGETHER += [[name] for name in EXPERIMENTS if name not in chain(*TOGETHER)]
 """Configs that take their step in one run, as they are laid over each other; each takes one alone with ``-m slow``.
@@ -139,6 +139,7 @@ COVERED = {
     "overlays/tracking/mlflow.yaml": "tracking/test_other_trackers.py runs it",
     "overlays/tracking/tensorboard.yaml": "tracking/test_other_trackers.py runs it",
     "overlays/tracking/wandb.yaml": "tracking/test_wandb_record.py runs it",
+    "overlays/speed/compile.yaml": "training/test_speed.py compiles what it compiles, test_config_compile.py reads it",
     **{f"sweeps/{name}.yaml": "task_weights.yaml with other settings" for name in ("balancing", "encoders", "losses")},
     "presets/medium.yaml": "small.yaml with larger numbers",
     "presets/large.yaml": "small.yaml with larger numbers",
@@ -320,7 +321,9 @@ def test_a_config_takes_a_step(config: str, tmp_path: Path, monkeypatch: pytest.
     takes_a_step([config], tmp_path)
 
 
-@pytest.mark.parametrize("config", [name for name in COVERED if name.startswith("overlays/")])
+@pytest.mark.parametrize(
+    "config", [name for name in COVERED if name.startswith(("overlays/distributed/", "overlays/tracking/"))]
+)
 def test_an_overlay_is_read(config: str, parser: ArgumentParser) -> None:
     read = parser.parse_args(["fit", *over("quickstart.yaml", config)]).as_dict()["fit"]["trainer"]
     for key, given in yaml.safe_load((CONFIGS / config).read_text())["trainer"].items():

@@ -243,7 +243,7 @@ def test_only_maps_side_by_side_are_tied() -> None:
 )
 def test_compiles(name: str) -> None:
     shapes = Shapes([], [], [8, 12, 16, 24], [4, 8, 16, 32])
-    decoder = smp_decoder(name)(shapes, TAXONOMY).eval()
+    decoder = smp_decoder(name)(shapes, TAXONOMY, **CASES[name][1]).eval()
     features = Features([], encoder_maps(shapes, (128, 160)))
     torch._dynamo.reset()
     with torch.no_grad():
@@ -266,7 +266,7 @@ def test_exports() -> None:
 def test_the_same_after_channels_last(name: str) -> None:
     """The network keeps its maps in this memory format."""
     shapes = Shapes([], [], [8, 12, 16, 24, 32], [2, 4, 8, 16, 32])
-    decoder = smp_decoder(name)(shapes, TAXONOMY).eval()
+    decoder = smp_decoder(name)(shapes, TAXONOMY, **CASES[name][1]).eval()
     maps = encoder_maps(shapes, (128, 160))
     with torch.no_grad():
         (want,) = decoder(Features([], maps))
@@ -279,7 +279,7 @@ def test_the_same_after_channels_last(name: str) -> None:
 def test_half_precision(name: str) -> None:
     torch.manual_seed(0)
     shapes = Shapes([], [], [8, 12, 16, 24], [4, 8, 16, 32])
-    decoder = smp_decoder(name)(shapes, TAXONOMY).eval()
+    decoder = smp_decoder(name)(shapes, TAXONOMY, **CASES[name][1]).eval()
     features = Features([], encoder_maps(shapes, (128, 160)))
     with torch.no_grad():
         (want,) = decoder(features)
