@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import logging
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from lightning.fabric.utilities import registry
 from PIL import Image
 
 from ocrnet_pl.callbacks import pictures
@@ -33,6 +35,8 @@ for name in ("lightning.pytorch", "lightning.fabric"):
     # Its handlers hold on to the error stream of the moment, which a test's capture closes; caplog still sees all.
     importlib.import_module(name)
     logging.getLogger(name).handlers.clear()
+# Each trainer looks through all installed packages for callbacks.
+registry.entry_points = functools.cache(registry.entry_points)
 
 
 remember_signatures()

@@ -27,10 +27,10 @@ class Recorder(Callback):
 
 
 def fit(tmp_path: Path, callbacks: list[Callback], task: OCRNetTask | None = None, **options: object) -> OCRNetTask:
-    source = SyntheticSource(length=8, seed=5, size=64)
+    source, val = (SyntheticSource(length=length, seed=5, size=64) for length in (8, 2))
     torch.manual_seed(0)
     task = task or make_task(source.taxonomy)
-    make_trainer(tmp_path, callbacks=callbacks, **options).fit(task, make_data(source, source))
+    make_trainer(tmp_path, callbacks=callbacks, **options).fit(task, make_data(source, val))
     return task
 
 
@@ -116,11 +116,11 @@ def test_a_run_continues_exactly_from_its_last_checkpoint(tmp_path: Path, length
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert last["global_step"] == 2
 
-    source = SyntheticSource(length=8, seed=5, size=64)
+    source, val = (SyntheticSource(length=length, seed=5, size=64) for length in (8, 2))
     torch.manual_seed(7)
     resumed = make_task(source.taxonomy)
     trainer = make_trainer(tmp_path / "rest", callbacks=[EMA(0.9)], **options)
-    trainer.fit(resumed, make_data(source, source), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    trainer.fit(resumed, make_data(source, val), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     for (name, want), got in zip(whole.named_parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(got, want, msg=name, rtol=0, atol=0)
 

@@ -149,13 +149,6 @@ def test_two_processes_end_with_the_figures_that_one_gives(tiny: Path, tmp_path:
     assert list(run.glob("pictures/epoch-*.png"))
 
 
-def test_test_logs_under_its_own_name(trained: Path, tiny: Path, tmp_path: Path) -> None:
-    checkpoint = str(trained / "checkpoints" / "last.ckpt")
-    main(["test", "--config", str(tiny), "--ckpt_path", checkpoint, "--trainer.default_root_dir", str(tmp_path)])
-    summary = json.loads((tmp_path / "tiny" / "version_0" / "summary.json").read_text())
-    assert {"test/map", "test/fused_miou", "test/pq"} <= set(summary["last"])
-
-
 def test_predict_writes_every_file_at_the_original_size(
     trained: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

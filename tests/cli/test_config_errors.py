@@ -151,15 +151,24 @@ def test_the_subcommand_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("ocrnet-pl ")
 
 
+@pytest.mark.parametrize(
+    "commands",
+    [
+        ("check",),
+        # Their parsers are made in the same way.
+        pytest.param(("pack", "joint-report", "memory"), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
 def test_the_config_that_a_run_saved_works_for_each_command(
-    parser: Parser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    commands: tuple[str, ...], parser: Parser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that was continued: its config names a checkpoint."""
     parsed = parser.parse_args(["fit", *QUICKSTART, "--ckpt_path", "some/last.ckpt"]).fit
     saved = parser._subcommands_action.choices["fit"].dump(parsed)
     assert yaml.safe_load(saved)["ckpt_path"] == "some/last.ckpt"
     (tmp_path / "config.yaml").write_text(saved)
-    for command in ("check", "pack", "joint-report", "memory"):
+    for command in commands:
         own = command_line_parser(command)
         assert own.parse_args([command, "--config", str(tmp_path / "config.yaml")])[command].name == "quickstart"
     said = complaint(command_line_parser("check"), capsys, "check", "--ckpt_path=last")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -80,6 +81,9 @@ def test_all_rows_of_the_results_stay_on_the_screen(columns: int, tmp_path: Path
     # The next command's begins where one ends, after the rest of a long path.
     for stage, start, end in zip(stages, [0, *ends], ends, strict=False):
         check_tables(lines[start:end], stage)
+    # What is tested has figures of its own name.
+    summary = json.loads((tmp_path / "tiny" / f"version_{len(stages) - 1}" / "summary.json").read_text())
+    assert {"test/map", "test/fused_miou", "test/pq"} <= set(summary["last"])
     # A bar stays, and stands in no one's way.
     assert len([line for line in lines if re.match(r"(Epoch 0/0|Validation|Testing) +━+ 2/2 ", line)]) == len(stages)
 

@@ -279,7 +279,9 @@ def test_the_same_after_channels_last(name: str) -> None:
 def test_half_precision(name: str) -> None:
     torch.manual_seed(0)
     shapes = Shapes([], [], [8, 12, 16, 24], [4, 8, 16, 32])
-    decoder = smp_decoder(name)(shapes, TAXONOMY, **CASES[name][1]).eval()
+    # Attention in few channels would amplify what is rounded.
+    options = NARROW if name == "SmpMAnet" else CASES[name][1]
+    decoder = smp_decoder(name)(shapes, TAXONOMY, **options).eval()
     features = Features([], encoder_maps(shapes, (128, 160)))
     with torch.no_grad():
         (want,) = decoder(features)

@@ -203,13 +203,14 @@ def test_steps_inside_an_epoch_are_saved(tmp_path: Path) -> None:
 
 
 def fit(folder: Path, *callbacks: Callback, ckpt_path: Path | None = None, **options: Any) -> Trainer:
-    """Train on eight images, two steps an epoch unless ``length`` says otherwise."""
-    source = SyntheticSource(length=options.pop("length", 8), seed=5, size=64)
+    """Train on eight images, two steps an epoch unless ``length`` says otherwise, and validate on two or ``val``."""
+    lengths = options.pop("length", 8), options.pop("val", 2)
+    source, val = (SyntheticSource(length=length, seed=5, size=64) for length in lengths)
     torch.manual_seed(0)
     loss = options.pop("loss", None)
     settings: dict[str, Any] = {"enable_checkpointing": True, "num_sanity_val_steps": 0} | options
     trainer = make_trainer(folder, callbacks=list(callbacks), **settings)
-    data = make_data(source, source)
+    data = make_data(source, val)
     trainer.fit(make_task(source.taxonomy, segmentation_loss=loss), data, ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
@@ -341,15 +342,27 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return read_checkpoint(folder / "last.ckpt")
 
 
-@pytest.mark.parametrize("every", [0, 2], ids=["after validation", "every second step"])
+BREAKS = [
+    ("on_validation_batch_end", 2, [5, 5, 5]),
+    ("on_validation_start", 2, [5, 5, 5]),
+    ("on_before_backward", 3, [5, 5]),
+    ("on_train_batch_start", 2, [5, 5]),
+    ("on_validation_batch_end", 6, [5]),
+]
+"""Where a run is broken off, and the images of each validation that is then left."""
+
+
 @pytest.mark.parametrize(
-    ("hook", "step", "left"),
+    ("hook", "step", "left", "every"),
     [
-        ("on_validation_batch_end", 2, [8, 8, 8]),
-        ("on_validation_start", 2, [8, 8, 8]),
-        ("on_before_backward", 3, [8, 8]),
-        ("on_train_batch_start", 2, [8, 8]),
-        ("on_validation_batch_end", 6, [8]),
+        *(pytest.param(*case, 0, id=f"{case[0]}-{case[1]}-after validation") for case in BREAKS),
+        # Steps inside of an epoch matter where it is broken off; the others differ by nothing that is saved in one.
+        *(
+            pytest.param(
+                *case, 2, id=f"{case[0]}-{case[1]}-every second step", marks=[pytest.mark.slow] * (place not in (0, 2))
+            )
+            for place, case in enumerate(BREAKS)
+        ),
     ],
 )
 def test_no_validation_is_lost_where_a_run_was_broken_off(
@@ -357,9 +370,11 @@ def test_no_validation_is_lost_where_a_run_was_broken_off(
 ) -> None:
     """Two steps and a validation an epoch; the continued run ends with the weights of one that nobody broke off."""
     with pytest.raises(RuntimeError, match="broken off"):
-        fit(tmp_path, Stop(hook, step), LossGuard(), saver(tmp_path / "one", every_n_steps=every), max_epochs=3)
+        saved = saver(tmp_path / "one", every_n_steps=every)
+        # Two batches.
+        fit(tmp_path, Stop(hook, step), LossGuard(), saved, max_epochs=3, val=5)
     count = Count()
-    fit(tmp_path, count, saver(tmp_path / "two"), max_epochs=3, ckpt_path=tmp_path / "one" / "last.ckpt")
+    fit(tmp_path, count, saver(tmp_path / "two"), max_epochs=3, val=5, ckpt_path=tmp_path / "one" / "last.ckpt")
     assert count.seen == left
     want, got = undisturbed, read_checkpoint(tmp_path / "two" / "last.ckpt")
     assert (want["global_step"], want["epoch"]) == (got["global_step"], got["epoch"])

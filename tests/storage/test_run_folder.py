@@ -107,6 +107,8 @@ def _run(words: list[str], barrier: Barrier) -> None:
     cli.execute()
 
 
+# Above, two that ask for one version race for it.
+@pytest.mark.slow
 def test_two_command_lines_that_start_together_share_nothing(tiny: Path, tmp_path: Path) -> None:
     words = _words(tiny, tmp_path, "--trainer.limit_train_batches=1", "--pictures.enabled=false")
     # Forked, which spares them the seconds that importing Lightning takes.

@@ -157,7 +157,7 @@ def test_norms_and_biases_have_no_decay_and_a_pretrained_encoder_a_lower_rate(tm
     source = SyntheticSource(length=8, seed=5, size=64)
     task = make_task(source.taxonomy, encoder_lr=0.1)
     task.network.encoder.pretrained = True
-    trainer = make_trainer(tmp_path, max_steps=10, max_epochs=None)
+    trainer = make_trainer(tmp_path, max_steps=1, max_epochs=None)
     task.trainer = trainer
     trainer.strategy.connect(task)
     trainer.fit(task, make_data(source, source))
