@@ -1,13 +1,18 @@
-"""Time the metrics of a validation against the network that they judge.
+"""Time what a validation measures, and the page of errors, against the network that they judge.
 
 Images of 512 pixels with 20 objects each, boxes and pixels predicted nearly right; by default 5,000 of them, of which
-a few dozen are distinct. Run: ``python benchmarks/validation_time.py``.
+a few dozen are distinct. Times are those of the processor, of all threads. Run:
+``python benchmarks/validation_time.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -19,7 +24,7 @@ from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.inference.panoptic import add_panoptic
 from ocrnet_pl.metrics.evaluation import EvaluationMetrics
 from ocrnet_pl.models.encoder import TimmEncoder
-from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.report.errors_page import write_errors_page
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonomy
 from ocrnet_pl.training.task import OCRNetTask
 
@@ -48,7 +53,7 @@ def nearly_right(truth: Sample, seed: int, taxonomy: Taxonomy) -> Prediction:
 
 
 def main() -> None:
-    """Print both times and their ratio."""
+    """Print the times and their shares."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--objects", type=int, default=20)
@@ -75,39 +80,69 @@ def main() -> None:
         found = [nearly_right(truth, start + row, source.taxonomy) for row, truth in enumerate(own)]
         batches.append((batch, Predictions(found, found)))
     task = OCRNetTask(source.taxonomy, TimmEncoder(options.encoder), input_size=(options.size, options.size)).eval()
-    network: OCRNet = task.network
-    network_s = network_time(network, batches[0][0], options.rounds) / len(batches[0][0]) * options.images
-    metrics = EvaluationMetrics(source.taxonomy, boxes=True, pixels=True)
-    boxes, done = 0, 0
-    start_s = time.perf_counter()
-    for number in track(range(-(-options.images // options.batch)), "metrics", transient=True):
-        batch, predictions = batches[number % len(batches)]
-        metrics.update(predictions, batch)
-        done += len(batch)
-        boxes += sum(len(prediction.boxes) for prediction in predictions.raw)
-    updates_s = time.perf_counter() - start_s
-    metrics.compute()
-    metrics_s = time.perf_counter() - start_s
-    table = Table("", "seconds", "%", title=f"{done} images, {boxes / done:.1f} boxes each, raw and fused figures")
-    total = network_s + metrics_s
+    first = batches[0][0]
+    network_s, loss_s = (options.images * seconds for seconds in network_time(task, first, options.rounds))
+    plain = metrics_time(source.taxonomy, batches, options.images, record=False)
+    recorded = metrics_time(source.taxonomy, batches, options.images, record=True)
+    boxes = sum(len(each.boxes) for _, predictions in batches for each in predictions.raw) / DISTINCT
+    table = Table("", "seconds", "%", title=f"{options.images} images, {boxes:.1f} boxes each, raw and fused figures")
+    total = network_s + plain.updates_s + plain.end_s
     for name, seconds in (
         ("network, decoding, fusion", network_s),
-        ("metrics: every batch", updates_s),
-        ("metrics: in the end", metrics_s - updates_s),
+        ("metrics: every batch", plain.updates_s),
+        ("metrics: in the end", plain.end_s),
+        ("besides: losses", loss_s),
+        ("besides: errors recorded", recorded.updates_s - plain.updates_s),
+        ("besides: page of errors", recorded.page_s),
     ):
-        table.add_row(name, f"{seconds:.1f}", f"{100 * seconds / total:.1f}")
+        table.add_row(name, f"{seconds:.2f}", f"{100 * seconds / total:.1f}")
     Console().print(table)
 
 
+class MetricsTime(NamedTuple):
+    """Seconds of all batches, of the figures in the end, and of the page of errors; 0 without one."""
+
+    updates_s: float
+    end_s: float
+    page_s: float
+
+
+def metrics_time(
+    taxonomy: Taxonomy, batches: Sequence[tuple[Batch, Predictions]], images: int, record: bool
+) -> MetricsTime:
+    """Return the times of a validation's metrics, of batches that are repeated until there are so many images."""
+    metrics = EvaluationMetrics(taxonomy, boxes=True, pixels=True)
+    if record:
+        metrics.record_errors(score=0.3, pictures=6)
+    start = time.process_time()
+    for number in track(range(-(-images // len(batches[0][0]))), "metrics", transient=True):
+        batch, predictions = batches[number % len(batches)]
+        metrics.update(predictions, batch)
+    metrics.wait()
+    middle = time.process_time()
+    figures = {name: float(value) for name, value in metrics.compute().items()}
+    end = time.process_time()
+    if metrics.errors is not None and (analysis := metrics.errors.compute()) is not None:
+        with TemporaryDirectory() as folder:
+            write_errors_page(Path(folder), "benchmark", analysis, figures)
+    return MetricsTime(middle - start, end - middle, time.process_time() - end)
+
+
 @torch.inference_mode()
-def network_time(network: OCRNet, batch: Batch, rounds: int) -> float:
-    """Return the median seconds of a batch, from images to fused predictions."""
+def network_time(task: OCRNetTask, batch: Batch, rounds: int) -> tuple[float, float]:
+    """Return the median seconds per image, from images to fused predictions, and of the losses."""
+    network, loss = task.network, task.validation_loss
+    assert loss is not None
     times = []
     for _ in range(rounds + 1):
-        start = time.perf_counter()
-        network.postprocessed(network(batch.images), batch.placements)
-        times.append(time.perf_counter() - start)
-    return sorted(times[1:])[rounds // 2]
+        start = time.process_time()
+        output = network(batch.images)
+        network.postprocessed(output, batch.placements)
+        middle = time.process_time()
+        loss.update(batch, output)
+        times.append((middle - start, time.process_time() - middle))
+    first, second = (sorted(each)[rounds // 2] / len(batch) for each in zip(*times[1:], strict=True))
+    return first, second
 
 
 if __name__ == "__main__":

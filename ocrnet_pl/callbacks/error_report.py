@@ -24,8 +24,8 @@ class ErrorReport(Callback):
 
     Args:
         enabled: Whether anything is written.
-        in_training: Whether training writes a report of its last validation as well; each of its validations then
-            takes up to a tenth longer.
+        in_training: Whether training ends with the report of its last validation. It is off by default because the
+            errors then have to be recorded in each of its validations, which takes up to a tenth longer.
         score: Smallest score of the boxes that count where a threshold is needed, such as in the confusion matrix, 0 to
             1.
         pictures: Number of images in each gallery, such as the worst images; 0 for none.
