@@ -83,7 +83,8 @@ def main() -> None:
             write_onnx(onnx_model(network, False, made), path, lambda _: None)
             ways[f"image to prediction, {name}"] = (Model(path, threads=1), arrays)
         path = Path(folder, "whole.pt2")
-        torch.export.save(whole_program(network), path)
+        with raw.quiet():
+            torch.export.save(whole_program(network), path)
         tensors = [torch.from_numpy(each)[None] for each in arrays]
         ways["image to prediction, torch.export"] = (torch.export.load(path).module(), tensors)
         times: dict[str, list[float]] = {name: [] for name in ways}

@@ -11,7 +11,7 @@ from ocrnet_pl.export.letterbox import letterbox
 from ocrnet_pl.imaging.geometry import letterbox_image
 from tests.helpers.exported import RUNTIMES, session
 
-SHAPES = [(64, 48), (48, 64), (33, 70), (97, 113), (150, 100), (200, 31), (240, 320), (16, 5), (48, 31)]
+SHAPES = [(64, 48), (48, 64), (33, 70), (97, 113), (150, 100), (200, 31), (240, 320), (16, 5), (48, 31), (96, 5)]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
