@@ -224,6 +224,8 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+# configs/test_configs.py takes a step with overlays/transfer/teacher.yaml.
+@pytest.mark.slow
 def test_a_run_with_a_teacher_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = tmp_path / "old.ckpt"
     write_teacher(old, Taxonomy.build(things=["star", "disc", "cow"], stuff=["grass", "sky"]))
