@@ -1,23 +1,29 @@
-"""Time a trained network in torch and as exported files, all in one process, in turn.
+"""Time networks as torch runs them and as exported files, in turn within one process.
 
-Each way predicts the same images, one after the other and round by round, so that what else the machine does falls on
-all of them; what is printed are medians and their ratios. Run: ``python benchmarks/deploy.py
+Each way computes the same images, round by round, so that what else the machine does falls on all of them; what is
+printed are medians and their ratios. Four tables, of which ``--tables`` chooses some: ``networks`` are this project's
+networks alone, with random weights, beside Ultralytics' YOLO11n and YOLO26n-sem one after the other, if ultralytics is
+installed; ``rest`` is what an exported file does besides the network with 100 boxes; ``cuts`` are batches cut into
+pieces; and ``checkpoint`` are all forms of a trained network on images of yours. Run: ``python benchmarks/deploy.py
 runs/NAME/version_0/checkpoints/last.ckpt path/to/images``.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import functools
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from deployment.afterwards import share_of_the_rest
+from deployment.cuts import compare_cuts
+from deployment.networks import OWN, compare_networks, missing_peers
+from deployment.timing import conditions, medians
 from rich.console import Console
 from rich.table import Table
 
@@ -33,33 +39,26 @@ from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.runtime import Model
 from ocrnet_pl.runtime.sessions import open_session
 
-
-def seconds(way: Callable[[Any], object], inputs: list[Any]) -> float:
-    """Return the processor time per input on one thread, which waiting for other programs does not lengthen."""
-    started = time.process_time()
-    for each in inputs:
-        way(each)
-    return (time.process_time() - started) / len(inputs)
+TABLES = ("networks", "rest", "cuts", "checkpoint")
 
 
-@torch.inference_mode()
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--count", type=int, default=16, help="Number of images.")
-    parser.add_argument("--rounds", type=int, default=7, help="Number of times that each way predicts them.")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    network = OCRNet.from_checkpoint(options.checkpoint)
+def checkpoint_table(checkpoint: Path, folder: Path, count: int, rounds: int, threads: int) -> Table:
+    """Time a trained network in all its forms on images.
+
+    Args:
+        checkpoint: The checkpoint.
+        folder: The folder with images.
+        count: Number of images.
+        rounds: Number of rounds.
+        threads: Number of threads.
+    """
+    network = OCRNet.from_checkpoint(checkpoint)
     fused = network.fuse()
-    images = [read_image(path, channels=network.in_channels) for path in find_images(options.images).paths]
-    images = images[: options.count]
+    images = [read_image(path, channels=network.in_channels) for path in find_images(folder).paths][:count]
     boxed = [letterbox_image(image, network.input_size)[0][None] for image in images]
     arrays = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images]
     plain = [each.numpy() for each in boxed]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as made_in:
         # The network is exported once, for all files.
         graph = raw.network_graph(network)
         # All layers in int8: what `export` puts back into float32 depends on the figures.
@@ -69,34 +68,69 @@ def main() -> None:
             "ONNX fp16": half_graph(graph),
             "ONNX int8": int8.graph([layer.name for layer in int8.layers]),
         }
-        ways: dict[str, tuple[Callable[[Any], object], list[Any]]] = {
-            "network, torch": (network, boxed),
-            "network, torch, fused": (fused, boxed),
+        ways: dict[str, Callable[[], object]] = {
+            "network, torch": functools.partial(_each, network, boxed),
+            "network, torch, fused": functools.partial(_each, fused, boxed),
         }
         for name, made in graphs.items():
-            alone = Path(folder, f"alone {name}.onnx")
+            alone = Path(made_in, f"alone {name}.onnx")
             onnx.save(made, alone)
-            ways[f"network, {name}"] = (open_session(alone, threads=1).run, plain)
-        ways["image to prediction, torch"] = (network.predict, images)
+            ways[f"network, {name}"] = functools.partial(_each, open_session(alone, threads).run, plain)
+        ways["image to prediction, torch"] = functools.partial(_each, network.predict, images)
         for name, made in graphs.items():
-            path = Path(folder, f"whole {name}.onnx")
+            path = Path(made_in, f"whole {name}.onnx")
             write_onnx(onnx_model(network, False, made), path, lambda _: None)
-            ways[f"image to prediction, {name}"] = (Model(path, threads=1), arrays)
-        path = Path(folder, "whole.pt2")
+            ways[f"image to prediction, {name}"] = functools.partial(_each, Model(path, threads), arrays)
+        path = Path(made_in, "whole.pt2")
         with raw.quiet():
             torch.export.save(whole_program(network), path)
         tensors = [torch.from_numpy(each)[None] for each in arrays]
-        ways["image to prediction, torch.export"] = (torch.export.load(path).module(), tensors)
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(options.rounds):
-            for name, (way, inputs) in ways.items():
-                times[name].append(seconds(way, inputs))
-    medians = {name: statistics.median(values) for name, values in times.items()}
+        ways["image to prediction, torch.export"] = functools.partial(_each, torch.export.load(path).module(), tensors)
+        spent = medians(ways, rounds, threads)
     size = " x ".join(map(str, network.input_size))
-    table = Table("way", "ms per image", "ratio", title=f"{len(images)} images, input {size}, one thread")
-    for name, value in medians.items():
-        table.add_row(name, f"{value * 1e3:.1f}", f"{value / medians['network, torch']:.2f}")
-    Console().print(table)
+    head = f"{len(images)} images, input {size}; {conditions(rounds, threads)}"
+    table = Table("way", "ms per image", "ratio", title=head)
+    for name, value in spent.items():
+        table.add_row(name, f"{value / len(images) * 1e3:.1f}", f"{value / spent['network, torch']:.2f}")
+    return table
+
+
+def _each(way: Callable[[Any], object], inputs: Sequence[Any]) -> None:
+    for each in inputs:
+        way(each)
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="Trained network for the table of that name.")
+    parser.add_argument("images", type=Path, nargs="?", help="Folder with images for it.")
+    parser.add_argument("--count", type=int, default=16, help="Number of these images.")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="Which tables; by default all.")
+    parser.add_argument("--networks", nargs="+", choices=OWN, default=list(OWN), help="Which networks.")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="Sides of the images in pixels.")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="Numbers of images together.")
+    parser.add_argument("--boxes", type=int, default=100, help="Number of boxes for the rest.")
+    parser.add_argument("--rounds", type=int, default=7, help="Number of times that each way is measured.")
+    parser.add_argument("--threads", type=int, default=1, help="Threads; with one, processor time is measured.")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    console = Console(width=160)
+    rounds, threads, names = options.rounds, options.threads, options.networks
+    if "networks" in options.tables:
+        if (lacking := missing_peers()) is not None:
+            console.print(f"without a comparison: {lacking}")
+        console.print(compare_networks(options.sizes, options.batches, rounds, threads, names))
+    if "rest" in options.tables:
+        console.print(share_of_the_rest(options.sizes, options.boxes, rounds, threads, names))
+    if "cuts" in options.tables:
+        console.print(compare_cuts(options.sizes, options.batches, rounds, threads, names))
+    if "checkpoint" in options.tables:
+        if options.checkpoint is None or options.images is None:
+            console.print("no table of a checkpoint: it needs a checkpoint and a folder with images")
+            return
+        console.print(checkpoint_table(options.checkpoint, options.images, options.count, rounds, threads))
 
 
 if __name__ == "__main__":

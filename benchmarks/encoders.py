@@ -45,11 +45,17 @@ def encoder_row(name: str) -> str:
     return f"| `{name}` | {millions(encoder):.1f} | {', '.join(map(str, encoder.strides))} | {sizes} |"
 
 
-def preset(name: str) -> OCRNet:
-    """Return the network of a preset over the quickstart's data, with random weights."""
+def preset(name: str, size: int = SIZE, *options: str) -> OCRNet:
+    """Return the network of a preset over the quickstart's data, with random weights, for images of a size.
+
+    Args:
+        name: Name of the preset.
+        size: Side of the images in pixels.
+        options: Further words of the command line.
+    """
     configs = ["--config", "quickstart", "--config", f"presets/{name}"]
-    data = ["--data.train.init_args.length=2", "--data.val.init_args.length=2", f"--data.size={SIZE}"]
-    network = build(["fit", *configs, *data, "--model.encoder.init_args.weights=null"]).model.network
+    data = ["--data.train.init_args.length=2", "--data.val.init_args.length=2", f"--data.size={size}"]
+    network = build(["fit", *configs, *data, "--model.encoder.init_args.weights=null", *options]).model.network
     assert isinstance(network, OCRNet)
     return network.eval()
 

@@ -25,16 +25,27 @@ from ocrnet_pl.structures import Output, Placement, Taxonomy
 TAXONOMY = Taxonomy.build(things=["car", "person", "rider", "sign"], stuff=["road", "building", "sky", "plant"])
 
 
-def build(encoder: str, detection: bool, segmentation: bool) -> OCRNet:
-    """Return a seeded network of the default parts, in evaluation mode."""
+def build(
+    encoder: str,
+    detection: bool,
+    segmentation: bool,
+    size: int = 512,
+    taxonomy: Taxonomy = TAXONOMY,
+    separable: bool = False,
+) -> OCRNet:
+    """Return a seeded network of the default parts for images of a size in pixels, in evaluation mode.
+
+    With ``separable``, the pixels' decoder has the option of that name.
+    """
     torch.manual_seed(0)
     return OCRNet(
-        TAXONOMY,
+        taxonomy,
         TimmEncoder(encoder),
         PathAggregationNeck,
         AnchorFreeDecoder if detection else None,
-        SubPixelDecoder if segmentation else None,
+        functools.partial(SubPixelDecoder, separable=separable) if segmentation else None,
         FusionPostProcess(),
+        (size, size),
     ).eval()
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ocrnet_pl.models.base import DeclaredRows, Features, SegmentationDecoder, Shapes, layer_rows
-from ocrnet_pl.models.layers import ConvNorm
+from ocrnet_pl.models.layers import ConvNorm, SeparableConv
 from ocrnet_pl.structures import Taxonomy
 
 
@@ -20,12 +20,14 @@ class PyramidSum(nn.Module):
     Args:
         channels: Number of channels of each map, finest first.
         width: Number of channels of the sum.
+        separable: Whether the convolution of the sum is depthwise separable.
     """
 
-    def __init__(self, channels: Sequence[int], width: int) -> None:
+    def __init__(self, channels: Sequence[int], width: int, separable: bool = False) -> None:
         super().__init__()
         self.project = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in channels)
-        self.fuse = nn.Sequential(nn.BatchNorm2d(width), nn.SiLU(inplace=True), ConvNorm(width, width))
+        mix = SeparableConv if separable else ConvNorm
+        self.fuse = nn.Sequential(nn.BatchNorm2d(width), nn.SiLU(inplace=True), mix(width, width))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Map the maps, finest first, to [B, width, h, w] of the finest."""
@@ -96,6 +98,8 @@ class SubPixelDecoder(SegmentationDecoder):
         upscale: Factor by which the logits are finer than the neck's finest map.
         detail: Number of channels at the resolution of the logits.
         dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
+        separable: Whether the convolution at the finest stride is depthwise separable, which takes an eighth of its
+            multiplications.
 
     Raises:
         ValueError: The taxonomy has no segmentation class.
@@ -109,10 +113,11 @@ class SubPixelDecoder(SegmentationDecoder):
         upscale: int = 2,
         detail: int = 16,
         dropout: float = 0.0,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         self.stride = shapes.strides[0] // upscale
-        self.pixels = PyramidSum(shapes.channels, width)
+        self.pixels = PyramidSum(shapes.channels, width, separable)
         self.head = SubPixelHead(width, semantic_count(taxonomy), upscale, detail, dropout)
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:

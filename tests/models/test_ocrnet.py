@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ocrnet_pl.inference.fusion import FusionPostProcess
+from ocrnet_pl.models.base import Features, Shapes
 from ocrnet_pl.models.detection import AnchorFreeDecoder, make_points
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
@@ -98,6 +99,16 @@ def test_a_network_needs_a_decoder_and_a_decoder_needs_classes() -> None:
         AnchorFreeDecoder([8], [8], TAXONOMY, min_stride=64, max_stride=128)
     with pytest.raises(ValueError, match="finest=64"):
         PathAggregationNeck([8], [8], finest=64)
+
+
+def test_a_separable_decoder_multiplies_less_and_gives_the_same_kind_of_map() -> None:
+    shapes = Shapes([16, 16], [4, 8], [], [])
+    plain, separable = (SubPixelDecoder(shapes, TAXONOMY, width=16, separable=choice) for choice in (False, True))
+    features = Features([torch.randn(2, 16, 8, 6), torch.randn(2, 16, 4, 3)], [], None)
+    assert separable(features)[0].shape == plain(features)[0].shape == (2, TAXONOMY.num_semantic, 16, 12)
+    weights = [sum(value.numel() for value in each.pixels.fuse.parameters()) for each in (plain, separable)]
+    # 3 x 3 for each channel, and one value for each pair of channels, in place of 3 x 3 for each pair.
+    assert weights[0] - weights[1] == 16 * 16 * 9 - (16 * 9 + 16 * 16)
 
 
 def test_the_network_exports_and_the_export_gives_the_same() -> None:
