@@ -256,29 +256,26 @@ class Graph:
         both = [each if isinstance(each, Value) else self.constant(np.array(each, kind)) for each in (yes, no)]
         return self.op("Where", condition, *both, kind=kind)
 
-    def choose(
-        self, condition: Value, yes: Callable[[], Sequence[Value]], no: Callable[[], Sequence[Value]]
-    ) -> list[Value]:
-        """Return the results of one of two parts of the graph; onnxruntime runs only that part.
+    def choose(self, condition: Value, yes: Callable[[], Value], no: Callable[[], Value]) -> Value:
+        """Return the result of one of two parts of the graph; onnxruntime runs only that part.
+
+        A part has one result: with several, OpenVINO was seen to give wrong numbers.
 
         Args:
             condition: bool [1].
-            yes: Makes the part whose results are taken where the condition is true.
-            no: Makes the other one, with results of the same types and shapes.
+            yes: Makes the part whose result is taken where the condition is true.
+            no: Makes the other one, with a result of the same type and shape.
         """
-        parts, kinds = [], []
+        parts = []
         before = self.nodes
         for part in (yes, no):
             self.nodes = []
-            results = [self.op("Identity", result) for result in part()]
-            kinds = [result.kind for result in results]
-            outputs = [
-                helper.make_tensor_value_info(result.name, helper.np_dtype_to_tensor_dtype(result.kind), None)
-                for result in results
-            ]
-            parts.append(helper.make_graph(self.nodes, self._name("part"), [], outputs))
+            result = self.op("Identity", part())
+            code = helper.np_dtype_to_tensor_dtype(result.kind)
+            out = helper.make_tensor_value_info(result.name, code, None)
+            parts.append(helper.make_graph(self.nodes, self._name("part"), [], [out]))
         self.nodes = before
-        return self.ops("If", kinds, condition, then_branch=parts[0], else_branch=parts[1])
+        return self.op("If", condition, kind=result.kind, then_branch=parts[0], else_branch=parts[1])
 
     def shortcut(self, condition: Value, quick: Callable[[], Value], always: Callable[[], Value]) -> Value:
         """Return the result of ``always``, for which ``quick`` needs less work where the condition is true.
@@ -288,7 +285,7 @@ class Graph:
             quick: Makes the part that is run where the condition is true.
             always: Makes the part that is run where it is false, and whose result would be right in any case.
         """
-        (result,) = self.choose(condition, lambda: [quick()], lambda: [always()])
+        result = self.choose(condition, quick, always)
         self.nodes[-1].name = self._name(SHORTCUT)
         return result
 

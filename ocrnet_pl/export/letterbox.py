@@ -11,7 +11,6 @@ from ocrnet_pl.imaging.geometry import FILL
 
 _OPENCV_CHANNELS = 4
 """Number of channels up to which images are scaled up by OpenCV, and not by torch."""
-_WHITE = np.array(255, np.float32)
 
 
 class Frame(NamedTuple):
@@ -73,16 +72,13 @@ def letterbox(graph: Graph, images: Value, size: tuple[int, int], channels: int)
     planes = graph.op("Transpose", images, perm=[0, 3, 1, 2])
 
     def scaled() -> Value:
-        grows = None
-        if channels <= _OPENCV_CHANNELS:
-            grows = (frame.inner_height >= height) & (frame.inner_width >= width)
-        along, one = _weights(graph, width, frame.inner_width, grows, 1.0)
-        pixels = graph.op("MatMul", planes.to(np.float32), graph.op("Transpose", along, perm=[1, 0]))
-        # Scaled up, rows are not rounded yet, and 256 times as large.
-        white = 255.0 if grows is None else graph.where(grows, 255.0 * 256.0, graph.constant(_WHITE))
-        rows = _rounded(graph, pixels, one).at_most(white)
-        along, one = _weights(graph, height, frame.inner_height, grows, 65536.0)
-        return _rounded(graph, graph.op("MatMul", along, rows), one).at_most(255.0).to(np.uint8)
+        pixels = planes.to(np.float32)
+        if channels > _OPENCV_CHANNELS:
+            return _averaged(graph, pixels, frame).to(np.uint8)
+        grows = (frame.inner_height >= height) & (frame.inner_width >= width)
+        return graph.choose(
+            grows, lambda: _interpolated(graph, pixels, frame), lambda: _averaged(graph, pixels, frame)
+        ).to(np.uint8)
 
     # To scale images to their own size would change nothing, and take as long as a small network.
     same = frame.inner_height.equals(height) & frame.inner_width.equals(width)
@@ -93,25 +89,12 @@ def letterbox(graph: Graph, images: Value, size: tuple[int, int], channels: int)
     return padded.reshape(0, channels, *size), frame
 
 
-def _weights(graph: Graph, before: Value, after: Value, grows: Value | None, one: float) -> tuple[Value, Value]:
-    """Return whole weights that scale one direction, float32 [after, before], and what the sums are divided by.
-
-    Args:
-        graph: The graph.
-        before: Number of pixels.
-        after: Number of pixels of the result.
-        grows: bool [1], whether images are scaled up, as OpenCV does: with weights in 256 parts and one rounding at the
-            end. Else each pixel is the mean of those that it covers; rows first, each rounded, as torch does. None if
-            never.
-        one: What the sums are divided by where images are scaled up.
-    """
-    if grows is None:
-        return _averages(graph, before, after)
-    up = graph.constant(np.array([one], np.float32))
-    weights, divisor = graph.choose(
-        grows, lambda: (_neighbours(graph, before, after), up), lambda: _averages(graph, before, after)
-    )
-    return weights, divisor
+def _averaged(graph: Graph, pixels: Value, frame: Frame) -> Value:
+    """Scale [B, C, H, W] down, each pixel the mean of those that it covers; rows first, each rounded, as torch does."""
+    along, bits = _averages(graph, frame.width, frame.inner_width)
+    rows = _rounded(graph, graph.op("MatMul", pixels, graph.op("Transpose", along, perm=[1, 0])), bits)
+    along, bits = _averages(graph, frame.height, frame.inner_height)
+    return _rounded(graph, graph.op("MatMul", along, rows), bits)
 
 
 def _averages(graph: Graph, before: Value, after: Value) -> tuple[Value, Value]:
@@ -131,7 +114,15 @@ def _averages(graph: Graph, before: Value, after: Value) -> tuple[Value, Value]:
 
 
 def _rounded(graph: Graph, sums: Value, one: Value) -> Value:
-    return graph.op("Floor", (sums + one / 2.0) / one).at_least(0.0)
+    return graph.op("Floor", (sums + one / 2.0) / one).at_least(0.0).at_most(255.0)
+
+
+def _interpolated(graph: Graph, pixels: Value, frame: Frame) -> Value:
+    """Scale [B, C, H, W] up, with weights in 256 parts and one rounding at the end, as OpenCV does."""
+    across = _neighbours(graph, frame.width, frame.inner_width)
+    rows = graph.op("MatMul", pixels, graph.op("Transpose", across, perm=[1, 0]))
+    sums = graph.op("MatMul", _neighbours(graph, frame.height, frame.inner_height), rows)
+    return graph.op("Floor", sums / 65536.0 + 0.5)
 
 
 def _neighbours(graph: Graph, before: Value, after: Value) -> Value:
