@@ -35,7 +35,12 @@ def train_ultralytics(
         The network, its prediction function, and the data on its training.
     """
     from ultralytics import YOLO
+    from ultralytics.utils import SETTINGS
 
+    # It would record the run with any tracker that is installed, in the current folder. Setting its own item would
+    # change the user's settings for good.
+    for tracker in ("mlflow", "wandb", "tensorboard"):
+        dict.__setitem__(SETTINGS, tracker, False)
     root = folder / "yolo"
     for split, source in (("train", data.train), ("val", data.val)):
         assert source is not None
