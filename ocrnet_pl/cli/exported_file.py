@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_USAGE
 from ocrnet_pl.errors import DEBUG_VARIABLE, UsageError
+from ocrnet_pl.storage.exported_files import is_exported
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from ocrnet_pl.cli.command import Command, NetworkCommand
 
-ENDINGS = (".onnx", ".xml", ".pt2")
-"""Endings of exported files, in lower case; the last is for torch alone, which opening one says."""
 _OPTION = "--ckpt_path"
-
-
-def is_exported(path: str | None) -> bool:
-    """Return whether a path has the ending of an exported file."""
-    return path is not None and path.lower().endswith(ENDINGS)
 
 
 def with_option(words: list[str]) -> list[str]:

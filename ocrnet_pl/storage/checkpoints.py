@@ -14,6 +14,7 @@ import torch
 
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.earlier_settings import config_now
+from ocrnet_pl.storage.exported_files import is_exported
 from ocrnet_pl.version import __version__
 
 VERSIONS_KEY = "versions"
@@ -30,8 +31,6 @@ _ENTRIES: dict[str, Any] = {
 }
 """The types of the entries that Lightning restores."""
 
-_EXPORTED = (".onnx", ".pt2", ".xml")
-"""Endings of the files that ``export`` writes."""
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
 
 
@@ -72,7 +71,7 @@ def verify_checkpoint(path: str | Path) -> None:
 
 
 def _unreadable(path: str | Path) -> CheckpointError:
-    if Path(path).suffix.lower() in _EXPORTED:
+    if is_exported(str(path)):
         return CheckpointError(
             f"checkpoint {str(path)!r}: it is an exported file; give the checkpoint that it was made from"
         )

@@ -63,11 +63,11 @@ def demo(run: Run) -> int:
     """
     import dataclasses
 
-    from ocrnet_pl.cli.exported_file import is_exported
     from ocrnet_pl.cli.served import served_network
     from ocrnet_pl.errors import UsageError
     from ocrnet_pl.inference.operating_points import NO_POINT
     from ocrnet_pl.serving.served_file import ServedFile
+    from ocrnet_pl.storage.exported_files import is_exported
 
     config = run.config
     how = served_network(config)
@@ -91,9 +91,9 @@ def demo_exported(config: Namespace) -> int:
     """
     import dataclasses
 
-    from ocrnet_pl.cli.exported_file import is_exported
     from ocrnet_pl.cli.served import served_file
     from ocrnet_pl.errors import UsageError
+    from ocrnet_pl.storage.exported_files import is_exported
 
     how, other = served_file(config), config["compare"]
     shown: dict[str, Served] = {how.path: how}
