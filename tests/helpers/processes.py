@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import functools
+import gc
 import multiprocessing
 import os
 import socket
@@ -27,7 +29,7 @@ def started(what: list[str] | Callable[[], object]) -> ForkProcess:
     """Start a command line, or something else, in a process of its own."""
 
     def run() -> None:
-        torch.set_num_threads(1)
+        _settle()
         os.setsid()
         if callable(what):
             what()
@@ -39,6 +41,15 @@ def started(what: list[str] | Callable[[], object]) -> ForkProcess:
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     return process
+
+
+def _settle() -> None:
+    """Prepare a process that was just forked."""
+    # The threads of the parent's pools do not exist here: what waits for them, or lets go of them, would not return.
+    torch.set_num_threads(1)
+    gc.freeze()
+    # A process that is about to be given up says where it is.
+    faulthandler.dump_traceback_later(LIMIT - 10.0, file=2)
 
 
 def in_a_process(what: list[str] | Callable[[], object]) -> int | None:
@@ -86,8 +97,7 @@ def run_together(folder: Path, count: int, function: Callable[..., Any], *argume
 def _member(rank: int, count: int, port: int, folder: Path, function: Callable[[], Any]) -> None:
     status = 1
     try:
-        # The threads of the parent's pool do not exist here.
-        torch.set_num_threads(1)
+        _settle()
         here = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
         os.environ |= {name: str(value) for name, value in (here | there).items()}
