@@ -186,7 +186,9 @@ def _part_pages(options: list[Option], kinds: dict[type, Made]) -> dict[str, str
 def _commands(parsers: dict[str, Any]) -> str:
     """Return the page about the subcommands."""
     lines = [
-        "# Commands",
+        "# Options of commands",
+        "",
+        "[Commands](../commands.md) has all of them at a glance.",
         "",
         "```",
         "ocrnet SUBCOMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]",

@@ -1,4 +1,4 @@
-"""Pages of the site that stand elsewhere in the repository: its front pages, CONTRIBUTING.md, configs and notebooks."""
+"""Pages of the site that stand elsewhere in the repository: front pages, CONTRIBUTING.md, configs and notebooks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).parents[2]
 CONFIGS = "reference/config_files.md"
 
-MOVED = {"README.md": "index.md", "README.zh-CN.md": "index.zh-CN.md", "CONTRIBUTING.md": "contributing.md"}
+MOVED = {
+    "README.md": "index.md",
+    "README.zh-CN.md": "index.zh-CN.md",
+    # In the folder of the pages this is what the repository shows first; on the site, the front page is.
+    "docs/README.md": "pages.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
 """Files of the repository by the pages that show them."""
 
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
@@ -38,7 +44,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     source = next((source for source, at in MOVED.items() if at == shown), f"docs/{shown}")
     if shown.startswith("notebooks/"):
         source = shown
-    elif page.file.generated_by and source.startswith("docs/"):
+    elif page.file.generated_by and shown not in MOVED.values():
         return markdown
 
     def moved(link: re.Match[str]) -> str:

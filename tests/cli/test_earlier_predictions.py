@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,12 @@ def test_only_new_images_are_predicted_and_gone_ones_are_forgotten(
     listed = json.loads((whole / "predictions" / "images.json").read_text())
     assert [each["file_name"] for each in listed] == ["a.png", "b.png", "f.png", "sub/c.png", "sub/d.png"]
     main([*words, "--overwrite", "--version=whole"])
+    assert files(whole) == expected
+    for parts in list(whole.rglob(".parts")):
+        shutil.rmtree(parts)
+    capsys.readouterr()
+    main([*words, "--resume", "--version=whole"])
+    assert "resume: 0 images in" in capsys.readouterr().err
     assert files(whole) == expected
 
 
