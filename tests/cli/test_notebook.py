@@ -1,9 +1,9 @@
-"""The notebooks: the quick start cell by cell, the others whole, and what is stored in them."""
+"""The notebooks: the quick start cell by cell, and what is stored in all; ``notebooks/execute.py`` runs them whole."""
 
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +11,12 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 import ocrnet_pl
 from tests.helpers.processes import in_a_process
 from tests.helpers.project import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
-WHOLE = ("02_your_data", "03_method", "04_joint_training", "05_decisions")
-"""Notebooks that the tests run as they are; the quick start is shortened."""
 TRANSLATED = ("03_method.zh-CN",)
 """Translations, whose code and outputs are those of the originals (tests/test_translations.py)."""
 _LARGEST = 1_000_000
@@ -79,14 +76,6 @@ def test_the_cells_run_one_after_the_other(
     assert "map      raw 0." in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_the_notebook_runs_in_its_kernel(tmp_path: Path) -> None:
-    notebook = shortened(tmp_path)
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
-    check(tmp_path)
-    assert any("raw" in out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
-
-
 @pytest.mark.parametrize("name", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
 def test_every_cell_parses_and_what_it_imports_exists(name: str) -> None:
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
@@ -102,7 +91,7 @@ def test_every_cell_parses_and_what_it_imports_exists(name: str) -> None:
                     importlib.import_module(each.name)
 
 
-@pytest.mark.parametrize("name", ("01_quickstart", *WHOLE, *TRANSLATED))
+@pytest.mark.parametrize("name", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
 def test_the_stored_outputs_are_those_of_one_whole_run(name: str) -> None:
     path = NOTEBOOKS / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
@@ -116,8 +105,21 @@ def test_the_stored_outputs_are_those_of_one_whole_run(name: str) -> None:
     assert path.stat().st_size < _LARGEST
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", WHOLE)
-def test_a_whole_notebook_runs_in_its_kernel(name: str) -> None:
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+def test_all_notebooks_are_executed_and_their_outputs_go_into_translations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("execute", NOTEBOOKS / "execute.py")
+    assert spec is not None and spec.loader is not None
+    execute = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(execute)
+    assert {*execute.NAMES, *TRANSLATED} == {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
+    monkeypatch.setattr(execute, "FOLDER", tmp_path)
+    for name, text in (("one", "A text."), ("one.zh-CN", "文字。"), ("two", "Another.")):
+        cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("1 + 1")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    executed = nbformat.read(tmp_path / "one.ipynb", as_version=4)
+    executed.cells[1].update(execution_count=1, outputs=[nbformat.v4.new_output("stream", text="2")])
+    execute.store("one", executed)
+    stored = {path.stem: nbformat.read(path, as_version=4).cells for path in tmp_path.glob("*.ipynb")}
+    assert [len(stored[name][1].outputs) for name in ("one", "one.zh-CN", "two")] == [1, 1, 0]
+    assert stored["one.zh-CN"][0].source == "文字。" and stored["one.zh-CN"][1].execution_count == 1
