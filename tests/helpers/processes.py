@@ -36,11 +36,16 @@ def started(what: list[str] | Callable[[], object]) -> ForkProcess:
         else:
             main(what)
 
-    # A process of its own has a service of its own, not one that an earlier test left to be inherited.
-    wandb.teardown()
+    _prepare()
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     return process
+
+
+def _prepare() -> None:
+    """Prepare this process for a fork."""
+    # A process of its own has a service of its own, not one that an earlier test left to be inherited.
+    wandb.teardown()
 
 
 def _settle() -> None:
@@ -72,6 +77,7 @@ def run_together(folder: Path, count: int, function: Callable[..., Any], *argume
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    _prepare()
     context = multiprocessing.get_context("fork")
     folder.mkdir(parents=True, exist_ok=True)
     processes = [

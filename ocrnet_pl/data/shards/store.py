@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import queue
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -176,7 +175,7 @@ class RemoteStore(Store):
         self.cache = cache
         self.folder: Path | None = None
         self._connect = _Connection(address.rstrip("/"), options or {})
-        self._ahead: tuple[int, queue.Queue[Shard]] | None = None
+        self._ahead: threading.Thread | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the thread."""
@@ -214,27 +213,21 @@ class RemoteStore(Store):
         return True
 
     def expect(self, shard: Shard) -> None:
-        """Let a thread of this process fetch it."""
-        if self._path(shard).exists():
-            return
-        if self._ahead is None or self._ahead[0] != os.getpid():
-            self._ahead = (os.getpid(), queue.Queue())
-            threading.Thread(target=self._fetch_ahead, args=(self._ahead[1],), daemon=True).start()
-        if self._ahead[1].empty():
-            self._ahead[1].put(shard)
+        """Let a thread fetch it, unless one is still fetching; it is asked for again with the next image."""
+        # A fork has none of its parent's threads, and knows them for dead.
+        busy = self._ahead is not None and self._ahead.is_alive()
+        if not busy and not self._path(shard).exists():
+            self._ahead = threading.Thread(target=self._fetch_ahead, args=(shard,), name="fetch_ahead", daemon=True)
+            self._ahead.start()
 
     def _path(self, shard: Shard) -> Path:
         assert self.folder is not None
         return self.folder / shard.name
 
-    def _fetch_ahead(self, wanted: queue.Queue[Shard]) -> None:
-        while True:
-            shard = wanted.get()
-            # The code that needs the shard meets the same fault and reports it.
-            with suppress(StoreError, OSError):
-                path = self._path(shard)
-                if not path.exists():
-                    self.cache.ensure(path, shard.size, partial(self._fetch, shard), wait=False)
+    def _fetch_ahead(self, shard: Shard) -> None:
+        # The code that needs the shard meets the same fault and reports it.
+        with suppress(StoreError, OSError):
+            self.cache.ensure(self._path(shard), shard.size, partial(self._fetch, shard), wait=False)
 
     def _fetch(self, shard: Shard, target: Path) -> None:
         system, path = self._connect()

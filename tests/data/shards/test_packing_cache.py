@@ -156,6 +156,9 @@ def test_shards_are_fetched_ahead(tmp_path: Path) -> None:
         assert time.monotonic() < stop
         time.sleep(0.01)
     assert len(list((tmp_path / "cache").glob("*/*.tar"))) == 1
+    thread = packed._store._ahead  # type: ignore[attr-defined]
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_named(tmp_path: Path) -> None:
