@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,19 +14,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ocrnet_pl.callbacks.annotations import AnnotationWriter
-from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.callbacks.continued_predictions import ContinuedPredictions
-from ocrnet_pl.callbacks.disagreements import Disagreements
 from ocrnet_pl.callbacks.early_stopping import EarlyStopping
-from ocrnet_pl.callbacks.ema import EMA
-from ocrnet_pl.callbacks.error_report import ErrorReport
-from ocrnet_pl.callbacks.gradients import GradientLog
-from ocrnet_pl.callbacks.guard import LossGuard
-from ocrnet_pl.callbacks.pictures import Pictures
-from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.progress import use_own_display
 from ocrnet_pl.callbacks.rate_search import RateSearch
 from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
@@ -39,30 +29,25 @@ from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
 from ocrnet_pl.cli.earlier_predictions import EarlierPredictions, add_earlier_options
 from ocrnet_pl.cli.finders import Finders
+from ocrnet_pl.cli.fit_options import OptionOfFit, options_of_fit
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import check_precision, check_training
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
+from ocrnet_pl.cli.sections import add_sections, lay_under
 from ocrnet_pl.cli.subcommands import EVALUATING, OWN, SUBCOMMANDS
 from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.losses.detection import QualityDetectionLoss
-from ocrnet_pl.losses.segmentation import SegmentationLoss
 from ocrnet_pl.storage.checkpoints import read_checkpoint
-from ocrnet_pl.storage.recording import changed_record_of, import_path
 from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
 from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
 from ocrnet_pl.storage.secrets import secrets_in
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking.wandb_tracker import MetricsTable, WandbTracker
-from ocrnet_pl.training.hyperparameters import argument_types
-from ocrnet_pl.training.task import OCRNetTask
-
-MONITOR = "val/score"
 
 _SETTINGS: dict[str, dict[str, Any]] = {
     # The results' table replaces Lightning's, which would list every class.
@@ -73,58 +58,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 }
 """What the command line sets of the trainer's own options."""
 _STARTING_RUNS = ("cross-validate", "joint-report", "tune")
-
-
-def stored_sections(task: type[OCRNetTask], data: type[JointDataModule]) -> dict[str, dict[str, Any]]:
-    """Return the sections that an evaluation takes from the config in a checkpoint, with the types of their options.
-
-    Args:
-        task: The LightningModule.
-        data: The data module.
-    """
-    kinds = {
-        "model": task,
-        "data": data,
-        "disagreements": Disagreements,
-        "report": ErrorReport,
-        "pictures": Pictures,
-        "prediction": PredictionWriter,
-    }
-    return {section: argument_types(kind) for section, kind in kinds.items()}
-
-
-class _OptionOfFit(argparse.Action):
-    """An option that a config saved by ``fit`` may hold, and that has no meaning for a command that trains nothing."""
-
-    def __call__(self, parser: Any, *_: Any) -> None:
-        """Refuse it on the command line, where it was meant for this very command."""
-        of = "fit" if self.dest in INIT_OPTIONS else "fit and of what evaluates a checkpoint"
-        parser.error(f"{self.option_strings[0]} is an option of {of}, not of this")
-
-
-def _options_of_fit() -> list[str]:
-    """Return the names of what ``fit`` takes besides the parts of a config, such as the checkpoint to continue from."""
-    parts = LightningCLI.subcommands()["fit"] | {"self"}
-    return [name for name in inspect.signature(Trainer.fit).parameters if name not in parts]
-
-
-def _default_detection_loss() -> dict[str, Any]:
-    """Return the detection loss by default with its parts, each of which an option can then set alone."""
-    loss = QualityDetectionLoss()
-    parts = {name: getattr(loss, name) for name in ("assigner", "box_loss", "confidence_loss", "class_loss")}
-    return {
-        "class_path": import_path(type(loss)),
-        "init_args": {name: changed_record_of(part) for name, part in parts.items()},
-    }
-
-
-def _default_segmentation_loss() -> dict[str, Any]:
-    """Return the segmentation loss by default with its terms."""
-    loss = SegmentationLoss()
-    return {
-        "class_path": import_path(type(loss)),
-        "init_args": {"terms": [changed_record_of(term) for term in loss.terms]},
-    }
 
 
 class OCRNetCLI(LightningCLI):
@@ -166,8 +99,8 @@ class OCRNetCLI(LightningCLI):
         if command is not None:
             own = self._add_command(parser, name)
             if not command.needs_checkpoint:
-                for option in _options_of_fit():
-                    own.add_argument(f"--{option}", action=_OptionOfFit, default=None, help=argparse.SUPPRESS)
+                for option in options_of_fit():
+                    own.add_argument(f"--{option}", action=OptionOfFit, default=None, help=argparse.SUPPRESS)
             if command.arguments is not None:
                 command.arguments(own)
         if name == "predict":
@@ -189,7 +122,7 @@ class OCRNetCLI(LightningCLI):
         super().parse_arguments(parser, args)
         command = OWN.get(str(self.config["subcommand"]))
         if command is not None and not command.needs_checkpoint:
-            for name in _options_of_fit():
+            for name in options_of_fit():
                 self.config[command.name].pop(name, None)
 
     def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
@@ -212,43 +145,12 @@ class OCRNetCLI(LightningCLI):
             add_init_options(parser)
         else:
             for option in INIT_OPTIONS:
-                parser.add_argument(f"--{option}", action=_OptionOfFit, default=None, help=argparse.SUPPRESS)
+                parser.add_argument(f"--{option}", action=OptionOfFit, default=None, help=argparse.SUPPRESS)
         parser.link_arguments("data", "model.taxonomy", compute_fn=self._choose_taxonomy, apply_on="instantiate")
         parser.link_arguments("data.size", "model.input_size", apply_on="instantiate")
         # When the config is read, so that a checkpoint knows it as well. Encoders without this option get nothing.
         parser.link_arguments("data.size", "model.encoder.init_args.input_size")
-        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(EMA, "ema")
-        parser.add_lightning_class_args(Pictures, "pictures")
-        parser.add_lightning_class_args(PredictionWriter, "prediction")
-        parser.add_lightning_class_args(AnnotationWriter, "annotations")
-        parser.add_lightning_class_args(LossGuard, "guard")
-        parser.add_lightning_class_args(GradientLog, "gradients")
-        parser.add_lightning_class_args(Disagreements, "disagreements")
-        parser.add_lightning_class_args(ErrorReport, "report")
-        parser.set_defaults(
-            {
-                "trainer.default_root_dir": "runs",
-                "trainer.log_every_n_steps": 10,
-                "early_stopping.monitor": MONITOR,
-                "early_stopping.mode": "max",
-                "early_stopping.patience": 30,
-                # A figure that there was nothing to measure for is no improvement, and no reason to stop at once.
-                "early_stopping.check_finite": False,
-                # Else a run that continues from an epoch's end looks for figures before it has validated.
-                "early_stopping.check_on_train_epoch_end": False,
-                "model.encoder": {"class_path": "ocrnet_pl.models.encoder.TimmEncoder"},
-                "model.postprocess": {
-                    "class_path": "ocrnet_pl.inference.fusion.FusionPostProcess",
-                    "init_args": {"decode": {"class_path": "ocrnet_pl.inference.decode.Decode"}},
-                },
-                "model.detection_loss": _default_detection_loss(),
-                "model.segmentation_loss": _default_segmentation_loss(),
-                "model.scheduler": {"class_path": "ocrnet_pl.training.schedules.WarmupCosine"},
-                "model.balancing": {"class_path": "ocrnet_pl.balancing.methods.FixedWeights"},
-            }
-        )
+        add_sections(parser)
 
     def _dump_config(self) -> None:
         """Keep the config for the hyperparameters, as Lightning does, whose way of parsing takes ten times as long."""
@@ -494,17 +396,6 @@ class OCRNetCLI(LightningCLI):
             built = self.config_init[name]
             return command.run(NetworkRun(config, written, built, dump, self.trainer, self.model, self.datamodule))
         return command.run(Run(config, written, written, dump))
-
-
-def lay_under(parser: LightningArgumentParser, config: dict[str, Any]) -> None:
-    """Make a config the defaults of a parser."""
-    absent = object()
-    for action in list(parser._actions):
-        value: Any = config
-        for key in action.dest.split("."):
-            value = value.get(key, absent) if isinstance(value, dict) else absent
-        if value is not absent:
-            parser.set_defaults({action.dest: value})
 
 
 def _start_paths(config: Any, root: str) -> None:

@@ -27,8 +27,9 @@ from ocrnet_pl.cli.checkpoint_option import settle_checkpoint
 from ocrnet_pl.cli.config_files import check_files
 from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_SKIPPED, EXIT_TERMINATED, EXIT_USAGE
 from ocrnet_pl.cli.library_errors import cause, mistake
-from ocrnet_pl.cli.lightning_cli import OCRNetCLI, stored_sections
+from ocrnet_pl.cli.lightning_cli import OCRNetCLI
 from ocrnet_pl.cli.parser import Parser, shortened
+from ocrnet_pl.cli.sections import stored_sections
 from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
 from ocrnet_pl.cli.suggestions import closest
 from ocrnet_pl.data.datamodule import JointDataModule

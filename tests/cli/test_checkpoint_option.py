@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 
 from ocrnet_pl.cli.checkpoint_option import EVALUATING, UsageError, settle_checkpoint
-from ocrnet_pl.cli.lightning_cli import stored_sections
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.cli.sections import stored_sections
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.latest_run import latest_checkpoint
