@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from importlib import resources
 from itertools import zip_longest
@@ -18,6 +19,8 @@ HUB = "hub"
 PACKAGE_PREFIX = "package:"
 _ENCODER = "network.encoder."
 """What stands before the names of an encoder's weights in a checkpoint of this project."""
+_CONVERTED = "_conv_stem.weight"
+"""The first tensor of EfficientNet-PyTorch, which packages name like it: weights that TensorFlow trained."""
 
 
 def resolve_weights(weights: str) -> Path:
@@ -164,7 +167,14 @@ def fitting_weights(name: str, weights: str, state: dict[str, Tensor], by_order:
     model = timm.create_model(name)
     own = model.state_dict()
     if by_order:
-        return match_by_order(state, own, f"encoder weights {weights!r}")
+        renamed = match_by_order(state, own, f"encoder weights {weights!r}")
+        if _CONVERTED in state and timm.is_model(f"tf_{name}"):
+            warnings.warn(
+                f"encoder weights {weights!r} were trained by TensorFlow: {name!r} takes them, but pads, normalises and "
+                f"scales colours otherwise; set model.encoder.name to 'tf_{name}'",
+                stacklevel=2,
+            )
+        return renamed
     config: Any = model.pretrained_cfg
     classifiers = config.get("classifier") or ()
     prefixes = tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers))
