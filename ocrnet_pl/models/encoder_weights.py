@@ -170,8 +170,8 @@ def fitting_weights(name: str, weights: str, state: dict[str, Tensor], by_order:
         renamed = match_by_order(state, own, f"encoder weights {weights!r}")
         if _CONVERTED in state and timm.is_model(f"tf_{name}"):
             warnings.warn(
-                f"encoder weights {weights!r} were trained by TensorFlow: {name!r} takes them, but pads, normalises and "
-                f"scales colours otherwise; set model.encoder.name to 'tf_{name}'",
+                f"encoder weights {weights!r} were trained by TensorFlow; {name!r} takes them, but pads and normalises "
+                f"otherwise: set model.encoder.name to 'tf_{name}'",
                 stacklevel=2,
             )
         return renamed
