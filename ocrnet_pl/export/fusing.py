@@ -83,7 +83,7 @@ def fuse(
     listed = box_pixels(graph, graph.where(joined.reshape(-1, 1), boxes, 0.0), image, frame)
     # All that follows is done for every pair of a box and a pixel, with ones and zeros for what counts: to pick some of
     # the pairs takes longer.
-    own_share, weight, claim = _claims(graph, listed, scores.reshape(-1), of_class, pixels, settings)
+    own_share, weight, claim = _claims(graph, listed, scores.reshape(-1), of_class, image, pixels, frame, settings)
     if settings.raw_pixels:
         kept = np.array([c.name in settings.raw_pixels for c in taxonomy.semantic_categories])
         claim = claim & _may_change(listed, of_class, pixels, graph.constant(kept))
@@ -151,7 +151,9 @@ def _claims(
     listed: BoxPixels,
     scores: Value,
     of_class: Value,
+    image: Value,
     pixels: ClassMap,
+    frame: Frame,
     settings: FusionSettings,
 ) -> tuple[Value, Value, Value]:
     """Return for each pair the share of the box's class, the prior, both float32 [R], and whether the box claims it.
@@ -162,7 +164,7 @@ def _claims(
     in_row = graph.op("Exp", listed.row_offset * listed.row_offset * narrow) * scores.at(listed.row_box)
     in_column = graph.op("Exp", listed.column_offset * listed.column_offset * narrow)
     weight = in_row.at(listed.row) * in_column.at(listed.column)
-    own = pixels.share.at(listed.pixel * pixels.classes + listed.of_row(of_class))
+    own = pixels.own_share(listed, of_class, image, frame)
     return own, weight, own * (weight * settings.claim + 1.0) >= pixels.most.at(listed.pixel)
 
 

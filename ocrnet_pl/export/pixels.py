@@ -12,14 +12,16 @@ from ocrnet_pl.export.letterbox import Frame
 _FAR = 40.0
 """Size of a logit beyond which exponentials, or products with them, may leave the range of float32."""
 _FEW = 6
-"""Number of classes below which onnxruntime scales maps of single classes faster than those of all classes."""
+"""Number of classes below which onnxruntime is faster with one map for each class than with all classes of a pixel side
+by side."""
 
 
 class ClassMap(NamedTuple):
     """The class of every pixel of a batch, and its probability, in the order of the pixels: image, y, x.
 
     Attributes:
-        share: float32 [B * H * W * S], each class's probability times a number above 0 of the pixel's own.
+        share: float32, each class's probability times a number above 0 of the pixel's own: [B, S, H, W] where there are
+            few classes, otherwise [B, H, W, S].
         most: float32 [B * H * W], the largest share of each pixel.
         every: float32 [B * H * W], the sum of the pixel's shares.
         labels: int64 [B * H * W], the class with the largest share.
@@ -31,6 +33,26 @@ class ClassMap(NamedTuple):
     every: Value
     labels: Value
     classes: int
+
+    @property
+    def class_axis(self) -> int:
+        """The axis of ``share`` that stands for the classes."""
+        return 1 if self.classes < _FEW else 3
+
+    def own_share(self, listed: BoxPixels, of_class: Value, image: Value, frame: Frame) -> Value:
+        """Return for each pair of a box and a pixel the share of the box's class, float32 [R].
+
+        Args:
+            listed: The pairs.
+            of_class: int64 [M], the class of each box.
+            image: int64 [M], the image of each box.
+            frame: The size of the images.
+        """
+        shares = self.share.reshape(-1)
+        if self.class_axis == 3:
+            return shares.at(listed.pixel * self.classes + listed.of_row(of_class))
+        maps_before = image * (self.classes - 1) + of_class
+        return shares.at(listed.pixel + listed.of_row(maps_before * frame.pixels))
 
 
 def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Frame) -> ClassMap:
@@ -45,19 +67,17 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
     """
     ends = graph.op("ReduceMin", logits, keepdims=0), graph.op("ReduceMax", logits, keepdims=0)
     near = ((ends[0] > -_FAR) & (ends[1] < _FAR)).reshape(1)
-    # In the end classes are last: onnxruntime's maxima and sums over another axis take ten times as long.
+    # Many classes are last: onnxruntime's maxima and sums over another axis take ten times as long.
     few = classes < _FEW
     if not few:
         logits = graph.op("Transpose", logits, perm=[0, 2, 3, 1])
     down, across = (2, 3) if few else (1, 2)
 
     def shares(scaled: Value) -> Value:
-        if few:
-            scaled = graph.op("Transpose", scaled, perm=[0, 2, 3, 1])
         return graph.shortcut(
             near,
             lambda: graph.op("Exp", scaled),
-            lambda: graph.op("Exp", scaled - scaled.largest(-1, keep=True)),
+            lambda: graph.op("Exp", scaled - scaled.largest(1 if few else -1, keep=True)),
         )
 
     def in_input() -> Value:
@@ -78,9 +98,25 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
     fills = [own.equals(logits.length(axis) * stride) for own, axis in ((frame.height, down), (frame.width, across))]
     same = frame.inner_height.equals(frame.height) & frame.inner_width.equals(frame.width) & fills[0] & fills[1]
     share = graph.shortcut(same, lambda: shares(in_input()), lambda: shares(in_images()))
-    labels = graph.op("ArgMax", share, kind=np.int64, axis=3, keepdims=0)
-    most, every = share.largest(-1), share.total(-1)
-    return ClassMap(share.reshape(-1), most.reshape(-1), every.reshape(-1), labels.reshape(-1), classes)
+    if few:
+        most, every, labels = _over_maps(share, classes)
+    else:
+        labels = graph.op("ArgMax", share, kind=np.int64, axis=3, keepdims=0)
+        most, every = share.largest(-1), share.total(-1)
+    return ClassMap(share, most.reshape(-1), every.reshape(-1), labels.reshape(-1), classes)
+
+
+def _over_maps(share: Value, classes: int) -> tuple[Value, Value, Value]:
+    """Return maximum, sum, and the index of the first maximum of the maps of the classes, [B, S, H, W]."""
+    maps = [share.column(index, axis=1) for index in range(classes)]
+    most = every = maps[0]
+    labels: Value | None = None
+    for index, own in enumerate(maps[1:], 1):
+        ahead = own > most
+        # What is false is class 0: a choice from two classes of whole numbers takes five times as long.
+        labels = ahead.to(np.int64) if labels is None else share.graph.where(ahead, index, labels)
+        most, every = own.at_least(most), every + own
+    return most, every, most.filled(0, np.int64) if labels is None else labels
 
 
 class BoxPixels(NamedTuple):

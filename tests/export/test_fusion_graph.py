@@ -108,9 +108,10 @@ def require_same_pixels(
     given = graph.input("logits", np.float32, ("batch", *logits.shape[1:]))
     sides = [graph.constant(np.array([side], np.int64)) for side in (*size, *inner)]
     found = class_map(graph, given, stride, classes, Frame(given.length(0), *sides))
-    every, top = found.every.reshape(-1, height, width, 1), found.most.reshape(-1, height, width)
-    graph.output(found.share.reshape(-1, height, width, classes) / every, "probability", ("batch", *size, classes))
-    graph.output(top / every.column(0), "top", ("batch", *size))
+    every, top = found.every.reshape(-1, height, width), found.most.reshape(-1, height, width)
+    shape = ("batch", classes, *size) if found.class_axis == 1 else ("batch", *size, classes)
+    graph.output(found.share / every.expand(found.class_axis), "probability", shape)
+    graph.output(top / every, "top", ("batch", *size))
     graph.output(found.labels.reshape(-1, height, width), "labels", ("batch", *size))
     names = ["probability", "top", "labels"]
     got = dict(zip(names, session(graph, runtime).run(names, {"logits": logits.numpy()}), strict=True))
@@ -121,13 +122,29 @@ def require_same_pixels(
         close = np.testing.assert_allclose
         # A float32 logit of some hundreds has four digits after the point.
         within = {"rtol": 1e-4, "atol": 1e-6 * max(1.0, float(own.abs().max()))}
-        close(got["probability"][image], probability.permute(1, 2, 0).numpy(), **within)
+        close(np.moveaxis(got["probability"][image], found.class_axis - 1, 0), probability.numpy(), **within)
         close(got["top"][image], probability.amax(0).numpy(), **within)
         # Where two classes are alike, rounding decides.
         best = probability.topk(2, 0).values
         sure = (best[0] - best[1] > 1e-5).numpy()
         assert sure.mean() > 0.9
         np.testing.assert_array_equal(got["labels"][image][sure], probability.argmax(0).numpy()[sure])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("classes", [3, 7])
+def test_of_classes_that_are_alike_the_first_one_counts(classes: int, runtime: str) -> None:
+    graph = Graph()
+    given = graph.input("logits", np.float32, ("batch", classes, 4, 4))
+    side = graph.constant(np.array([4], np.int64))
+    found = class_map(graph, given, 1, classes, Frame(given.length(0), side, side, side, side))
+    graph.output(found.labels.reshape(-1, 4, 4), "labels", ("batch", 4, 4))
+    logits = np.zeros((2, classes, 4, 4), np.float32)
+    # In the second image the last two are alike, and above the others.
+    logits[1, -2:] = 3.0
+    (labels,) = session(graph, runtime).run(["labels"], {"logits": logits})
+    assert (labels[0] == 0).all()
+    assert (labels[1] == classes - 2).all()
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
