@@ -89,15 +89,21 @@ class PathAggregationNeck(PyramidNeck):
         strides: Stride of each of the encoder's maps; set by the network.
         width: Number of channels of every output map.
         finest: Smallest stride to keep, in input pixels; finer encoder maps are not used.
+        groups: Number of groups of the top-down convolutions, which must divide ``width``. They take most of the neck's
+            multiplications, of which two groups take half.
 
     Raises:
-        ValueError: The encoder has no map at ``finest`` or coarser.
+        ValueError: The encoder has no map at ``finest`` or coarser, or ``groups`` does not divide ``width``.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int = 64, finest: int = 4) -> None:
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], width: int = 64, finest: int = 4, groups: int = 1
+    ) -> None:
+        if groups < 1 or width % groups:
+            raise ValueError(f"neck: groups is {groups}, which does not divide width={width}")
         super().__init__(channels, strides, width, finest, activation=True)
         below = self.strides[1:]
-        self.top_down = nn.ModuleList(ConvNorm(width, width) for _ in below)
+        self.top_down = nn.ModuleList(ConvNorm(width, width, groups=groups) for _ in below)
         self.down = nn.ModuleList(SeparableConv(width, width, 5, stride=2) for _ in below)
         self.bottom_up = nn.ModuleList(SeparableConv(width, width, 5) for _ in below)
 

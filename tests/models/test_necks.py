@@ -155,6 +155,40 @@ def test_bifpn_equals_the_paper_by_hand() -> None:
         torch.testing.assert_close(own, by_hand)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_path_aggregation_by_hand(groups: int) -> None:
+    neck = randomised(PathAggregationNeck(CHANNELS, STRIDES, width=8, groups=groups))
+    maps = encoder_maps()
+
+    def up(x: Tensor) -> Tensor:
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    def top_down(x: Tensor, level: int) -> Tensor:
+        conv, norm, _ = neck.top_down[level]
+        # Each group sees its own channels only.
+        parts = zip(x.chunk(groups, 1), conv.weight.chunk(groups), strict=True)
+        x = torch.cat([F.conv2d(part, weight, padding=1) for part, weight in parts], 1)
+        return F.silu(F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps))
+
+    with torch.no_grad():
+        got = neck(maps)
+        p2, p3, p4, p5 = (lateral(m) for lateral, m in zip(neck.lateral, maps[1:], strict=True))
+        p4 = top_down(p4 + up(p5), 2)
+        p3 = top_down(p3 + up(p4), 1)
+        o2 = top_down(p2 + up(p3), 0)
+        o3 = neck.bottom_up[0](p3 + neck.down[0](o2))
+        o4 = neck.bottom_up[1](p4 + neck.down[1](o3))
+        o5 = neck.bottom_up[2](p5 + neck.down[2](o4))
+    for own, by_hand in zip(got, (o2, o3, o4, o5), strict=True):
+        torch.testing.assert_close(own, by_hand)
+
+
+@pytest.mark.parametrize("groups", [0, 3, -2])
+def test_groups_divide_the_width(groups: int) -> None:
+    with pytest.raises(ValueError, match=f"groups is {groups}, which does not divide width=8"):
+        PathAggregationNeck(CHANNELS, STRIDES, width=8, groups=groups)
+
+
 def test_more_repeats_are_more_layers() -> None:
     counts = [sum(p.numel() for p in BiFPNNeck(CHANNELS, STRIDES, width=8, repeats=n).parameters()) for n in (1, 2, 3)]
     assert counts[2] - counts[1] == counts[1] - counts[0] > 0
