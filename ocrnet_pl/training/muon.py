@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -57,7 +56,6 @@ class Muon(Optimizer):
 
     Raises:
         ValueError: A number is out of range.
-        MisconfigurationException: At the first step, the weights are sharded.
     """
 
     def __init__(
@@ -101,15 +99,17 @@ class Muon(Optimizer):
         assert gradient is not None
         state = self.state[weight]
         if not state:
-            if isinstance(weight, DTensor):
-                raise MisconfigurationException(
-                    "model.optimizer: Muon needs whole weights and these are sharded; set it to torch.optim.AdamW"
-                )
             state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        direction = gradient.lerp(state["momentum"], group["momentum"]).flatten(1).float()
-        size = 0.2 * max(direction.shape) ** 0.5
-        weight.add_(orthogonalised(direction).view_as(weight), alpha=-group["lr"] * size)
+        momentum = state["momentum"]
+        momentum.mul_(group["momentum"]).add_(gradient, alpha=1 - group["momentum"])
+        direction = gradient.mul(1 - group["momentum"]).add_(momentum, alpha=group["momentum"])
+        # Singular vectors are those of the whole matrix.
+        whole = direction.full_tensor() if isinstance(direction, DTensor) else direction
+        matrix = whole.flatten(1).float()
+        step = orthogonalised(matrix).view_as(whole)
+        if isinstance(weight, DTensor):
+            step = distribute_tensor(step, weight.device_mesh, weight.placements)
+        weight.add_(step, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
 
     def _adam_steps(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         if not weights:
@@ -117,7 +117,8 @@ class Muon(Optimizer):
         first, second = group["betas"]
         for weight in weights:
             if not self.state[weight]:
-                self.state[weight] |= {"step": 0, "mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
+                moments = {"mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
+                self.state[weight] |= {"step": torch.tensor(0.0)} | moments
             self.state[weight]["step"] += 1
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         states = [self.state[weight] for weight in weights]
@@ -126,11 +127,10 @@ class Muon(Optimizer):
         torch._foreach_mul_(squares, second)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
         roots = torch._foreach_sqrt(squares)
-        torch._foreach_div_(roots, [(1 - second ** state["step"]) ** 0.5 for state in states])
+        steps = [float(state["step"]) for state in states]
+        torch._foreach_div_(roots, [(1 - second**step) ** 0.5 for step in steps])
         torch._foreach_add_(roots, group["eps"])
-        torch._foreach_addcdiv_(
-            weights, means, roots, [-group["lr"] / (1 - first ** state["step"]) for state in states]
-        )
+        torch._foreach_addcdiv_(weights, means, roots, [-group["lr"] / (1 - first**step) for step in steps])
 
 
 def is_matrix(weight: Tensor, group: dict[str, Any]) -> bool:

@@ -17,25 +17,34 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from ocrnet_pl.balancing.methods import Uncertainty
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.models.encoder import TimmEncoder
+from ocrnet_pl.models.necks import PathAggregationNeck
+from ocrnet_pl.training.muon import Muon
 from ocrnet_pl.training.sharding import FullySharded, blocks, lost_peer
 from tests.distributed.test_distributed import Curve, assert_alike, mostly, renormed
 from tests.helpers.processes import run_together
 from tests.training.test_task import PartlyLabelled, even, make_data, make_task, make_trainer
 
 
-def run(folder: Path, strategy: Strategy, steps: int, resumed: Path | None = None) -> tuple[Any, Any, Any]:
+def run(
+    folder: Path,
+    strategy: Strategy,
+    steps: int,
+    resumed: Path | None = None,
+    kind: type[Optimizer] = AdamW,
+    **parts: Any,
+) -> tuple[Any, Any, Any]:
     """Train from the beginning or a checkpoint; return the curve, the trainer and the task."""
     seed_everything(0, verbose=False)
     source = PartlyLabelled(8, even, mostly)
     # Three validation images, one a batch: one process has more batches than the other.
     data = make_data(source, SyntheticSource(length=3, seed=6, size=64), batch_size=1)
-    task = make_task(source.taxonomy, optimizer=functools.partial(AdamW, lr=1e-3, eps=1e-3))
+    task = make_task(source.taxonomy, optimizer=functools.partial(kind, lr=1e-3, eps=1e-3), **parts)
     renormed(task, False)
     curve = Curve()
     limits = {"max_steps": steps, "max_epochs": None, "inference_mode": False, "gradient_clip_val": 10.0}
@@ -83,6 +92,26 @@ def test_sharded_weights_train_like_whole_ones_and_their_checkpoint_is_whole(tmp
     (alone,) = make_trainer(tmp_path).validate(task, make_data(source, source), verbose=False)
     for name, value in found[0]["sharded"][1].items():
         assert alone[name] == pytest.approx(value, abs=1e-6, nan_ok=True), name
+
+
+def with_muon(folder: Path) -> dict[str, list[list[dict[str, float]]]]:
+    """Train and go on from the checkpoint under both strategies; return the curves."""
+    found = {}
+    # Narrower layers are not orthogonalised.
+    neck = functools.partial(PathAggregationNeck, width=16)
+    for name, make in (("whole", DDPStrategy), ("sharded", functools.partial(FullySharded, block_parameters=1000))):
+        losses, trainer, _ = run(folder, make(), 3, kind=Muon, neck=neck)
+        assert any("momentum" in state for state in trainer.optimizers[0].state.values())
+        trainer.save_checkpoint(folder / f"{name}.ckpt")
+        found[name] = [losses, run(folder, make(), 5, folder / f"{name}.ckpt", Muon, neck=neck)[0]]
+    return found
+
+
+@pytest.mark.slow
+def test_sharded_weights_step_along_the_whole_matrix(tmp_path: Path) -> None:
+    for found in run_together(tmp_path, 2, with_muon, tmp_path):
+        for whole, sharded in zip(found["whole"], found["sharded"], strict=True):
+            assert_alike(whole, sharded, 1e-3)
 
 
 def in_both_precisions(folder: Path) -> dict[bool, tuple[list[dict[str, float]], set[torch.dtype]]]:
