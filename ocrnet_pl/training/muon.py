@@ -50,7 +50,8 @@ class Muon(Optimizer):
             orthogonalised, as are those of a group without a name.
         lr: Learning rate, at least 0.
         weight_decay: Decoupled weight decay, at least 0.
-        momentum: Decay of the orthogonalised momentum, from 0 to below 1.
+        matrix_momentum: Decay of the orthogonalised momentum, from 0 to below 1. A name of its own, since an optimiser
+            that takes this one's place in a config keeps arguments of the same name.
         betas: Decays of AdamW's two moments, from 0 to below 1.
         eps: Added to the root of AdamW's second moment.
 
@@ -63,17 +64,23 @@ class Muon(Optimizer):
         params: Iterable[Any],
         lr: float = 0.001,
         weight_decay: float = 0.05,
-        momentum: float = 0.95,
+        matrix_momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eps", eps)):
             if not value >= 0:
                 raise ValueError(f"Muon: {name} is {value}, set it to 0 or more")
-        for name, value in (("momentum", momentum), ("betas", betas[0]), ("betas", betas[1])):
+        for name, value in (("matrix_momentum", matrix_momentum), ("betas", betas[0]), ("betas", betas[1])):
             if not 0 <= value < 1:
                 raise ValueError(f"Muon: {name} is {value}, set it from 0 to below 1")
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps}
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "matrix_momentum": matrix_momentum,
+            "betas": betas,
+            "eps": eps,
+        }
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -101,8 +108,8 @@ class Muon(Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         momentum = state["momentum"]
-        momentum.mul_(group["momentum"]).add_(gradient, alpha=1 - group["momentum"])
-        direction = gradient.mul(1 - group["momentum"]).add_(momentum, alpha=group["momentum"])
+        momentum.mul_(group["matrix_momentum"]).add_(gradient, alpha=1 - group["matrix_momentum"])
+        direction = gradient.mul(1 - group["matrix_momentum"]).add_(momentum, alpha=group["matrix_momentum"])
         # Singular vectors are those of the whole matrix.
         whole = direction.full_tensor() if isinstance(direction, DTensor) else direction
         matrix = whole.flatten(1).float()

@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ocrnet_pl.balancing.methods import Balancing, FixedWeights
@@ -46,6 +46,7 @@ from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_pack
 from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Batch, Output, Predictions, Taxonomy
 from ocrnet_pl.training.continuing import Continuing
 from ocrnet_pl.training.hyperparameters import argument_types, given_arguments, keep_arguments
+from ocrnet_pl.training.muon import Muon
 from ocrnet_pl.training.optimizers import EncoderRates, OptimizerFactory, SharedFactory, make_optimizer
 from ocrnet_pl.training.origin import KEPT_KEY, Origin
 from ocrnet_pl.training.resume import PRETRAINED_KEY
@@ -111,7 +112,7 @@ class OCRNetTask(LightningModule):
         detection_loss: Loss | None = None,
         segmentation_loss: Loss | None = None,
         balancing: Balancing | None = None,
-        optimizer: OptimizerFactory = lambda params: AdamW(params, lr=1e-3, weight_decay=0.05),
+        optimizer: OptimizerFactory = lambda params: Muon(params, lr=1e-3, weight_decay=0.05),
         encoder_lr: float = 0.3,
         layer_decay: float | None = None,
         frozen_norms: bool | None = None,

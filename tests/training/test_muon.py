@@ -94,7 +94,9 @@ def test_a_run_that_continues_steps_as_one_that_was_not_interrupted() -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
 
 
-@pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"weight_decay": -0.1}, {"momentum": 1.0}, {"betas": (0.9, 1.0)}])
+@pytest.mark.parametrize(
+    "wrong", [{"lr": -1.0}, {"weight_decay": -0.1}, {"matrix_momentum": 1.0}, {"betas": (0.9, 1.0)}]
+)
 def test_a_number_out_of_range_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Muon([nn.Parameter(torch.zeros(2))], **wrong)
