@@ -156,7 +156,7 @@ class Ends(Callback):
 def test_callbacks_and_settings_that_work_do(cli: OCRNetCLI, tmp_path: Path) -> None:
     """The names that a monitor may have are those that the run then logs, all of them."""
     ends, best = Ends(), ModelCheckpoint(tmp_path, monitor="val/map_per_class/disc", mode="max")
-    stops = [EarlyStopping(name) for name in ("train/loss_dice", "val/loss_detection", "lr-AdamW/decoders")]
+    stops = [EarlyStopping(name) for name in ("train/loss_dice", "val/loss_detection", "lr-Muon/decoders")]
     callbacks = [ends, best, *stops, DeviceStatsMonitor()]
     start(cli, {"callbacks": lambda: callbacks, "num_sanity_val_steps": -1, "overfit_batches": 1})
     assert Path(best.best_model_path).is_file()
