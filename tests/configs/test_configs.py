@@ -118,6 +118,7 @@ TOGETHER = [
     ["formats/folder.yaml", "presets/vit_small.yaml"],
     ["applications/agriculture.yaml", "overlays/samples/crop_rows.yaml"],
     ["applications/retail.yaml", "overlays/samples/shelves.yaml"],
+    ["applications/driving.yaml", "overlays/samples/streets.yaml"],
     [
         *("applications/driving.yaml", "overlays/samples/camvid.yaml", "overlays/losses/contours.yaml"),
         "overlays/schedules/step.yaml",

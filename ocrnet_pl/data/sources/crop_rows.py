@@ -54,13 +54,9 @@ class CropRows(SceneSource):
         max_weeds: int = 12,
         min_visible: float = 0.3,
     ) -> None:
-        if not 1 <= min_rows <= max_rows:
-            raise ValueError(f"CropRows: expected 1 <= min_rows <= max_rows, got {min_rows} and {max_rows}")
-        if max_weeds < 0:
-            raise ValueError(f"CropRows: max_weeds must not be negative, got {max_weeds}")
         super().__init__(length, seed, size, min_visible, Taxonomy.build(things=THINGS, stuff=STUFF, colors=_COLORS))
-        self.rows = (min_rows, max_rows)
-        self.max_weeds = max_weeds
+        self.rows = self.counts("rows", min_rows, max_rows)
+        self.max_weeds = self.not_negative("max_weeds", max_weeds)
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """Return a field, without the plants that others hide."""

@@ -21,16 +21,18 @@ Window = tuple[slice, slice]
 
 
 class Thing(Protocol):
-    """One object of a scene.
+    """One object of a scene, or a piece of stuff that stands among the objects and hides those behind it.
 
     Attributes:
-        label: Detection class.
+        label: Detection class; of a piece of stuff the segmentation class.
+        is_stuff: Whether it is a piece of stuff.
         window: The part of the image that it touches.
         mask: Its pixels, in the window.
         area: Number of its pixels, including those outside the image.
     """
 
     label: int
+    is_stuff: bool
     window: Window
     mask: NDArray[np.bool_]
     area: int
@@ -49,7 +51,7 @@ class Scene:
     Attributes:
         image: The background, float32 [H, W, 3], 0 to 255.
         semantic: The segmentation classes of the background, uint8 [H, W].
-        things: The objects, the one farthest back first.
+        things: The objects and the pieces of stuff among them, the one farthest back first.
     """
 
     image: Array
@@ -61,16 +63,27 @@ class Sprite:
     """A painted object that is put somewhere; what lies outside the image is cut off.
 
     Args:
-        label: Detection class.
+        label: Detection class; of a piece of stuff the segmentation class.
         top: Row of its first pixels.
         left: Column of its first pixels.
         alpha: How much of each pixel it covers, float32 [h, w], 0 to 1; half and more makes the pixel its own.
         color: Its colors, float32 [h, w, 3], 0 to 255.
         size: (height, width) of the image.
+        is_stuff: Whether it is a piece of stuff.
     """
 
-    def __init__(self, label: int, top: int, left: int, alpha: Array, color: Array, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        label: int,
+        top: int,
+        left: int,
+        alpha: Array,
+        color: Array,
+        size: tuple[int, int],
+        is_stuff: bool = False,
+    ) -> None:
         self.label = label
+        self.is_stuff = is_stuff
         self.window, inside = clipped(top, left, alpha.shape, size)
         self.area = int(np.count_nonzero(alpha >= 0.5))
         self._alpha, self._color = alpha[inside], color[inside]
@@ -129,13 +142,54 @@ class SceneSource(Source, ABC):
     def draw(self, rng: np.random.Generator) -> Scene:
         """Return a scene, of which everything that varies comes from the generator."""
 
+    def counts(self, what: str, smallest: int, largest: int, least: int = 1) -> tuple[int, int]:
+        """Return the bounds of a count, as two options give them.
+
+        Args:
+            what: What is counted; the options are called ``min_`` and ``max_`` this.
+            smallest: The smallest count.
+            largest: The largest count.
+            least: What the smallest count must be at least.
+
+        Raises:
+            ValueError: They are out of order, or the smallest one is too small.
+        """
+        if not least <= smallest <= largest:
+            raise ValueError(
+                f"{type(self).__name__}: expected {least} <= min_{what} <= max_{what}, got {smallest} and {largest}"
+            )
+        return smallest, largest
+
+    def share(self, name: str, value: float) -> float:
+        """Return an option that is a share.
+
+        Raises:
+            ValueError: It is not from 0 to 1.
+        """
+        if not 0 <= value <= 1:
+            raise ValueError(f"{type(self).__name__}: {name} must be from 0 to 1, got {value}")
+        return value
+
+    def not_negative(self, name: str, value: int) -> int:
+        """Return an option that bounds a count whose smallest value is 0.
+
+        Raises:
+            ValueError: It is negative.
+        """
+        if value < 0:
+            raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {value}")
+        return value
+
     def visible(self, things: Sequence[ThingT]) -> list[ThingT]:
-        """Return the objects of a scene, the one farthest back first, without those that are seen too little."""
+        """Return the objects of a scene, the one farthest back first, without those that are seen too little.
+
+        Pieces of stuff hide what is behind them, and stay however little of them is seen.
+        """
         covered = np.zeros(self.size, dtype=np.bool_)
         kept: list[ThingT] = []
         for thing in reversed(things):
             seen = thing.mask & ~covered[thing.window]
-            if np.count_nonzero(seen) < max(4, self.min_visible * thing.area):
+            if not thing.is_stuff and np.count_nonzero(seen) < max(4, self.min_visible * thing.area):
                 continue
             covered[thing.window] |= thing.mask
             kept.append(thing)
@@ -154,13 +208,16 @@ class SceneSource(Source, ABC):
             raise IndexError(index)
         rng = np.random.default_rng((self.seed, index))
         scene = self.draw(rng)
-        image, semantic, things = scene.image, scene.semantic, scene.things
+        image, semantic = scene.image, scene.semantic
         instances = np.zeros(self.size, dtype=np.int32)
         of_detection = self._taxonomy.detection_to_semantic
-        for number, thing in enumerate(things, 1):
+        things: list[Thing] = []
+        for thing in scene.things:
             thing.paint(image)
-            instances[thing.window][thing.mask] = number
-            semantic[thing.window][thing.mask] = of_detection[thing.label]
+            if not thing.is_stuff:
+                things.append(thing)
+            instances[thing.window][thing.mask] = 0 if thing.is_stuff else len(things)
+            semantic[thing.window][thing.mask] = thing.label if thing.is_stuff else of_detection[thing.label]
         boxes = [_bounds(thing.window, instances[thing.window] == number) for number, thing in enumerate(things, 1)]
         image += rng.standard_normal((*self.size, 1), dtype=np.float32) * np.float32(rng.uniform(*self._noise))
         pixels = torch.from_numpy(np.clip(image, 0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()

@@ -62,15 +62,10 @@ class Shelves(SceneSource):
         fallen: float = 0.04,
         min_visible: float = 0.3,
     ) -> None:
-        if not 1 <= min_boards <= max_boards:
-            raise ValueError(f"Shelves: expected 1 <= min_boards <= max_boards, got {min_boards} and {max_boards}")
-        for name, value in (("gaps", gaps), ("fallen", fallen)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"Shelves: {name} must be from 0 to 1, got {value}")
         super().__init__(length, seed, size, min_visible, Taxonomy.build(things=THINGS, stuff=STUFF, colors=_COLORS))
-        self.boards = (min_boards, max_boards)
-        self.gaps = gaps
-        self.fallen = fallen
+        self.boards = self.counts("boards", min_boards, max_boards)
+        self.gaps = self.share("gaps", gaps)
+        self.fallen = self.share("fallen", fallen)
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """Return a part of a shelf, without the objects that are almost outside."""

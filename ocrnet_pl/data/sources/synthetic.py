@@ -136,10 +136,6 @@ class SyntheticSource(SceneSource):
         hue_shift: float = 0.0,
         same_class_overlap: float = 0.0,
     ) -> None:
-        if not 0 <= min_objects <= max_objects:
-            raise ValueError(
-                f"SyntheticSource: expected 0 <= min_objects <= max_objects, got {min_objects} and {max_objects}"
-            )
         if not 0 < min_size <= max_size <= 1:
             raise ValueError(f"SyntheticSource: expected 0 < min_size <= max_size <= 1, got {min_size} and {max_size}")
         names = tuple(DEFAULT_SHAPES if shapes is None else shapes)
@@ -148,16 +144,12 @@ class SyntheticSource(SceneSource):
                 raise ValueError(f"SyntheticSource: there is no shape {name!r}; choose from {', '.join(SHAPES)}")
         if not names or len(set(names)) < len(names):
             raise ValueError(f"SyntheticSource: shapes must be different and at least one, got {list(names)}")
-        if not 0 <= hue_shift <= 1:
-            raise ValueError(f"SyntheticSource: hue_shift must be from 0 to 1, got {hue_shift}")
-        if not 0 <= same_class_overlap <= 1:
-            raise ValueError(f"SyntheticSource: same_class_overlap must be from 0 to 1, got {same_class_overlap}")
         super().__init__(length, seed, size, min_visible, Taxonomy.build(things=names, stuff=STUFF, colors=_COLORS))
-        self.objects = (min_objects, max_objects)
+        self.objects = self.counts("objects", min_objects, max_objects, least=0)
         self.range = (min_size, max_size)
         self.shapes = names
-        self.hue_shift = hue_shift
-        self.same_class_overlap = same_class_overlap
+        self.hue_shift = self.share("hue_shift", hue_shift)
+        self.same_class_overlap = self.share("same_class_overlap", same_class_overlap)
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """Return a landscape with objects on it, without those that objects in front would hide."""
@@ -181,6 +173,7 @@ class _Thing:
 
     Attributes:
         label: Detection class.
+        is_stuff: Nothing here is a piece of stuff.
         window: The part of the image that it touches.
         mask: Its pixels, in the window.
         area: Number of its pixels, including those outside the image.
@@ -192,6 +185,8 @@ class _Thing:
         source: Options of the scenes.
         behind: An object of its class that it is drawn over; None for a class and a place of its own.
     """
+
+    is_stuff = False
 
     def __init__(self, rng: np.random.Generator, source: SyntheticSource, behind: _Thing | None = None) -> None:
         size, sizes = source.size, source.range
