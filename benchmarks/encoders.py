@@ -2,8 +2,9 @@
 
 For each model: millions of parameters, strides, and the input sizes that it takes. For each preset as a whole network:
 millions of parameters, GFLOPs (a multiplication and an addition are two) and median milliseconds of one image of 512 x
-512 in torch, encoder to raw output. Weights are random. Without options, these are the models of the page and all
-presets. Run: ``python benchmarks/encoders.py --models vit_tiny_patch16_224 --presets small``.
+512 in torch, encoder to raw output; with one thread they are of processor time. Weights are random. Without options,
+these are the models of the page and all presets. Run: ``python benchmarks/encoders.py --models vit_tiny_patch16_224
+--presets small``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from pathlib import Path
 
 import torch
-from joint_speed import medians
+from deployment.timing import medians
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -61,13 +62,13 @@ def preset(name: str, size: int = SIZE, *options: str) -> OCRNet:
 
 
 @torch.no_grad()
-def preset_row(name: str, rounds: int) -> str:
+def preset_row(name: str, rounds: int, threads: int) -> str:
     """Return a preset's row: encoder, parameters of the encoder and of all, GFLOPs and milliseconds."""
     network = preset(name)
     image = torch.zeros(1, 3, SIZE, SIZE)
     with FlopCounterMode(display=False) as counter:
         network(image)
-    (seconds,) = medians([functools.partial(network, image)], rounds)
+    seconds = medians({name: functools.partial(network, image)}, rounds, threads)[name]
     encoder = network.encoder
     return (
         f"| `{name}` | `{encoder.name}` | {millions(encoder):.1f} | {millions(network) - millions(encoder):.2f} | "
@@ -93,7 +94,7 @@ def main() -> None:
     print("\n| Preset | Encoder | Its parameters, M | Other parameters, M | GFLOPs | ms |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for name in options.presets:
-        print(preset_row(name, options.rounds), flush=True)
+        print(preset_row(name, options.rounds, options.threads), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ from ocrnet_pl.runtime.sessions import open_session
 PEERS = {"YOLO11n": "yolo11n.yaml", "YOLO26n-sem": "yolo26n-sem.yaml"}
 """What one would run one after the other for boxes and pixels, by the name of Ultralytics' description."""
 OWN: dict[str, Callable[[int], OCRNet]] = {
-    "nano": lambda size: preset("nano", size, "--model.segmentation.init_args.separable=true"),
+    "nano": lambda size: preset("nano", size),
     "efficientnet_lite0": lambda size: build("efficientnet_lite0", True, True, size, separable=True),
 }
-"""This project's networks for both, for images of a size; both with the pixels' decoder for CPUs."""
+"""This project's networks for both, for images of a size: a preset, and default parts with the pixels' decoder for
+CPUs."""
 GOALS = {"nano": 0.60, "efficientnet_lite0": 0.75}
 """The share of the peers' time that each is to take at most."""
 
