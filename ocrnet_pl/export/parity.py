@@ -25,7 +25,8 @@ class Limits:
 
     Attributes:
         boxes: Largest difference of a box side, in pixels.
-        scores: Largest difference of a score.
+        scores: Largest difference of a score, beyond what differing pixels explain: fusion rescores a box by its own
+            pixels, of which rounding may give one on the edge of two classes to either.
         pixels: Largest share of pixels with another class, or another segment.
         lonely: Largest share of boxes without a partner: of two that suppress each other, rounding may keep either.
         pq: Largest difference of the panoptic quality.
@@ -108,7 +109,8 @@ class Difference:
         sure, other = scores > edge, got.scores > edge
         self.share("lonely", np.concatenate((~paired[sure], alone[other])))
         self.largest("boxes", boxes[paired] - got.boxes[first[paired]])
-        self.largest("scores", scores[paired] - got.scores[first[paired]])
+        moved = np.abs(scores[paired] - got.scores[first[paired]])
+        self.largest("scores", np.maximum(moved - _repainted(wanted, got, rows[paired], first[paired]), 0.0))
 
     def evaluate(self, wanted: structures.Prediction, got: Prediction, truth: Sample, taxonomy: Taxonomy) -> None:
         """Add both predictions to the panoptic quality of each."""
@@ -139,12 +141,27 @@ class Difference:
 
 _NAMES = {
     "boxes": "box sides, in pixels",
-    "scores": "scores",
+    "scores": "scores, beyond what differing pixels explain",
     "lonely": "boxes without a partner",
     "pixels": "pixels of another class",
     "segments": "pixels of another segment",
     "pq": "panoptic quality",
 }
+
+
+def _repainted(
+    wanted: structures.Prediction, got: Prediction, rows: NDArray[np.int64], partners: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return which share of the pixels of each pair of boxes only one of both has."""
+    if wanted.instances is None or got.instances is None:
+        return np.zeros(len(rows))
+    ours, theirs = wanted.instances.numpy().astype(np.int64), got.instances.astype(np.int64)
+    # Objects are numbered from 1; 0 is what belongs to none.
+    shape = (len(wanted.scores) + 1, len(got.scores) + 1)
+    shared = np.bincount((ours * shape[1] + theirs).ravel(), minlength=math.prod(shape)).reshape(shape)
+    common = shared[rows + 1, partners + 1]
+    either = shared.sum(1)[rows + 1] + shared.sum(0)[partners + 1] - common
+    return (either - common) / np.maximum(either, 1)
 
 
 def _text(name: str, value: float) -> str:
