@@ -83,7 +83,7 @@ def test_networks_of_one_task_without_a_neck_are_made_again(tmp_path: Path) -> N
     assert dropped.neck is None
     dropped.save(tmp_path / "blind")
     assert OCRNet.load(tmp_path / "blind", trust="tests").parts == dropped.parts
-    assert dropped.parts.made["neck"]["init_args"] == {"width": 8, "finest": 4}
+    assert dropped.parts.made["neck"]["init_args"] == {"width": 8, "finest": 4, "groups": 1}
 
 
 class Blind(SubPixelDecoder):

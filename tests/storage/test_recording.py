@@ -238,7 +238,7 @@ def local_loss() -> PixelLoss:
 
 def test_what_a_factory_passes_is_left_out_only_if_it_was_passed_on() -> None:
     maps = (CHANNELS, STRIDES)
-    width = {"width": 8, "finest": 4}
+    width = {"width": 8, "finest": 4, "groups": 1}
     makers: list[NeckFactory] = [
         partial(PathAggregationNeck, width=8),
         lambda c, s: PathAggregationNeck(c, s, 8),
