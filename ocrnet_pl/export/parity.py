@@ -161,7 +161,8 @@ def _repainted(
     shared = np.bincount((ours * shape[1] + theirs).ravel(), minlength=math.prod(shape)).reshape(shape)
     common = shared[rows + 1, partners + 1]
     either = shared.sum(1)[rows + 1] + shared.sum(0)[partners + 1] - common
-    return (either - common) / np.maximum(either, 1)
+    share: NDArray[np.float64] = (either - common) / np.maximum(either, 1)
+    return share
 
 
 def _text(name: str, value: float) -> str:
