@@ -64,7 +64,7 @@ def parser() -> Parser:
         # An option of a class.
         ("--model.neck.init_args.widht=3", "model.neck: there is no option 'widht' of PathAggregationNeck; did you"),
         ("--model.neck.widht=3", "model.neck: there is no option 'widht' of PathAggregationNeck; did you"),
-        ("--model.optimizer.init_args.lrr=3", "model.optimizer: there is no option 'lrr' of AdamW; did you mean 'lr'?"),
+        ("--model.optimizer.init_args.lrr=3", "model.optimizer: there is no option 'lrr' of Muon; did you mean 'lr'?"),
         ("--trainer.callbacks+=Timer --trainer.callbacks.duratoin=3", "trainer.callbacks: there is no option 'durat"),
         ("--trainer.logger=TensorBoardLogger", "trainer.logger: TensorBoardLogger needs the option 'save_dir'"),
         # A value.

@@ -23,7 +23,7 @@ SMALL = [
     "--data.num_workers=0",
     "--data.batch_size=2",
 ]
-RATE = 2e-3
+RATE = 8e-3
 
 
 def one_cycle() -> list[float]:
