@@ -123,6 +123,12 @@ class AutoChoice:
         self.given = given_settings(words)
         budget = None if isinstance(config["auto"], bool) else config["auto"]["budget"]
         self.budget = None if budget is None else seconds_of(budget)
+        if self.given.get("auto.budget") == "" and self.given.get("trainer.max_epochs"):
+            # What the command line asks for overrides the length in a config, such as the one that `init` wrote, and
+            # the validations at that length.
+            del self.given["trainer.max_epochs"]
+            if self.given.get(_INTERVAL):
+                del self.given[_INTERVAL]
         # What is chosen stands in the run's config, which does not choose again.
         config["auto"] = False
         self.rows: list[tuple[str, str, str]] = []

@@ -103,6 +103,20 @@ def config(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("words", "epochs", "interval"), [((), 5, 5), (("--trainer.max_epochs=2",), 2, 2)])
+def test_a_budget_on_the_command_line_overrides_the_length_in_a_config(
+    words: tuple[str, ...], epochs: int, interval: int, tmp_path: Path
+) -> None:
+    path = config(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    del content["auto"]
+    content["trainer"] |= {"max_epochs": 50, "check_val_every_n_epoch": 2, "limit_train_batches": 1}
+    path.write_text(yaml.safe_dump(content))
+    main(["fit", "--config", str(path), "--auto.budget", "0.02s", *words])
+    saved = yaml.safe_load((tmp_path / "runs/tiny/version_0/config.yaml").read_text())["trainer"]
+    assert (saved["max_epochs"], saved["check_val_every_n_epoch"]) == (epochs, interval)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     found: dict[str, torch.Tensor] = content["state_dict"]
