@@ -160,9 +160,9 @@ def write_config(
             model[part] = None
     chosen = [*(levels(statistics, pair) if detects else []), *scales(statistics, pair)]
     for key, value, _ in chosen:
-        section, _, name = key.rpartition(".")
+        section, _, option = key.rpartition(".")
         if section == "model.detection.init_args":
-            model["detection"]["init_args"][name] = value
+            model["detection"]["init_args"][option] = value
     if statistics.most_boxes > _FULL:
         # Twice as many as there are here, in hundreds.
         decode = {"max_detections": 100 * math.ceil(statistics.most_boxes / 50)}

@@ -57,6 +57,7 @@ def test_a_folder_becomes_a_config_and_is_checked(
     said = capsys.readouterr().out
     assert "format: yolo_names, because labels/0.txt has rows of YOLO" in said and "no errors" in said
     config = yaml.safe_load(Path("my_set.yaml").read_text())
+    assert config["name"] == "my_set"
     assert config["data"]["root"] == str(tmp_path / "my set") and config["data"]["batch_size"] == 2
     assert config["data"]["train"]["init_args"]["source"]["class_path"] == "Yolo"
     assert config["model"]["segmentation"] is None and config["model"]["detection"]["class_path"] == "AnchorFreeDecoder"
