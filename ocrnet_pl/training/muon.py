@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration, which brings singular values near 1 in few steps."""
@@ -94,8 +95,6 @@ class Muon(Optimizer):
             weights = [weight for weight in group["params"] if weight.grad is not None]
             matrices = [weight for weight in weights if is_matrix(weight, group)]
             chosen = {id(weight) for weight in matrices}
-            if weights and group["weight_decay"]:
-                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             for weight in matrices:
                 self._orthogonal_step(weight, group)
             self._adam_steps([weight for weight in weights if id(weight) not in chosen], group)
@@ -104,6 +103,7 @@ class Muon(Optimizer):
     def _orthogonal_step(self, weight: Tensor, group: dict[str, Any]) -> None:
         gradient = weight.grad
         assert gradient is not None
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
@@ -121,23 +121,28 @@ class Muon(Optimizer):
     def _adam_steps(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         if not weights:
             return
-        first, second = group["betas"]
         for weight in weights:
             if not self.state[weight]:
                 moments = {"mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
                 self.state[weight] |= {"step": torch.tensor(0.0)} | moments
-            self.state[weight]["step"] += 1
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
         states = [self.state[weight] for weight in weights]
-        means, squares = ([state[name] for state in states] for name in ("mean", "square"))
-        torch._foreach_lerp_(means, gradients, 1 - first)
-        torch._foreach_mul_(squares, second)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
-        roots = torch._foreach_sqrt(squares)
-        steps = [float(state["step"]) for state in states]
-        torch._foreach_div_(roots, [(1 - second**step) ** 0.5 for step in steps])
-        torch._foreach_add_(roots, group["eps"])
-        torch._foreach_addcdiv_(weights, means, roots, [-group["lr"] / (1 - first**step) for step in steps])
+        first, second = group["betas"]
+        adamw(
+            weights,
+            [weight.grad for weight in weights if weight.grad is not None],
+            [state["mean"] for state in states],
+            [state["square"] for state in states],
+            [],
+            [state["step"] for state in states],
+            foreach=True,
+            amsgrad=False,
+            beta1=first,
+            beta2=second,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
 
 def is_matrix(weight: Tensor, group: dict[str, Any]) -> bool:

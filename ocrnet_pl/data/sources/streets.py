@@ -130,7 +130,10 @@ def _ground(
     kerb = np.minimum(np.abs(right - street.edges[0]), np.abs(right - street.edges[1])) < 0.15
     paving = np.where(kerb[..., None], slabs * 1.2, paving)
     color = np.where(on_road[..., None], asphalt, paving)
-    paint, cover = rgb(0.13, rng.choice([0.0, 0.05]), 255 * rng.uniform(0.75, 0.95)), _markings(rng, view, street)
+    paint, cover = (
+        rgb(0.13, rng.choice([0.0, 0.05]), 255 * rng.uniform(0.75, 0.95)),
+        _markings(rng, view, street, right, depth),
+    )
     cover = np.where(on_road & (depth < FAR), cover, 0)
     color = color + cover[..., None] * (paint - color)
     stains = 1 + 0.05 * smooth_noise(rng, view.size, 12) + 0.04 * smooth_noise(rng, view.size, max(view.size) // 2)
@@ -147,10 +150,8 @@ def _ground(
     semantic[cover >= 0.5] = MARKING
 
 
-def _markings(rng: np.random.Generator, view: View, street: Street) -> Array:
-    """Return how much of each pixel's width is painted [H, W], 0 to 1."""
-    right, ahead = view.ground()
-    depth = np.where(np.isfinite(ahead), ahead, FAR).astype(np.float32)
+def _markings(rng: np.random.Generator, view: View, street: Street, right: Array, depth: Array) -> Array:
+    """Return how much of each pixel's width is painted [H, W], 0 to 1, from the places on the ground."""
     pixel = depth / view.focal
     cover = np.zeros(right.shape, dtype=np.float32)
     phase = rng.uniform(0, 9)
