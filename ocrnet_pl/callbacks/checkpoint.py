@@ -220,7 +220,8 @@ class BestCheckpoint(ModelCheckpoint):
             own = {"epoch": torch.tensor(self._lost.epoch)}
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer) | own)
         if self._saved_at != trainer.global_step or self._last_failed:
-            self._save_last(trainer)
+            with _epoch_as_it_is(trainer):
+                self._save_last(trainer)
 
     @property
     def missing(self) -> str | None:
@@ -347,6 +348,26 @@ def _refused(trainer: Trainer) -> bool:
     """Return whether the last file that this process wrote could not be written."""
     writer = trainer.strategy.checkpoint_io
     return isinstance(writer, SafeCheckpointIO) and writer.failure is not None
+
+
+@contextmanager
+def _epoch_as_it_is(trainer: Trainer) -> Iterator[None]:
+    """Let an epoch that a limit of steps or of time ended count as unfinished, so that another run can finish it.
+
+    Lightning counts it among the finished ones, and would go on with the next, as far as this one was from its end.
+    """
+    fit: Any = trainer.fit_loop
+    counts = (fit.epoch_progress.total, fit.epoch_progress.current)
+    unfinished = 0 if fit.epoch_loop._num_ready_batches_reached() else 1
+    for count in counts:
+        count.processed -= unfinished
+        count.completed -= unfinished
+    try:
+        yield
+    finally:
+        for count in counts:
+            count.processed += unfinished
+            count.completed += unfinished
 
 
 @contextmanager

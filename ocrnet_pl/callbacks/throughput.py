@@ -13,6 +13,8 @@ from ocrnet_pl.structures import Batch
 class Throughput(Callback):
     """Logs ``train/images_per_s`` over all processes, including the time that it waits for data, without validation.
 
+    What is logged is the mean since it was logged before, so that the curve shows where a run becomes slow.
+
     Attributes:
         images_per_s: Mean over the run so far; 0 before the second step.
     """
@@ -22,6 +24,8 @@ class Throughput(Callback):
         self._images = 0
         self._seconds = 0.0
         self._last: float | None = None
+        # Step, images and seconds when it was logged last.
+        self._logged = (0, 0, 0.0)
         self._start, self._first_step = 0.0, 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -45,8 +49,12 @@ class Throughput(Callback):
             self._images += len(batch) * trainer.world_size
             self._seconds += now - self._last
             self.images_per_s = self._images / self._seconds
-            if trainer.global_step % int(getattr(trainer, "log_every_n_steps", 1)) == 0:
-                pl_module.log("train/images_per_s", self.images_per_s, batch_size=1)
+            step, images, seconds = self._logged
+            # Batches that are accumulated for the next step have the same number.
+            if trainer.global_step > step and trainer.global_step % int(getattr(trainer, "log_every_n_steps", 1)) == 0:
+                speed = (self._images - images) / (self._seconds - seconds)
+                pl_module.log("train/images_per_s", speed, batch_size=1)
+                self._logged = (trainer.global_step, self._images, self._seconds)
         self._last = now
 
     def seconds_left(self, trainer: Trainer) -> float | None:

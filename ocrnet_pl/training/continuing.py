@@ -89,6 +89,7 @@ class Continuing:
         if self._restored is None:
             return
         restored, self._restored = self._restored, None
+        _leave_finished_epoch(trainer)
         before = pace_of(restored)
         total = trainer.estimated_stepping_batches
         if self._pace is not None and before is not None:
@@ -158,3 +159,25 @@ def _pace(trainer: Trainer) -> Pace | None:
     """Return a new run's pace; None if its epochs have no end."""
     batches = trainer.num_training_batches
     return Pace(math.ceil(batches / trainer.accumulate_grad_batches)) if math.isfinite(batches) else None
+
+
+def _leave_finished_epoch(trainer: Trainer) -> None:
+    """Let a run that continues after the last batch of an epoch begin the next one.
+
+    Lightning leaves such an epoch by the validation that follows its last batch, or after which the checkpoint was
+    written. Without one, as where ``limit_val_batches`` has become 0, it would take another batch, which belongs to no
+    epoch.
+    """
+    fit: Any = trainer.fit_loop
+    batches, epochs = fit.epoch_loop.batch_progress.current, fit.epoch_progress.current
+    if not fit.epoch_loop.restarting or not batches.completed == batches.ready >= trainer.num_training_batches:
+        return
+    if epochs.processed < epochs.ready:
+        if fit.epoch_loop._should_check_val_fx(fit._data_fetcher):
+            return
+        fit.epoch_progress.increment_processed()
+        fit.epoch_progress.increment_completed()
+        # A step counts for the loggers when the validation after it is over.
+        fit.epoch_loop._batches_that_stepped += 1
+    fit.reset_restart_stage()
+    fit.epoch_loop.restarting = False

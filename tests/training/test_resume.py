@@ -20,6 +20,7 @@ from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
+from ocrnet_pl.structures import Batch
 from ocrnet_pl.training.resume import Pace, effects, pace_of
 from ocrnet_pl.training.schedules import WarmupCosine
 from tests.helpers.builders import TinyEncoder
@@ -215,6 +216,49 @@ def test_an_average_begins_ends_and_changes_with_its_decay(broken: Path, tmp_pat
     assert ema.current_decay(10**6) == 0.5
     last = read_checkpoint(tmp_path / "on" / "last.ckpt")
     assert not all(torch.equal(value, live(last)[name]) for name, value in last["state_dict"].items())
+
+
+class Steps(Callback):
+    """Keeps epoch, batch, step and images of each step, the step that loggers are told, and when validations were."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int, int, int, tuple[int | str, ...]]] = []
+        self.validations: list[int] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        told = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self.steps.append((trainer.current_epoch, batch_idx, trainer.global_step, told, tuple(batch.image_ids)))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.validations.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"max_epochs": 1, "limit_val_batches": 1}, {"max_epochs": 2}),
+        ({"max_epochs": 2, "max_steps": 5}, {"max_epochs": 2, "limit_val_batches": 1}),
+        ({"max_epochs": 1}, {"max_steps": 14, "max_epochs": -1, "limit_val_batches": 1}),
+        pytest.param(
+            {"max_epochs": 1, "limit_val_batches": 1}, {"max_steps": 14, "max_epochs": -1}, marks=pytest.mark.slow
+        ),
+        pytest.param({"max_steps": 5, "max_epochs": -1}, {"max_steps": 14, "max_epochs": -1}, marks=pytest.mark.slow),
+        pytest.param({"max_steps": 7, "max_epochs": -1}, {"max_epochs": 2}, marks=pytest.mark.slow),
+    ],
+)
+def test_whatever_ended_the_first_run_the_second_makes_the_rest(
+    first: dict[str, Any], second: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each image of an epoch once, each validation once, and as many steps as the settings say."""
+    whole, before, after = Steps(), Steps(), Steps()
+    train(tmp_path / "whole", whole, limit_val_batches=1)
+    train(tmp_path / "one", before, **first)
+    train(tmp_path / "two", after, ckpt_path=tmp_path / "one" / "last.ckpt", **second)
+    assert before.steps + after.steps == whole.steps
+    assert len(whole.steps) == 14 and len({images for *_, images in whole.steps[:7]}) == 7
+    asked = [step for step in (7, 14) if step > before.steps[-1][2] + 1]
+    assert after.validations == (asked if "limit_val_batches" in second else [])
 
 
 def test_patience_is_the_runs_own(tmp_path: Path) -> None:
