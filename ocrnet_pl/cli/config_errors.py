@@ -18,7 +18,7 @@ import yaml
 from jsonargparse import ArgumentParser, get_loader
 
 from ocrnet_pl.cli.config_files import config_tree, kind_of
-from ocrnet_pl.cli.option_types import Made, Shape, accepts, fitting, readable, shape_of
+from ocrnet_pl.cli.option_types import Made, Shape, accepts, fitting, namesakes, readable, shape_of
 from ocrnet_pl.cli.suggestions import closest, did_you_mean
 from ocrnet_pl.cli.written_settings import Layer, layers, place
 from ocrnet_pl.errors import UsageError
@@ -213,6 +213,9 @@ def _found(name: str, shape: Shape) -> tuple[Any, int] | str:
     expected = " or ".join(part.kind.__name__ for part in shape.parts)
     short = name.rpartition(".")[2]
     if "." not in name:
+        same = sorted({path for part in shape.parts for path in namesakes(part.kind, name)})
+        if len(same) > 1:
+            return f"there are several classes {name!r}; write the import path of the one: {' or '.join(same)}"
         if name in candidates:
             return candidates[name]
         hint = closest(name, sorted(candidates), 0.7) or _choice(candidates)

@@ -7,6 +7,7 @@ import functools
 import inspect
 import operator
 import re
+import sys
 import types
 from argparse import ArgumentError
 from collections.abc import Iterator
@@ -143,20 +144,34 @@ def accepts(hint: Any, value: Any) -> bool:
 
 def fitting(kind: type) -> list[type]:
     """Return the classes of a kind that have been imported and can be built."""
+    return [
+        each
+        for each in _all_kinds(kind)
+        if not inspect.isabstract(each) and "<locals>" not in each.__qualname__ and "._" not in f".{each.__module__}"
+        if not each.__name__.startswith("_")
+    ]
+
+
+def namesakes(kind: type, name: str) -> list[str]:
+    """Return the import paths of all classes of a kind with a name that can be built, without private modules."""
+    found = []
+    for each in _all_kinds(kind):
+        if each.__name__ == each.__qualname__ == name and not inspect.isabstract(each):
+            package = f".{each.__module__}".partition("._")[0][1:]
+            if getattr(sys.modules.get(package), name, None) is each:
+                found.append(f"{package}.{name}")
+    return sorted(found)
+
+
+def _all_kinds(kind: type) -> dict[type, None]:
     found: dict[type, None] = {}
     pending = [kind]
     while pending:
         each = pending.pop()
-        if each in found:
-            continue
-        found[each] = None
-        pending += type.__subclasses__(each)
-    return [
-        each
-        for each in found
-        if not inspect.isabstract(each) and "<locals>" not in each.__qualname__ and "._" not in f".{each.__module__}"
-        if not each.__name__.startswith("_")
-    ]
+        if each not in found:
+            found[each] = None
+            pending += type.__subclasses__(each)
+    return found
 
 
 def readable(hint: Any) -> str:

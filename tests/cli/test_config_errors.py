@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -49,6 +50,12 @@ def parser() -> Parser:
         ("--model.encoder=TimEncoder", "model.encoder: there is no class 'TimEncoder'; did you mean 'TimmEncoder'?"),
         ("--model.optimizer=Adma", "model.optimizer: there is no class 'Adma'; did you mean 'Ada"),
         ("--model.optimizer=TimmEncoder", "model.optimizer: there is no class 'TimmEncoder'"),
+        pytest.param(
+            "--model.optimizer=Muon",
+            "model.optimizer: there are several classes 'Muon'; write the import path of the one: "
+            "ocrnet_pl.training.muon.Muon or torch.optim.Muon",
+            marks=pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon"),
+        ),
         ("--trainer.callbacks+=Timr", "trainer.callbacks: there is no class 'Timr'; did you mean 'Timer'?"),
         (
             "--model.encoder=ocrnet_pl.losses.boxes.GIoULoss",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from ocrnet_pl.cli.data_choices import Statistics, input_size
 from ocrnet_pl.cli.first_config import preset_of, with_all_classes
 from ocrnet_pl.cli.main import main
-from tests.helpers.config_data import photo, text
+from tests.helpers.config_data import photo, text, write_nuclei
 from tests.helpers.drawn_data import picture, write_json
 
 
@@ -66,3 +67,21 @@ def test_a_folder_becomes_a_config_and_is_checked(
     with pytest.raises(SystemExit) as stop:
         main(["init", "my set"])
     assert stop.value.code and "my_set.yaml: the file exists" in capsys.readouterr().err
+
+
+def test_all_entries_that_cannot_be_used_are_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_nuclei(tmp_path / "set")
+    content = json.loads((tmp_path / "set/instances_train.json").read_text())
+    content["annotations"][1]["image_id"], content["annotations"][2]["image_id"] = 999, "lost"
+    text(tmp_path / "set/instances_train.json", json.dumps(content))
+    with pytest.raises(SystemExit) as stop:
+        main(["init", "set"])
+    said = capsys.readouterr()
+    where = "set/instances_train.json: annotations[{}].image_id: there is no image {}"
+    assert where.format(1, "999") in said.out and where.format(2, "'lost'") in said.out
+    assert stop.value.code == 1 and not Path("set.yaml").exists()
+    first = where.format(1, "999")
+    assert said.err.endswith(f"set.yaml is not written before the errors above are mended; the first: {first}\n")

@@ -11,6 +11,9 @@ from ocrnet_pl.cli.exit_codes import EXIT_ERROR
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
 
+_UNKNOWN_SIZE = (512, 512)
+"""Input size to check objects against where the data cannot be read far enough to choose one."""
+
 
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Add the folder, the config's path, and the number of images to check."""
@@ -48,11 +51,30 @@ def init(run: Run) -> int:
     if output.exists():
         raise DataError.at(output, "the file exists", advice="remove it, or give another one with --output FILE")
     guess = recognise(folder)
-    sources = with_all_classes(arranged(guess), folder)
     page = f"docs/formats/{guess.page}.md".replace("docs/formats/../", "docs/")
     print(f"format: {guess.page.rpartition('/')[2]}, because {guess.reason}; see {page}")
-    source = opened(*sources["train"], folder)
-    taxonomy, statistics = source.taxonomy, measure(source)
+
+    def checked(size: tuple[int, int]) -> int:
+        return run_check(
+            {split: recipe(kind, options, folder) for split, (kind, options) in sources.items()},
+            output=Path(run.config["trainer"]["default_root_dir"], name, "check"),
+            fix=None,
+            limit=run.config["limit"],
+            input_size=size,
+            workers=0,
+            title=name,
+        )
+
+    sources = arranged(guess)
+    try:
+        sources = with_all_classes(sources, folder)
+        source = opened(*sources["train"], folder)
+        taxonomy, statistics = source.taxonomy, measure(source)
+    except DataError as error:
+        # A reader stops at the first entry that it cannot use; the check names all of them.
+        if not checked(_UNKNOWN_SIZE):
+            raise
+        raise DataError(f"{output} is not written before the errors above are mended; the first: {error}") from error
     notes = [
         f"python train.py fit --config {output}",
         f"The format is {guess.page.rpartition('/')[2]}, because {guess.reason}: see {page}.",
@@ -78,15 +100,7 @@ def init(run: Run) -> int:
         print(f"to do: {guess.missing}")
     config = yaml.safe_load(text)
     size = config["data"]["size"]
-    errors = run_check(
-        {split: recipe(kind, options, folder) for split, (kind, options) in sources.items()},
-        output=Path(run.config["trainer"]["default_root_dir"], name, "check"),
-        fix=None,
-        limit=run.config["limit"],
-        input_size=(size, size) if isinstance(size, int) else tuple(size),
-        workers=0,
-        title=name,
-    )
+    errors = checked((size, size) if isinstance(size, int) else tuple(size))
     return EXIT_ERROR if errors else 0
 
 
