@@ -39,7 +39,7 @@ def init(run: Run) -> int:
     import yaml
 
     from ocrnet_pl.cli.data_choices import measure
-    from ocrnet_pl.cli.first_config import opened, recipe, with_all_classes, write_config
+    from ocrnet_pl.cli.first_config import Sources, opened, recipe, with_all_classes, write_config
     from ocrnet_pl.data.guessing.recognise import arranged, recognise
     from ocrnet_pl.doctor.run import run_check
     from ocrnet_pl.errors import DataError
@@ -65,7 +65,7 @@ def init(run: Run) -> int:
             title=name,
         )
 
-    sources = arranged(guess)
+    sources: Sources = arranged(guess)
     try:
         sources = with_all_classes(sources, folder)
         source = opened(*sources["train"], folder)
