@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from ocrnet_pl.callbacks.chosen_boxes import least_score
-from ocrnet_pl.callbacks.process_lines import ProcessLines
+from ocrnet_pl.callbacks.process_lines import LineWriter
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.inference.disagreements import Disagreement, Finder
@@ -24,7 +24,7 @@ from ocrnet_pl.structures import Batch, Prediction, Predictions, Sample, Taxonom
 _COLUMNS = ("image", "disagreement", "uncertainty", "remarks")
 
 
-class AnnotationWriter(Callback):
+class AnnotationWriter(LineWriter):
     """Writes what ``predict`` finds in the formats of labelling tools, each in its folder below ``<run>/annotations``.
 
     The images that deserve a look come first: those in which boxes and pixels contradict each other, by the strongest
@@ -51,21 +51,11 @@ class AnnotationWriter(Callback):
                 raise ValueError(f"annotations.formats: {name} is given twice; its files would overwrite each other")
         self.min_score = min_score
         self.finder = finder
-        self._folder: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run's folder."""
         folder = run_folder(trainer) if self.formats and stage == "predict" else None
         self._folder = None if folder is None else folder / "annotations"
-
-    def _lines(self, trainer: Trainer) -> ProcessLines:
-        assert self._folder is not None
-        return ProcessLines(self._folder, trainer.global_rank)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the file for this process's lines."""
-        if self._folder is not None:
-            self._lines(trainer).start()
 
     def on_predict_batch_end(
         self,

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from ocrnet_pl.callbacks.chosen_boxes import least_score
-from ocrnet_pl.callbacks.process_lines import ProcessLines
+from ocrnet_pl.callbacks.process_lines import LineWriter
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.drawing.overlays import draw_prediction, drawn_categories, with_legend, write_png
@@ -21,7 +21,7 @@ from ocrnet_pl.storage.files import complete_file, write_json
 from ocrnet_pl.structures import Batch, Prediction, Predictions, Taxonomy
 
 
-class PredictionWriter(Callback):
+class PredictionWriter(LineWriter):
     """Writes the results of ``predict`` into ``<run>/predictions/``, at the images' original sizes.
 
     Per image, below the folders ``overlay``, ``semantic`` and ``panoptic`` and under the image's own path:
@@ -46,21 +46,11 @@ class PredictionWriter(Callback):
     def __init__(self, min_score: float = 0.3, overlays: bool = True) -> None:
         self.min_score = min_score
         self.overlays = overlays
-        self._folder: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run's folder."""
         folder = run_folder(trainer)
         self._folder = None if folder is None else folder / "predictions"
-
-    def _lines(self, trainer: Trainer) -> ProcessLines:
-        assert self._folder is not None
-        return ProcessLines(self._folder, trainer.global_rank)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the file for this process's lines."""
-        if self._folder is not None:
-            self._lines(trainer).start()
 
     def on_predict_batch_end(
         self,

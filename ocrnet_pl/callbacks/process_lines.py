@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Callback, LightningModule, Trainer
+
 from ocrnet_pl.storage.files import complete_file
 
 
@@ -72,6 +74,22 @@ class ProcessLines:
     def _all(self) -> Iterator[tuple[str, Any]]:
         for part in sorted(self._folder.glob("*.jsonl")):
             yield from _pairs(part)
+
+
+class LineWriter(Callback):
+    """Keeps what it finds in the images of a prediction as lines in a folder, which is found at the setup."""
+
+    _folder: Path | None = None
+    """None: nothing is written."""
+
+    def _lines(self, trainer: Trainer) -> ProcessLines:
+        assert self._folder is not None
+        return ProcessLines(self._folder, trainer.global_rank)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file for this process's lines."""
+        if self._folder is not None:
+            self._lines(trainer).start()
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, Any]]:

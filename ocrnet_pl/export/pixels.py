@@ -37,7 +37,7 @@ class ClassMap(NamedTuple):
     @property
     def class_axis(self) -> int:
         """The axis of ``share`` that stands for the classes."""
-        return 1 if self.classes < _FEW else 3
+        return _class_axis(self.classes)
 
     def own_share(self, listed: BoxPixels, of_class: Value, image: Value, frame: Frame) -> Value:
         """Return for each pair of a box and a pixel the share of the box's class, float32 [R].
@@ -55,6 +55,11 @@ class ClassMap(NamedTuple):
         return shares.at(listed.pixel + listed.of_row(maps_before * frame.pixels))
 
 
+def _class_axis(classes: int) -> int:
+    """Return the axis on which so many classes are fastest: onnxruntime's maxima and sums over many want the last."""
+    return 1 if classes < _FEW else 3
+
+
 def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Frame) -> ClassMap:
     """Scale logits to the images' size, and find each pixel's best class.
 
@@ -67,17 +72,16 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
     """
     ends = graph.op("ReduceMin", logits, keepdims=0), graph.op("ReduceMax", logits, keepdims=0)
     near = ((ends[0] > -_FAR) & (ends[1] < _FAR)).reshape(1)
-    # Many classes are last: onnxruntime's maxima and sums over another axis take ten times as long.
-    few = classes < _FEW
-    if not few:
+    axis = _class_axis(classes)
+    if axis == 3:
         logits = graph.op("Transpose", logits, perm=[0, 2, 3, 1])
-    down, across = (2, 3) if few else (1, 2)
+    down, across = (2, 3) if axis == 1 else (1, 2)
 
     def shares(scaled: Value) -> Value:
         return graph.shortcut(
             near,
             lambda: graph.op("Exp", scaled),
-            lambda: graph.op("Exp", scaled - scaled.largest(1 if few else -1, keep=True)),
+            lambda: graph.op("Exp", scaled - scaled.largest(axis, keep=True)),
         )
 
     def in_input() -> Value:
@@ -91,14 +95,14 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
         ends, axes = graph.concat(frame.inner_height, frame.inner_width), graph.constant(np.array([down, across]))
         content = graph.op("Slice", in_input(), ends.filled(0), ends, axes)
         sides = frame.height, frame.width
-        sizes = graph.join(frame.batch, classes, *sides) if few else graph.join(frame.batch, *sides, classes)
+        sizes = graph.join(frame.batch, classes, *sides) if axis == 1 else graph.join(frame.batch, *sides, classes)
         return graph.op("Resize", content, None, None, sizes, mode="linear")
 
     # Images of the size of the input are in it pixel by pixel.
     fills = [own.equals(logits.length(axis) * stride) for own, axis in ((frame.height, down), (frame.width, across))]
     same = frame.inner_height.equals(frame.height) & frame.inner_width.equals(frame.width) & fills[0] & fills[1]
     share = graph.shortcut(same, lambda: shares(in_input()), lambda: shares(in_images()))
-    if few:
+    if axis == 1:
         most, every, labels = _over_maps(share, classes)
     else:
         labels = graph.op("ArgMax", share, kind=np.int64, axis=3, keepdims=0)
