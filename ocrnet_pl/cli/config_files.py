@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 from ocrnet_pl.cli.bundled_configs import similar_config
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import UsageError
-from ocrnet_pl.storage.ordinary_files import read_text
+from ocrnet_pl.storage.ordinary_files import read_bytes, read_text
 
 _PARTS = ("data", "model", "trainer")
 
@@ -29,8 +30,8 @@ def check_files(words: list[str]) -> None:
     """Check that the config files of a command line exist and are sound YAML.
 
     Raises:
-        UsageError: A file is absent, not YAML or no ordinary file, its aliases unfold to too much, or a key stands
-            twice in one mapping, where the last would win silently.
+        UsageError: A file is absent, empty, not YAML or no ordinary file, its aliases unfold to too much, or a key
+            stands twice in one mapping, where the last would win silently.
     """
     for name in config_files(words):
         if not os.path.exists(name):
@@ -38,9 +39,11 @@ def check_files(words: list[str]) -> None:
             hint = f"; did you mean {similar!r}?" if similar else ""
             raise UsageError(f"config {name!r}: no such file{hint}")
         root = config_tree(name)
-        if root is not None and not isinstance(root, yaml.MappingNode):
+        if root is None:
+            raise UsageError(f"config {name!r}: it has no settings; leave it out")
+        if not isinstance(root, yaml.MappingNode):
             raise UsageError(f"config {name!r}: expected keys with values, found {kind_of(root)}")
-        for key, value in root.value if root is not None else ():
+        for key, value in root.value:
             if key.value in _PARTS and isinstance(value, yaml.SequenceNode):
                 line = value.start_mark.line + 1
                 raise UsageError(f"config {name!r}, line {line}: {key.value}: expected keys, found a list")
@@ -56,6 +59,8 @@ def config_tree(name: str) -> Any:
         UsageError: The file cannot be read or is not usable YAML.
     """
     try:
+        if read_bytes(name, "config", yaml_text.MOST_BYTES).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UsageError(f"config {name!r}: this is a text file in UTF-16; save it as UTF-8")
         return yaml_text.compose(read_text(name, "config", yaml_text.MOST_BYTES))
     except yaml_text.YamlError as error:
         where = f", line {error.line}" if error.line else ""

@@ -33,7 +33,7 @@ from ocrnet_pl.cli.fit_options import OptionOfFit, options_of_fit
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
-from ocrnet_pl.cli.preflight import check_precision, check_training
+from ocrnet_pl.cli.preflight import check_precision, check_settings, check_training
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.sections import add_sections, lay_under
 from ocrnet_pl.cli.subcommands import EVALUATING, OWN, SUBCOMMANDS
@@ -124,6 +124,7 @@ class OCRNetCLI(LightningCLI):
         if command is not None and not command.needs_checkpoint:
             for name in options_of_fit():
                 self.config[command.name].pop(name, None)
+        check_settings(self.config[self.config["subcommand"]])
 
     def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
         own = self.init_parser(description=f"{SUBCOMMANDS[name]}.")

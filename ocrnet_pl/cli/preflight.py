@@ -28,7 +28,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.errors import UsageError
 from ocrnet_pl.metrics.figures import FUSED
+from ocrnet_pl.storage.run_folder import check_folder_name
 from ocrnet_pl.training.step_memory import by_size, random_batch
 from ocrnet_pl.training.task import OCRNetTask
 
@@ -57,8 +59,26 @@ _LEAST = {
 """The trainer's numbers that Lightning takes as they come; -1 stands for no limit of some."""
 _UNLIMITED = ("max_epochs", "max_steps", "num_sanity_val_steps")
 _PROCESSES_PER_CORE = 4
+_LARGEST_SEED = (1 << 32) - 1
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _OWN = ("ocrnet_pl.", "lightning.")
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Raise an error for a run's name, version or seed that no run can have.
+
+    Args:
+        config: The config of a subcommand.
+
+    Raises:
+        UsageError: One is such a setting.
+    """
+    check_folder_name("name", config["name"])
+    if config["version"] is not None:
+        check_folder_name("version", config["version"])
+    seed = config["seed_everything"]
+    if not 0 <= int(seed) <= _LARGEST_SEED:
+        raise UsageError(f"seed_everything: expected false, true or a number from 0 to {_LARGEST_SEED}, got {seed}")
 
 
 def check_precision(trainer: Trainer) -> None:

@@ -9,6 +9,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ocrnet_pl.errors import UsageError
+
+_LONGEST = 255
+
+
+def check_folder_name(option: str, name: str | None) -> None:
+    """Raise an error for a name that would lead out of the folder of all runs, or that no folder can have.
+
+    Args:
+        option: The option that it comes from.
+        name: One name, or several below each other, separated by slashes.
+
+    Raises:
+        UsageError: It is such a name.
+    """
+    text, parts = name or "", (name or "").split("/")
+    if not text or os.path.isabs(text) or ".." in parts or not text.isprintable():
+        raise UsageError(f"{option}: expected the name of a folder below trainer.default_root_dir, got {name!r}")
+    if max(len(os.fsencode(part)) for part in parts) > _LONGEST:
+        raise UsageError(f"{option}: a folder's name has at most {_LONGEST} bytes, {name!r:.40}... has more")
+
 
 def refuse_taken(folder: Path, advice: str = "give another --version") -> None:
     """Raise an error for a run folder that exists.

@@ -298,6 +298,8 @@ def test_a_mistake_on_the_command_line_is_one_line(
         ),
         ("trainer:\n  max_epochs: 1\n  max_epochs: 2\n", ["line 3", "'max_epochs' stands twice"]),
         ("trainer: [1\n", ["not valid YAML"]),
+        ("trainer:\n  max_epochs: !!python/object/apply:os.system [ls]\n", ["line 2", "there is no type 'os.system'"]),
+        ("# nothing yet\n", ["it has no settings"]),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line_with_file_and_line(
@@ -312,6 +314,12 @@ def test_a_mistake_in_a_file_is_one_line_with_file_and_line(
         assert part in message
 
 
+def test_a_config_in_utf_16_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "wide.yaml").write_text("name: wide\n", encoding="utf-16")
+    status, message = fails(capsys, "fit", "--config", str(tmp_path / "wide.yaml"))
+    assert status == 2 and message.endswith("wide.yaml': this is a text file in UTF-16; save it as UTF-8\n")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -324,6 +332,11 @@ def test_a_mistake_in_a_file_is_one_line_with_file_and_line(
         (["--data.train=null", "--data.val=null"], ["error: data: there is no source"]),
         (["--model.encoder", "TimmEncoder", "--model.encoder.name", "resnet19"], ["resnet19", "resnet18"]),
         (["--data.root", "somewhere"], ["data.root"]),
+        (["--name", "../elsewhere"], ["name: expected the name of a folder below", "'../elsewhere'"]),
+        (["--name="], ["name: expected the name of a folder below"]),
+        (["--version", "/elsewhere"], ["version: expected the name of a folder below"]),
+        (["--name", "x" * 256], ["name: a folder's name has at most 255 bytes"]),
+        (["--seed_everything=-5"], ["seed_everything: expected false, true or a number from 0 to 4294967295, got -5"]),
     ],
 )
 def test_a_setup_that_cannot_run_is_one_line(

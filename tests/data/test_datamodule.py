@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +179,10 @@ class Empty(SyntheticSource):
     [
         ({"size": 0}, "data.size"),
         ({"size": (1, 2, 3)}, "data.size"),
+        ({"size": 100_000}, "data.size: 100000 has more than 200,000,000 pixels"),
+        ({"size": 4096, "scales": [1.0, 4.0]}, "data.size: 4096 has more than .* at data.scales"),
         ({"batch_size": 0}, "data.batch_size"),
+        ({"batch_size": 10**23}, f"data.batch_size: expected at most {sys.maxsize}"),
         ({"eval_batch_size": 0}, "data.eval_batch_size"),
         ({"num_workers": -1}, "data.num_workers"),
         ({"plain_epochs": -1}, "data.plain_epochs"),
@@ -185,6 +190,7 @@ class Empty(SyntheticSource):
         ({"on_error": "ignore"}, "data.on_error"),
         ({"root": "somewhere"}, "no source starts its paths from it"),
         ({"scales": []}, "scales"),
+        ({"scales": [1.0, math.nan]}, "data.scales must be positive numbers"),
         ({"evaluate_at": "both"}, "data.evaluate_at"),
         ({"train": Empty()}, "data.train"),
         ({"val": HalfLabelled()}, "data.val.*8 categories against 2"),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ocrnet_pl.data.loading.aspect_groups import Aspects, aspect_sizes, group_by_aspect
 from ocrnet_pl.data.loading.samplers import scaled_sizes
 from ocrnet_pl.imaging.geometry import Size
+from ocrnet_pl.imaging.images import MAX_PIXELS
 
 
 class BatchShapes:
@@ -25,7 +26,7 @@ class BatchShapes:
         sizes: (height, width) at each scale, without repetition.
 
     Raises:
-        ValueError: A side, a scale or a ratio is not positive.
+        ValueError: A side, a scale or a ratio is not positive, or a size has more pixels than an image may have.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class BatchShapes:
             raise ValueError(f"data.size: expected one side or (height, width), both at least 1, got {size}")
         self.base: Size = (sides[0], sides[1])
         self.sizes = scaled_sizes(self.base, scales)
+        if any(height * width > MAX_PIXELS for height, width in self.sizes):
+            raise ValueError(f"data.size: {size} has more than {MAX_PIXELS:,} pixels, at data.scales {list(scales)}")
         self._scales = list(scales)
         self._ratios = None if ratios is None else list(ratios)
         self._groups = [] if ratios is None else aspect_sizes(self.base, scales, ratios)

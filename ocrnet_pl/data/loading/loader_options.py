@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,7 @@ class LoaderOptions:
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
-    """Raise an error for an option of the data module that is too small."""
-    if value < least:
-        raise ValueError(f"data.{name}: expected at least {least}, got {value}")
+    """Raise an error for an option of the data module that is too small, or larger than any count of anything."""
+    if not least <= value <= sys.maxsize:
+        limit = f"at least {least}" if value < least else f"at most {sys.maxsize}"
+        raise ValueError(f"data.{name}: expected {limit}, got {value}")

@@ -7,6 +7,7 @@ many.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,10 +55,10 @@ def scaled_sizes(size: Size, scales: Sequence[float], multiple: int = 32) -> lis
         multiple: Number of pixels of which each side is a multiple, at least one multiple.
 
     Raises:
-        ValueError: There are no scales, or one is not positive.
+        ValueError: There are no scales, or one is not a positive number.
     """
-    if not scales or any(scale <= 0 for scale in scales):
-        raise ValueError(f"scales must be positive numbers, at least one, got {list(scales)}")
+    if not scales or not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"data.scales must be positive numbers, at least one, got {list(scales)}")
 
     def scaled(side: int, scale: float) -> int:
         return side if scale == 1 else max(multiple, round(side * scale / multiple) * multiple)

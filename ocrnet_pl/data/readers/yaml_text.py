@@ -16,6 +16,8 @@ _DEPTH = 100
 _NODES = 100_000
 _SCALAR = 100
 _PLAIN = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:binary")
+_OF_MAPPINGS = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
+"""Tags of the keys << and =, which the library resolves with their mapping."""
 
 
 class YamlError(ValueError):
@@ -40,8 +42,8 @@ def compose(text: str) -> Any:
         The root node; None for an empty text.
 
     Raises:
-        YamlError: It is not YAML, too long, nested too deeply, its aliases expand to too much or to themselves, or a
-            number has too many digits.
+        YamlError: It is not YAML, too long, nested too deeply, its aliases expand to too much or to themselves, a
+            number has too many digits, or a tag names a type that is not YAML's.
     """
     if len(text) > MOST_BYTES:
         raise YamlError(f"this is not usable YAML (it has more than {MOST_BYTES >> 20} MiB)")
@@ -131,6 +133,9 @@ def _check_size(root: Any) -> None:
         elif id(node) not in sizes:
             if isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN and len(node.value) > _SCALAR:
                 raise YamlError(f"this is not usable YAML (a number or date of {len(node.value)} characters)", line)
+            if node.tag not in _LOADER.yaml_constructors and node.tag not in _OF_MAPPINGS:
+                name = node.tag.rpartition(":")[2]
+                raise YamlError(f"this is not usable YAML (there is no type {name!r:.100})", line)
             open_nodes.add(id(node))
             pending.append((node, True))
             pending += [(child, False) for child in _children(node)]
