@@ -29,8 +29,8 @@ from ocrnet_pl.inference.tiled_inference import Tiling
 from ocrnet_pl.metrics.figures import BY_NAME
 from ocrnet_pl.metrics.reliability import Reliability
 from ocrnet_pl.models.ocrnet import OCRNet
-from ocrnet_pl.storage.checkpoints import read_checkpoint
-from ocrnet_pl.storage.files import complete_file, write_json
+from ocrnet_pl.storage.checkpoints import read_checkpoint, write_checkpoint
+from ocrnet_pl.storage.files import write_json
 from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def run_calibration(
         score_report.reliability[PIXELS] = pixels
     content = read_checkpoint(checkpoint)
     content[FUSION_KEY], content[CALIBRATION_KEY] = report.settings.to_dict(), scores.to_dict()
-    with complete_file(target, durable=True) as temporary:
-        torch.save(content, temporary)
+    write_checkpoint(content, target)
     written = report.to_dict() | {"operating_points": points_to_dict(scores)}
     if score_options.probabilities:
         written["probabilities"] = score_report.to_dict()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ocrnet_pl.distributed.first_process import tell
-from ocrnet_pl.storage.checkpoints import check_entries, verify_checkpoint
-from ocrnet_pl.storage.files import complete_file
+from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.storage.checkpoints import check_entries, verify_checkpoint, write_checkpoint
+
+_NEEDED = ("state_dict", "pytorch-lightning_version")
+"""Entries without which Lightning can restore nothing."""
 
 
 def _as_it_is(storage: Any, location: Any) -> Any:
@@ -38,14 +40,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             return
         self.failure = None
         try:
-            with complete_file(path, durable=True) as unfinished, unfinished.open("wb") as file:
-                try:
-                    torch.save(checkpoint, file)
-                except RuntimeError as error:
-                    # The error that torch raises for a write that failed.
-                    if isinstance(error.__context__, OSError):
-                        raise error.__context__ from None
-                    raise
+            write_checkpoint(checkpoint, path)
         except OSError as error:
             self.failure = f"{path}: {error.strerror or error}"
             tell(f"the checkpoint could not be written ({self.failure}); earlier checkpoints are kept")
@@ -57,10 +52,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
         Raises:
             FileNotFoundError: There is no such file.
-            CheckpointError: It is damaged.
+            CheckpointError: It is damaged, or not of a training, such as the weights of another program.
         """
         if "://" not in str(path):
             verify_checkpoint(Path(path))
         content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only=True)
         check_entries(content, path)
+        for name in _NEEDED:
+            if name not in content:
+                raise CheckpointError(f"checkpoint {str(path)!r}: no entry {name!r}; it is not one of this project")
         return content

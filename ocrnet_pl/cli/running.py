@@ -134,7 +134,9 @@ def run(words: list[str], *, task: type[OCRNetTask] | None = None, data: type[Jo
     if cli.subcommand in OWN:
         try:
             status = cli.run_own()
-        except (ValueError, OSError, RunError, MisconfigurationException) as error:
+        except OSError as error:
+            _fail(disk_full(error, cli.config[cli.subcommand]["trainer"]["default_root_dir"], False) or error)
+        except (ValueError, RunError, MisconfigurationException) as error:
             _fail(error)
         except Exception as error:
             line = mistake(error)

@@ -1,4 +1,4 @@
-"""Reading checkpoints: verified, never executed, and compared with the run that reads them."""
+"""Checkpoints: written whole or not at all, read verified and never executed, compared with the run that reads them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.earlier_settings import config_now
 from ocrnet_pl.storage.exported_files import is_exported
+from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.version import __version__
 
 VERSIONS_KEY = "versions"
@@ -99,6 +100,26 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu", 
     return content  # type: ignore[no-any-return]
 
 
+def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
+    """Write a checkpoint, which appears when it is on the disk; whatever happens before, the earlier file remains.
+
+    Args:
+        content: Its content.
+        path: Path of the file.
+
+    Raises:
+        OSError: The disk refuses it.
+    """
+    with complete_file(path, durable=True) as unfinished, unfinished.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # The error that torch raises for a write that failed.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
 def check_entries(content: Any, path: str | Path) -> None:
     """Check that a checkpoint's entries have the types that training writes.
 
@@ -113,6 +134,8 @@ def check_entries(content: Any, path: str | Path) -> None:
         raise CheckpointError(f"checkpoint {str(path)!r}: it does not contain a training run")
     for name, kind in _ENTRIES.items():
         if name in content and not isinstance(content[name], kind):
+            raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
+        if kind is list and not all(isinstance(state, Mapping) for state in content.get(name, ())):
             raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
     for name, kind in (("state_dict", torch.Tensor), ("current_model_state", torch.Tensor), ("callbacks", Mapping)):
         if not all(isinstance(k, str) and isinstance(value, kind) for k, value in content.get(name, {}).items()):

@@ -13,6 +13,7 @@ from typing import Any
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _seen: set[Path] = set()
 """Folders that this process has written to."""
 
@@ -29,6 +30,9 @@ def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterat
 
     Yields:
         The path to write to, in the same folder.
+
+    Raises:
+        OSError: The disk refuses it; the error names the final path.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +48,11 @@ def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterat
         unfinished.replace(final)
         if durable:
             _flush(final.parent)
+    except OSError as error:
+        # Of a write that fails, the system names no file, and nobody knows the other name.
+        if error.filename == str(unfinished) or (error.filename is None and error.errno in _REFUSALS):
+            error.filename = str(final)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -71,9 +80,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and value - value != 0:
         return None
     return value
-
-
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager

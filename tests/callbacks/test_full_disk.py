@@ -20,8 +20,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.cli.main import main
-from ocrnet_pl.storage.checkpoints import read_checkpoint
+from ocrnet_pl.storage.checkpoints import read_checkpoint, write_checkpoint
 from ocrnet_pl.storage.csv_table import append_rows
+from ocrnet_pl.storage.files import complete_file, write_json
 from tests.callbacks.test_best import NoFigureAtFirst, scores
 from tests.helpers.tiny_run import fails
 from tests.storage.test_checkpoints import Figure, fit, live, saver, words
@@ -217,3 +218,28 @@ def test_a_table_keeps_its_rows_when_it_cannot_grow(tmp_path: Path) -> None:
         ("2", "", 'a, "b"'),
         ("3", "7", ""),
     ]
+
+
+def test_a_file_that_was_refused_is_named_as_it_would_be_called(tmp_path: Path) -> None:
+    """Whether Python writes it or torch, and the file that was there before is still whole."""
+    written = tmp_path / "a.ckpt"
+    write_checkpoint({"state_dict": {}}, written)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        with pytest.raises(OSError, match="too large") as torchs:
+            write_checkpoint({"state_dict": {"weight": torch.zeros(10_000)}}, written)
+        with pytest.raises(OSError, match="too large") as own:
+            write_json(tmp_path / "a.json", list(range(10_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert [error.value.filename for error in (torchs, own)] == [str(written), str(tmp_path / "a.json")]
+    assert read_checkpoint(written) == {"state_dict": {}}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as none, complete_file(tmp_path / "b.json") as unfinished:
+        (unfinished / "below").touch()
+    assert none.value.filename == str(unfinished / "below")
+    with pytest.raises(FileNotFoundError) as lost, complete_file(tmp_path / "b.json"):
+        pass
+    assert lost.value.filename == str(tmp_path / "b.json")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from ocrnet_pl.cli.commands.export import export
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.export import reduced
 from ocrnet_pl.imaging.images import read_image
@@ -84,3 +87,15 @@ def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path, capsys: pyt
     assert status == 1
     assert "absent.ckpt" in line
     assert "Traceback" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "ending"), [("last.ckpt", "onnx", ".onnx"), ("m.onnx", "openvino", ".xml"), ("m", "onnx", ".onnx")]
+)
+def test_a_file_ends_as_its_format_so_that_no_checkpoint_is_written_over(
+    name: str, kind: str, ending: str, tmp_path: Path
+) -> None:
+    config = {"format": kind, "precision": "fp32", "raw": False, "output": tmp_path / name}
+    run: Any = SimpleNamespace(config=config | {"ckpt_path": str(tmp_path / "last.ckpt")})
+    with pytest.raises(ValueError, match=f"{name}': a file of the format {kind} ends in {ending}"):
+        export(run)

@@ -72,6 +72,20 @@ def test_damage_is_found(how: str, run: Path, tmp_path: Path) -> None:
         OCRNet.from_checkpoint(path, trust="tests")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"model": {}}, "no entry 'state_dict'; it is not one of this project"),
+        ({"state_dict": {"weight": torch.zeros(2)}}, "no entry 'pytorch-lightning_version'; it is not one"),
+        ({"state_dict": {}, "optimizer_states": [5]}, "optimizer_states: not what training writes"),
+    ],
+)
+def test_what_other_programs_save_is_not_restored(content: dict[str, Any], said: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        SafeCheckpointIO().load_checkpoint(tmp_path / "weights.pth")
+
+
 def test_a_damaged_last_one_falls_back_to_the_one_before(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

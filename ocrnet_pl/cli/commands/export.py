@@ -115,10 +115,14 @@ def export(run: Run) -> int:
     if program and precision != "fp32":
         raise ValueError(f"format torch_export: it is written in fp32; for {precision}, export to onnx or openvino")
     ending = ("-raw" if config["raw"] else "") + ("" if precision == "fp32" else f"-{precision}")
-    ending += {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}[config["format"]]
+    suffix = {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}[config["format"]]
+    ending += suffix
     output = config["output"] or checkpoint.with_name(f"{checkpoint.stem}{ending}")
     if output.is_dir():
         raise ValueError(f"output {str(output)!r}: it is a folder; name a file")
+    if output.suffix != suffix:
+        # It would not be known again, and the checkpoint itself could be written over.
+        raise ValueError(f"output {str(output)!r}: a file of the format {config['format']} ends in {suffix}")
     network = OCRNet.from_checkpoint(checkpoint, trust=config["trust"])
     images = check_images(config, network.in_channels)
     reduced: Reduced | None = None
