@@ -75,7 +75,8 @@ def rare_classes(train: SplitStatistics, others: Sequence[SplitStatistics]) -> I
             text = f"{category.name!r} has {_number(count, 'box', 'boxes')} in {_number(images, 'image', 'images')}"
             if not count and elsewhere:
                 text += f", but {elsewhere} in the other splits"
-            level = Level.NOTE if not count and not elsewhere else None
+            # A class of the list that has no objects in this data, unless none has any.
+            level = Level.NOTE if not count and not elsewhere and train.boxes.any() else None
             yield Finding(Kind.FEW_EXAMPLES, train.name, text, field=f"class {category.name}", level=level)
     if train.maps:
         for own, category in enumerate(taxonomy.semantic_categories):

@@ -44,6 +44,8 @@ def open_file(path: str | PathLike[str], what: str = "file") -> BinaryIO:
         ordinary = stat.S_ISREG(mode)
         file = open(path, "rb", opener=_without_waiting) if ordinary else None  # noqa: SIM115 - handed on
     except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.islink(path):
+            raise DataError.at(path, f"there is no such {what}, only a link to it", advice="mend the link") from error
         nearest = nearest_name(path)
         advice = "check the path" if nearest is None else f"the nearest is {nearest!r:.200}"
         raise DataError.at(path, f"there is no such {what}", advice=advice) from error

@@ -22,11 +22,13 @@ from ocrnet_pl.data.sources.coco_panoptic import CocoPanoptic
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.doctor.box_formats import Reading
 from ocrnet_pl.doctor.boxes import box_faults, duplicates
+from ocrnet_pl.doctor.classes import rare_classes
 from ocrnet_pl.doctor.examine import as_raw
 from ocrnet_pl.doctor.findings import Finding, FindingLog, Kind
 from ocrnet_pl.doctor.fingerprints import fingerprint, similar_pairs
 from ocrnet_pl.doctor.masks import mask_bounds, shift, unboxed
 from ocrnet_pl.doctor.statistics import SplitStatistics, measure
+from ocrnet_pl.structures import Taxonomy
 from tests.helpers.doctor_data import load, of_image, rolled, save, write_clean
 
 
@@ -246,3 +248,11 @@ def test_statistics_are_those_of_a_naive_count() -> None:
     assert statistics.sizes.sum() == statistics.boxes.sum() == len(sides)
     sizes = [((b[2] - b[0]) * (b[3] - b[1])) ** 0.5 for s in samples for b in s.boxes.tolist()]
     assert statistics.sizes[:, :8].sum() == sum(size < 16 for size in sizes)
+
+
+@pytest.mark.parametrize(("counts", "levels"), [((20, 0), ["NOTE"]), ((0, 0), ["WARNING", "WARNING"])])
+def test_no_object_at_all_is_more_than_a_class_without_any(counts: tuple[int, int], levels: list[str]) -> None:
+    train = SplitStatistics("train", Taxonomy.build(things=["cat", "dog"]))
+    train.images = train.boxed = 20
+    train.boxes[:] = train.box_images[:] = counts
+    assert [finding.severity.name for finding in rare_classes(train, [])] == levels

@@ -144,6 +144,9 @@ def test_ordinary_files(tmp_path: Path) -> None:
             read_text(tmp_path / "wrong.txt")
     with pytest.raises(DataError, match="embedded null"):
         open_file("a\0b")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "absent.txt")
+    with pytest.raises(DataError, match=r"link\.txt: there is no such list, only a link to it; mend the link"):
+        open_file(tmp_path / "link.txt", "list")
 
 
 def test_an_error_is_one_short_line_whatever_the_file_says() -> None:
