@@ -1,4 +1,4 @@
-"""Ends a run on SIGTERM, on all processes after the same step."""
+"""Ends a run on SIGTERM: a training on all processes after the same step, a prediction before the next batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ocrnet_pl.distributed.deferred_flag import Flag
 from ocrnet_pl.distributed.global_batch import Answer, StepExchange
@@ -22,6 +23,8 @@ class GracefulStop(Callback):
     recorded it, and stop together after that step (with accumulated batches, after the last of them): the checkpoint is
     written, and the command line exits with status 143. A single process abandons validation and repeats it on resume;
     several processes finish it first.
+
+    Predictions, which Lightning would make to the end first, stop before the next batch; ``--resume`` goes on there.
     """
 
     def __init__(self) -> None:
@@ -66,6 +69,17 @@ class GracefulStop(Callback):
         """On one process, skip the validation before which the signal arrived too late for the step."""
         if self._told and self._trainer is not None and trainer.world_size == 1:
             self._stop(trainer)
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Stop before this batch if the process has received the signal, which it handles as Lightning does.
+
+        Raises:
+            SIGTERMException: It has.
+        """
+        if trainer.received_sigterm:
+            raise SIGTERMException
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Release the trainer."""

@@ -23,6 +23,7 @@ _CONFIG = "config.yaml"
 _SUMMARY = "summary.json"
 _OF_TRAINING = ("checkpoints", "metrics.csv")
 _RESULTS = (PREDICTIONS, "annotations", ".parts", "disagreements.csv", "disagreements.png")
+_SETTINGS = (_CONFIG, "hparams.yaml", "status.json")
 _SECTIONS = ("model.", "prediction.", "annotations.", "disagreements.", "data.size", "data.predict_")
 _OPTIONS = ("ckpt_path", "operating_point", "classes", "trainer.precision")
 """What predictions depend on, of which all in one folder are the same."""
@@ -86,11 +87,13 @@ class EarlierPredictions:
             refuse_taken(folder, "give another --version, or --resume or --overwrite")
         where = f"run folder {str(folder)!r}"
         training = [name for name in _OF_TRAINING if (folder / name).exists()]
-        if training or not (folder / PREDICTIONS).is_dir():
+        # A start that was cut off before the first image has left little more than its settings.
+        begun = {path.name for path in folder.iterdir() if path.suffix != ".part"} <= {*_SETTINGS, _SUMMARY, *_RESULTS}
+        if training or not (begun or (folder / PREDICTIONS).is_dir()):
             what = f"it has {training[0]} of another command" if training else f"it has no {PREDICTIONS}"
             raise FileExistsError(f"{where}: {what}; give another --version")
         if self.overwrite:
-            for name in (*_RESULTS, _SUMMARY, "status.json", _CONFIG):
+            for name in (*_RESULTS, _SUMMARY, *_SETTINGS):
                 path = folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         else:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from PIL import Image
 
 from ocrnet_pl.callbacks.checkpoint import BestCheckpoint
 from ocrnet_pl.callbacks.stopping import GracefulStop
+from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from tests.helpers.processes import run_together
@@ -78,6 +81,26 @@ def test_one_process_leaves_the_validation_before_which_it_is_told(tmp_path: Pat
     # After the epoch's last step has asked.
     assert stopped_at(tmp_path, hook="on_train_batch_end", step=4, length=16, late=True) == 4
     assert last(tmp_path) == 4
+
+
+def test_a_prediction_stops_before_the_next_batch(tmp_path: Path) -> None:
+    """After what it has found in the batch is written, wherever the callback that writes stands."""
+
+    class Count(Callback):
+        batches = 0
+
+        def on_predict_batch_end(self, trainer: Trainer, *args: object) -> None:
+            Count.batches += 1
+
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    for name in "bcd":
+        shutil.copy(tmp_path / "a.png", tmp_path / f"{name}.png")
+    source = SyntheticSource(length=4, seed=5, size=64)
+    trainer = make_trainer(tmp_path, callbacks=[GracefulStop(), TellAt(0, 0, "on_predict_batch_end"), Count()])
+    data = JointDataModule(source, predict_path=str(tmp_path), size=64, eval_batch_size=1, num_workers=0)
+    with pytest.raises(SIGTERMException):
+        trainer.predict(make_task(source.taxonomy), data, return_predictions=False)
+    assert Count.batches == 1
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])

@@ -151,6 +151,14 @@ def test_results_are_neither_mixed_nor_replaced_unasked(tmp_path: Path) -> None:
     (folder / "checkpoints").rmdir()
     with pytest.raises(FileExistsError, match=r"it has no predictions; give another --version$"):
         overwrite.settle(folder, config)
+    # A start that was cut off before its first image.
+    (folder / "notes.txt").unlink()
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "hparams.yaml").touch()
+    (folder / ".status.json.1.part").touch()
+    os.utime(checkpoint, (0, 0))
+    assert resume.settle(folder, config) and (folder / "config.yaml").exists()
+    assert overwrite.settle(folder, config) and not (folder / "config.yaml").exists()
 
 
 def test_the_newest_predictions_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
