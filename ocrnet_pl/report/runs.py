@@ -8,9 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import FrameType
+from typing import Any, BinaryIO, NoReturn
 
 from ocrnet_pl.errors import RunError
 
@@ -90,6 +94,26 @@ def environment_of_runs() -> dict[str, str]:
     return environment
 
 
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM raise an error here, whose handlers end the processes that this one has started.
+
+    The signal alone would end this process and leave them behind.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 def _run_and_show(command: list[str], log: Path) -> int:
     """Run a command, copy everything it prints to the terminal and to a file, and return its status."""
     environment = environment_of_runs()
@@ -101,7 +125,7 @@ def _run_and_show(command: list[str], log: Path) -> int:
         environment["COLUMNS"] = str(shutil.get_terminal_size().columns)
     else:
         source, sink = os.pipe()
-    with log.open("wb") as file, os.fdopen(source, "rb", buffering=0) as output:
+    with terminable(), log.open("wb") as file, os.fdopen(source, "rb", buffering=0) as output:
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment) as process:
             os.close(sink)
             try:
@@ -115,6 +139,10 @@ def _run_and_show(command: list[str], log: Path) -> int:
                 # It saves what it has, and may print something.
                 _show(output.fileno(), file)
                 raise KeyboardInterrupt(f"; {INTERRUPTED}") from None
+            except SystemExit:
+                process.send_signal(signal.SIGTERM)
+                _show(output.fileno(), file)
+                raise
         return process.returncode
 
 

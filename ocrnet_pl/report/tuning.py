@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ocrnet_pl.drawing.plots import new_figure, save_figure, style_axes
 from ocrnet_pl.drawing.progress import duration
 from ocrnet_pl.errors import RunError
-from ocrnet_pl.report.runs import environment_of_runs, last_error
+from ocrnet_pl.report.runs import environment_of_runs, last_error, terminable
 from ocrnet_pl.report.search_space import Setting, Value, present_values, with_values
 from ocrnet_pl.storage.files import complete_file
 
@@ -146,7 +146,7 @@ class _Trial:
         path.parent.mkdir(parents=True, exist_ok=True)
         with complete_file(path) as unfinished:
             unfinished.write_text(config, encoding="utf-8")
-        with self.log.open("wb") as log:
+        with terminable(), self.log.open("wb") as log:
             process = subprocess.Popen(
                 self._command(path), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment_of_runs()
             )

@@ -225,6 +225,30 @@ def test_a_report_and_its_run_end_together(terminal: bool, tmp_path: Path, monke
     assert (tmp_path / "stderr").read_text() == f"interrupted; {runs.INTERRUPTED}\n"
 
 
+STAYS = """
+import signal, sys, time
+def save(*_):
+    print("saved")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_report_that_is_terminated_ends_its_run_first(tmp_path: Path) -> None:
+    run = Run("a run", tmp_path / "run", ("-c", STAYS))
+
+    def report() -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        tell = partial(os.kill, os.getpid(), signal.SIGTERM)
+        threading.Thread(target=lambda: (wait_for(run.log, "ready"), tell())).start()
+        run.execute()
+
+    assert in_a_process(report) == 143
+    assert run.log.read_text() == "ready\nsaved\n"
+
+
 def wait_for(path: Path, text: str) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (path.is_file() and text in path.read_text()):
