@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -10,7 +11,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 
 
 class SameChoice(Callback):
-    """Passes batch size, epochs and the interval of validations from the first process to the others.
+    """Passes batch size, epochs, interval of validations and rates from the first process to the others.
 
     The first process measures before the processes can talk to each other; the others were built without.
     """
@@ -26,3 +27,16 @@ class SameChoice(Callback):
         if epochs is not None:
             trainer.fit_loop.max_epochs = epochs
         trainer.check_val_every_n_epoch = every
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the rates that the first process begins with, of the optimiser and of its schedule."""
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        schedulers = [each.scheduler for each in trainer.lr_scheduler_configs]
+        own: list[dict[str, Any]] = [
+            {key: group[key] for key in ("lr", "initial_lr") if key in group} for group in groups
+        ]
+        rates, bases = trainer.strategy.broadcast((own, [list(scheduler.base_lrs) for scheduler in schedulers]))
+        for group, rate in zip(groups, rates, strict=True):
+            group.update(rate)
+        for scheduler, base in zip(schedulers, bases, strict=True):
+            scheduler.base_lrs = base

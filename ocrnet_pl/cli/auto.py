@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,15 +17,19 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from ocrnet_pl.cli import data_choices
 from ocrnet_pl.cli.data_choices import Choice, Statistics
 from ocrnet_pl.cli.measured_choices import (
+    Speed,
+    batch_of_budget,
     clock,
     fitting_batch,
     length,
-    measured_speed,
+    load_seconds,
     quiet_trainer,
+    step_seconds,
 )
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.source_recipes import source_recipe
 from ocrnet_pl.cli.written_settings import entries
+from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.transforms import Transform
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError, DataError, UsageError
@@ -38,9 +43,12 @@ LOOKED_UP_FOR = ("check", "memory")
 """Subcommands that look at the data or the network: they choose what needs no measurement."""
 
 _LEVELS = ("model.detection.init_args.min_stride", "model.detection.init_args.max_stride")
+_OPTIMIZER = "model.optimizer"
+_RATE = f"{_OPTIMIZER}.init_args.lr"
 _KEYS = (
     "data.size",
     *_LEVELS,
+    _RATE,
     "data.scales",
     "data.train_transforms",
     "data.batch_size",
@@ -196,11 +204,10 @@ class AutoChoice:
                 fits = fitting_batch(memory, built.data.training_sizes, usual)
                 if fits < usual:
                     self._take(Choice("data.batch_size", fits, "the largest that the memory holds"))
-            batch, processes = self.config["data"]["batch_size"], trainer.world_size
+            processes = trainer.world_size
             self._without_budget(statistics, processes)
             if self.budget is not None and not self.given.keys() & _LENGTHS:
-                speed = measured_speed(memory, built.data, batch, self.config["data"]["num_workers"], processes)
-                evaluated = 0 if built.data.val is None else len(built.data.val)
+                speed, evaluated = self._speed(memory, built.data, statistics.images, self.budget, processes)
                 choices, warning = length(speed, statistics.images, evaluated, self.budget)
                 for choice in choices:
                     if choice.key != _INTERVAL or not self.given.keys() & _INTERVALS:
@@ -210,7 +217,34 @@ class AutoChoice:
             elif self.budget is not None:
                 key = next(iter(self.given.keys() & _LENGTHS))
                 say(f"auto.budget: not used, since {key} is set")
+            self._take_rate(statistics.images, processes)
         self.show(statistics)
+
+    def _take_rate(self, images: int, processes: int) -> None:
+        """Choose the learning rate for the length of the run, unless the user chose an optimiser."""
+        settings = self.config["trainer"]
+        each = self.config["data"]["batch_size"] * processes * settings["accumulate_grad_batches"]
+        lengths = (settings["max_steps"], (settings["max_epochs"] or 0) * math.ceil(images / each))
+        steps = min((length for length in lengths if length > 0), default=None)
+        if steps is not None and self._has(_RATE):
+            self._take(data_choices.learning_rate(steps))
+
+    def _speed(
+        self, memory: StepMemory, data: JointDataModule, images: int, budget: float, processes: int
+    ) -> tuple[Speed, int]:
+        """Choose the batch size for a budget; return the speed of the run with it, and its validation images."""
+        load, evaluated = load_seconds(data), 0 if data.val is None else len(data.val)
+        batch, workers = self.config["data"]["batch_size"], self.config["data"]["num_workers"]
+
+        def measured(count: int) -> Speed:
+            return Speed(step_seconds(memory, data, count), load, count, workers, processes)
+
+        if "data.batch_size" in self.given:
+            return measured(batch), evaluated
+        speed, why = batch_of_budget(measured, batch, images, evaluated, budget)
+        if why is not None:
+            self._take(Choice("data.batch_size", speed.batch, why))
+        return speed, evaluated
 
     def show(self, statistics: Statistics) -> None:
         """Print what was chosen and why, on the first process."""
@@ -246,11 +280,13 @@ class AutoChoice:
         return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
     def _has(self, key: str) -> bool:
-        if key not in _LEVELS:
-            return True
-        part = self.config["model"]["detection"]
-        arguments = part.get("init_args") if isinstance(part, Namespace) else None
-        return arguments is not None and key.rpartition(".")[2] in arguments
+        """Return whether the config has what a key is an argument of, if it is one of a part's."""
+        if key == _RATE and any(given.startswith(_OPTIMIZER) for given in self.given.keys() - {_plain(_RATE)}):
+            # Another optimiser's rate is another matter.
+            return False
+        path, arguments, name = key.partition(".init_args.")
+        part = self.config.get(path) if arguments else None
+        return not arguments or (isinstance(part, Namespace) and name in (part.get("init_args") or {}))
 
     def _take(self, choice: Choice) -> None:
         """Set what was chosen, unless the user did, and note it for the table."""

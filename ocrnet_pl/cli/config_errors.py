@@ -36,8 +36,7 @@ def first_mistake(parser: Any, words: list[str]) -> str | None:
         words: The command line; its config files are sound YAML.
     """
     comparison = _Comparison(parser)
-    positional = any(not action.option_strings for action in parser._actions)
-    for layer in layers(words, parser._option_string_actions, positional):
+    for layer in layers(words, parser._option_string_actions):
         for mistake in comparison.of_layer(layer):
             return mistake
     return next(comparison.absent(), None)

@@ -23,6 +23,8 @@ _CROP = 0.75
 _WHOLE_IN_CROP = 0.25
 _SPREAD = 4.0
 _STEPS = 6000
+_SHORT_RUN = 1000
+_SHORT_RATE, _LEAST_RATE = 0.008, 0.001
 MOST_EPOCHS = 300
 """Largest number of epochs that is chosen."""
 _FEWEST_EPOCHS = 20
@@ -196,6 +198,18 @@ def epochs(statistics: Statistics, batch: int) -> Choice:
     # The last epoch is one that is validated.
     value -= value % max(1, value // _VALIDATIONS)
     return Choice("trainer.max_epochs", value, f"{value * steps} steps of {batch} images")
+
+
+def learning_rate(steps: int) -> Choice:
+    """Choose the learning rate: a short run learns more at a high one.
+
+    It falls with the root of the number of steps, to the default of 0.003 at the usual 6000.
+
+    Args:
+        steps: Number of steps of the run.
+    """
+    rate = _SHORT_RATE * math.sqrt(min(1.0, _SHORT_RUN / steps))
+    return Choice("model.optimizer.init_args.lr", max(_LEAST_RATE, round(rate, 4)), f"for a run of {steps} steps")
 
 
 def validations(epochs: int) -> Choice:

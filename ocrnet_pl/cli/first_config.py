@@ -168,11 +168,6 @@ def write_config(
         decode = {"max_detections": 100 * math.ceil(statistics.most_boxes / 50)}
         given = {"decode": {"class_path": "Decode", "init_args": decode}}
         model["postprocess"] = {"class_path": "FusionPostProcess", "init_args": given}
-    model["optimizer"] = {
-        "class_path": "ocrnet_pl.training.muon.Muon",
-        "init_args": {"lr": 0.001, "weight_decay": 0.05},
-    }
-    model["encoder_lr"] = 0.2
     batch = batch_size(statistics, pair).value
     steps = max(1, statistics.images // batch)
     length = epochs(statistics, batch).value

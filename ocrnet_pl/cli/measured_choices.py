@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
@@ -23,6 +24,11 @@ _VALIDATIONS = 10
 _VALIDATION_SHARE = 0.2
 _FEWEST_STEPS = 500
 _FEWEST_EPOCHS = 5
+_STEPS_WORTH_A_SMALL_BATCH = 1000
+"""Number of steps below which more of them teach more than more images in each."""
+_SMALLEST_BATCH = 4
+_GAIN = 1.5
+"""Factor on the number of steps that a batch of half the size has to bring: on a GPU, it may take as long."""
 
 
 class Speed(NamedTuple):
@@ -42,11 +48,15 @@ class Speed(NamedTuple):
     workers: int
     processes: int
 
+    def steps(self, images: int) -> int:
+        """Return the number of steps of an epoch."""
+        return math.ceil(images / (self.batch * self.processes))
+
     def epoch(self, images: int) -> float:
         """Return the seconds of an epoch; loading processes work while the network does."""
         loading = self.load * self.batch
         own = max(self.step, loading / self.workers) if self.workers else self.step + loading
-        return math.ceil(images / (self.batch * self.processes)) * own * _OVERHEAD
+        return self.steps(images) * own * _OVERHEAD
 
     def validation(self, images: int) -> float:
         """Return the seconds of a validation."""
@@ -67,9 +77,8 @@ def length(speed: Speed, images: int, evaluated: int, budget: float) -> tuple[li
         The choices, and a warning if the budget is too short for any training worth the name.
     """
     epoch, validation = speed.epoch(images), speed.validation(evaluated)
-    count = _VALIDATIONS if not validation else max(1, min(_VALIDATIONS, int(_VALIDATION_SHARE * budget / validation)))
-    fits = int((budget - count * validation) / epoch)
-    steps = math.ceil(images / (speed.batch * speed.processes))
+    count, fits = _within(speed, images, evaluated, budget)
+    steps = speed.steps(images)
     least = min(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS / steps))
     chosen = min(MOST_EPOCHS, max(least, fits))
     every = max(1, math.ceil(chosen / count))
@@ -89,6 +98,44 @@ def length(speed: Speed, images: int, evaluated: int, budget: float) -> tuple[li
         Choice("trainer.max_epochs", chosen, why),
         Choice("trainer.check_val_every_n_epoch", every, f"validations take {validation:.3g} s each"),
     ], warning
+
+
+def _within(speed: Speed, images: int, evaluated: int, budget: float) -> tuple[int, int]:
+    """Return the number of validations and of epochs that fit a budget; arguments as of :func:`length`."""
+    validation = speed.validation(evaluated)
+    count = _VALIDATIONS if not validation else max(1, min(_VALIDATIONS, int(_VALIDATION_SHARE * budget / validation)))
+    return count, int((budget - count * validation) / speed.epoch(images))
+
+
+def batch_of_budget(
+    measured: Callable[[int], Speed], batch: int, images: int, evaluated: int, budget: float
+) -> tuple[Speed, str | None]:
+    """Halve the batch while a budget has few steps, as long as that makes more of them.
+
+    At equal images, 500 steps of 4 nuclei images teach more than 250 of 8 (0.549 instead of 0.542 of box mAP), and 700
+    of 4 street scenes more than 350 of 8 (a mIoU of 0.659 instead of 0.642).
+
+    Args:
+        measured: Returns the speed of a run with a batch size.
+        batch: The usual batch size.
+        images: Number of training images.
+        evaluated: Number of validation images; 0 for none.
+        budget: Seconds of the run.
+
+    Returns:
+        The speed of a run with the chosen batch size, and why it is not the usual one.
+    """
+
+    def steps(speed: Speed) -> int:
+        return _within(speed, images, evaluated, budget)[1] * speed.steps(images)
+
+    speed, why = measured(batch), None
+    while speed.batch // 2 >= _SMALLEST_BATCH and steps(speed) < _STEPS_WORTH_A_SMALL_BATCH:
+        smaller = measured(speed.batch // 2)
+        if steps(smaller) < _GAIN * steps(speed):
+            break
+        speed, why = smaller, f"{steps(smaller)} steps in the budget instead of {steps(speed)}"
+    return speed, why
 
 
 def clock(seconds: float) -> str:
@@ -113,16 +160,20 @@ def fitting_batch(memory: StepMemory, sizes: list[tuple[int, int]], batch: int) 
     return found
 
 
-def measured_speed(memory: StepMemory, data: JointDataModule, batch: int, workers: int, processes: int) -> Speed:
-    """Return the speed of a run with one batch size, on noise for the network and on the data for loading."""
+def step_seconds(memory: StepMemory, data: JointDataModule, batch: int) -> float:
+    """Return the mean seconds of a training step over the sizes of the batches, on noise."""
     sizes = by_size(data.training_sizes)
-    step = sum(memory.seconds(size, batch) for size in sizes) / len(sizes)
+    return sum(memory.seconds(size, batch) for size in sizes) / len(sizes)
+
+
+def load_seconds(data: JointDataModule) -> float:
+    """Return the seconds to load and transform a training image in one process."""
     images, start = 0, time.perf_counter()
     for loaded in data.train_dataloader():
         images += len(loaded)
         if images >= _LOADED:
             break
-    return Speed(step, (time.perf_counter() - start) / max(1, images), batch, workers, processes)
+    return (time.perf_counter() - start) / max(1, images)
 
 
 def quiet_trainer(settings: Any, **options: Any) -> Trainer:

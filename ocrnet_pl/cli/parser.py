@@ -17,7 +17,6 @@ from ocrnet_pl.cli.written_settings import entries, place_of
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import DEBUG_VARIABLE
 from ocrnet_pl.storage.earlier_settings import config_now
-from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.secrets import MARKER, hidden, redacted, secrets_in, secrets_of_setting
 from ocrnet_pl.training.schedules import WHOLE_RUN, whole_run_options
@@ -105,12 +104,9 @@ class Parser(LightningArgumentParser):
         text: str = super().dump(redacted(namespace), *args, **options | {"skip_validation": True})
         return text
 
-    def save(self, namespace: Namespace, path: Any, *args: Any, **options: Any) -> None:
-        """Write a config to a file, which appears when it is complete, without checking the config a second time."""
-        if os.path.exists(path) and not options.get("overwrite", False):
-            raise FileExistsError(f"{path}: the file exists")
-        with complete_file(path) as unfinished:
-            super().save(namespace, str(unfinished), *args, **options | {"skip_validation": True})
+    def save(self, namespace: Namespace, *args: Any, **options: Any) -> None:
+        """Write a config to a file, without checking it a second time."""
+        super().save(namespace, *args, **options | {"skip_validation": True})
 
     def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:
         """Build what a config names, with the values of the environment variables that it refers to."""

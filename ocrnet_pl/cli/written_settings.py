@@ -88,21 +88,18 @@ def place_of(path: str, value: str, words: list[str]) -> str:
     return f"{where}{key}"
 
 
-def layers(words: list[str], options: dict[str, argparse.Action], positional: bool = False) -> Iterator[Layer]:
+def layers(words: list[str], options: dict[str, argparse.Action]) -> Iterator[Layer]:
     """Yield what a command line sets, word by word and file by file; what overrides comes after what it overrides.
 
     Args:
         words: The command line; its config files are sound YAML.
         options: What the parser knows of, by the word on the command line.
-        positional: Whether it takes words that stand alone, such as a folder.
     """
     position = 1
     while position < len(words):
         word = words[position]
         position += 1
         key, equals, value = word.partition("=")
-        if positional and not word.startswith("-"):
-            continue
         if not word.startswith("--") and key not in options:
             hint = "; options begin with --" if word else ""
             yield Layer("", None, f"{word!r} is not an option of {words[0]}{hint}")

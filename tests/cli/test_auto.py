@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,22 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.cli.auto import given_settings, seconds_of
-from ocrnet_pl.cli.data_choices import batch_size, epochs, input_size, levels, measure, scales, validations
+from ocrnet_pl.cli.data_choices import (
+    batch_size,
+    epochs,
+    input_size,
+    learning_rate,
+    levels,
+    measure,
+    scales,
+    validations,
+)
 from ocrnet_pl.cli.main import main
-from ocrnet_pl.cli.measured_choices import Speed, length
+from ocrnet_pl.cli.measured_choices import Speed, batch_of_budget, length
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.errors import UsageError
@@ -66,6 +77,29 @@ def test_the_budget_determines_the_epochs() -> None:
     assert number.value < 100 and number.value % every.value == 0
     (number, every), warning = length(speed, 80, 0, 10.0)
     assert number.value == 5 and warning is not None and "10 s is too short" in warning
+
+
+@pytest.mark.parametrize(
+    ("budget", "fixed", "batch", "steps"),
+    # Of 160 images, in tenths of a second per image: 1100 s are 1000 s of steps.
+    [
+        (1100.0, 0.0, 8, "1240 steps in the budget instead of 620"),
+        (400.0, 0.0, 4, "880 steps in the budget instead of 440"),
+        # The smallest.
+        (40.0, 0.0, 4, "80 steps in the budget instead of 40"),
+        (2000.0, 0.0, 16, None),
+        # A step takes as long with fewer images.
+        (1100.0, 10.0, 16, None),
+    ],
+)
+def test_a_short_budget_has_smaller_batches_where_they_make_more_steps(
+    budget: float, fixed: float, batch: int, steps: str | None
+) -> None:
+    def measured(count: int) -> Speed:
+        return Speed(fixed + 0.1 * count, 0.0, count, 1, 1)
+
+    speed, why = batch_of_budget(measured, 16, 160, 0, budget)
+    assert (speed.batch, why) == (batch, steps)
 
 
 def test_a_budget_is_a_duration() -> None:
@@ -170,9 +204,59 @@ def test_the_other_processes_take_what_the_first_one_measured(tmp_path: Path) ->
     assert (data.batch_size, data.loading.eval_batch_size) == (4, 2)
 
 
+def test_the_other_processes_take_the_rates_of_the_first_one(tmp_path: Path) -> None:
+    def begun(rate: float) -> Trainer:
+        trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, logger=False)
+        weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+        optimizer = torch.optim.SGD([{"params": [weights[0]], "lr": rate / 10}, {"params": [weights[1]]}], lr=rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        trainer.strategy.optimizers = [optimizer]
+        trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(schedule)]
+        return trainer
+
+    first, other = begun(0.8), begun(0.2)
+    sent: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(first.strategy, "broadcast", lambda own: sent.append(copy.deepcopy(own)) or own)
+        SameChoice().on_fit_start(first, LightningModule())
+        patch.setattr(other.strategy, "broadcast", lambda own: sent[0])
+        SameChoice().on_fit_start(other, LightningModule())
+    for _ in range(2):
+        rates = [[group["lr"] for group in each.optimizers[0].param_groups] for each in (first, other)]
+        assert rates[0] == rates[1]
+        for each in (first, other):
+            each.optimizers[0].step()
+            each.lr_scheduler_configs[0].scheduler.step()
+    assert other.optimizers[0].param_groups[1]["lr"] == pytest.approx(0.8 / 3)
+
+
 def test_a_wrong_budget_and_missing_data_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(config(tmp_path))
     status, said = fails(capsys, "fit", "--config", path, "--auto.budget", "soon")
     assert status and said.startswith("error: auto.budget: expected a duration") and said.count("\n") == 1
     status, said = fails(capsys, "fit", "--config", path, "--data.train", "null")
     assert status and said == "error: auto: there is no data to choose settings for; set data.train\n"
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(30, 0.008), (1000, 0.008), (4000, 0.004), (6000, 0.0033), (10**6, 0.001)])
+def test_short_runs_have_high_rates(steps: int, rate: float) -> None:
+    assert learning_rate(steps).value == rate
+
+
+@pytest.mark.parametrize(
+    ("words", "rate"),
+    [
+        ((), 0.008),
+        (("--model.optimizer.init_args.lr", "0.002"), 0.002),
+        (("--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.lr", "0.1"), 0.1),
+        # The default, which another class keeps.
+        (("--model.optimizer", "torch.optim.SGD"), 0.003),
+    ],
+)
+def test_the_rate_follows_from_the_length_unless_it_is_given(
+    words: tuple[str, ...], rate: float, tmp_path: Path
+) -> None:
+    path = config(tmp_path)
+    main(["fit", "--config", str(path), "--trainer.max_steps", "1", *words])
+    saved = yaml.safe_load((tmp_path / "runs/tiny/version_0/config.yaml").read_text())
+    assert saved["model"]["optimizer"]["init_args"]["lr"] == rate

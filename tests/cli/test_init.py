@@ -85,10 +85,3 @@ def test_all_entries_that_cannot_be_used_are_named_at_once(
     assert stop.value.code == 1 and not Path("set.yaml").exists()
     first = where.format(1, "999")
     assert said.err.endswith(f"set.yaml is not written before the errors above are mended; the first: {first}\n")
-
-
-def test_a_wrong_option_is_named_beside_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["init", "set", "--limit", "0"])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("error: limit: expected int > 0, got '0'")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
-from pathlib import Path
 
 import pytest
 import yaml
-from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ocrnet_pl.cli.parser import Parser
@@ -38,22 +35,3 @@ def test_a_config_is_what_the_library_makes_of_it(subcommand: str, more: list[st
     assert yaml.safe_load(text) == yaml_text.own(text)
     content = yaml.safe_load(text)
     assert yaml_text.dump(content) == yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-
-
-def test_a_config_file_is_whole_or_absent(tmp_path: Path) -> None:
-    parser = Parser()
-    parser.add_argument("--text", type=str)
-    config = Namespace(text="x" * 5000)
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-        with pytest.raises(OSError, match="too large"):
-            parser.save(config, tmp_path / "config.yaml")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert list(tmp_path.iterdir()) == []
-    parser.save(config, tmp_path / "config.yaml")
-    with pytest.raises(FileExistsError, match=r"config\.yaml: the file exists"):
-        parser.save(config, tmp_path / "config.yaml")
-    parser.save(Namespace(text="new"), tmp_path / "config.yaml", overwrite=True)
-    assert (tmp_path / "config.yaml").read_text() == "text: new\n"

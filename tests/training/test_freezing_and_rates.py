@@ -128,7 +128,7 @@ def test_moments_go_with_their_weights_into_rates_by_layer(tmp_path: Path, recwa
     rates = {name: group["lr"] / groups[0]["decoders"]["lr"] for name, group in groups[0].items()}
     for depth in (1, 2, 3):
         for end in ("", "_no_decay"):
-            assert rates[f"encoder_depth_{depth}{end}"] == pytest.approx(0.3 * 0.5**depth)
+            assert rates[f"encoder_depth_{depth}{end}"] == pytest.approx(0.1 * 0.5**depth)
     assert all(group["weight_decay"] == (0 if "no_decay" in name else 0.05) for name, group in groups[0].items())
     off, groups = moments_of(paths["with"], tmp_path / "2", None)
     assert {*groups[0]} == {"encoder", "encoder_no_decay", "decoders", "decoders_no_decay"}

@@ -142,7 +142,7 @@ def test_the_rate_is_that_of_the_settings_from_the_first_step_on(
 ) -> None:
     watch = train(tmp_path, ckpt_path=broken, **options)
     assert watch.rates() == pytest.approx(want, rel=1e-12)
-    assert watch.rates("encoder") == pytest.approx([0.3 * rate for rate in want], rel=1e-12)
+    assert watch.rates("encoder") == pytest.approx([0.1 * rate for rate in want], rel=1e-12)
     assert watch.moments[0] > 0
 
 
@@ -174,7 +174,7 @@ def test_the_optimisers_other_settings_are_the_runs_own(broken: Path, tmp_path: 
 
 def test_an_encoder_without_its_weights_file_keeps_the_lower_rate(broken: Path, tmp_path: Path) -> None:
     watch = train(tmp_path, ckpt_path=broken, task={"encoder": TinyEncoder()})
-    assert watch.rates("encoder") == pytest.approx([0.3 * rate for rate in by_hand(14)])
+    assert watch.rates("encoder") == pytest.approx([0.1 * rate for rate in by_hand(14)])
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_the_average_starts_from_the_weights_and_the_encoder_learns_slower(old: 
     # Averaged weights are what a validation sees.
     assert all(torch.equal(tensor, taken[name]) for name, tensor in before.weights.items())
     rates = {group["name"]: group["initial_lr"] for group in trainer.optimizers[0].param_groups}
-    assert rates["encoder"] == pytest.approx(0.3 * rates["decoders"])
+    assert rates["encoder"] == pytest.approx(0.1 * rates["decoders"])
 
 
 def test_calibrated_settings_of_classes_that_stay_are_kept(old: Path, tmp_path: Path) -> None:
