@@ -97,7 +97,11 @@ def _current_folder_importable() -> Iterator[None]:
 
     Python's own entry for it, "", means another folder while a config is read from there.
     """
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        sys.stderr.write("error: the current folder does not exist any more; change to another one\n")
+        sys.exit(EXIT_ERROR)
     relative, known = "" in sys.path, here in sys.path
     if relative:
         sys.path[sys.path.index("")] = here

@@ -135,7 +135,7 @@ def run(words: list[str], *, task: type[OCRNetTask] | None = None, data: type[Jo
         try:
             status = cli.run_own()
         except OSError as error:
-            _fail(disk_full(error, cli.config[cli.subcommand]["trainer"]["default_root_dir"], False) or error)
+            _fail(disk_full(error, "", False) or error)
         except (ValueError, RunError, MisconfigurationException) as error:
             _fail(error)
         except Exception as error:
@@ -208,13 +208,14 @@ def disk_full(error: OSError, root: str, resumable: bool) -> OSError | None:
 
     Args:
         error: The error that ended a run.
-        root: Folder of the runs.
+        root: Folder of the runs; empty if what was written may be elsewhere.
         resumable: Whether the run goes on with ``--resume``.
     """
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     advice = "make room" + (", and go on with --resume" if resumable else "")
-    return OSError(f"{error.filename or root}: the disk is full ({error.strerror}); {advice}")
+    place = error.filename or root
+    return OSError(f"{f'{place}: ' if place else ''}the disk is full ({error.strerror}); {advice}")
 
 
 def _how_to_continue(cli: OCRNetCLI) -> str:

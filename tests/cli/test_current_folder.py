@@ -42,3 +42,15 @@ def test_parts_and_data_are_found_from_the_current_folder(
     assert list((tmp_path / "checked").iterdir())
     assert sys.path == path
     monkeypatch.delitem(sys.modules, "my_scenes")
+
+
+def test_a_folder_that_is_gone_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as stop:
+        main(["check"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: the current folder does not exist any more; change to another one\n"

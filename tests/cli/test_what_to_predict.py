@@ -71,4 +71,7 @@ def test_a_full_disk_is_said_with_its_place() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     said = "runs: the disk is full (No space left on device); make room, and go on with --resume"
     assert str(disk_full(full, "runs", True)) == said
+    assert str(disk_full(full, "", False)) == "the disk is full (No space left on device); make room"
+    full.filename = "a.png"
+    assert str(disk_full(full, "", False)) == "a.png: the disk is full (No space left on device); make room"
     assert disk_full(OSError(errno.EACCES, "Permission denied", "a.png"), "runs", True) is None
