@@ -8,11 +8,7 @@ from typing import Any
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ocrnet_pl.distributed.first_process import tell
-from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import check_entries, verify_checkpoint, write_checkpoint
-
-_NEEDED = ("state_dict", "pytorch-lightning_version")
-"""Entries without which Lightning can restore nothing."""
 
 
 def _as_it_is(storage: Any, location: Any) -> Any:
@@ -52,13 +48,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
         Raises:
             FileNotFoundError: There is no such file.
-            CheckpointError: It is damaged, or not of a training, such as the weights of another program.
+            CheckpointError: It is damaged.
         """
         if "://" not in str(path):
             verify_checkpoint(Path(path))
         content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only=True)
         check_entries(content, path)
-        for name in _NEEDED:
-            if name not in content:
-                raise CheckpointError(f"checkpoint {str(path)!r}: no entry {name!r}; it is not one of this project")
         return content

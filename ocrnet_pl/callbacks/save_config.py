@@ -16,7 +16,7 @@ from ocrnet_pl.callbacks.continuation import Continuation
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.storage.checkpoints import CONFIG_KEY, differences, read_checkpoint, usable_checkpoint
+from ocrnet_pl.storage.checkpoints import CONFIG_KEY, differences, need_entries, read_checkpoint, usable_checkpoint
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import saved_taxonomy
 from ocrnet_pl.structures import Taxonomy
@@ -81,9 +81,7 @@ def continuation(config: Namespace, parser: LightningArgumentParser) -> Continua
         say(f"warning: {problem}")
         config["ckpt_path"] = str(path)
     content = read_checkpoint(path, mmap=True)
-    for name in ("global_step", "state_dict", "taxonomy"):
-        if name not in content:
-            raise CheckpointError(f"checkpoint {str(path)!r}: no entry {name!r}; it is not one of this project")
+    need_entries(content, path, "global_step", "state_dict", "taxonomy")
     kept = _take_origin(config, content, path)
     now = plain_config(parser, config)
     different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]

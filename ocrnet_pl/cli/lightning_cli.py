@@ -41,7 +41,7 @@ from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.storage.checkpoints import read_checkpoint
+from ocrnet_pl.storage.checkpoints import need_entries, read_checkpoint
 from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
 from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
@@ -269,6 +269,8 @@ class OCRNetCLI(LightningCLI):
                     raise
             return
         content = read_checkpoint(path, mmap=True)
+        # Without them Lightning could restore nothing.
+        need_entries(content, path, "state_dict", "pytorch-lightning_version")
         arguments = encoder and encoder.get("init_args")
         if arguments and "input_size" in arguments and "input_size" in content:
             # The one that the weights fit; whether it takes the data's is a question for the network.

@@ -142,6 +142,22 @@ def check_entries(content: Any, path: str | Path) -> None:
             raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
 
 
+def need_entries(content: Mapping[str, Any], path: str | Path, *names: str) -> None:
+    """Check that a checkpoint has entries.
+
+    Args:
+        content: Content of the checkpoint.
+        path: Path for error messages.
+        names: The entries.
+
+    Raises:
+        CheckpointError: One is missing, as in weights that another program wrote.
+    """
+    for name in names:
+        if name not in content:
+            raise CheckpointError(f"checkpoint {str(path)!r}: no entry {name!r}; it is not one of this project")
+
+
 def usable_checkpoint(path: str | Path) -> tuple[Path, str | None]:
     """Return the checkpoint itself or, if it is damaged or missing, the newest whole one in its folder.
 

@@ -80,10 +80,12 @@ def test_damage_is_found(how: str, run: Path, tmp_path: Path) -> None:
         ({"state_dict": {}, "optimizer_states": [5]}, "optimizer_states: not what training writes"),
     ],
 )
-def test_what_other_programs_save_is_not_restored(content: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_what_other_programs_save_is_not_evaluated(
+    content: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save(content, tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match=re.escape(said)):
-        SafeCheckpointIO().load_checkpoint(tmp_path / "weights.pth")
+    status, message = fails(capsys, "validate", *words(tmp_path)[1:], "--ckpt_path", str(tmp_path / "weights.pth"))
+    assert status == 1 and said in message
 
 
 def test_a_damaged_last_one_falls_back_to_the_one_before(
