@@ -20,6 +20,8 @@ from ocrnet_pl.storage.ordinary_files import read_text
 _PLAIN_NAMES = ("classes.txt", "obj.data", "obj.names")
 """Files that tools write instead of a data.yaml."""
 
+_SPLITS = ("train", "val", "test")
+
 _MOST_CLASSES = 100_000
 """Largest number of classes: no network could have more, and `nc` alone is easily mistyped."""
 
@@ -89,6 +91,10 @@ class YoloData:
         entries = self._content.get(split)
         if isinstance(entries, str):
             entries = [entries]
+        others = [name for name in _SPLITS if self._content.get(name) is not None]
+        if entries is None and others:
+            text = f"there is no such entry, but {', '.join(map(repr, others))}"
+            raise self.error(str(split), text, "set `split` to the one that names the images")
         if not isinstance(entries, list) or not entries or not all(map(is_text, entries)):
             raise self.error(
                 split, f"expected a folder or a list file, found {shown(entries)}", "name where images are"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from ocrnet_pl.storage.ordinary_files import PER_IMAGE, read_text
 
 _SLACK = 0.01
 """Tolerance: tools round, so coordinates may be this far outside of 0 to 1 before they count as wrong."""
+_SHOWN_IDS = 8
 
 
 class KeyPoints(NamedTuple):
@@ -139,7 +140,7 @@ class YoloRows:
         refuse(
             ~known,
             lambda row: (
-                f"there is no class {flat[first[row]]:g} in {names_file}, only {min(label_of)} to {max(label_of)}",
+                f"there is no class {flat[first[row]]:g} in {names_file}, only {_ids(label_of)}",
                 "add it to `names`",
             ),
         )
@@ -237,3 +238,12 @@ def _boxes_and_points(
         boxes[~is_box, :2] = np.minimum.reduceat(points, begin)
         boxes[~is_box, 2:] = np.maximum.reduceat(points, begin)
     return boxes, points, sizes
+
+
+def _ids(known: Mapping[int, int]) -> str:
+    """Return the ids of classes in words; they may have gaps."""
+    first, last = min(known), max(known)
+    if len(known) == last - first + 1:
+        return f"{first} to {last}"
+    few = [str(number) for number in sorted(known)[:_SHOWN_IDS]]
+    return ", ".join(few) + (f" and {len(known) - _SHOWN_IDS} more" if len(known) > _SHOWN_IDS else "")

@@ -133,8 +133,14 @@ def test_yolo_that_is_not_strict(root: Path) -> None:
     assert raw.boxes[0] == pytest.approx([56, 8, 64, 12]) and np.isnan(raw.boxes[2]).any()
     # What is no label at all stays an error.
     (root / "labels/a.txt").write_text("7 0.5 0.5 0.1 0.1")
-    with pytest.raises(DataError, match="there is no class 7"):
+    with pytest.raises(DataError, match=r"there is no class 7 .*, only 0 to 1;"):
         Yolo(strict=False, root=root)
+    (root / "data.yaml").write_text("train: images\nnames: {0: cat, 2: dog}\n")
+    (root / "labels/a.txt").write_text("1 0.5 0.5 0.1 0.1")
+    with pytest.raises(DataError, match=r"there is no class 1 .*, only 0, 2;"):
+        Yolo(strict=False, root=root)
+    with pytest.raises(DataError, match="trian: there is no such entry, but 'train'; set `split`"):
+        Yolo(split="trian", root=root)
 
 
 def test_labels_without_an_image(root: Path) -> None:

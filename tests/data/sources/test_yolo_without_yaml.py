@@ -27,7 +27,7 @@ def test_a_list_of_names_beside_the_images(tmp_path: Path, name: str, place: str
     source = Yolo(name, split, root=tmp_path)
     assert names(source.taxonomy.detection_categories) == ["cat", "dog"]
     assert source[0].boxes.tolist() == [[5, 3, 15, 9]] and source[0].labels.tolist() == [1]
-    with pytest.raises(DataError, match="test: expected a folder or a list file"):
+    with pytest.raises(DataError, match=f"test: there is no such entry, but {split!r}"):
         Yolo(name, "test", root=tmp_path)
     # Any folders, named in the config.
     other = Yolo(name, images=place, labels=place.replace("images", "labels"), root=tmp_path)
