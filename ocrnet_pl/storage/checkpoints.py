@@ -159,7 +159,9 @@ def need_entries(content: Mapping[str, Any], path: str | Path, *names: str) -> N
 
 
 def usable_checkpoint(path: str | Path) -> tuple[Path, str | None]:
-    """Return the checkpoint itself or, if it is damaged or missing, the newest whole one in its folder.
+    """Return the checkpoint itself or, if it is damaged, the newest whole one in its folder.
+
+    So it is for a ``last.ckpt`` that is missing, which a run may lose as it is cut off; another name is a mistake.
 
     Args:
         path: The requested checkpoint.
@@ -168,13 +170,15 @@ def usable_checkpoint(path: str | Path) -> tuple[Path, str | None]:
         What to load, and in one line why it is not the requested one; None if it is.
 
     Raises:
-        FileNotFoundError: There is no such file, and no other one next to it.
+        FileNotFoundError: There is no such file, and it is no ``last.ckpt`` with another one next to it.
         CheckpointError: It is damaged, and no other one next to it is whole.
     """
     asked = Path(path)
     try:
         verify_checkpoint(asked)
     except (CheckpointError, FileNotFoundError) as error:
+        if isinstance(error, FileNotFoundError) and asked.name != "last.ckpt":
+            raise
         others = [other for other in asked.parent.glob("*.ckpt") if other != asked and other.is_file()]
         for other in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
             try:

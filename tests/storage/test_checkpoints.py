@@ -124,6 +124,9 @@ def test_the_newest_whole_one_stands_in(run: Path, tmp_path: Path) -> None:
     assert usable_checkpoint(tmp_path / "last.ckpt")[0] == tmp_path / "b.ckpt"
     with pytest.raises(FileNotFoundError):
         usable_checkpoint(tmp_path / "elsewhere" / "last.ckpt")
+    # A mistyped name does not stand for another checkpoint.
+    with pytest.raises(FileNotFoundError, match=r"bb\.ckpt"):
+        usable_checkpoint(tmp_path / "bb.ckpt")
 
 
 def test_no_room_or_no_right_to_write_ends_the_run_before_it_begins(
