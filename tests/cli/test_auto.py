@@ -83,11 +83,11 @@ def test_the_budget_determines_the_epochs() -> None:
     ("budget", "fixed", "batch", "steps"),
     # Of 160 images, in tenths of a second per image: 1100 s are 1000 s of steps.
     [
-        (1100.0, 0.0, 8, "1240 steps in the budget instead of 620"),
-        (400.0, 0.0, 4, "880 steps in the budget instead of 440"),
+        (550.0, 0.0, 8, "620 steps in the budget instead of 310"),
+        (200.0, 0.0, 4, "440 steps in the budget instead of 220"),
         # The smallest.
         (40.0, 0.0, 4, "80 steps in the budget instead of 40"),
-        (2000.0, 0.0, 16, None),
+        (1000.0, 0.0, 16, None),
         # A step takes as long with fewer images.
         (1100.0, 10.0, 16, None),
     ],

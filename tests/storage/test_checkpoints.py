@@ -187,7 +187,7 @@ def test_versions_and_settings_that_differ_are_told(
     # Six steps, of which two warm up; four were made before.
     with (tmp_path / "tiny" / "new" / "metrics.csv").open(newline="") as file:
         rates = {row["step"]: row["lr-Muon/decoders"] for row in csv.DictReader(file) if row["lr-Muon/decoders"]}
-    want = [1e-3 * (0.5 + 0.5 * 0.5), 1e-3 * (0.5 + 0.25 * (1 - 0.5**0.5))]
+    want = [3e-3 * (0.5 + 0.5 * 0.5), 3e-3 * (0.5 + 0.25 * (1 - 0.5**0.5))]
     assert [float(rates[step]) for step in ("4", "5")] == pytest.approx(want)
 
 
