@@ -40,7 +40,7 @@ TOTAL = 2 * STEPS
 def by_torch(factory: Callable[..., LRScheduler], steps: int, every: int = 1) -> list[tuple[float, float, float]]:
     """Return what torch alone makes of the encoder's rate, the decoders' rate and the first beta, step by step."""
     weights = [torch.zeros(1, requires_grad=True) for _ in range(2)]
-    optimizer = AdamW([{"params": [weights[0]], "lr": PEAK * 0.3}, {"params": [weights[1]], "lr": PEAK}])
+    optimizer = AdamW([{"params": [weights[0]], "lr": PEAK * 0.1}, {"params": [weights[1]], "lr": PEAK}])
     schedule = factory(optimizer)
     found = []
     for step in range(1, steps + 1):
@@ -76,7 +76,7 @@ CASES: dict[str, tuple[Any, str, Callable[[Optimizer], LRScheduler]]] = {
     "one-cycle": (
         functools.partial(OneCycleLR, max_lr=0.01, total_steps=None),
         "step",
-        lambda own: OneCycleLR(own, max_lr=[0.01 * 0.3, 0.01], total_steps=TOTAL),
+        lambda own: OneCycleLR(own, max_lr=[0.01 * 0.1, 0.01], total_steps=TOTAL),
     ),
     "cosine": (CosineAnnealingLR, "step", lambda own: CosineAnnealingLR(own, T_max=TOTAL)),
     "constant": (functools.partial(ConstantLR, factor=1.0), "step", lambda own: ConstantLR(own, factor=1.0)),
