@@ -23,6 +23,7 @@ _CROP = 0.75
 _WHOLE_IN_CROP = 0.25
 _SPREAD = 4.0
 _STEPS = 6000
+_CPU_BATCH = 4
 _SHORT_RUN = 1000
 _SHORT_RATE, _LEAST_RATE = 0.008, 0.001
 MOST_EPOCHS = 300
@@ -177,12 +178,21 @@ def scales(statistics: Statistics, size: Size, *, crops: bool = True) -> list[Ch
     return [Choice("data.scales", [1.0], "objects are of similar size")]
 
 
-def batch_size(statistics: Statistics, size: Size) -> Choice:
-    """Choose the number of images per step, from the input size and the number of images."""
+def batch_size(statistics: Statistics, size: Size, accelerated: bool = True) -> Choice:
+    """Choose the number of images per step, from the input size and the number of images.
+
+    Args:
+        statistics: Statistics of the training set.
+        size: (height, width) of the input.
+        accelerated: Whether the run has a GPU. A CPU takes no longer for the same images in more steps.
+    """
     longest = max(size)
     usual = 16 if longest <= _USUAL else 8 if longest <= 768 else 4
+    where = f"at {size[0]} x {size[1]}"
+    if not accelerated:
+        usual, where = min(usual, _CPU_BATCH), "on a CPU"
     value = max(1, min(usual, statistics.images // 2 or 1))
-    why = f"usual at {size[0]} x {size[1]}" if value == usual else f"there are only {statistics.images} images"
+    why = f"usual {where}" if value == usual else f"there are only {statistics.images} images"
     return Choice("data.batch_size", value, why)
 
 

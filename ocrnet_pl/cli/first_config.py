@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def write_config(
         decode = {"max_detections": 100 * math.ceil(statistics.most_boxes / 50)}
         given = {"decode": {"class_path": "Decode", "init_args": decode}}
         model["postprocess"] = {"class_path": "FusionPostProcess", "init_args": given}
-    batch = batch_size(statistics, pair).value
+    batch = batch_size(statistics, pair, accelerated).value
     steps = max(1, statistics.images // batch)
     length = epochs(statistics, batch).value
     scheduler = {"class_path": "WarmupCosine", "init_args": {"warmup_steps": min(500, steps * length // 10)}}
@@ -182,7 +183,7 @@ def write_config(
             "size": size,
             **{key.removeprefix("data."): value for key, value, _ in chosen if key.startswith("data.")},
             "batch_size": batch,
-            "num_workers": 4,
+            "num_workers": min(4, os.cpu_count() or 1),
         },
         "trainer": {
             "max_epochs": length,

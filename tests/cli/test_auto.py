@@ -61,6 +61,7 @@ def test_few_images_get_a_small_batch_and_many_epochs() -> None:
     assert batch_size(few, (256, 256)).value == 3 and epochs(few, 3).value == 300
     many = few._replace(images=100_000)
     assert batch_size(many, (256, 256)).value == 16 and epochs(many, 16).value == 20
+    assert batch_size(many, (256, 256), accelerated=False).value == 4
     assert validations(300).value == 10 and validations(20).value == 1
 
 
