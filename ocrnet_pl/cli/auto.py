@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from ocrnet_pl.cli import data_choices
-from ocrnet_pl.cli.data_choices import Choice, Statistics
+from ocrnet_pl.cli.data_choices import RATE, Choice, Statistics
 from ocrnet_pl.cli.measured_choices import (
     Speed,
     batch_of_budget,
@@ -44,11 +44,10 @@ LOOKED_UP_FOR = ("check", "memory")
 
 _LEVELS = ("model.detection.init_args.min_stride", "model.detection.init_args.max_stride")
 _OPTIMIZER = "model.optimizer"
-_RATE = f"{_OPTIMIZER}.init_args.lr"
 _KEYS = (
     "data.size",
     *_LEVELS,
-    _RATE,
+    RATE,
     "data.scales",
     "data.train_transforms",
     "data.batch_size",
@@ -226,7 +225,7 @@ class AutoChoice:
         each = self.config["data"]["batch_size"] * processes * settings["accumulate_grad_batches"]
         lengths = (settings["max_steps"], (settings["max_epochs"] or 0) * math.ceil(images / each))
         steps = min((length for length in lengths if length > 0), default=None)
-        if steps is not None and self._has(_RATE):
+        if steps is not None and self._has(RATE):
             self._take(data_choices.learning_rate(steps))
 
     def _speed(
@@ -281,7 +280,7 @@ class AutoChoice:
 
     def _has(self, key: str) -> bool:
         """Return whether the config has what a key is an argument of, if it is one of a part's."""
-        if key == _RATE and any(given.startswith(_OPTIMIZER) for given in self.given.keys() - {_plain(_RATE)}):
+        if key == RATE and any(given.startswith(_OPTIMIZER) for given in self.given.keys() - {_plain(RATE)}):
             # Another optimiser's rate is another matter.
             return False
         path, arguments, name = key.partition(".init_args.")

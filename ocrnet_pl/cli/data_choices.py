@@ -11,6 +11,8 @@ from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import Size, letterbox_placement
 
+RATE = "model.optimizer.init_args.lr"
+"""Key of the learning rate."""
 _LOOKED_AT = 200
 _LEAST_OBJECT = 16.0
 """Sides of the small objects in the network's input, in pixels: two cells of a grid of stride 8."""
@@ -219,7 +221,7 @@ def learning_rate(steps: int) -> Choice:
         steps: Number of steps of the run.
     """
     rate = _SHORT_RATE * math.sqrt(min(1.0, _SHORT_RUN / steps))
-    return Choice("model.optimizer.init_args.lr", max(_LEAST_RATE, round(rate, 4)), f"for a run of {steps} steps")
+    return Choice(RATE, max(_LEAST_RATE, round(rate, 4)), f"for a run of {steps} steps")
 
 
 def validations(epochs: int) -> Choice:

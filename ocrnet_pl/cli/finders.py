@@ -21,6 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.callbacks.rate_search import RateSearch
+from ocrnet_pl.cli.data_choices import RATE
 from ocrnet_pl.cli.initial_weights import StartingWeights
 from ocrnet_pl.cli.measured_choices import quiet_trainer
 from ocrnet_pl.data.datamodule import JointDataModule
@@ -32,7 +33,7 @@ from ocrnet_pl.training.starting import init_from
 from ocrnet_pl.training.step_memory import MemoryGuard, advice, by_size, out_of_memory
 from ocrnet_pl.training.task import OCRNetTask
 
-RATE, BATCH = "model.optimizer.init_args.lr", "data.batch_size"
+BATCH = "data.batch_size"
 _SETS = {BatchSizeFinder: BATCH, LearningRateFinder: RATE}
 """What each finder sets, in the order in which they search: the best rate depends on the batch size."""
 _NEVER = 10**9
