@@ -12,7 +12,7 @@ import yaml
 from ocrnet_pl.cli.bundled_configs import similar_config
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import UsageError
-from ocrnet_pl.storage.ordinary_files import read_bytes, read_text
+from ocrnet_pl.storage.ordinary_files import read_bytes, text_of
 
 _PARTS = ("data", "model", "trainer")
 
@@ -59,9 +59,10 @@ def config_tree(name: str) -> Any:
         UsageError: The file cannot be read or is not usable YAML.
     """
     try:
-        if read_bytes(name, "config", yaml_text.MOST_BYTES).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = read_bytes(name, "config", yaml_text.MOST_BYTES)
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise UsageError(f"config {name!r}: this is a text file in UTF-16; save it as UTF-8")
-        return yaml_text.compose(read_text(name, "config", yaml_text.MOST_BYTES))
+        return yaml_text.compose(text_of(data, name))
     except yaml_text.YamlError as error:
         where = f", line {error.line}" if error.line else ""
         raise UsageError(f"config {name!r}{where}: {error}") from error

@@ -114,7 +114,19 @@ def read_text(path: str | PathLike[str], what: str = "file", most: int | None = 
     Raises:
         DataError: :func:`read_bytes` raises it, or the file is not text in UTF-8.
     """
-    data = read_bytes(path, what, most)
+    return text_of(read_bytes(path, what, most), path)
+
+
+def text_of(data: bytes, path: str | PathLike[str]) -> str:
+    """Return the text of a file as :func:`read_text` does.
+
+    Args:
+        data: The file's bytes.
+        path: Path for error messages.
+
+    Raises:
+        DataError: It is not text in UTF-8.
+    """
     problem = "it has a NUL character"
     try:
         text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
