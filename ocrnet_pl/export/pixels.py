@@ -99,7 +99,7 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
         return graph.op("Resize", content, None, None, sizes, mode="linear")
 
     # Images of the size of the input are in it pixel by pixel.
-    fills = [own.equals(logits.length(axis) * stride) for own, axis in ((frame.height, down), (frame.width, across))]
+    fills = [own.equals(logits.length(along) * stride) for own, along in ((frame.height, down), (frame.width, across))]
     same = frame.inner_height.equals(frame.height) & frame.inner_width.equals(frame.width) & fills[0] & fills[1]
     share = graph.shortcut(same, lambda: shares(in_input()), lambda: shares(in_images()))
     if axis == 1:

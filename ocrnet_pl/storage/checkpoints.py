@@ -31,6 +31,14 @@ _ENTRIES: dict[str, Any] = {
     "lr_schedulers": list,
 }
 """The types of the entries that Lightning restores."""
+_MEMBERS: dict[str, Any] = {
+    "state_dict": torch.Tensor,
+    "current_model_state": torch.Tensor,
+    "callbacks": Mapping,
+    "optimizer_states": Mapping,
+    "lr_schedulers": Mapping,
+}
+"""The types of what is in them; mappings have names."""
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
 
@@ -135,10 +143,10 @@ def check_entries(content: Any, path: str | Path) -> None:
     for name, kind in _ENTRIES.items():
         if name in content and not isinstance(content[name], kind):
             raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
-        if kind is list and not all(isinstance(state, Mapping) for state in content.get(name, ())):
-            raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
-    for name, kind in (("state_dict", torch.Tensor), ("current_model_state", torch.Tensor), ("callbacks", Mapping)):
-        if not all(isinstance(k, str) and isinstance(value, kind) for k, value in content.get(name, {}).items()):
+    for name, kind in _MEMBERS.items():
+        entry = content.get(name, {})
+        names, members = (entry, entry.values()) if isinstance(entry, Mapping) else ((), entry)
+        if not (all(isinstance(each, str) for each in names) and all(isinstance(each, kind) for each in members)):
             raise CheckpointError(f"checkpoint {str(path)!r}: {name}: not what training writes")
 
 

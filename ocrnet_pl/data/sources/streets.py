@@ -130,11 +130,8 @@ def _ground(
     kerb = np.minimum(np.abs(right - street.edges[0]), np.abs(right - street.edges[1])) < 0.15
     paving = np.where(kerb[..., None], slabs * 1.2, paving)
     color = np.where(on_road[..., None], asphalt, paving)
-    paint, cover = (
-        rgb(0.13, rng.choice([0.0, 0.05]), 255 * rng.uniform(0.75, 0.95)),
-        _markings(rng, view, street, right, depth),
-    )
-    cover = np.where(on_road & (depth < FAR), cover, 0)
+    paint = rgb(0.13, rng.choice([0.0, 0.05]), 255 * rng.uniform(0.75, 0.95))
+    cover = np.where(on_road & (depth < FAR), _markings(rng, view, street, right, depth), 0)
     color = color + cover[..., None] * (paint - color)
     stains = 1 + 0.05 * smooth_noise(rng, view.size, 12) + 0.04 * smooth_noise(rng, view.size, max(view.size) // 2)
     # The houses of one side often throw a shadow onto the street.
