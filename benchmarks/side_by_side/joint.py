@@ -18,7 +18,7 @@ from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.structures import Placement, Prediction
 from side_by_side.settings import Settings
 
-_PROBE_STEPS = 30
+_PROBE_STEPS = 40
 
 
 class JointPredictor:
@@ -56,7 +56,8 @@ def train_joint(
     steps = settings.steps
     if steps is None:
         probe = _fit(settings, folder / "probe", words, _PROBE_STEPS)
-        steps = max(1, round(settings.budget * probe["images_per_s"] / batch_size))
+        # Of the last steps: the first ones also read the images and fill the caches.
+        steps = max(1, round(settings.budget * probe["last"]["train/images_per_s"] / batch_size))
     summary = _fit(settings, folder / "run", words, steps)
     network = OCRNet.from_checkpoint(folder / "run" / "joint" / "version_0" / "checkpoints" / "last.ckpt", device)
     speed = summary["images_per_s"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
@@ -174,7 +175,9 @@ class AutoChoice:
                 self._take(choice)
         for choice in data_choices.scales(statistics, self._size, crops=not self.given.keys() & _CROPS):
             self._take(choice)
-        self._take(data_choices.batch_size(statistics, self._size))
+        on_cpu = self.config.get("trainer.accelerator") == "cpu" or not torch.accelerator.is_available()
+        # With a budget, the time of a step decides.
+        self._take(data_choices.batch_size(statistics, self._size, self.budget is not None or not on_cpu))
         self._without_budget(statistics, 1)
         return statistics
 

@@ -152,6 +152,24 @@ def test_a_budget_on_the_command_line_overrides_the_length_in_a_config(
     assert (saved["max_epochs"], saved["check_val_every_n_epoch"]) == (epochs, interval)
 
 
+@pytest.mark.parametrize(("words", "batch"), [((), 4), (("--auto.budget=2h",), 16)])
+def test_a_cpu_gets_small_batches_unless_a_budget_decides(
+    words: tuple[str, ...],
+    batch: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = config(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["auto"] = True
+    content["data"]["train"]["init_args"]["length"] = 64
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    main(["check", "--config", str(path), "--limit", "1", "--output", str(tmp_path / "check"), *words])
+    assert re.search(rf"data\.batch_size +{batch} ", capsys.readouterr().out)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     found: dict[str, torch.Tensor] = content["state_dict"]

@@ -185,6 +185,7 @@ class Empty(SyntheticSource):
         ({"batch_size": 10**23}, f"data.batch_size: expected at most {sys.maxsize}"),
         ({"eval_batch_size": 0}, "data.eval_batch_size"),
         ({"num_workers": -1}, "data.num_workers"),
+        ({"num_workers": 100_000}, "data.num_workers: expected at most [0-9]+ loading processes on this machine"),
         ({"plain_epochs": -1}, "data.plain_epochs"),
         ({"aspect_ratios": [0.5, -1]}, "data.aspect_ratios"),
         ({"on_error": "ignore"}, "data.on_error"),

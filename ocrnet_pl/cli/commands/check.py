@@ -37,6 +37,7 @@ def check_data(run: Run) -> int:
         DataError: There is no source, or the copy cannot be written.
     """
     from ocrnet_pl.cli.source_recipes import object_limit, source_recipe
+    from ocrnet_pl.data.loading.loader_options import check_workers
     from ocrnet_pl.doctor.run import run_check
     from ocrnet_pl.errors import DataError
 
@@ -44,6 +45,7 @@ def check_data(run: Run) -> int:
     recipes = {name: source_recipe(name, data[name]) for name in ("train", "val", "test") if data.get(name) is not None}
     if not recipes:
         raise DataError("data: there is no source to check; set data.train")
+    check_workers(data["num_workers"])
     size = data["size"]
     input_size = (size, size) if isinstance(size, int) else tuple(size)
     errors = run_check(

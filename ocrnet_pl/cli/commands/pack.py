@@ -36,6 +36,7 @@ def pack_data(run: Run) -> int:
     """
     from ocrnet_pl.cli.source_recipes import source_recipe
     from ocrnet_pl.data.cache.content_hash import source_digest
+    from ocrnet_pl.data.loading.loader_options import check_workers
     from ocrnet_pl.data.shards.writer import pack
     from ocrnet_pl.drawing.progress import Progress
     from ocrnet_pl.errors import DataError
@@ -54,6 +55,7 @@ def pack_data(run: Run) -> int:
     for name in names:
         if name not in given:
             raise DataError(f"splits: there is no data.{name} to pack")
+    check_workers(data["num_workers"])
     skipped: list[tuple[str, str]] = []
     with Progress() as progress:
         for name in names:

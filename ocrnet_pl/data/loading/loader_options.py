@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+_MOST_WORKERS, _WORKERS_PER_CORE = 64, 4
+"""Number of loading processes that any machine may start, and per core: each one takes memory, and a turn of a core."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,9 @@ class LoaderOptions:
     prefetch_factor: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("prefetch_factor", 1)):
+        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("prefetch_factor", 1)):
             check_at_least(name, getattr(self, name), least)
+        check_workers(self.num_workers)
         if self.worker_timeout <= 0:
             raise ValueError(f"data.worker_timeout: expected more than 0 seconds, got {self.worker_timeout}")
 
@@ -57,3 +62,16 @@ def check_at_least(name: str, value: int, least: int) -> None:
     if not least <= value <= sys.maxsize:
         limit = f"at least {least}" if value < least else f"at most {sys.maxsize}"
         raise ValueError(f"data.{name}: expected {limit}, got {value}")
+
+
+def check_workers(count: int) -> None:
+    """Raise an error for a number of loading processes that is negative or would bring the machine down."""
+    check_at_least("num_workers", count, 0)
+    cores = os.cpu_count() or 1
+    # A config from a larger machine has more of them than this one has cores, and works all the same.
+    most = max(_MOST_WORKERS, _WORKERS_PER_CORE * cores)
+    if count > most:
+        raise ValueError(
+            f"data.num_workers: expected at most {most} loading processes on this machine, which has {cores} core(s), "
+            f"got {count}"
+        )
