@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -77,6 +78,54 @@ class SubPixelHead(nn.Sequential):
         return layer_rows(f"{name}.{len(self) - 1}", "semantic")
 
 
+class SubPixelSkipHead(nn.Module):
+    """Classifies at a multiple of the map's resolution, from the map and from the encoder's map of that resolution.
+
+    The encoder's map has its own norm, which brings it to the scale of the others: its statistics are those of the
+    images that the encoder was pretrained on, and added as it is, it drowns what the neck says.
+
+    Args:
+        width: Number of channels of the map.
+        skip: Number of channels of the encoder's map.
+        classes: Number of channels of the logits.
+        upscale: Factor by which the logits are finer than the map.
+        detail: Number of channels at the resolution of the logits.
+        dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
+    """
+
+    def __init__(self, width: int, skip: int, classes: int, upscale: int, detail: int, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Sequential(
+            nn.Conv2d(width, detail * upscale**2, 1, bias=False),
+            nn.PixelShuffle(upscale),
+            nn.BatchNorm2d(detail),
+            nn.SiLU(inplace=True),
+        )
+        self.skip = nn.BatchNorm2d(skip)
+        self.mix = ConvNorm(detail + skip, detail)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify = nn.Conv2d(detail, classes, 3, padding=1)
+
+    def forward(self, pixels: Tensor, finer: Tensor) -> Tensor:
+        """Return the logits [B, S, upscale * h, upscale * w].
+
+        Args:
+            pixels: The map [B, width, h, w].
+            finer: The encoder's map [B, skip, upscale * h, upscale * w].
+        """
+        both = torch.cat((self.up(pixels), self.skip(finer)), 1)
+        logits: Tensor = self.classify(self.dropout(self.mix(both)))
+        return logits
+
+    def class_rows(self, name: str) -> DeclaredRows:
+        """Return the rows of the last convolution.
+
+        Args:
+            name: Name of this head in the decoder.
+        """
+        return layer_rows(f"{name}.classify", "semantic")
+
+
 def semantic_count(taxonomy: Taxonomy) -> int:
     """Return the number of segmentation classes.
 
@@ -100,9 +149,11 @@ class SubPixelDecoder(SegmentationDecoder):
         dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
         separable: Whether the convolution at the finest stride is depthwise separable, which takes an eighth of its
             multiplications.
+        skip: Whether the logits also see the encoder's map of their own stride, which is finer than all of the neck's.
 
     Raises:
-        ValueError: The taxonomy has no segmentation class.
+        ValueError: The taxonomy has no segmentation class, or the encoder has no map at the logits' stride for
+            ``skip``.
     """
 
     def __init__(
@@ -114,15 +165,30 @@ class SubPixelDecoder(SegmentationDecoder):
         detail: int = 16,
         dropout: float = 0.0,
         separable: bool = False,
+        skip: bool = False,
     ) -> None:
         super().__init__()
+        classes = semantic_count(taxonomy)
         self.stride = shapes.strides[0] // upscale
         self.pixels = PyramidSum(shapes.channels, width, separable)
-        self.head = SubPixelHead(width, semantic_count(taxonomy), upscale, detail, dropout)
+        self.head: SubPixelHead | SubPixelSkipHead
+        if not skip:
+            self.head = SubPixelHead(width, classes, upscale, detail, dropout)
+            return
+        if self.stride not in shapes.encoder_strides:
+            raise ValueError(
+                f"segmentation: skip reads the encoder's map at stride {self.stride}, and its maps have "
+                f"{shapes.encoder_strides}; set skip to false, or take another encoder or upscale"
+            )
+        self._finer = shapes.encoder_strides.index(self.stride)
+        self.head = SubPixelSkipHead(width, shapes.encoder_channels[self._finer], classes, upscale, detail, dropout)
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Return the logits [B, S, H / stride, W / stride]."""
-        return (self.head(self.pixels(features.maps)),)
+        pixels = self.pixels(features.maps)
+        if isinstance(self.head, SubPixelSkipHead):
+            return (self.head(pixels, features.encoder_maps[self._finer]),)
+        return (self.head(pixels),)
 
     def class_rows(self) -> DeclaredRows:
         """Return the rows of the head."""

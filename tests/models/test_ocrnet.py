@@ -111,13 +111,33 @@ def test_a_separable_decoder_multiplies_less_and_gives_the_same_kind_of_map() ->
     assert weights[0] - weights[1] == 16 * 16 * 9 - (16 * 9 + 16 * 16)
 
 
-def test_the_network_exports_and_the_export_gives_the_same() -> None:
+def test_a_decoder_with_a_skip_sees_what_only_the_encoder_s_finer_map_shows() -> None:
+    shapes = Shapes([16, 16], [4, 8], [6, 8, 8], [2, 4, 8])
+    decoder = SubPixelDecoder(shapes, TAXONOMY, width=16, skip=True).eval()
+    neck = [torch.randn(1, 16, 8, 6), torch.randn(1, 16, 4, 3)]
+    finer, coarser = torch.randn(1, 6, 16, 12), [torch.randn(1, 8, 8, 6), torch.randn(1, 8, 4, 3)]
+    changed = finer.clone()
+    # A line of one cell, as of a pole.
+    changed[:, :, :, 5] += 3
+    with torch.no_grad():
+        (before,), (after,) = (decoder(Features(neck, [fine, *coarser], None)) for fine in (finer, changed))
+    assert before.shape == (1, TAXONOMY.num_semantic, 16, 12) and decoder.stride == 2
+    columns = (after - before).abs().amax((0, 1, 2)) > 1e-6
+    # Two convolutions of 3 x 3 see two cells to each side.
+    assert columns.nonzero().flatten().tolist() == [3, 4, 5, 6, 7]
+    with pytest.raises(ValueError, match=r"skip reads the encoder's map at stride 2, and its maps have \[4, 8\]"):
+        SubPixelDecoder(Shapes([16], [4], [8, 8], [4, 8]), TAXONOMY, skip=True)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_network_exports_and_the_export_gives_the_same(skip: bool) -> None:
     network = OCRNet(
         TAXONOMY,
         TinyEncoder(),
         lambda c, s: PathAggregationNeck(c, s, width=8),
         AnchorFreeDecoder,
-        lambda s, t: SubPixelDecoder(s, t, width=8),
+        # Its finest map has stride 4.
+        lambda s, t: SubPixelDecoder(s, t, width=8, upscale=1 if skip else 2, skip=skip),
         FusionPostProcess(),
     ).eval()
     image = torch.rand(1, 3, 64, 96) * 255
