@@ -91,7 +91,7 @@ def write_curves(results: Mapping[float, Sequence[dict[str, Any]]], folder: Path
         folder: Folder for the files, made if it is absent.
 
     Returns:
-        The table as markdown, with a row per model and figure.
+        The table as markdown, with a row per model and figure, and one per model for the seconds that it trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(result["name"] for own in results.values() for result in own))
@@ -103,7 +103,8 @@ def write_curves(results: Mapping[float, Sequence[dict[str, Any]]], folder: Path
         axes = figure.add_subplot(1, len(_CURVES), position)
         for number, name in enumerate(names):
             values = [(budget, found.get((budget, name), {}).get(key)) for budget in results]
-            points = [(budget, value) for budget, value in values if value is not None]
+            # A budget is planned from the speed of the first steps: what counts is the time that the training took.
+            points = [(found[budget, name]["train_s"], value) for budget, value in values if value is not None]
             if not points:
                 continue
             rows.append([name, BY_NAME[key].short, *(_text(value, 4) for _, value in values)])
@@ -116,5 +117,8 @@ def write_curves(results: Mapping[float, Sequence[dict[str, Any]]], folder: Path
         axes.minorticks_off()
         if axes.has_data():
             axes.legend(fontsize=7, frameon=False)
+    for name in names:
+        times = [found.get((budget, name), {}).get("train_s") for budget in results]
+        rows.append([name, "training s", *(_text(seconds, 0) for seconds in times)])
     save_figure(figure, folder / "curves.png")
     return _written(header, rows, folder, "curves")

@@ -154,12 +154,16 @@ def test_one_model_leaves_a_result_that_the_table_reads(
 
 def test_the_curve_has_a_row_per_model_and_figure(tmp_path: Path) -> None:
     results = {
-        60.0: [{"name": "joint", "map": 0.25, "miou": 0.5, "pq": 0.375}, {"name": "unet", "miou": 0.4}],
-        240.0: [{"name": "joint", "map": 0.5, "miou": 0.625, "pq": 0.75}],
+        60.0: [
+            {"name": "joint", "map": 0.25, "miou": 0.5, "pq": 0.375, "train_s": 55.0},
+            {"name": "unet", "miou": 0.4, "train_s": 61.0},
+        ],
+        240.0: [{"name": "joint", "map": 0.5, "miou": 0.625, "pq": 0.75, "train_s": 260.0}],
     }
     text = write_curves(results, tmp_path / "curves")
     rows = list(csv.reader((tmp_path / "curves/curves.csv").open()))
-    assert rows[0] == ["model", "figure", "60 s", "240 s"] and len(rows) == 1 + 4
+    assert rows[0] == ["model", "figure", "60 s", "240 s"] and len(rows) == 1 + 4 + 2
+    assert ["joint", "training s", "55", "260"] in rows and ["unet", "training s", "61", ""] in rows
     assert ["joint", "0.2500", "0.5000"] in [[row[0], *row[2:]] for row in rows]
     assert ["unet", "0.4000", ""] in [[row[0], *row[2:]] for row in rows] and "| 0.4000 | - |" in text
     assert (tmp_path / "curves/curves.png").read_bytes()[:4] == b"\x89PNG"
