@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,10 @@ TOGETHER = [
         *("formats/cityscapes.yaml", "overlays/decoders/unet.yaml", "overlays/losses/ohem.yaml"),
         "overlays/balancing/gradnorm.yaml",
     ],
-    ["formats/bdd100k.yaml", "overlays/decoders/distribution.yaml", "overlays/balancing/pcgrad.yaml"],
+    [
+        *("formats/bdd100k.yaml", "overlays/decoders/distribution.yaml", "overlays/decoders/skip.yaml"),
+        "overlays/balancing/pcgrad.yaml",
+    ],
     ["overlays/decoders/deeplabv3plus.yaml", "overlays/transfer/teacher.yaml", "overlays/inference/multiscale.yaml"],
     [
         *("formats/packed.yaml", "overlays/low_data.yaml", "overlays/losses/tutorial.yaml"),
@@ -216,7 +220,7 @@ def class_names(node: Any) -> set[str]:
 def predicts(run: Run, part: str = "postprocess", kind: str = "FusionPostProcess") -> None:
     """The checkpoint gives the network back, with the part that the overlay names."""
     network = run.network()
-    assert type(getattr(network, part)).__name__ == kind
+    assert type(attrgetter(part)(network)).__name__ == kind
     assert all(parameter.device.type == "cpu" and parameter.numel() for parameter in network.parameters())
     (prediction,) = network.predict([torch.randint(0, 256, (3, 90, 70), dtype=torch.uint8)])
     assert prediction.semantic is not None and prediction.semantic.shape == (90, 70)
@@ -270,6 +274,7 @@ CHECKS: dict[str, Callable[[Run], None]] = {
     "overlays/decoders/unet.yaml": partial(predicts, part="segmentation", kind="SmpUnet"),
     "overlays/decoders/deeplabv3plus.yaml": partial(predicts, part="segmentation", kind="SmpDeepLabV3Plus"),
     "overlays/decoders/distribution.yaml": partial(predicts, part="detection", kind="AnchorFreeDecoder"),
+    "overlays/decoders/skip.yaml": partial(predicts, part="segmentation.head", kind="SubPixelSkipHead"),
     "overlays/decoders/one_to_one.yaml": partial(predicts, part="detection", kind="OneToOneDecoder"),
     "overlays/losses/varifocal.yaml": partial(
         trains,
