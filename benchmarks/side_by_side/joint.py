@@ -85,6 +85,8 @@ def _fit(settings: Settings, folder: Path, words: Sequence[str], steps: int) -> 
         "trainer.check_val_every_n_epoch": "null",
         "trainer.val_check_interval": steps,
         "trainer.num_sanity_val_steps": 0,
+        # The probe ends with a speed.
+        "trainer.log_every_n_steps": _PROBE_STEPS // 4,
         "pictures.enabled": "false",
     }
     if settings.data is not None:

@@ -45,6 +45,16 @@ class PyramidSum(nn.Module):
         return fused
 
 
+def _sub_pixels(width: int, upscale: int, detail: int) -> list[nn.Module]:
+    """Return the layers that turn a map into one of ``detail`` channels at a multiple of its resolution."""
+    return [
+        nn.Conv2d(width, detail * upscale**2, 1, bias=False),
+        nn.PixelShuffle(upscale),
+        nn.BatchNorm2d(detail),
+        nn.SiLU(inplace=True),
+    ]
+
+
 class SubPixelHead(nn.Sequential):
     """Classifies at a multiple of the map's resolution by sub-pixel convolution.
 
@@ -61,10 +71,7 @@ class SubPixelHead(nn.Sequential):
 
     def __init__(self, width: int, classes: int, upscale: int, detail: int, dropout: float) -> None:
         super().__init__(
-            nn.Conv2d(width, detail * upscale**2, 1, bias=False),
-            nn.PixelShuffle(upscale),
-            nn.BatchNorm2d(detail),
-            nn.SiLU(inplace=True),
+            *_sub_pixels(width, upscale, detail),
             nn.Dropout2d(dropout),
             nn.Conv2d(detail, classes, 3, padding=1),
         )
@@ -95,12 +102,7 @@ class SubPixelSkipHead(nn.Module):
 
     def __init__(self, width: int, skip: int, classes: int, upscale: int, detail: int, dropout: float) -> None:
         super().__init__()
-        self.up = nn.Sequential(
-            nn.Conv2d(width, detail * upscale**2, 1, bias=False),
-            nn.PixelShuffle(upscale),
-            nn.BatchNorm2d(detail),
-            nn.SiLU(inplace=True),
-        )
+        self.up = nn.Sequential(*_sub_pixels(width, upscale, detail))
         self.skip = nn.BatchNorm2d(skip)
         self.mix = ConvNorm(detail + skip, detail)
         self.dropout = nn.Dropout2d(dropout)
