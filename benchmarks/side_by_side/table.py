@@ -96,18 +96,23 @@ def write_curves(results: Mapping[float, Sequence[dict[str, Any]]], folder: Path
     folder.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(result["name"] for own in results.values() for result in own))
     found = {(budget, result["name"]): result for budget, own in results.items() for result in own}
+
+    def over_budgets(name: str, key: str) -> list[float | None]:
+        return [found.get((budget, name), {}).get(key) for budget in results]
+
+    # A budget is planned from the speed of the first steps: what counts is the time that the training took.
+    times = {name: over_budgets(name, "train_s") for name in names}
     header = ["model", "figure", *(f"{budget:g} s" for budget in results)]
     rows = []
     figure = new_figure(5.2 * len(_CURVES), 4.6)
     for position, key in enumerate(_CURVES, 1):
         axes = figure.add_subplot(1, len(_CURVES), position)
         for number, name in enumerate(names):
-            values = [(budget, found.get((budget, name), {}).get(key)) for budget in results]
-            # A budget is planned from the speed of the first steps: what counts is the time that the training took.
-            points = [(found[budget, name]["train_s"], value) for budget, value in values if value is not None]
+            values = over_budgets(name, key)
+            points = [point for point in zip(times[name], values, strict=True) if None not in point]
             if not points:
                 continue
-            rows.append([name, BY_NAME[key].short, *(_text(value, 4) for _, value in values)])
+            rows.append([name, BY_NAME[key].short, *(_text(value, 4) for value in values)])
             joint = name.startswith("joint")
             color = _HIGHLIGHT if joint else _LINES[number % len(_LINES)]
             axes.plot(*zip(*points, strict=True), "o-", color=color, lw=2.5 if joint else 1.2, ms=4, label=name)
@@ -117,8 +122,6 @@ def write_curves(results: Mapping[float, Sequence[dict[str, Any]]], folder: Path
         axes.minorticks_off()
         if axes.has_data():
             axes.legend(fontsize=7, frameon=False)
-    for name in names:
-        times = [found.get((budget, name), {}).get("train_s") for budget in results]
-        rows.append([name, "training s", *(_text(seconds, 0) for seconds in times)])
+    rows += [[name, "training s", *(_text(seconds, 0) for seconds in times[name])] for name in names]
     save_figure(figure, folder / "curves.png")
     return _written(header, rows, folder, "curves")

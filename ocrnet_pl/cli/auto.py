@@ -175,9 +175,9 @@ class AutoChoice:
                 self._take(choice)
         for choice in data_choices.scales(statistics, self._size, crops=not self.given.keys() & _CROPS):
             self._take(choice)
-        on_cpu = self.config.get("trainer.accelerator") == "cpu" or not torch.accelerator.is_available()
+        accelerated = torch.accelerator.is_available() and self.config.get("trainer.accelerator") != "cpu"
         # With a budget, the time of a step decides.
-        self._take(data_choices.batch_size(statistics, self._size, self.budget is not None or not on_cpu))
+        self._take(data_choices.batch_size(statistics, self._size, accelerated or self.budget is not None))
         self._without_budget(statistics, 1)
         return statistics
 

@@ -148,6 +148,15 @@ class Shapes(NamedTuple):
     encoder_strides: list[int]
 
 
+def last_of_each_stride(strides: Sequence[int]) -> dict[int, int]:
+    """Return the index of the map to read of each stride: the last one, as dilated stages give several of one stride.
+
+    Args:
+        strides: Stride of each of the encoder's maps, finest first.
+    """
+    return {stride: index for index, stride in enumerate(strides)}
+
+
 class Features(NamedTuple):
     """What a segmentation decoder may read.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocrnet_pl.models.base import Neck
+from ocrnet_pl.models.base import Neck, last_of_each_stride
 from ocrnet_pl.models.layers import ConvNorm, SeparableConv
 
 
@@ -37,7 +37,7 @@ class PyramidNeck(Neck):
         self, channels: Sequence[int], strides: Sequence[int], width: int, finest: int, activation: bool
     ) -> None:
         super().__init__()
-        last = {stride: i for i, stride in enumerate(strides) if stride >= finest}
+        last = {stride: i for stride, i in last_of_each_stride(strides).items() if stride >= finest}
         if not last:
             raise ValueError(f"neck: the encoder's strides are {list(strides)}, none is at least finest={finest}")
         self._read = list(last.values())

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocrnet_pl.models.base import DeclaredRows, Features, SegmentationDecoder, Shapes, layer_rows
+from ocrnet_pl.models.base import (
+    DeclaredRows,
+    Features,
+    SegmentationDecoder,
+    Shapes,
+    last_of_each_stride,
+    layer_rows,
+)
 from ocrnet_pl.models.layers import ConvNorm, SeparableConv
 from ocrnet_pl.structures import Taxonomy
 
@@ -174,16 +181,12 @@ class SubPixelDecoder(SegmentationDecoder):
         self.stride = shapes.strides[0] // upscale
         self.pixels = PyramidSum(shapes.channels, width, separable)
         self.head: SubPixelHead | SubPixelSkipHead
-        if not skip:
+        if skip:
+            self._finer = self._own_stride(shapes)
+            finer = shapes.encoder_channels[self._finer]
+            self.head = SubPixelSkipHead(width, finer, classes, upscale, detail, dropout)
+        else:
             self.head = SubPixelHead(width, classes, upscale, detail, dropout)
-            return
-        if self.stride not in shapes.encoder_strides:
-            raise ValueError(
-                f"segmentation: skip reads the encoder's map at stride {self.stride}, and its maps have "
-                f"{shapes.encoder_strides}; set skip to false, or take another encoder or upscale"
-            )
-        self._finer = shapes.encoder_strides.index(self.stride)
-        self.head = SubPixelSkipHead(width, shapes.encoder_channels[self._finer], classes, upscale, detail, dropout)
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Return the logits [B, S, H / stride, W / stride]."""
@@ -195,3 +198,13 @@ class SubPixelDecoder(SegmentationDecoder):
     def class_rows(self) -> DeclaredRows:
         """Return the rows of the head."""
         return self.head.class_rows("head")
+
+    def _own_stride(self, shapes: Shapes) -> int:
+        """Return the index of the encoder's map at the logits' stride."""
+        index = last_of_each_stride(shapes.encoder_strides).get(self.stride)
+        if index is None:
+            raise ValueError(
+                f"segmentation: skip reads the encoder's map at stride {self.stride}, and its maps have "
+                f"{shapes.encoder_strides}; set skip to false, or take another encoder or upscale"
+            )
+        return index

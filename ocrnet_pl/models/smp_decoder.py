@@ -7,7 +7,14 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ocrnet_pl.models.base import DeclaredRows, Features, SegmentationDecoder, Shapes, layer_rows
+from ocrnet_pl.models.base import (
+    DeclaredRows,
+    Features,
+    SegmentationDecoder,
+    Shapes,
+    last_of_each_stride,
+    layer_rows,
+)
 from ocrnet_pl.structures import Taxonomy
 
 
@@ -41,7 +48,7 @@ class Pyramid(NamedTuple):
         if coarsest < 8 or coarsest & (coarsest - 1):
             raise ValueError(f"segmentation: coarsest is {coarsest}; give 8, 16 or 32")
         wanted = [2**level for level in range(int(math.log2(coarsest)) + 1)]
-        last = {stride: index for index, stride in enumerate(shapes.encoder_strides)}
+        last = last_of_each_stride(shapes.encoder_strides)
         missing = [stride for stride in wanted[2:] if stride not in last]
         if missing:
             raise ValueError(

@@ -125,6 +125,9 @@ def test_a_decoder_with_a_skip_sees_what_only_the_encoder_s_finer_map_shows() ->
     columns = (after - before).abs().amax((0, 1, 2)) > 1e-6
     # Two convolutions of 3 x 3 see two cells to each side.
     assert columns.nonzero().flatten().tolist() == [3, 4, 5, 6, 7]
+    # Dilated stages give two maps of one stride, of which the last one is read, as by the neck.
+    dilated = SubPixelDecoder(Shapes([16], [4], [6, 8, 12], [2, 4, 4]), TAXONOMY, width=16, upscale=1, skip=True)
+    assert dilated.head.skip.num_features == 12
     with pytest.raises(ValueError, match=r"skip reads the encoder's map at stride 2, and its maps have \[4, 8\]"):
         SubPixelDecoder(Shapes([16], [4], [8, 8], [4, 8]), TAXONOMY, skip=True)
 

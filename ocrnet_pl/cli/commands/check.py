@@ -35,6 +35,7 @@ def check_data(run: Run) -> int:
 
     Raises:
         DataError: There is no source, or the copy cannot be written.
+        ValueError: There are too many loading processes.
     """
     from ocrnet_pl.cli.source_recipes import object_limit, source_recipe
     from ocrnet_pl.data.loading.loader_options import check_workers

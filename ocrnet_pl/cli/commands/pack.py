@@ -33,6 +33,7 @@ def pack_data(run: Run) -> int:
     Raises:
         DataError: There is no source or no output, an image cannot be read, or the output cannot be written to, or
             contains something else.
+        ValueError: There are too many loading processes.
     """
     from ocrnet_pl.cli.source_recipes import source_recipe
     from ocrnet_pl.data.cache.content_hash import source_digest
