@@ -32,6 +32,9 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 # The images of the tests are small: two threads would mostly wait for each other.
 torch.set_num_threads(1)
+# The first backward pass of a process decides whether autograd gets threads, with which no forked process can train.
+# Without a GPU it gets none, unless an export came first: that pretends to have one.
+torch.ones(1, requires_grad=True).sum().backward()
 for name in ("lightning.pytorch", "lightning.fabric"):
     # Its handlers hold on to the error stream of the moment, which a test's capture closes; caplog still sees all.
     importlib.import_module(name)
