@@ -145,6 +145,9 @@ def _image(prediction: Prediction, given: Tensor | None) -> Tensor:
         if not prediction.path:
             raise ValueError("prediction: its image is not known; give it as an argument")
         image = read_image(prediction.path)
+    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3:
+        shown = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"image: expected a tensor uint8 [C, H, W], found {shown}")
     found = (int(image.shape[-2]), int(image.shape[-1]))
     if prediction.size is not None and found != prediction.size:
         expected = f"{prediction.size[1]} x {prediction.size[0]}"

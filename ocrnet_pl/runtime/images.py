@@ -49,6 +49,10 @@ def as_pixels(
 
 def _read(path: str | PathLike[str], channels: int) -> NDArray[np.uint8]:
     name = os.fspath(path)
+    if not name:
+        raise DataError("the image: its path is empty; give the path of an image")
+    if "://" in name:
+        raise DataError.at(name, "addresses are not fetched", advice="fetch it yourself, and give the file")
     if os.path.exists(name) and not os.path.isfile(name):
         # A named pipe would be waited for without end.
         raise DataError.at(name, "it is not a file of an image", advice="give one")
@@ -67,6 +71,8 @@ def _read(path: str | PathLike[str], channels: int) -> NDArray[np.uint8]:
 
 
 def _converted(image: Image.Image, channels: int, name: str) -> NDArray[np.uint8]:
+    if not image.width * image.height:
+        raise DataError.at(name, f"it is {image.width} x {image.height}, and has no pixels")
     if image.width * image.height > MAX_PIXELS:
         raise DataError.at(name, f"{image.width} x {image.height} pixels are too many")
     turned = ImageOps.exif_transpose(image)

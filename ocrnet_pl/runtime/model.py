@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -40,7 +40,8 @@ class Model:
     Raises:
         FileNotFoundError: There is no such file.
         ModelFileError: The file is damaged, was not written by ``ocrnet export``, or holds the network alone.
-        ValueError: onnxruntime, or OpenVINO for a file of its own, is not installed.
+        ValueError: onnxruntime, or OpenVINO for a file of its own, is not installed; ``threads`` is no number of
+            threads; or the installed onnxruntime does not have one of the providers.
     """
 
     def __init__(self, path: str | PathLike[str], threads: int = 0, providers: Sequence[str] | None = None) -> None:
@@ -96,12 +97,13 @@ class Model:
             for image in images[:1]:
                 as_pixels(image, self.description.channels)
             return self._batch(images) if len(images) else []
-        if isinstance(images, str | PathLike | Image.Image):
+        one = isinstance(images, str | bytes | PathLike | Image.Image)
+        if one or not isinstance(images, Iterable) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
             raise DataError("the images: expected several; call the model itself for one image")
-        return [self._one(image, place) for place, image in enumerate(images)]
+        return [self._one(image, place, f"image {place}") for place, image in enumerate(images)]
 
-    def _one(self, image: OneImage, place: int) -> Prediction:
-        (found,) = self._batch(as_pixels(image, self.description.channels)[None])
+    def _one(self, image: OneImage, place: int, name: str = "the image") -> Prediction:
+        (found,) = self._batch(as_pixels(image, self.description.channels, name)[None])
         found.image_id = place
         if isinstance(image, str | PathLike):
             found.path, found.image = os.fspath(image), None

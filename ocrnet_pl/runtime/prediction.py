@@ -198,6 +198,9 @@ class Prediction:
             if not self.path:
                 raise ValueError("prediction: its image is not known; give it as an argument")
             image = as_pixels(self.path, 3)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+            found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ValueError(f"image: expected an array uint8 [H, W, C], found {found}")
         if self.size is not None and image.shape[:2] != self.size:
             expected = f"{self.size[1]} x {self.size[0]}"
             raise ValueError(

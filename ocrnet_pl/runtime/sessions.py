@@ -20,6 +20,8 @@ OPENVINO = ".xml"
 PROGRAM = ".pt2"
 """The ending of programs of torch.export, which are not opened here: torch may execute what is in them."""
 
+_MOST_THREADS = 4096
+"""Number of threads above which a mistake is assumed: each takes memory, whether it has work or not."""
 _KINDS = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(uint8)": "uint8"}
 
 
@@ -50,11 +52,16 @@ def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequenc
     Raises:
         FileNotFoundError: There is no such file.
         ModelFileError: It cannot be loaded, or it is a program of torch.export.
-        ValueError: onnxruntime or OpenVINO is not installed.
+        ValueError: onnxruntime or OpenVINO is not installed, ``threads`` is no number of threads, or onnxruntime does
+            not have one of the providers.
     """
     where = f"model {os.fspath(path)!r}"
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{where}: there is no such file")
+        found = "it is a folder; name the file in it" if os.path.isdir(path) else "there is no such file"
+        raise FileNotFoundError(f"{where}: {found}")
+    if type(threads) is not int or not 0 <= threads <= _MOST_THREADS:
+        # A negative number would be taken for 0.
+        raise ValueError(f"threads: expected a whole number from 0, which is one on each core, got {threads!r}")
     if os.fspath(path).lower().endswith(PROGRAM):
         raise ModelFileError(
             f"{where}: it is a program of torch.export; run it with torch.export.load({os.path.basename(path)!r})"
@@ -67,6 +74,7 @@ def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequenc
 
 def _open_onnx(path: str, threads: int, providers: Sequence[str] | None, where: str) -> Session:
     onnxruntime = _imported("onnxruntime", "export")
+    chosen = _known_providers(onnxruntime.get_available_providers(), providers)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -74,7 +82,7 @@ def _open_onnx(path: str, threads: int, providers: Sequence[str] | None, where: 
         content = file.read()
     try:
         # From memory, so that the file cannot name others to read.
-        session = onnxruntime.InferenceSession(content, options, providers=list(providers or ["CPUExecutionProvider"]))
+        session = onnxruntime.InferenceSession(content, options, providers=chosen)
     except Exception as error:
         # Its errors have no common class.
         raise _cannot_load(where, "onnxruntime", error) from None
@@ -86,6 +94,25 @@ def _open_onnx(path: str, threads: int, providers: Sequence[str] | None, where: 
         return dict(zip(names, session.run(names, {next(iter(inputs)): images}), strict=True))
 
     return Session(dict(session.get_modelmeta().custom_metadata_map), inputs, outputs, run)
+
+
+def _known_providers(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Return the providers to use.
+
+    onnxruntime itself leaves out what it does not have, and the CPU computes what a GPU was meant to.
+
+    Raises:
+        ValueError: It does not have one of them.
+    """
+    if isinstance(wanted, str):
+        raise ValueError(f"providers: expected a list of names, got the text {wanted!r}; write [{wanted!r}]")
+    for name in wanted or ():
+        if name not in known:
+            raise ValueError(
+                f"providers: the installed onnxruntime has no {name!r}, it has {', '.join(known)}; install its package "
+                "for that device, such as onnxruntime-gpu, or name another"
+            )
+    return list(wanted or ["CPUExecutionProvider"])
 
 
 def import_openvino() -> Any:

@@ -7,6 +7,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,10 @@ def test_parts_of_the_image() -> None:
         prediction().crop(margin=-1)
     with pytest.raises(ValueError, match=r"^image: it is 4 x 6, the prediction is of one of 6 x 4$"):
         prediction().crop(IMAGE.mT)
+    wrong: list[Any] = [IMAGE / 255, IMAGE[0], IMAGE.numpy()]
+    for image in wrong:
+        with pytest.raises(ValueError, match=r"^image: expected a tensor uint8 \[C, H, W\], found"):
+            prediction().plot(image)
     with pytest.raises(ValueError, match=r"^prediction: its image is not known"):
         replace(prediction(), image=None).crop()
 

@@ -85,12 +85,48 @@ def test_a_path_a_picture_and_an_array_give_the_same(path: Path, tmp_path: Path)
         (7, "expected a path, a Pillow image or an array, found int"),
         ("absent.png", "absent.png: there is no such image"),
         (__file__, "not an image that can be read"),
+        ("", "the image: its path is empty"),
+        ("https://example.com/a.png", "https://example.com/a.png: addresses are not fetched"),
+        (Image.new("RGB", (0, 5)), "the image: it is 0 x 5, and has no pixels"),
     ],
 )
 def test_what_is_no_image_is_refused_in_one_line(image: Any, text: str, path: Path) -> None:
     with pytest.raises(DataError, match=text) as error:
         Model(path)(image)
     assert "\n" not in str(error.value)
+
+
+def test_of_several_images_the_wrong_one_is_named(path: Path) -> None:
+    model, pixels = Model(path), picture()
+    with pytest.raises(DataError, match=r"^image 1: expected uint8"):
+        model.predict([pixels, pixels.astype(np.float32)])
+    one: list[Any] = ["a.png", b"a.png", None, 7, pixels, Image.fromarray(pixels)]
+    for images in one:
+        with pytest.raises(DataError, match=r"^the images: expected several; call the model itself for one image$"):
+            model.predict(images)
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        # onnxruntime would leave it out and compute on the CPU.
+        ({"providers": ["NoSuchExecutionProvider"]}, "has no 'NoSuchExecutionProvider', it has .*CPUExecutionProvider"),
+        ({"providers": "CPUExecutionProvider"}, r"providers: .* write \['CPUExecutionProvider'\]"),
+        ({"threads": -1}, "threads: expected a whole number from 0, .* got -1"),
+        ({"threads": 1.5}, "threads: .* got 1.5"),
+        ({"threads": 10**9}, "threads: .* got 1000000000"),
+    ],
+)
+def test_a_device_or_threads_that_cannot_be_had_are_refused(option: dict[str, Any], text: str, path: Path) -> None:
+    with pytest.raises(ValueError, match=text) as error:
+        Model(path, **option)
+    assert "\n" not in str(error.value)
+    assert Model(path, threads=1, providers=["CPUExecutionProvider"])(picture()).size == (5, 7)
+
+
+def test_a_folder_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="it is a folder"):
+        Model(tmp_path)
 
 
 def hostile() -> list[tuple[str, dict[str, str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,10 @@ def test_an_image_is_read_again_or_given(tmp_path: Path) -> None:
         found.plot()
     with pytest.raises(ValueError, match="image: it is 90 x 60, the prediction is of one of 90 x 70"):
         found.plot(image[:60])
+    wrong: list[Any] = [image / 255, image[..., 0], Image.fromarray(image)]
+    for other in wrong:
+        with pytest.raises(ValueError, match=r"^image: expected an array uint8 \[H, W, C\], found"):
+            found.plot(other)
     Image.fromarray(image).save(tmp_path / "a.png")
     found.path = str(tmp_path / "a.png")
     np.testing.assert_array_equal(np.asarray(found.plot()), np.asarray(found.plot(image)))
