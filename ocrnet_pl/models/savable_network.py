@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.models.base import DetectionDecoder, Encoder, Neck, PostProcess, SegmentationDecoder, Shapes
 from ocrnet_pl.models.network_parts import PARTS, Parts
 from ocrnet_pl.models.rebuilding import rebuild
-from ocrnet_pl.storage.checkpoints import read_checkpoint, versions
+from ocrnet_pl.storage.checkpoints import read_checkpoint, require_device, versions
 from ocrnet_pl.storage.network_folder import DESCRIPTION, read_description, read_weights, type_name, write_network
 from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, network_in_folder, saved_network
 from ocrnet_pl.storage.trusted_classes import trusted_packages
@@ -103,6 +104,7 @@ class SavableNetwork(nn.Module):
 
         Raises:
             DataError: There is no such run.
+            ValueError: ``pictures`` is negative.
             FileExistsError: There is something at ``path`` that is not to be replaced.
         """
         self.save(path, overwrite, self._card(Path(path).name, run, pictures, license))
@@ -111,6 +113,8 @@ class SavableNetwork(nn.Module):
         """Return the page that introduces the network."""
         from ocrnet_pl.models.model_card import Described, model_card
 
+        if type(pictures) is not int or pictures < 0:
+            raise ValueError(f"pictures: expected a whole number from 0, got {pictures!r}")
         decoders = {"boxes": self.detection, "pixels": self.segmentation}
         described = Described(
             self.taxonomy,
@@ -149,6 +153,7 @@ class SavableNetwork(nn.Module):
         Raises:
             CheckpointError: The hub refuses it, or cannot be reached.
             DataError: There is no such run.
+            ValueError: ``pictures`` is negative.
         """
         from ocrnet_pl.models.hub import push
 
@@ -183,6 +188,11 @@ class SavableNetwork(nn.Module):
         """
         if Path(name).is_dir():
             return cls.load(name, map_location, trust, **parts)
+        if Path(name).is_file():
+            raise CheckpointError(
+                f"network {str(name)!r}: it is a file, and no folder of save_pretrained; read a checkpoint with "
+                "OCRNet.from_checkpoint"
+            )
         from ocrnet_pl.models.hub import fetched_folder
 
         return cls.load(fetched_folder(str(name), revision, token), map_location, trust, **parts)
@@ -210,9 +220,10 @@ class SavableNetwork(nn.Module):
             FileNotFoundError: There is no such folder, or a file of it is absent.
             CheckpointError: A file is damaged, comes from a version that differs, or names a class that is not trusted
                 or does not fit.
-            ValueError: ``trust`` names no package.
+            ValueError: ``trust`` names no package, or the device cannot be used.
         """
         trusted_packages(trust)
+        require_device(map_location)
         where = f"network {str(path)!r}"
         description = read_description(path)
         saved = network_in_folder(description, read_weights(path), f"{where}: {DESCRIPTION}")
@@ -245,7 +256,7 @@ class SavableNetwork(nn.Module):
             FileNotFoundError: There is no such file.
             CheckpointError: The file is damaged, is not a checkpoint of this project, comes from a version that
                 differs, or names a class that is not trusted or does not fit.
-            ValueError: ``trust`` names no package.
+            ValueError: ``trust`` names no package, or the device cannot be used.
         """
         trusted_packages(trust)
         where = f"checkpoint {str(path)!r}"

@@ -87,6 +87,17 @@ def _unreadable(path: str | Path) -> CheckpointError:
     return CheckpointError(f"checkpoint {str(path)!r}: unreadable; it is not a checkpoint, or not complete")
 
 
+def require_device(device: str | torch.device) -> None:
+    """Raise ValueError if tensors cannot be put onto a device, such as a GPU that this machine does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise ValueError(
+            f"map_location {str(device)!r}: this device cannot be used here ({reason}); use 'cpu'"
+        ) from error
+
+
 def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu", mmap: bool = False) -> dict[str, Any]:
     """Verify and load a checkpoint; nothing in it is executed.
 
@@ -98,8 +109,11 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu", 
     Raises:
         FileNotFoundError: There is no such file.
         CheckpointError: It is damaged, or not a checkpoint.
+        ValueError: The device cannot be used.
     """
     verify_checkpoint(path)
+    # Whatever goes wrong from here on is the file's fault.
+    require_device(map_location)
     try:
         content = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:  # A forged file can raise anything.

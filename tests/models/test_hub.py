@@ -186,3 +186,16 @@ def test_what_the_hub_refuses_is_said_in_one_line(hub: type[Hub]) -> None:
         with pytest.raises(CheckpointError, match=f"^network '[a-z/]*': .*{words}") as caught:
             act()
         assert "\n" not in str(caught.value) and "wrong-token" not in str(caught.value)
+
+
+def test_what_is_no_folder_and_no_number_is_said_before_anything_is_written(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(b"weights")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt': it is a file, .* OCRNet\.from_checkpoint$"):
+        OCRNet.from_pretrained(tmp_path / "a.ckpt")
+    # Of a negative number, Python would take all but the oldest pictures.
+    with pytest.raises(ValueError, match=r"^pictures: expected a whole number from 0, got -1$"):
+        tiny_network().save_pretrained(tmp_path / "new", run=run, pictures=-1)
+    assert not (tmp_path / "new").exists()
+    tiny_network().save_pretrained(tmp_path / "new")
+    with pytest.raises(ValueError, match=r"^map_location 'nowhere'"):
+        OCRNet.from_pretrained(tmp_path / "new", map_location="nowhere", trust="tests")

@@ -414,6 +414,13 @@ def test_nothing_in_a_checkpoint_is_executed_wherever_it_comes_from(tmp_path: Pa
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_device_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "whole.ckpt")
+    with pytest.raises(ValueError, match=r"^map_location 'nowhere': this device cannot be used here \(.*\)") as caught:
+        read_checkpoint(tmp_path / "whole.ckpt", "nowhere")
+    assert not isinstance(caught.value, CheckpointError) and "\n" not in str(caught.value)
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     status, message = fails(capsys, *words(tmp_path, "--trainer.default_root_dir", str(tmp_path / "file" / "runs")))
