@@ -12,6 +12,7 @@ import yaml
 
 from ocrnet_pl.cli.initial_weights import refuse_both
 from ocrnet_pl.cli.subcommands import EVALUATING
+from ocrnet_pl.data.split_keys import SPLITS
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import UsageError
 from ocrnet_pl.storage.checkpoints import config_value, read_checkpoint
@@ -152,7 +153,7 @@ def _keys(kinds: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _is_whole(words: list[str]) -> bool:
     """Return whether the configs describe a network and data, and not only what to change."""
-    sources = [setting(words, f"data.{name}", whole=True) for name in ("train", "val", "test")]
+    sources = [setting(words, f"data.{name}", whole=True) for name in SPLITS]
     return setting(words, "model.encoder", whole=True) is not None and any(source is not None for source in sources)
 
 

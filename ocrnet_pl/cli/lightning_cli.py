@@ -40,6 +40,7 @@ from ocrnet_pl.cli.subcommands import EVALUATING, OWN, SUBCOMMANDS
 from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
+from ocrnet_pl.data.split_keys import SPLITS
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import need_entries, read_checkpoint
 from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
@@ -240,7 +241,7 @@ class OCRNetCLI(LightningCLI):
             self._earlier = EarlierPredictions.asked(config)
             self.save_config_kwargs["overwrite"] = self._earlier.resume
         if config["data"]["root"] is not None:
-            for split in ("train", "val", "test"):
+            for split in SPLITS:
                 _start_paths(config["data"].get(split), config["data"]["root"])
         if config.get("ckpt_path"):
             config["ckpt_path"] = self._resolved(Namespace(ckpt_path=config["ckpt_path"]))["ckpt_path"]
@@ -278,7 +279,7 @@ class OCRNetCLI(LightningCLI):
         if self.config["subcommand"] == "predict":
             self._taxonomy = saved_taxonomy(content, f"checkpoint {path!r}")
             config["data"]["root"] = None
-            for split in ("train", "val", "test"):
+            for split in SPLITS:
                 config["data"][split] = None
         else:
             self._kept = classes_to_keep(content, f"checkpoint {path!r}")

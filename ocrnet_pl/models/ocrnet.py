@@ -104,7 +104,8 @@ class OCRNet(SavableNetwork):
         for tensor in (*self.parameters(), *self.buffers()):
             # ``to`` would try the weights of 3-D convolutions as well.
             if tensor.ndim == 4:
-                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+                # ``contiguous`` would leave depthwise weights their strides, and DDP then warns of each gradient's.
+                tensor.data = tensor.data.clone(memory_format=torch.channels_last)
 
     @property
     def in_channels(self) -> int:

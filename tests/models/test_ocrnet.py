@@ -87,6 +87,17 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
+def test_gradients_have_the_strides_of_their_weights() -> None:
+    """DDP copies and warns where they differ; depthwise weights have a side of one, which may have any stride."""
+    network = OCRNet(
+        TAXONOMY, TimmEncoder("tf_efficientnet_lite0"), PathAggregationNeck, None, SubPixelDecoder, FusionPostProcess()
+    ).train()
+    network(torch.zeros(2, 3, 32, 32)).semantic.sum().backward()
+    weights = [value for value in network.parameters() if value.grad is not None]
+    assert any(value.ndim == 4 and value.shape[1] == 1 for value in weights)
+    assert all(value.grad.stride() == value.stride() for value in weights)
+
+
 def test_a_network_needs_a_decoder_and_a_decoder_needs_classes() -> None:
     with pytest.raises(ValueError, match="at least one decoder"):
         tiny_network(detection=False, segmentation=False)

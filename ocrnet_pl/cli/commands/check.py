@@ -39,11 +39,12 @@ def check_data(run: Run) -> int:
     """
     from ocrnet_pl.cli.source_recipes import object_limit, source_recipe
     from ocrnet_pl.data.loading.loader_options import check_workers
+    from ocrnet_pl.data.split_keys import SPLITS
     from ocrnet_pl.doctor.run import run_check
     from ocrnet_pl.errors import DataError
 
     config, data = run.config, run.config["data"]
-    recipes = {name: source_recipe(name, data[name]) for name in ("train", "val", "test") if data.get(name) is not None}
+    recipes = {name: source_recipe(name, data[name]) for name in SPLITS if data.get(name) is not None}
     if not recipes:
         raise DataError("data: there is no source to check; set data.train")
     check_workers(data["num_workers"])

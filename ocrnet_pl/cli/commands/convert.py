@@ -29,12 +29,13 @@ def convert_data(run: Run) -> int:
 
     from ocrnet_pl.cli.source_recipes import source_recipe
     from ocrnet_pl.data.exporting.coco_files import write_coco
+    from ocrnet_pl.data.split_keys import SPLITS
     from ocrnet_pl.drawing.progress import Progress
     from ocrnet_pl.errors import DataError
     from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 
     data, output = run.config["data"], run.config["output"]
-    given = [name for name in ("train", "val", "test") if data.get(name) is not None]
+    given = [name for name in SPLITS if data.get(name) is not None]
     if output is None:
         raise DataError("output: give the folder of the JSON files with --output DIR")
     if not given:

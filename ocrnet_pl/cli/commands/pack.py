@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ocrnet_pl.cli.command import Command, Run
 from ocrnet_pl.cli.exit_codes import EXIT_SKIPPED
+from ocrnet_pl.data.split_keys import SPLITS, Split
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
-
-Split = Literal["train", "val", "test"]
 
 
 def add_arguments(parser: LightningArgumentParser) -> None:
@@ -43,7 +42,7 @@ def pack_data(run: Run) -> int:
     from ocrnet_pl.errors import DataError
 
     config, data = run.config, run.config["data"]
-    given = [name for name in ("train", "val", "test") if data.get(name) is not None]
+    given = [name for name in SPLITS if data.get(name) is not None]
     names = config["splits"] or given
     if config["output"] is None:
         raise DataError("output: give the folder of the shards with --output DIR")

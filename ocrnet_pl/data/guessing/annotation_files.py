@@ -10,6 +10,7 @@ from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.readers.values import is_text
 from ocrnet_pl.data.readers.yolo_names import is_plain
 from ocrnet_pl.data.sources.voc import VOC_CLASSES
+from ocrnet_pl.data.split_keys import SPLITS
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.storage.ordinary_files import read_text
 
@@ -247,7 +248,7 @@ def of_yolo(look: FolderLook) -> Guess | None:
         except (DataError, yaml_text.YamlError):
             continue
         if isinstance(content, dict) and "names" in content and any(key in content for key in ("train", "val")):
-            splits = [key for key in ("train", "val", "test") if content.get(key)]
+            splits = [key for key in SPLITS if content.get(key)]
             polygons = "kpt_shape" not in content and _has_polygons(look)
             options = {"data": name} | ({"semantic_from_instances": True} if polygons else {})
             parts = tuple(
@@ -264,7 +265,7 @@ def of_yolo(look: FolderLook) -> Guess | None:
     name = plain[0]
     outlined = {"semantic_from_instances": True} if _has_polygons(look) else {}
     content = read_plain(look.path(name)) if is_plain(name) else {}
-    splits = [split for split in ("train", "val", "test") if split in content]
+    splits = [split for split in SPLITS if split in content]
     parts = tuple(Found(split, "Yolo", {"data": name, "split": split} | outlined) for split in splits)
     if not parts:
         found = []

@@ -8,6 +8,7 @@ from typing import Any
 from ocrnet_pl.data.guessing.annotation_files import of_csv, of_json, of_xml, of_yolo
 from ocrnet_pl.data.guessing.folder_look import FolderLook, Found, Guess, split_of
 from ocrnet_pl.data.guessing.mask_folders import of_known_trees, of_masks, of_object_masks
+from ocrnet_pl.data.split_keys import SPLITS
 from ocrnet_pl.errors import DataError
 
 _SHARE = 0.2
@@ -53,7 +54,7 @@ def arranged(guess: Guess) -> Parts:
     if "train" not in found:
         first = next(iter(found))
         found["train"] = found.pop(first)
-    order = [name for name in ("train", "val", "test") if name in found]
+    order = [name for name in SPLITS if name in found]
     sources: Parts = {name: (found[name].source, found[name].options) for name in order}
     if "val" not in sources:
         inner = {"class_path": sources["train"][0], "init_args": sources["train"][1]}

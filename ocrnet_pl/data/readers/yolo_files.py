@@ -12,6 +12,7 @@ from ocrnet_pl.data.readers.folder_index import Fail, FolderIndex
 from ocrnet_pl.data.readers.values import as_flag, is_text, is_whole, shown
 from ocrnet_pl.data.readers.yolo_names import is_plain, read_plain
 from ocrnet_pl.data.readers.yolo_rows import KeyPoints
+from ocrnet_pl.data.split_keys import SPLITS
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES
@@ -19,8 +20,6 @@ from ocrnet_pl.storage.ordinary_files import read_text
 
 _PLAIN_NAMES = ("classes.txt", "obj.data", "obj.names")
 """Files that tools write instead of a data.yaml."""
-
-_SPLITS = ("train", "val", "test")
 
 _MOST_CLASSES = 100_000
 """Largest number of classes: no network could have more, and `nc` alone is easily mistyped."""
@@ -91,7 +90,7 @@ class YoloData:
         entries = self._content.get(split)
         if isinstance(entries, str):
             entries = [entries]
-        others = [name for name in _SPLITS if self._content.get(name) is not None]
+        others = [name for name in SPLITS if self._content.get(name) is not None]
         if entries is None and others:
             text = f"there is no such entry, but {', '.join(map(repr, others))}"
             raise self.error(str(split), text, "set `split` to the one that names the images")

@@ -28,6 +28,7 @@ from ocrnet_pl.data.shards.format import (
 from ocrnet_pl.data.shards.shard_cache import ShardCache
 from ocrnet_pl.data.shards.store import FolderStore, RemoteStore, Store, file_digest
 from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.split_keys import SPLITS
 from ocrnet_pl.errors import DataError, StoreError
 from ocrnet_pl.storage.flat_arrays import Texts, map_arrays
 from ocrnet_pl.structures import Sample, Taxonomy
@@ -295,6 +296,6 @@ def _read_manifest(store: Store) -> Manifest:
         raise DataError.at(
             store.name, "the packing was not finished", advice="run the same `train.py pack` again: it continues"
         )
-    inside = [name for name in ("train", "val", "test") if store.small(f"{name}/{MANIFEST}") is not None]
+    inside = [name for name in SPLITS if store.small(f"{name}/{MANIFEST}") is not None]
     advice = f"give {store.where(inside[0])}" if inside else "give the folder to which `train.py pack` wrote a split"
     raise DataError.at(store.name, f"there is no {MANIFEST}", advice=advice)
