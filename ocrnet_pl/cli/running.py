@@ -32,6 +32,7 @@ from ocrnet_pl.cli.parser import Parser, shortened
 from ocrnet_pl.cli.sections import stored_sections
 from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
 from ocrnet_pl.cli.suggestions import closest
+from ocrnet_pl.cli.system_errors import system_text
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import DEBUG_VARIABLE, CheckpointError, DataError, LossError, RunError, UsageError
 from ocrnet_pl.storage.earlier_settings import words_now
@@ -45,6 +46,8 @@ from ocrnet_pl.training.task import OCRNetTask
 def _one_line(error: BaseException) -> str:
     """Return the last line of an error, which for one out of a loading process stands behind its traceback."""
     error = cause(error)
+    if isinstance(error, OSError):
+        return " ".join(system_text(error).split()) or type(error).__name__
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -325,7 +325,8 @@ class JointDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> BatchLoader:
         """Return the loader of the images to predict on; their truths are the unlabelled originals."""
-        if self.predict_path is None:
+        # An empty text, such as that of a variable of the shell that is not set, would be the current folder.
+        if not self.predict_path:
             raise DataError("data: there is nothing to predict on; set data.predict_path to a folder of images")
         has_source = any(source is not None for source in (self.train, self.val, self.test))
         taxonomy = self.taxonomy if has_source else None

@@ -57,6 +57,21 @@ def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterat
         unfinished.unlink(missing_ok=True)
 
 
+def require_writable(folder: Path) -> None:
+    """Check, before long work, that files can be written into a folder, which is made when they are.
+
+    Raises:
+        OSError: It or the nearest folder above it that exists is none, or there is no right to write to it.
+    """
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+
+
 def _flush(path: Path) -> None:
     """Wait until a file's content, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-_PATTERN = re.compile(r"\..+\.([0-9a-f]{6})-([0-9a-f]{6})-([0-9a-f]{6})-(\d+)\.part")
+_PATTERN = re.compile(r"\.(?P<final>.+)\.([0-9a-f]{6})-([0-9a-f]{6})-([0-9a-f]{6})-(\d+)\.part")
 _LONGEST = 255
 """Largest number of bytes of a file's name."""
 
@@ -31,6 +31,12 @@ def unfinished_path(final: Path) -> Path:
     return final.with_name(f".{os.fsdecode(name)}{end}")
 
 
+def final_path(path: Path) -> Path:
+    """Return the path that a file is going to have, whose unfinished path may be given."""
+    match = _PATTERN.fullmatch(path.name)
+    return path if match is None else path.with_name(match["final"])
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove what processes of this machine were writing into a folder when they died.
 
@@ -42,7 +48,7 @@ def remove_abandoned(folder: Path) -> None:
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder) as entries:
         for entry in entries:
             match = _PATTERN.fullmatch(entry.name)
-            if match is None or not _is_dead(match[1], match[2], match[3], int(match[4])):
+            if match is None or not _is_dead(match[2], match[3], match[4], int(match[5])):
                 continue
             # Another process may remove it at the same time, and other users' files cannot be removed.
             with suppress(OSError):

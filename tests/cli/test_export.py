@@ -99,3 +99,11 @@ def test_a_file_ends_as_its_format_so_that_no_checkpoint_is_written_over(
     run: Any = SimpleNamespace(config=config | {"ckpt_path": str(tmp_path / "last.ckpt")})
     with pytest.raises(ValueError, match=f"{name}': a file of the format {kind} ends in {ending}"):
         export(run)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_network_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = {"format": "onnx", "precision": "fp32", "raw": False, "output": tmp_path / "file" / "a.onnx"}
+    run: Any = SimpleNamespace(config=config | {"ckpt_path": str(tmp_path / "absent.ckpt")})
+    with pytest.raises(FileExistsError, match=r"file'$"):
+        export(run)

@@ -283,3 +283,11 @@ def test_aspect_ratios_fall_back_to_one_shape_without_sizes() -> None:
     assert {tuple(b.images.shape[2:]) for b in known.train_dataloader()} == {(96, 192)}
     unknown = make_module(train=Scenes(length=8), **options)
     assert {tuple(b.images.shape[2:]) for b in unknown.train_dataloader()} == {(128, 128)}
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 9)).save("a.png")
+    for path in (None, ""):
+        with pytest.raises(DataError, match="there is nothing to predict on"):
+            make_module(predict_path=path).predict_dataloader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import struct
 import sys
 from argparse import Namespace
@@ -208,6 +209,8 @@ def test_the_command_writes_the_film_and_the_table(
         ({}, r"^output 'film-predicted\.mp4': it exists; give another --output, or --overwrite true"),
         ({"source": None}, "^source: there is no film"),
         ({"overwrite": True, "min_score": 3.0}, r"^min_score: expected 0 to 1, got 3\.0"),
+        ({"overwrite": True, "seconds": -5.0}, r"^seconds: expected a length above 0, got -5\.0"),
+        ({"overwrite": True, "seconds": math.inf}, r"^seconds: expected a length above 0, got inf"),
     ):
         with pytest.raises(UsageError, match=words):
             run(**changes)

@@ -44,7 +44,7 @@ def auto_label(run: NetworkRun) -> int:
 
     config, trainer, task = run.config, run.trainer, run.task
     images = config["data"]["predict_path"]
-    if images is None:
+    if not images:
         raise DataError("data: there is nothing to label; set data.predict_path to a folder of images")
     if run.written["data"]["train"] is None:
         raise DataError("data.train: there is no labelled data to train with; give its config with --config")

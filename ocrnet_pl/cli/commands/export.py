@@ -93,6 +93,7 @@ def export(run: Run) -> int:
 
     Raises:
         DataError: There is no image to compare on.
+        OSError: The output cannot be written.
         RunError: The file does not give what the network gives, or fp16 or int8 costs too much.
         ValueError: A package is not installed, or a part of the network cannot be exported.
     """
@@ -109,6 +110,7 @@ def export(run: Run) -> int:
     from ocrnet_pl.cli.export_images import calibration_images, check_images, measured_samples
     from ocrnet_pl.export.files import export_onnx, export_openvino, export_torch
     from ocrnet_pl.models.ocrnet import OCRNet
+    from ocrnet_pl.storage.files import require_writable
 
     checkpoint = Path(config["ckpt_path"])
     precision = config["precision"]
@@ -123,6 +125,7 @@ def export(run: Run) -> int:
     if output.suffix != suffix:
         # It would not be known again, and the checkpoint itself could be written over.
         raise ValueError(f"output {str(output)!r}: a file of the format {config['format']} ends in {suffix}")
+    require_writable(output.parent)
     network = OCRNet.from_checkpoint(checkpoint, trust=config["trust"])
     images = check_images(config, network.in_channels)
     reduced: Reduced | None = None

@@ -47,6 +47,7 @@ def predict_on_film(run: Run) -> int:
         UsageError: There is no source, or a file is in the way.
     """
     import itertools
+    import math
 
     import torch
 
@@ -74,6 +75,8 @@ def predict_on_film(run: Run) -> int:
             raise UsageError(f"output {str(path)!r}: it exists; give another --output, or --overwrite true")
     if not 0 <= config["min_score"] <= 1:
         raise UsageError(f"min_score: expected 0 to 1, got {config['min_score']}")
+    if config["seconds"] is not None and not 0 < config["seconds"] < math.inf:
+        raise UsageError(f"seconds: expected a length above 0, got {config['seconds']}; null for the whole film")
     wants_cpu = config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
     device = "cpu" if wants_cpu else "cuda"
     postprocess = named_part(PostProcess, config["model"]["postprocess"])

@@ -1,0 +1,49 @@
+"""What the operating system refuses, as the command line says it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from ocrnet_pl.cli.system_errors import system_text
+from ocrnet_pl.storage.files import complete_file, require_writable
+from ocrnet_pl.storage.unfinished import final_path, unfinished_path
+
+
+def test_a_path_stands_first_and_advice_last(tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for wanted, said in (
+        ("a file/x.onnx", f"{tmp_path / 'a file'}: a file stands where a folder is needed; name another place"),
+        ("a file/x/y.onnx", f"{tmp_path / 'a file' / 'x'}: a file stands where a folder is needed; name another place"),
+        ("folder", f"{tmp_path / 'folder'}: it is a folder; name a file"),
+    ):
+        with pytest.raises(OSError) as caught, complete_file(tmp_path / wanted) as unfinished:
+            unfinished.write_text("")
+        assert system_text(caught.value) == said
+    # A name that only this process knows is of no use to anybody.
+    hidden = OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(unfinished_path(tmp_path / "a.b c")))
+    assert system_text(hidden) == f"{tmp_path / 'a.b c'}: no such file or directory; check the path"
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "x")
+    assert system_text(refused) == "x: permission denied; change its rights, or name another place"
+    assert system_text(OSError("the port is taken")) == "the port is taken"
+    assert final_path(Path("a", "b.part")) == Path("a", "b.part")
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(), Path("new", "deep"), tmp_path, Path("new", "..", "other")):
+        require_writable(folder)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    for folder in (Path("file"), Path("file", "deep")):
+        with pytest.raises(OSError, match=r"'file'$"):
+            require_writable(folder)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError):
+        require_writable(Path("new"))
