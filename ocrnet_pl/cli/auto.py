@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from ocrnet_pl.cli import data_choices
-from ocrnet_pl.cli.data_choices import RATE, Choice, Statistics
+from ocrnet_pl.cli.data_choices import Choice, Statistics
 from ocrnet_pl.cli.measured_choices import (
     Speed,
     batch_of_budget,
@@ -35,6 +35,7 @@ from ocrnet_pl.data.transforms import Transform
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError, DataError, UsageError
 from ocrnet_pl.imaging.geometry import Size
+from ocrnet_pl.report.search_space import RATE
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY, config_value, read_checkpoint, usable_checkpoint
 from ocrnet_pl.training.step_memory import StepMemory
 

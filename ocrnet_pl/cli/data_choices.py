@@ -10,9 +10,8 @@ import numpy as np
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import Size, letterbox_placement
+from ocrnet_pl.report.search_space import RATE
 
-RATE = "model.optimizer.init_args.lr"
-"""Key of the learning rate."""
 _LOOKED_AT = 200
 _LEAST_OBJECT = 16.0
 """Sides of the small objects in the network's input, in pixels: two cells of a grid of stride 8."""

@@ -21,12 +21,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.callbacks.rate_search import RateSearch
-from ocrnet_pl.cli.data_choices import RATE
 from ocrnet_pl.cli.initial_weights import StartingWeights
 from ocrnet_pl.cli.measured_choices import quiet_trainer
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.report.search_space import RATE
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY, config_value, read_checkpoint, usable_checkpoint
 from ocrnet_pl.training.optimizers import FACTOR
 from ocrnet_pl.training.starting import init_from

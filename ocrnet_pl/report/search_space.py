@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 AUGMENTATION = "augmentation"
 """Name of the setting that scales the changes of colour in ``data.train_transforms``."""
+RATE = "model.optimizer.init_args.lr"
+"""Key of the learning rate."""
 TASK_WEIGHT = "model.balancing.init_args.detection"
-_RATE = "model.optimizer.init_args.lr"
 _JITTERED = ("brightness", "contrast", "saturation", "hue")
 _SIZES = (0.75, 1.25)
 _STRIDE = 32
@@ -63,9 +64,9 @@ def default_space(config: Mapping[str, Any]) -> dict[str, Setting]:
         config: The whole config, as plain values.
     """
     space: dict[str, Setting] = {}
-    rate = value_at(config, _RATE, None)
+    rate = value_at(config, RATE, None)
     if isinstance(rate, int | float) and rate > 0:
-        space[_RATE] = Setting(low=rate / 4, high=rate * 4, log=True)
+        space[RATE] = Setting(low=rate / 4, high=rate * 4, log=True)
     model = config["model"]
     balancing = (model.get("balancing") or {}).get("class_path", "FixedWeights")
     if model.get("detection") and model.get("segmentation") and balancing.rpartition(".")[2] == "FixedWeights":
