@@ -242,7 +242,7 @@ def test_a_report_that_is_terminated_ends_its_run_first(tmp_path: Path) -> None:
     def report() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         tell = partial(os.kill, os.getpid(), signal.SIGTERM)
-        threading.Thread(target=lambda: (wait_for(run.log, "ready"), tell())).start()
+        threading.Thread(target=lambda: (wait_for(run.log, "ready\n"), tell())).start()
         run.execute()
 
     assert in_a_process(report) == 143
