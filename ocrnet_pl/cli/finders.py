@@ -63,7 +63,7 @@ class Finders:
             config["trainer"]["callbacks"] = left or None
 
     def __bool__(self) -> bool:
-        """Return whether there are any."""
+        """Return whether the config has finders."""
         return bool(self.found)
 
     def repeat(self, path: str) -> None:

@@ -21,7 +21,7 @@ class ReplacedWeights:
         self._take(encoder)
 
     def __bool__(self) -> bool:
-        """Return whether there were any."""
+        """Return whether any option was replaced by null."""
         return bool(self._found)
 
     def put_back(self) -> None:

@@ -262,7 +262,7 @@ class JointDataModule(LightningDataModule):
         return self._train_loader.state_dict() | {"epoch": self.trainer.current_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from there, with the next batches of the epoch.
+        """Let the training epoch continue at the position in a checkpoint.
 
         Lightning gives a loader its state too late: the length of the schedule is requested before, and with it the
         loader is set up.
@@ -353,7 +353,7 @@ class JointDataModule(LightningDataModule):
         return BatchLoader(dataset, skipped=self.skipped, sampler=sampler, **options)
 
     def _share(self) -> tuple[int, int]:
-        """Return the number of processes and the number of this one."""
+        """Return the number of processes and the rank of this one."""
         if self.trainer is None:
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank

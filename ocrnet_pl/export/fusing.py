@@ -40,7 +40,7 @@ class Fused(NamedTuple):
     shown: Value
 
     def by_number(self, values: Value) -> Value:
-        """Return what there is for the boxes, int64 [B, N], by their numbers, with 0 for 0."""
+        """Return values of the boxes, int64 [B, N], in the order of the boxes' numbers, [1 + B * N]; number 0 has 0."""
         nothing = values.filled(0).part(0, 1, 1)
         table = values.graph.concat(nothing, values, axis=1).reshape(-1)
         return table.at(self.place + self.image * (self.rows.length + 1))

@@ -13,9 +13,9 @@ from onnx import helper, numpy_helper
 OPSET = 18
 """The version of ONNX's operators: the first one that scales images with antialiasing."""
 IR_VERSION = 8
-"""The version of the file format that belongs to it."""
+"""The version of ONNX's file format that belongs to these operators."""
 SHORTCUT = "shortcut"
-"""With what the names of nodes begin whose second branch is always right."""
+"""Prefix of the names of ``If`` nodes that only save time: their second branch gives the right result in any case."""
 NETWORK = "Network"
 """The node that stands for the network where it is not part of the graph; ONNX does not know it."""
 

@@ -162,7 +162,7 @@ class BoxPixels(NamedTuple):
         return self.pixel - self.column_shift.at(self.row)
 
     def of_row(self, values: Value) -> Value:
-        """Return for each pair, [R], what there is for its box, [M]."""
+        """Return the values of boxes, [M], for the box of each pair, [R]."""
         return values.at(self.row_box).at(self.row)
 
 

@@ -30,7 +30,7 @@ CAMERA = "camera:"
 _DEVICES = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _ENCODERS = ("h264", "mpeg4")
 _TIME_BASE = Fraction(1, 60_000)
-"""Of this, the frames of all usual rates last a whole number."""
+"""Seconds per unit of a written frame's time; a frame at any usual rate lasts a whole number of these units."""
 _WAIT = 30.0
 
 

@@ -19,7 +19,7 @@ OBJECT_WITHOUT_LABEL = "object without a label"
 LABEL_WITHOUT_OBJECT = "label without an object"
 LABEL_OF_ANOTHER_SIZE = "label of another size"
 AGAINST_BOTH = "neither: both see otherwise"
-"""What ``labels`` says where boxes and pixels agree with each other, against the labels."""
+"""Value of :attr:`Disagreement.labels` where boxes and pixels agree with each other and contradict the labels."""
 
 _FEW = 0.1
 """A box without pixels is one of whose area its class covers a smaller share."""

@@ -13,7 +13,7 @@ from ocrnet_pl.inference.probabilities import Beta
 from ocrnet_pl.structures import Taxonomy
 
 ONE_PASS = "single passes over whole images"
-"""What scores are of without several scales and tiles."""
+"""How an image is predicted without several scales and without tiles, in words for messages."""
 WAYS = ("raw", "fused")
 """The boxes before and after fusion, whose scores differ."""
 

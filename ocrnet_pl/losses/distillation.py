@@ -24,7 +24,8 @@ _TOGETHER = 16
 _BOX_FACTOR = 2.0
 """Factor of the boxes' sides among the terms, as in the loss of labelled boxes."""
 _NO_LABEL, _NEW_CLASS = -2, -1
-"""Where a pixel's label is among the shared classes, if it is not one of them."""
+"""Stand for a pixel's position among the shared classes: it has no label, or one of a class that only the student
+has."""
 _BLOCK = 8
 """Side in pixels of the smallest area that is taken for padding if it is of one colour."""
 

@@ -16,7 +16,7 @@ _LIMITS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """COCO's IoU thresholds."""
 IOU_50, IOU_75 = 0, 5
-"""Positions of these thresholds."""
+"""Positions of the IoU thresholds 0.5 and 0.75 in ``THRESHOLDS``."""
 
 _TOGETHER = 2**20
 """Number of pairs of a prediction and an object that a table may have."""

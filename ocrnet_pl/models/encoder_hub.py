@@ -18,7 +18,7 @@ _WAIT = 4.0
 """Seconds in which the server has to answer, unless the environment says otherwise."""
 _WAIT_VARIABLE = "HF_HUB_ETAG_TIMEOUT"
 _DIGEST = re.compile(r"-([a-f0-9]+)\.")
-"""Where a file's name has the beginning of its SHA-256."""
+"""Finds the beginning of a file's SHA-256 in its name, as in ``resnet50-11ad3fa6.pth``."""
 _FILES = ("model.safetensors", "pytorch_model.bin")
 """The files of a repository that may hold the weights, the preferred one first."""
 

@@ -51,7 +51,7 @@ class Setting:
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
     def contains(self, value: Any) -> bool:
-        """Return whether a value is one of them."""
+        """Return whether the setting can have a value."""
         if self.values:
             return value in self.values
         return isinstance(value, int | float) and self.low <= value <= self.high

@@ -38,7 +38,7 @@ _MEMBERS: dict[str, Any] = {
     "optimizer_states": Mapping,
     "lr_schedulers": Mapping,
 }
-"""The types of what is in them; mappings have names."""
+"""The types of what each entry contains; keys of mappings are texts."""
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm")
 

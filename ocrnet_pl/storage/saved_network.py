@@ -17,7 +17,7 @@ _LARGEST_SIDE = 65_536
 _MOST_CATEGORIES = 10_000
 
 UNRECORDED_KEY = "unrecorded"
-"""Where a file holds why it cannot say how some parts were made, by name."""
+"""Key of a file's entry with the reasons, by name of the part, why it does not say how some parts were made."""
 
 
 class SavedNetwork(NamedTuple):

@@ -14,7 +14,7 @@ from torch.nn.modules.module import (
 _TIMES = 8
 """How many times as many numbers as its weights a network may allocate while it is built: models are built on trial."""
 _SPARE = 2**28
-"""How many more, for classifiers that are dropped again; a GiB of them."""
+"""How many further numbers it may allocate, for classifiers that models drop again: 1 GiB in float32."""
 _MOST_MODULES = 200_000
 
 

@@ -35,7 +35,7 @@ class Version(NamedTuple):
 
     @property
     def step(self) -> int:
-        """Number of optimiser steps before it."""
+        """Number of optimiser steps that its weights have been trained for."""
         return int(self.metadata["step"])
 
     def artifact(self, name: str, kept: bool) -> wandb.Artifact:

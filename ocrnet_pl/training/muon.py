@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic Newton-Schulz iteration, which brings singular values near 1 in few steps."""
+"""Coefficients of the quintic Newton-Schulz iteration, which brings singular values near 1 in few steps."""
 _ITERATIONS = 5
 _SMALLEST = 16
 """Rows and columns that a weight has at least to be orthogonalised: heads of few classes have fewer."""

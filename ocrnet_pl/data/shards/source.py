@@ -227,7 +227,7 @@ class Packed(Source):
 
     @property
     def blocks(self) -> Blocks | None:
-        """The shards; None if the window contains all of them."""
+        """The shards, within which samples are read in runs; None if the window holds all of them at once."""
         return self._blocks(0, len(self))
 
     @property
