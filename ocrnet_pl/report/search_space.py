@@ -7,7 +7,11 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ocrnet_pl.data.readers import yaml_text
+from ocrnet_pl.storage.ordinary_files import read_bytes, text_of
 
 if TYPE_CHECKING:
     import optuna
@@ -83,6 +87,24 @@ def default_space(config: Mapping[str, Any]) -> dict[str, Setting]:
 
 def _round(size: float) -> int:
     return round(size / _STRIDE) * _STRIDE
+
+
+def space_in(path: Path, config: Mapping[str, Any]) -> dict[str, Setting]:
+    """Read a space from a YAML file, as :func:`read_space` does.
+
+    Args:
+        path: Path of the file.
+        config: The whole config, in which each key must be.
+
+    Raises:
+        ValueError: The file cannot be read or is not usable YAML, or :func:`read_space` raises it.
+    """
+    try:
+        content = yaml_text.load(text_of(read_bytes(path, "space", yaml_text.MOST_BYTES), str(path)))
+    except yaml_text.YamlError as error:
+        where = f"space {str(path)!r}" + (f", line {error.line}" if error.line else "")
+        raise ValueError(f"{where}: {error}") from error
+    return read_space(content, str(path), config)
 
 
 def read_space(content: Any, where: str, config: Mapping[str, Any]) -> dict[str, Setting]:

@@ -19,6 +19,7 @@ from ocrnet_pl.errors import RunError
 from ocrnet_pl.report.runs import environment_of_runs, last_error, terminable
 from ocrnet_pl.report.search_space import Setting, Value, present_values, with_values
 from ocrnet_pl.storage.files import complete_file
+from ocrnet_pl.storage.secrets import hidden
 
 if TYPE_CHECKING:
     import optuna
@@ -56,14 +57,22 @@ class Search:
     seed: int
 
     def open(self) -> optuna.Study:
-        """Open the study, with the trials of earlier jobs."""
+        """Open the study, with the trials of earlier jobs.
+
+        Raises:
+            ValueError: The database cannot be opened.
+        """
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.output.mkdir(parents=True, exist_ok=True)
-        storage: Any = self.storage or JournalStorage(JournalFileBackend(str(self.output / "study.log")))
+        storage: Any
+        if self.storage is None:
+            storage = JournalStorage(JournalFileBackend(str(self.output / "study.log")))
+        else:
+            storage = _database(self.storage)
         study = optuna.create_study(
             storage=storage,
             study_name=self.name,
@@ -75,6 +84,22 @@ class Search:
         seed = self.seed + len(study.trials)
         study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         return study
+
+
+def _database(address: str) -> optuna.storages.BaseStorage:
+    """Open a database that jobs share, whose libraries each have errors of their own."""
+    import optuna
+
+    try:
+        return optuna.storages.get_storage(address)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            hidden(
+                f"storage {address!r}: it cannot be opened ({lines[0]}); give the address of a database, such as "
+                "sqlite:////shared/study.db"
+            )
+        ) from error
 
 
 def run_search(

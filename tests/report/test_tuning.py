@@ -20,6 +20,7 @@ from ocrnet_pl.report.search_space import (
     default_space,
     present_values,
     read_space,
+    space_in,
     with_values,
 )
 from ocrnet_pl.report.tuning import Search, run_search, scores_in
@@ -105,6 +106,30 @@ def test_a_wrong_space_is_one_line(given: Any, said: str) -> None:
 def search(folder: Path, **options: Any) -> Search:
     given = {"seconds": 60.0, "trials": None, "storage": None, "metric": "val/score", "maximize": True, "seed": 0}
     return Search(output=folder, name="study", **(given | options))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a: [1\n", r"space '.*s\.yaml', line 2: this is not valid YAML"),
+        (b"\xff\xfe\x00", r"s\.yaml: .*UTF-8"),
+        (b"", r"s\.yaml: expected settings by their keys"),
+        (None, r"s\.yaml: there is no such"),
+    ],
+)
+def test_a_file_that_is_no_space_is_one_line(content: bytes | None, said: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "s.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=said) as caught:
+        space_in(tmp_path / "s.yaml", CONFIG)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "sqlite:////no/such/folder/a.db", "nodialect://me:word5@host/a"])
+def test_a_database_that_cannot_be_opened_is_one_line(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^storage '.*': it cannot be opened \(.*\); give the address") as caught:
+        search(tmp_path, storage=address).open()
+    assert "\n" not in str(caught.value) and "word5" not in str(caught.value)
 
 
 SPACE = {RATE: Setting(low=0.0005, high=0.008, log=True), "data.size": Setting((192, 256))}

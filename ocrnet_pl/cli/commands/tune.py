@@ -76,7 +76,7 @@ def tune(run: Run) -> int:
 
     if find_spec("optuna") is None:
         raise ValueError("tune: optuna is not installed; run `pip install 'ocrnet-pl[tune]'`")
-    from ocrnet_pl.report.search_space import default_space, read_space
+    from ocrnet_pl.report.search_space import default_space, space_in
     from ocrnet_pl.report.tuning import Search, run_search
     from ocrnet_pl.storage.secrets import in_environment
 
@@ -102,11 +102,7 @@ def tune(run: Run) -> int:
             "check_val_every_n_epoch": None,
             "val_check_interval": max(1, config["trial_steps"] // config["validations"]),
         }
-    if config["space"] is None:
-        space = default_space(plain)
-    else:
-        content = yaml.safe_load(config["space"].read_text(encoding="utf-8"))
-        space = read_space(content, str(config["space"]), plain)
+    space = default_space(plain) if config["space"] is None else space_in(config["space"], plain)
     search = Search(
         output=output,
         name=config["name"],
