@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, NoReturn
 
+from ocrnet_pl.distributed.signals import signals_handled
 from ocrnet_pl.errors import RunError
 
 INTERRUPTED = "the same command keeps the finished runs and starts this one again"
@@ -100,14 +100,8 @@ def terminable() -> Iterator[None]:
 
     The signal alone would end this process and leave them behind.
     """
-    if threading.current_thread() is not threading.main_thread():
+    with signals_handled(_exit, signal.SIGTERM):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, _exit)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _exit(number: int, frame: FrameType | None) -> NoReturn:

@@ -11,6 +11,7 @@ from types import FrameType
 
 from litserve import LitServer
 
+from ocrnet_pl.distributed.signals import signals_handled
 from ocrnet_pl.serving.api import PredictionAPI
 from ocrnet_pl.serving.requests import Reception
 from ocrnet_pl.serving.served import Loaded
@@ -89,8 +90,7 @@ def run_server(server: LitServer, serving: Serving) -> None:
         raise KeyboardInterrupt
 
     # A terminated server would leave its processes behind; a terminal interrupts all of them at once.
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with signals_handled(stop, signal.SIGTERM, signal.SIGINT):
         server.run(
             host=serving.host,
             port=serving.port,
@@ -99,6 +99,3 @@ def run_server(server: LitServer, serving: Serving) -> None:
             log_level="warning",
             generate_client_file=False,
         )
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

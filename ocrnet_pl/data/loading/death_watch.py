@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
+from ocrnet_pl.distributed.signals import signals_handled
+
 Sent = TypeVar("Sent")
 
 _REMIND = 1.0
@@ -50,14 +52,8 @@ def next_delivery(deliveries: Iterator[Sent]) -> Sent | None:
 @contextmanager
 def torch_handler_undone() -> Iterator[None]:
     """Undo torch's handler for the death of child processes, which DataLoader sets when its iterator is made."""
-    if threading.current_thread() is not threading.main_thread():
+    with signals_handled(signal.getsignal(signal.SIGCHLD), signal.SIGCHLD):
         yield
-        return
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, before)
 
 
 def _dead(deliveries: Iterator[Any]) -> list[int]:
@@ -79,23 +75,21 @@ def _deaths_watched() -> Iterator[None]:
     torch's own handler raises its error wherever the main process is at that moment, for example in the middle of a
     step.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    before = signal.getsignal(signal.SIGCHLD)
 
     def handle(number: int, frame: FrameType | None) -> None:
         _error_if_any_worker_fails()
         if callable(before):
             before(number, frame)
 
-    before = signal.signal(signal.SIGCHLD, handle)
-    try:
+    with signals_handled(handle, signal.SIGCHLD) as handled:
+        if not handled:
+            yield
+            return
         # A process may have died while nothing was waiting.
         _error_if_any_worker_fails()
         with _reminded():
             yield
-    finally:
-        signal.signal(signal.SIGCHLD, before)
 
 
 @contextmanager
