@@ -59,7 +59,7 @@ def run_exported(command: Command | NetworkCommand, words: list[str]) -> None:
         try:
             config = parser.parse_args(words[1:])
         except argparse.ArgumentError as error:
-            raise UsageError(_of_parser(error, command.name, parser)) from error
+            raise UsageError(_of_parser(error, command.name, parser, words)) from error
         config.pop("config", None)
         status = command.exported.run(config)
     except (ValueError, OSError) as error:
@@ -68,10 +68,22 @@ def run_exported(command: Command | NetworkCommand, words: list[str]) -> None:
         sys.exit(status)
 
 
-def _of_parser(error: argparse.ArgumentError, name: str, parser: ArgumentParser) -> str:
+def _of_parser(error: argparse.ArgumentError, name: str, parser: ArgumentParser, words: list[str]) -> str:
+    if str(error).startswith("Parser key"):
+        # There is such an option: the value is wrong.
+        from ocrnet_pl.cli.config_errors import first_mistake
+
+        found = first_mistake(parser, words)
+        if found is not None:
+            return found
     text = " ".join(str(error).split())
     actions: list[Any] = parser._actions
-    there = {each.option_strings[0] for each in actions if each.option_strings} - {"--config", "--help", "-h"}
+    there = {each.option_strings[0] for each in actions if each.option_strings} - {
+        "--config",
+        "--help",
+        "-h",
+        "--print_shtab",
+    }
     known = ", ".join(sorted(each for each in there if not each.endswith("+")))
     return f"{name}: {text}; with an exported file there are {known}, all else is as it was exported"
 
