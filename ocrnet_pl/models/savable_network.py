@@ -113,7 +113,7 @@ class SavableNetwork(nn.Module):
         """Return the page that introduces the network."""
         from ocrnet_pl.models.model_card import Described, model_card
 
-        if type(pictures) is not int or pictures < 0:
+        if not isinstance(pictures, int) or pictures < 0:
             raise ValueError(f"pictures: expected a whole number from 0, got {pictures!r}")
         decoders = {"boxes": self.detection, "pixels": self.segmentation}
         described = Described(

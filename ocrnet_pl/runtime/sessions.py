@@ -59,7 +59,7 @@ def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequenc
     if not os.path.isfile(path):
         found = "it is a folder; name the file in it" if os.path.isdir(path) else "there is no such file"
         raise FileNotFoundError(f"{where}: {found}")
-    if type(threads) is not int or not 0 <= threads <= _MOST_THREADS:
+    if not isinstance(threads, int) or not 0 <= threads <= _MOST_THREADS:
         # A negative number would be taken for 0.
         raise ValueError(f"threads: expected a whole number from 0, which is one on each core, got {threads!r}")
     if os.fspath(path).lower().endswith(PROGRAM):
