@@ -87,10 +87,14 @@ def run_server(server: LitServer, serving: Serving) -> None:
         # The process that answers inherits this, and raises what it was sent once more when it is done.
         if os.getpid() != main:
             sys.exit(0)
+        # Whoever asks twice would break off the end, and the processes that predict would lose what they wait for.
+        for each in endings:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     # A terminated server would leave its processes behind; a terminal interrupts all of them at once.
-    with signals_handled(stop, signal.SIGTERM, signal.SIGINT):
+    endings = (signal.SIGTERM, signal.SIGINT)
+    with signals_handled(stop, *endings):
         server.run(
             host=serving.host,
             port=serving.port,
