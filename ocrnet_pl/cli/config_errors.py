@@ -36,7 +36,8 @@ def first_mistake(parser: Any, words: list[str]) -> str | None:
         words: The command line; its config files are sound YAML.
     """
     comparison = _Comparison(parser)
-    for layer in layers(words, parser._option_string_actions):
+    positional = next((action.dest for action in parser._actions if not action.option_strings), None)
+    for layer in layers(words, parser._option_string_actions, positional):
         for mistake in comparison.of_layer(layer):
             return mistake
     return next(comparison.absent(), None)

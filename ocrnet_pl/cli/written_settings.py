@@ -88,12 +88,13 @@ def place_of(path: str, value: str, words: list[str]) -> str:
     return f"{where}{key}"
 
 
-def layers(words: list[str], options: dict[str, argparse.Action]) -> Iterator[Layer]:
+def layers(words: list[str], options: dict[str, argparse.Action], positional: str | None = None) -> Iterator[Layer]:
     """Yield what a command line sets, word by word and file by file; what overrides comes after what it overrides.
 
     Args:
         words: The command line; its config files are sound YAML.
         options: What the parser knows of, by the word on the command line.
+        positional: The key that words without an option belong to; None if the subcommand takes none.
     """
     position = 1
     while position < len(words):
@@ -101,6 +102,9 @@ def layers(words: list[str], options: dict[str, argparse.Action]) -> Iterator[La
         position += 1
         key, equals, value = word.partition("=")
         if not word.startswith("--") and key not in options:
+            if positional is not None:
+                yield Layer("", _nested(positional, yaml.SequenceNode("tag:yaml.org,2002:seq", [_node(word)])))
+                continue
             hint = "; options begin with --" if word else ""
             yield Layer("", None, f"{word!r} is not an option of {words[0]}{hint}")
             continue

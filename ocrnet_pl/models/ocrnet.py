@@ -282,7 +282,7 @@ class OCRNet(SavableNetwork):
         color: Color = ...,
         max_value: float | None = ...,
         operating_point: str = ...,
-        classes: Sequence[str] = ...,
+        classes: str | Sequence[str] = ...,
     ) -> list[Prediction]: ...
 
     @overload
@@ -297,7 +297,7 @@ class OCRNet(SavableNetwork):
         color: Color = ...,
         max_value: float | None = ...,
         operating_point: str = ...,
-        classes: Sequence[str] = ...,
+        classes: str | Sequence[str] = ...,
     ) -> Iterator[Prediction]: ...
 
     def predict(
@@ -311,7 +311,7 @@ class OCRNet(SavableNetwork):
         color: Color = "rgb",
         max_value: float | None = None,
         operating_point: str = "none",
-        classes: Sequence[str] = (),
+        classes: str | Sequence[str] = (),
     ) -> list[Prediction] | Iterator[Prediction]:
         """Return the predictions for images of any size, each at its original size.
 
@@ -334,7 +334,7 @@ class OCRNet(SavableNetwork):
             operating_point: Which boxes of each class count, by what ``calibrate`` found on labelled images:
                 ``best_f1``, ``precision=0.95``, ``recall=0.99``, ``bound``, or ``none`` for all. A class for which that
                 cannot be had is named in a warning.
-            classes: Names of the classes whose boxes are given out; empty for all.
+            classes: Name of the class whose boxes are given out, or several; empty for all.
 
         Returns:
             One prediction per image, fused where the network has both tasks. The ``image_id`` of a file is its path
@@ -354,7 +354,8 @@ class OCRNet(SavableNetwork):
 
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-        lines = self.choose(operating_point, classes)
+        choice = (operating_point, (classes,) if isinstance(classes, str) else tuple(classes))
+        lines = self.choose(*choice)
         note = self.postprocess.passes_note(tile or multiscale)
         for line in lines if note is None else (*lines, note):
             warnings.warn(line, stacklevel=2)
@@ -362,8 +363,7 @@ class OCRNet(SavableNetwork):
         inputs = input_images(images, PixelFormat(self.in_channels, color, max_value))
         size = batch_size or (1 if self.mean.device.type == "cpu" else _BATCH_SIZE)
         batches = iter(lambda: list(islice(inputs, size)), [])
-        way, choice = tile or multiscale, (operating_point, tuple(classes))
-        found = (each for batch in batches for each in self._predict_batch(batch, way, choice))
+        found = (each for batch in batches for each in self._predict_batch(batch, tile or multiscale, choice))
         return found if stream else list(found)
 
     @torch.inference_mode()

@@ -184,9 +184,15 @@ class SavableNetwork(nn.Module):
             parts: As there.
 
         Raises:
-            CheckpointError: There is no such folder or repository, or :meth:`load` raises it.
+            CheckpointError: There is no such folder or repository, a folder is asked for a revision, or :meth:`load`
+                raises it.
         """
         if Path(name).is_dir():
+            if revision is not None:
+                raise CheckpointError(
+                    f"network {str(name)!r}: it is a folder here, which has no revision {revision!r}; leave it "
+                    "out, or start where there is no such folder"
+                )
             return cls.load(name, map_location, trust, **parts)
         if Path(name).is_file():
             raise CheckpointError(

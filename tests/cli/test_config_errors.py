@@ -146,6 +146,14 @@ def test_an_option_that_several_words_follow_is_compared(capsys: pytest.CaptureF
     assert said == "limit: expected int > 0 or null, got '0'"
 
 
+def test_words_without_an_option_are_not_blamed_for_the_options_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, expected in (
+        (["runs/a", "runs/b", "--choices", "0"], "choices: expected int > 0, got '0'"),
+        (["runs/a", "runs/b", "--choises", "5"], "there is no key 'choises'; did you mean 'choices'?"),
+    ):
+        assert complaint(command_line_parser("compare"), capsys, "compare", *words) == expected
+
+
 def test_the_subcommand_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
     for words, expected in (
         (["fitt"], "error: there is no subcommand 'fitt'; did you mean 'fit'?\n"),

@@ -303,6 +303,8 @@ def test_a_network_keeps_its_points_where_it_goes(tmp_path: Path) -> None:
         assert 0 < len(chosen.scores) < len(plain.scores)
         (streamed,) = each.predict(image, stream=True, operating_point="best_f1")
         assert torch.equal(streamed.scores, chosen.scores)
+        (named,) = each.predict(image, classes="disc")
+        assert torch.equal(named.scores, plain.scores[plain.labels == 0])
         # The choice was for that call.
         assert torch.equal(each.predict(image)[0].scores, plain.scores)
         with pytest.warns(UserWarning, match="recall reached at most"):

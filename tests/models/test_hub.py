@@ -192,6 +192,8 @@ def test_what_is_no_folder_and_no_number_is_said_before_anything_is_written(run:
     (tmp_path / "a.ckpt").write_bytes(b"weights")
     with pytest.raises(CheckpointError, match=r"a\.ckpt': it is a file, .* OCRNet\.from_checkpoint$"):
         OCRNet.from_pretrained(tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="it is a folder here, which has no revision 'v1'; leave"):
+        OCRNet.from_pretrained(tmp_path, revision="v1")
     # Of a negative number, Python would take all but the oldest pictures.
     with pytest.raises(ValueError, match=r"^pictures: expected a whole number from 0, got -1$"):
         tiny_network().save_pretrained(tmp_path / "new", run=run, pictures=-1)
