@@ -30,7 +30,7 @@ from ocrnet_pl.metrics.figures import BY_NAME
 from ocrnet_pl.metrics.reliability import Reliability
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.checkpoints import read_checkpoint, write_checkpoint
-from ocrnet_pl.storage.files import write_json
+from ocrnet_pl.storage.files import require_writable, write_json
 from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY
 
 if TYPE_CHECKING:
@@ -69,11 +69,13 @@ def run_calibration(
     Raises:
         DataError: The validation set does not fit the network, or has too few images.
         FileNotFoundError: There is no such checkpoint.
+        OSError: The output cannot be written.
         ValueError: The checkpoint is not one of this project, or its network detects nothing.
     """
     target = output or checkpoint.with_name(f"{checkpoint.stem}-calibrated.ckpt")
     if target.is_dir():
         raise ValueError(f"output {str(target)!r}: it is a folder; name a file")
+    require_writable(target.parent)
     score_options = score_options or ScoreOptions()
     network = OCRNet.from_checkpoint(checkpoint, trust=trust)
     fusion = network.postprocess

@@ -160,6 +160,8 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
     assert "--ckpt_path" in complaint(capsys, tiny)
     assert "calibration.images" in complaint(capsys, tiny, *path, "--calibration.images=1")
     assert "it is a folder" in complaint(capsys, tiny, *path, "--output", str(tmp_path))
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'}: " in complaint(capsys, tiny, *path, "--output", str(tmp_path / "file" / "new.ckpt"))
     content = torch.load(trained, weights_only=True)
     for category in content["taxonomy"]["categories"]:
         category["name"] = category["name"] + "s"

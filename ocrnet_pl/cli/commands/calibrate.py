@@ -49,6 +49,7 @@ def calibrate(run: NetworkRun) -> int:
 
     Raises:
         DataError: The validation set does not fit the network, or has too few images.
+        OSError: The output cannot be written.
         ValueError: The checkpoint is not one of this project, or its network detects nothing.
     """
     from ocrnet_pl.calibration.run import run_calibration
