@@ -330,10 +330,10 @@ class Prediction:
         Args:
             classes: Name of a class, or several; None for all. Pixels and segments of the others are left out as well:
                 they become 255 in the semantic map and 0 in the panoptic one.
-            score: Smallest score of an object, 0 to 1.
+            score: Smallest score of an object, 0 to 1; ``math.inf`` leaves out all objects.
 
         Raises:
-            ValueError: There is no such class, or the categories are not known.
+            ValueError: There is no such class, the categories are not known, or ``score`` is out of range.
         """
         filtered: Prediction = _results().filtered(self, classes, score)
         return filtered
@@ -348,7 +348,7 @@ class Prediction:
 
         Raises:
             DataError: The file cannot be read any more.
-            ValueError: The image has another size, or it or the categories are not known.
+            ValueError: The image has another size, it or the categories are not known, or ``score`` is out of range.
         """
         drawn: Image.Image = _results().plotted(self, image, score, min_side)
         return drawn

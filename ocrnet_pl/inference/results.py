@@ -22,13 +22,14 @@ from ocrnet_pl.drawing.overlays import draw_prediction
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.inference.chosen_rows import with_rows, without_segments
-from ocrnet_pl.runtime.plain_result import plain_result
+from ocrnet_pl.runtime.plain_result import check_score, plain_result
 from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Taxonomy
 
 
 def filtered(prediction: Prediction, classes: str | Iterable[str] | None, score: float) -> Prediction:
     """Return a prediction with some of the objects: see :meth:`Prediction.filter`."""
+    check_score(score)
     kept = prediction.scores >= score
     if classes is None:
         return with_rows(prediction, kept.nonzero()[:, 0])
@@ -45,6 +46,7 @@ def filtered(prediction: Prediction, classes: str | Iterable[str] | None, score:
 
 def plotted(prediction: Prediction, image: Tensor | None, score: float, min_side: int) -> Image.Image:
     """Return the drawn image: see :meth:`Prediction.plot`."""
+    check_score(score)
     taxonomy = _taxonomy(prediction)
     drawn = draw_prediction(_image(prediction, image), prediction, taxonomy, threshold=score, min_side=min_side)
     picture: Image.Image = to_pil_image(drawn)

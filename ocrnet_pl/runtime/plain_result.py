@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ocrnet_pl.taxonomy import Taxonomy
+
+
+def check_score(score: float) -> None:
+    """Raise ValueError unless a score that objects need is from 0 to 1, or infinite, which leaves out all of them."""
+    if not (0 <= score <= 1 or score == math.inf):
+        raise ValueError(f"score: expected 0 to 1, got {score}")
 
 
 class Listable(Protocol):

@@ -13,7 +13,7 @@ from PIL import Image
 from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.runtime.images import as_pixels
 from ocrnet_pl.runtime.painting import draw_boxes, kept_layers, tinted
-from ocrnet_pl.runtime.plain_result import plain_result
+from ocrnet_pl.runtime.plain_result import check_score, plain_result
 from ocrnet_pl.runtime.run_lengths import encoded_instances
 from ocrnet_pl.taxonomy import IGNORE_INDEX, Taxonomy
 
@@ -94,11 +94,12 @@ class Prediction:
         Args:
             classes: Name of a class, or several; None for all. Pixels and segments of the others are left out as well:
                 they become 255 in the semantic map and 0 in the panoptic one.
-            score: Smallest score of an object, 0 to 1.
+            score: Smallest score of an object, 0 to 1; ``math.inf`` leaves out all objects.
 
         Raises:
-            ValueError: There is no such class, or the categories are not known.
+            ValueError: There is no such class, the categories are not known, or ``score`` is out of range.
         """
+        check_score(score)
         kept = self.scores >= score
         if classes is None:
             return self.with_boxes(kept)
@@ -155,8 +156,9 @@ class Prediction:
 
         Raises:
             DataError: The file cannot be read any more.
-            ValueError: The image has another size, or it or the categories are not known.
+            ValueError: The image has another size, it or the categories are not known, or ``score`` is out of range.
         """
+        check_score(score)
         pixels, taxonomy = self._pixels(image), self._known()
         maps = self.semantic, self.instances
         layers = kept_layers(pixels, *maps, self.boxes, self.scores, self.labels, None, score, taxonomy)

@@ -77,6 +77,9 @@ def test_objects_pixels_and_segments_are_filtered_by_class() -> None:
     assert sorted(both.semantic.unique().tolist()) == [1, 4, 255]
     with pytest.raises(ValueError, match=r"^classes: there is no class 'dsic'; the network knows sky, ground, disc"):
         prediction().filter(classes=["disc", "dsic"])
+    for score in (50, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=r"^score: expected 0 to 1, got"):
+            prediction().filter(score=score)
     # What it was made of is not changed.
     assert prediction().filter().to_dict() == prediction().to_dict()
 

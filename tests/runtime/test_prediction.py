@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def without_torch(found: structures.Prediction) -> Prediction:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
-    ("classes", "score"), [(None, 0.0), (None, 0.5), ("disc", 0.3), (("sky", "star"), 0.0), ((), 0.0), (None, 2.0)]
+    ("classes", "score"), [(None, 0.0), (None, 0.5), ("disc", 0.3), (("sky", "star"), 0.0), ((), 0.0), (None, math.inf)]
 )
 def test_filtered_values_and_pictures_are_those_with_torch(seed: int, classes: object, score: float) -> None:
     found = drawn_lots(seed)
@@ -69,6 +70,13 @@ def test_filtered_values_and_pictures_are_those_with_torch(seed: int, classes: o
         np.testing.assert_array_equal(plane, kept.numpy())
         assert plane.dtype == kept.numpy().dtype
     np.testing.assert_array_equal(np.asarray(got.plot(score=0.2)), np.asarray(expected.plot(score=0.2)))
+
+
+def test_a_score_that_no_object_can_have_is_refused() -> None:
+    found = without_torch(drawn_lots(0))
+    for act in (found.filter, found.plot):
+        with pytest.raises(ValueError, match=r"^score: expected 0 to 1, got 50$"):
+            act(score=50)
 
 
 def test_run_lengths_are_those_of_coco() -> None:
