@@ -46,6 +46,9 @@ def _prepare() -> None:
     """Prepare this process for a fork."""
     # A process of its own has a service of its own, not one that an earlier test left to be inherited.
     wandb.teardown()
+    if dist.is_initialized():
+        # Nor can it talk in a group that an earlier run of one process left.
+        dist.destroy_process_group()
 
 
 def _settle() -> None:
