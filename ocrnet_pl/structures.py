@@ -358,8 +358,8 @@ class Prediction:
 
         Args:
             path: Path of the file; its ending, such as ``.png`` or ``.jpg``, decides the format.
-            image: As in :meth:`plot`.
-            score: As in :meth:`plot`.
+            image: uint8 [C, H, W]; None for the image that was predicted on, which is read again if it was a file.
+            score: Score below which boxes are not drawn, 0 to 1.
 
         Raises:
             DataError: The file cannot be read any more.
@@ -371,7 +371,7 @@ class Prediction:
         """Return each box's part of the image, uint8 [C, h, w]; pixels that a box covers in part belong to it.
 
         Args:
-            image: As in :meth:`plot`.
+            image: uint8 [C, H, W]; None for the image that was predicted on, which is read again if it was a file.
             margin: Width of what is added around each box, as a share of its sides, at least 0.
 
         Raises:

@@ -140,9 +140,9 @@ class SavableNetwork(nn.Module):
 
         Args:
             name: Name of the repository, such as ``somebody/cells``; it is made if there is none.
-            run: As in :meth:`save_pretrained`.
-            pictures: As there.
-            license: As there.
+            run: Folder of the run that trained it, of which the page shows the figures and pictures; None for neither.
+            pictures: Largest number of pictures, which show images of the validation set; 0 for none.
+            license: Name of the licence on the page, as the hub writes it, such as ``apache-2.0``.
             private: Whether a new repository is private; None for the account's default.
             token: Token that may write; None for that of ``hf auth login``.
             message: What the commit is called.
@@ -179,9 +179,9 @@ class SavableNetwork(nn.Module):
             name: Path of a folder, or name of a repository, such as ``somebody/cells``.
             revision: Branch, tag or commit of the repository; None for the newest.
             token: Token for a private repository; None for that of ``hf auth login``.
-            map_location: As in :meth:`load`.
-            trust: As there.
-            parts: As there.
+            map_location: Device for the weights.
+            trust: Packages of your own whose classes the folder may name; a trusted package may run any code.
+            parts: Parts to use instead of the folder's, by name as in the constructor.
 
         Raises:
             CheckpointError: There is no such folder or repository, a folder is asked for a revision, or :meth:`load`

@@ -68,11 +68,8 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.output.mkdir(parents=True, exist_ok=True)
-        storage: Any
-        if self.storage is None:
-            storage = JournalStorage(JournalFileBackend(str(self.output / "study.log")))
-        else:
-            storage = _database(self.storage)
+        log = str(self.output / "study.log")
+        storage: Any = JournalStorage(JournalFileBackend(log)) if self.storage is None else _database(self.storage)
         study = optuna.create_study(
             storage=storage,
             study_name=self.name,

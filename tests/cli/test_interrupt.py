@@ -54,7 +54,7 @@ class Pressing(SyntheticSource):
 
     Args:
         length: Number of scenes.
-        seed: Of the scenes.
+        seed: Seed of the scenes.
         size: Side length.
         at: The scene; -1 for while they are looked for.
     """

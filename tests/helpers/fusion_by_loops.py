@@ -25,7 +25,7 @@ class Looped(NamedTuple):
         boxes: One a box.
         shown: The rows that the panoptic map shows.
         before: Pairs (a, b) of which a comes before b.
-        left: Of each pixel that the map shows in no box, its class after fusion.
+        left: Classes after fusion of the pixels that the map shows in no box.
     """
 
     owner: NDArray[np.int64]

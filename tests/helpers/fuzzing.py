@@ -152,8 +152,8 @@ def attack(name: str, seed: int, clean: Path, scratch: Path) -> tuple[str, Verdi
     """Damage one file of a small set and judge what comes of it.
 
     Args:
-        name: Of the set.
-        seed: Of the damage.
+        name: Name of the set.
+        seed: Seed of the damage.
         clean: Where the sound set is.
         scratch: A folder for a copy of it.
 

@@ -71,11 +71,11 @@ def run_together(folder: Path, count: int, function: Callable[..., Any], *argume
     """Run a function in so many processes that Lightning takes for torchrun's; return what each returned.
 
     Args:
-        folder: Of the caller's own; the results pass through it.
-        count: Of processes.
+        folder: A folder of the caller's own; the results pass through it.
+        count: Number of processes.
         function: Called with the arguments in every process.
-        arguments: Anything that a fork hands on.
-        options: Likewise.
+        arguments: Positional arguments, anything that a fork hands on.
+        options: Arguments by name, anything that a fork hands on.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

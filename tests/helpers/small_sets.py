@@ -70,7 +70,7 @@ class SmallSet(NamedTuple):
     Attributes:
         write: Writes it into a folder.
         source: The source's class.
-        arguments: Of the source; its ``root`` is the folder.
+        arguments: Arguments of the source; its ``root`` is the folder.
         files: Those to damage, relative to the folder.
         wrap: Puts the source into another.
         own_files: The files to damage are read by the set's own functions first, so they have to be files.

@@ -33,7 +33,7 @@ def next_delivery(deliveries: Iterator[Sent]) -> Sent | None:
         What was sent; None at the end.
 
     Raises:
-        RuntimeError: As torch words it: a process has died, or all of them are silent.
+        RuntimeError: A process has died, or all of them are silent; the words are torch's.
     """
     if not getattr(deliveries, "_workers", ()):
         return next(deliveries, None)

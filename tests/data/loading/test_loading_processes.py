@@ -26,7 +26,7 @@ class Failing(Source):
     """A source at one of whose images a process dies or sleeps, as often as there are files in a folder.
 
     Args:
-        folder: Of the files, one of which is taken away each time.
+        folder: Folder of the files, one of which is taken away each time.
         how: "die", "crash" or "sleep".
     """
 
