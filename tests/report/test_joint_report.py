@@ -157,7 +157,7 @@ def test_processes_of_its_own_give_the_same_figures(report: Path, tiny: Path, tm
     main(["joint-report", *words_of(tiny, tmp_path)])
     own, others = rows_of(tmp_path), rows_of(report)
     assert own.keys() == others.keys()
-    for figure in ("box mAP", "mask mAP", "mIoU", "panoptic quality", "parameters"):
+    for figure in ("box mAP", "mask mAP, fused", "mIoU", "PQ", "wrong number of boxes", "parameters"):
         assert [own[figure][name] for name in ("joint", "alone")] == [
             pytest.approx(others[figure][name]) for name in ("joint", "alone")
         ]
