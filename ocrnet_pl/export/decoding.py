@@ -12,6 +12,8 @@ from ocrnet_pl.inference.decode import Decode
 
 NO_SCORE = -1.0
 """The score of a row that is not a box."""
+_TINY = float(np.finfo(np.float32).tiny)
+"""The least that a sum is divided by: a union of areas, or of weights, can be zero, and so is what it divides then."""
 
 
 class Rows(NamedTuple):
@@ -66,7 +68,12 @@ def decode(
     # A box of another class must not suppress, so that each class is moved to a place of its own.
     side = rows.boxes.largest(-1, keep=True).largest(1, keep=True) + 1.0
     apart = rows.boxes + rows.labels.to(np.float32).expand(-1) * side
-    return _suppressed(graph, rows, apart, rule.iou_threshold, min(rule.max_detections, limit))
+    kept = _suppressed(graph, rows, apart, rule.iou_threshold, min(rule.max_detections, limit))
+    if rule.box_voting is None:
+        return kept
+    # Also boxes below their class's own threshold share, as they do in `predict`.
+    every = _rows(graph, chosen, best, labels, best > rule.score_threshold, limit)
+    return _placed_by_vote(graph, kept, every, rule.iou_threshold, rule.box_voting)
 
 
 def without_rivals(graph: Graph, rows: Rows, iou_threshold: float) -> Rows:
@@ -93,6 +100,22 @@ def _suppressed(graph: Graph, rows: Rows, boxes: Value, iou_threshold: float, le
     chosen = graph.op("GatherElements", rows.boxes, four, axis=1)
     labels = graph.op("GatherElements", rows.labels, order, axis=1)
     return _rows(graph, chosen, best, labels, best > 0.0, length)
+
+
+def _placed_by_vote(graph: Graph, kept: Rows, every: Rows, overlap: float, width: float) -> Rows:
+    """Move boxes as :func:`~ocrnet_pl.inference.box_voting.place_by_vote` does."""
+    own, given = ([rows.boxes.column(side).expand(axis) for side in range(4)] for rows, axis in ((kept, 2), (every, 1)))
+    shared_width = (own[2].at_most(given[2]) - own[0].at_least(given[0])).at_least(0.0)
+    shared = shared_width * (own[3].at_most(given[3]) - own[1].at_least(given[1])).at_least(0.0)
+    areas = [(sides[2] - sides[0]) * (sides[3] - sides[1]) for sides in (own, given)]
+    iou = shared / (areas[0] + areas[1] - shared).at_least(_TINY)
+    away = 1.0 - iou
+    agreement = graph.op("Exp", away * away * (-1.0 / width)) * every.scores.expand(1)
+    shares = (iou > overlap) & kept.labels.expand(2).equals(every.labels.expand(1)) & every.valid.expand(1)
+    weight = graph.where(shares, agreement, 0.0)
+    total = weight.total(2, keep=True).at_least(_TINY)
+    sides = [o + (weight * (g - o)).total(2, keep=True) / total for o, g in zip(own, given, strict=True)]
+    return kept._replace(boxes=graph.concat(*sides, axis=-1))
 
 
 def _repeated(graph: Graph, index: Value, times: Value) -> Value:

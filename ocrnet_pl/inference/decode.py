@@ -1,4 +1,4 @@
-"""From candidates to boxes: score threshold, suppression, best first."""
+"""From candidates to boxes: score threshold, suppression, voting, best first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ocrnet_pl.inference.box_voting import place_by_vote
 from ocrnet_pl.inference.geometry import clip_boxes
 from ocrnet_pl.storage.recording import Recorded
 from ocrnet_pl.structures import DetectionOutput
@@ -40,9 +41,12 @@ class Decode(Recorded, nn.Module):
             ``max_detections``, since a decoder has several candidates for each object.
         max_detections: Largest number of boxes that are kept per image, at least 1. Further objects cannot be found,
             and the metrics count them as missed.
+        box_voting: How much the boxes that suppression drops share in the place of the box that they lost to, from the
+            IoU of ``iou_threshold`` on: the wider, the more also those count that agree less with it. Null leaves each
+            box where it is. :func:`~ocrnet_pl.inference.box_voting.place_by_vote` has the formula.
 
     Raises:
-        ValueError: A limit is out of range.
+        ValueError: A limit is out of range, or ``box_voting`` is not above 0.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Decode(Recorded, nn.Module):
         iou_threshold: float | None = 0.6,
         max_candidates: int | None = None,
         max_detections: int = 100,
+        box_voting: float | None = 0.05,
     ) -> None:
         super().__init__()
         if max_detections < 1:
@@ -62,10 +67,13 @@ class Decode(Recorded, nn.Module):
                 f"decode.max_candidates: {max_candidates} candidates cannot give {max_detections} boxes "
                 "(max_detections); raise it, or leave it out"
             )
+        if box_voting is not None and not box_voting > 0:
+            raise ValueError(f"decode.box_voting: expected more than 0, or null for none, got {box_voting}")
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.max_candidates = max_candidates
         self.max_detections = max_detections
+        self.box_voting = box_voting
 
     @torch.no_grad()
     def forward(self, detection: DetectionOutput, size: tuple[int, int]) -> list[Detections]:
@@ -88,7 +96,10 @@ class Decode(Recorded, nn.Module):
             labels = picked % num_classes
             if self.iou_threshold is not None:
                 kept = _suppressed(boxes, score, labels, self.iou_threshold)[: self.max_detections]
-                boxes, score, labels = boxes[kept], score[kept], labels[kept]
+                placed = boxes[kept]
+                if self.box_voting is not None:
+                    placed = place_by_vote(kept, boxes, score, labels, self.iou_threshold, self.box_voting)
+                boxes, score, labels = placed, score[kept], labels[kept]
             results.append(Detections(boxes, score, labels))
         return results
 

@@ -35,6 +35,8 @@ def candidates(seed: int, images: int) -> DetectionOutput:
         (Decode(iou_threshold=None, max_detections=20), None),
         (Decode(score_threshold=0.9999), None),
         (Decode(score_threshold=0.2), 0.5),
+        (Decode(score_threshold=0.2, iou_threshold=0.3, box_voting=0.5), None),
+        (Decode(score_threshold=0.2, box_voting=None), None),
     ],
 )
 def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None, runtime: str) -> None:
@@ -77,3 +79,24 @@ def test_classes_have_thresholds_of_their_own(runtime: str) -> None:
     kept = found[0] > 0
     assert set(labels[0][kept].tolist()) == {0, 1, 2}
     assert (found[0][kept] > limits[labels[0][kept]]).all()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_boxes_below_the_threshold_of_their_class_share_in_places_as_in_predict(runtime: str) -> None:
+    graph = Graph()
+    boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
+    scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
+    limits = np.array([0.2, 0.9, 0.5, 0.7], np.float32)
+    rule = Decode(score_threshold=0.1, iou_threshold=0.3, max_detections=1000, box_voting=0.3)
+    thresholds = graph.named_constant("thresholds", limits)
+    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), SIZE, thresholds, rule)
+    for name in ("boxes", "scores"):
+        graph.output(getattr(rows, name), name, ("batch", rows.length, *[4] * (name == "boxes")))
+    output = candidates(1, 1)
+    given = {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()}
+    placed, found = session(graph, runtime).run(None, given)
+    (wanted,) = rule(output, SIZE)
+    counting = wanted.scores > torch.from_numpy(limits)[wanted.labels]
+    kept = found[0] > 0
+    assert kept.sum() == counting.sum()
+    torch.testing.assert_close(torch.from_numpy(placed[0][kept]), wanted.boxes[counting], rtol=1e-6, atol=1e-5)
