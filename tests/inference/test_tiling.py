@@ -377,4 +377,5 @@ def test_memory_is_bounded(tmp_path: Path, options: dict[str, Any], megabytes: i
     assert in_a_process(partial(predict_within, megabytes, tile, error)) == 0
     assert error.exists() == (not fits)
     if not fits:
-        assert "allocate" in error.read_text()
+        # Whichever asks first for what is no longer there: torch, or oneDNN, whose word for it is the second.
+        assert any(words in error.read_text() for words in ("allocate", "could not create a primitive"))
