@@ -31,13 +31,17 @@ def place_by_vote(kept: Tensor, boxes: Tensor, scores: Tensor, labels: Tensor, o
 
 
 def _placed(kept: Tensor, boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float, width: float) -> Tensor:
-    from torchvision.ops import box_iou
-
-    own = boxes[kept]
-    iou = box_iou(own, boxes)
+    # Side by side, [K, 1] and [N]: a table of pairs with four numbers each takes three times as long.
+    own, every = boxes[kept].unbind(1), boxes.unbind(1)
+    x1, y1, x2, y2 = (side[:, None] for side in own)
+    shared = (torch.minimum(x2, every[2]) - torch.maximum(x1, every[0])).clamp_(min=0)
+    shared *= (torch.minimum(y2, every[3]) - torch.maximum(y1, every[1])).clamp_(min=0)
+    area = (every[2] - every[0]) * (every[3] - every[1])
+    iou = shared / (area[kept][:, None] + area - shared)
+    # A box without an area overlaps nothing, itself neither: its IoU is not a number, and it stays where it is.
     shares = (iou > overlap) & (labels[kept][:, None] == labels)
-    weight = torch.where(shares, scores * torch.exp(-((1 - iou) ** 2) / width), 0)
+    weight = torch.where(shares, scores * torch.exp((1 - iou).square_() / -width), 0)
+    total = weight.sum(1).clamp_(min=torch.finfo(weight.dtype).tiny)
     # Sums of products and not a matrix product, which mixed precision would round to whole pixels.
-    shift = (weight[..., None] * (boxes - own[:, None])).sum(1)
-    # A box without an area overlaps nothing, itself neither.
-    return own + shift / weight.sum(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
+    shifts = [(weight * (other - side[:, None])).sum(1) / total for side, other in zip(own, every, strict=True)]
+    return torch.stack(own, 1) + torch.stack(shifts, 1)
