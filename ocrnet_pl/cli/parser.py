@@ -94,6 +94,9 @@ class Parser(LightningArgumentParser):
         own = subcommands.choices.get(words[0]) if subcommands is not None and words else None
         # What prints the config is the parser above.
         if own is None or any(word.startswith("--print_config") for word in words):
+            if args is not None and not self.exit_on_error:
+                # To the parser of a part within a part, the library hands null as Python writes it.
+                args = [f"{word.removesuffix('=None')}=null" if word.endswith("=None") else word for word in words]
             found: Namespace = super().parse_args(args, *more, **options)
             return found
         return Namespace(config=None, subcommand=words[0], **{words[0]: own.parse_args(words[1:], *more, **options)})

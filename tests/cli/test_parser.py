@@ -35,3 +35,16 @@ def test_a_config_is_what_the_library_makes_of_it(subcommand: str, more: list[st
     assert yaml.safe_load(text) == yaml_text.own(text)
     content = yaml.safe_load(text)
     assert yaml_text.dump(content) == yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+
+
+@pytest.mark.parametrize("value", ["null", "0.2"])
+def test_a_part_within_a_part_takes_null_as_any_value(value: str) -> None:
+    """Also over a value that stands in the config before."""
+    words = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--model.postprocess=FusionPostProcess"]
+    words += ["--model.postprocess.init_args.decode=Decode"]
+    decode = "--model.postprocess.init_args.decode.init_args"
+    words += [f"{decode}.box_voting=0.1", f"{decode}.box_voting={value}", f"{decode}.iou_threshold", value]
+    Parser.words, Parser.folder = words, os.getcwd()
+    found = command_line_parser("fit").parse_args(words).fit.model.postprocess.init_args.decode.init_args
+    expected = yaml.safe_load(value)
+    assert (found.box_voting, found.iou_threshold, found.max_detections) == (expected, expected, 100)
