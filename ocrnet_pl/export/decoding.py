@@ -71,7 +71,7 @@ def decode(
     kept = _suppressed(graph, rows, apart, rule.iou_threshold, min(rule.max_detections, limit))
     if rule.box_voting is None:
         return kept
-    # Also boxes below their class's own threshold share, as they do in `predict`.
+    # Boxes below their class's own threshold vote as well, as they do in `predict`.
     every = _rows(graph, chosen, best, labels, best > rule.score_threshold, limit)
     return _placed_by_vote(graph, kept, every, rule.iou_threshold, rule.box_voting)
 
@@ -111,8 +111,8 @@ def _placed_by_vote(graph: Graph, kept: Rows, every: Rows, overlap: float, width
     iou = shared / (areas[0] + areas[1] - shared).at_least(_TINY)
     away = 1.0 - iou
     agreement = graph.op("Exp", away * away * (-1.0 / width)) * every.scores.expand(1)
-    shares = (iou > overlap) & kept.labels.expand(2).equals(every.labels.expand(1)) & every.valid.expand(1)
-    weight = graph.where(shares, agreement, 0.0)
+    votes = (iou > overlap) & kept.labels.expand(2).equals(every.labels.expand(1)) & every.valid.expand(1)
+    weight = graph.where(votes, agreement, 0.0)
     total = weight.total(2, keep=True).at_least(_TINY)
     sides = [o + (weight * (g - o)).total(2, keep=True) / total for o, g in zip(own, given, strict=True)]
     return kept._replace(boxes=graph.concat(*sides, axis=-1))

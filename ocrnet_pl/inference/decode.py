@@ -41,9 +41,9 @@ class Decode(Recorded, nn.Module):
             ``max_detections``, since a decoder has several candidates for each object.
         max_detections: Largest number of boxes that are kept per image, at least 1. Further objects cannot be found,
             and the metrics count them as missed.
-        box_voting: How much the boxes that suppression drops share in the place of the box that they lost to, from the
-            IoU of ``iou_threshold`` on: the wider, the more also those count that agree less with it. Null leaves each
-            box where it is. :func:`~ocrnet_pl.inference.box_voting.place_by_vote` has the formula.
+        box_voting: Width of the vote by which boxes that suppression drops move the one that they lost to: the larger,
+            the more those count that overlap it less. Null leaves each box where it is. See
+            :func:`~ocrnet_pl.inference.box_voting.place_by_vote`.
 
     Raises:
         ValueError: A limit is out of range, or ``box_voting`` is not above 0.

@@ -82,7 +82,7 @@ def test_classes_have_thresholds_of_their_own(runtime: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_boxes_below_the_threshold_of_their_class_share_in_places_as_in_predict(runtime: str) -> None:
+def test_boxes_below_the_threshold_of_their_class_vote_as_in_predict(runtime: str) -> None:
     graph = Graph()
     boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
     scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))

@@ -1,4 +1,4 @@
-"""Boxes placed by those that suppression dropped, against a loop, by hand and through the whole network."""
+"""Boxes placed by those that suppression dropped: against a loop, by hand, and as part of decoding."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def test_decoding_places_what_it_keeps_and_scores_stay() -> None:
     (plain,) = Decode(**options, box_voting=None)(output, (90, 90))  # type: ignore[arg-type]
     (voted,) = Decode(**options, box_voting=0.2)(output, (90, 90))  # type: ignore[arg-type]
     assert torch.equal(plain.scores, voted.scores) and torch.equal(plain.labels, voted.labels)
-    # Only those above the threshold of scores share.
-    sharing = scores > 0.2
+    # Only boxes above the threshold of scores vote.
+    voting = scores > 0.2
     order = [next(i for i in range(200) if scores[i] == score) for score in plain.scores]
-    expected = by_a_loop(torch.tensor(order), boxes[sharing], scores[sharing], labels[sharing], 0.5, 0.2)
+    expected = by_a_loop(torch.tensor(order), boxes[voting], scores[voting], labels[voting], 0.5, 0.2)
     torch.testing.assert_close(voted.boxes, expected)
     assert not torch.equal(plain.boxes, voted.boxes)
 
