@@ -62,9 +62,9 @@ def decode(
     every_side = graph.constant(np.array([1, 1, 4], np.int64))
     chosen = _clipped(graph, graph.op("GatherElements", boxes, _repeated(graph, place, every_side), axis=1), size)
     valid = best > thresholds.take(labels)
-    if rule.iou_threshold is None:
-        return _rows(graph, chosen, best, labels, valid, limit)
     rows = _rows(graph, chosen, best, labels, valid, limit)
+    if rule.iou_threshold is None:
+        return rows
     # A box of another class must not suppress, so that each class is moved to a place of its own.
     side = rows.boxes.largest(-1, keep=True).largest(1, keep=True) + 1.0
     apart = rows.boxes + rows.labels.to(np.float32).expand(-1) * side

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from ocrnet_pl.export.decoding import decode, without_rivals
 from ocrnet_pl.export.graph import Graph
@@ -26,6 +30,23 @@ def candidates(seed: int, images: int) -> DetectionOutput:
     return DetectionOutput(torch.cat((low, low + side), 2), none, scores, scores, none[0, :, None], none[0], ())
 
 
+def decoding(
+    rule: Decode, limits: NDArray[np.float32], runtime: str, agnostic: float | None = None
+) -> Callable[[DetectionOutput], list[NDArray[Any]]]:
+    """Return the choice of boxes as a graph makes it: boxes, scores, labels, and which rows are boxes."""
+    graph = Graph()
+    boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
+    scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
+    thresholds = graph.named_constant("thresholds", limits)
+    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), SIZE, thresholds, rule)
+    if agnostic is not None:
+        rows = without_rivals(graph, rows, agnostic)
+    for name in ("boxes", "scores", "labels", "valid"):
+        graph.output(getattr(rows, name), name, ("batch", rows.length, *[4] * (name == "boxes")))
+    run = session(graph, runtime)
+    return lambda output: run.run(None, {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()})
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(
     ("rule", "agnostic"),
@@ -40,20 +61,10 @@ def candidates(seed: int, images: int) -> DetectionOutput:
     ],
 )
 def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None, runtime: str) -> None:
-    graph = Graph()
-    boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
-    scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
-    thresholds = graph.named_constant("thresholds", np.full(CLASSES, rule.score_threshold, np.float32))
-    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), SIZE, thresholds, rule)
-    if agnostic is not None:
-        rows = without_rivals(graph, rows, agnostic)
-    for name in ("boxes", "scores", "labels", "valid"):
-        graph.output(getattr(rows, name), name, ("batch", rows.length, *[4] * (name == "boxes")))
-    run = session(graph, runtime)
+    run = decoding(rule, np.full(CLASSES, rule.score_threshold, np.float32), runtime, agnostic)
     for seed in range(5):
         output = candidates(seed, 3)
-        found = run.run(None, {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()})
-        for wanted, *got in zip(rule(output, SIZE), *found, strict=True):
+        for wanted, *got in zip(rule(output, SIZE), *run(output), strict=True):
             if agnostic is not None:
                 wanted = FusionPostProcess(agnostic_iou=agnostic).without_rivals(wanted)
             valid = got.pop()
@@ -65,17 +76,8 @@ def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None, runtime
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_classes_have_thresholds_of_their_own(runtime: str) -> None:
-    graph = Graph()
-    boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
-    scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
     limits = np.array([0.2, 0.9, 0.5, 1.0], np.float32)
-    thresholds = graph.named_constant("thresholds", limits)
-    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), SIZE, thresholds, Decode())
-    graph.output(rows.scores, "scores", ("batch", rows.length))
-    graph.output(rows.labels, "labels", ("batch", rows.length))
-    output = candidates(0, 1)
-    given = {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()}
-    found, labels = session(graph, runtime).run(None, given)
+    _, found, labels, _ = decoding(Decode(), limits, runtime)(candidates(0, 1))
     kept = found[0] > 0
     assert set(labels[0][kept].tolist()) == {0, 1, 2}
     assert (found[0][kept] > limits[labels[0][kept]]).all()
@@ -83,18 +85,10 @@ def test_classes_have_thresholds_of_their_own(runtime: str) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_boxes_below_the_threshold_of_their_class_vote_as_in_predict(runtime: str) -> None:
-    graph = Graph()
-    boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
-    scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
     limits = np.array([0.2, 0.9, 0.5, 0.7], np.float32)
     rule = Decode(score_threshold=0.1, iou_threshold=0.3, max_detections=1000, box_voting=0.3)
-    thresholds = graph.named_constant("thresholds", limits)
-    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), SIZE, thresholds, rule)
-    for name in ("boxes", "scores"):
-        graph.output(getattr(rows, name), name, ("batch", rows.length, *[4] * (name == "boxes")))
     output = candidates(1, 1)
-    given = {"boxes_in": output.boxes.numpy(), "scores_in": output.scores.numpy()}
-    placed, found = session(graph, runtime).run(None, given)
+    placed, found, _, _ = decoding(rule, limits, runtime)(output)
     (wanted,) = rule(output, SIZE)
     counting = wanted.scores > torch.from_numpy(limits)[wanted.labels]
     kept = found[0] > 0

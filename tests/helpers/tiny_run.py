@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
+from typing import Any
 
+import pytest
+import torch
+
+from ocrnet_pl import OCRNet
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.data.sources.synthetic import SyntheticSource
+from ocrnet_pl.inference.multiscale import MultiScale
+from ocrnet_pl.inference.tiled_inference import Tiling
 
 TINY = """
 name: tiny
@@ -43,3 +52,27 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as stopped:
         main(list(words))
     return int(stopped.value.code or 0), capsys.readouterr().err
+
+
+def learnt(config: Path, folder: Path) -> Path:
+    """Train a tiny config for 40 steps, after which its network predicts more than one class; return the checkpoint."""
+    words = ["--config", str(config), "--trainer.default_root_dir", str(folder), "--trainer.max_epochs=20"]
+    main(["fit", *words, "--trainer.check_val_every_n_epoch=20"])
+    return folder / "tiny" / "version_0" / "checkpoints" / "last.ckpt"
+
+
+def last_figures(folder: Path) -> dict[str, Any]:
+    """Return the figures of the only run of a tiny config in a folder."""
+    figures: dict[str, Any] = json.loads((folder / "tiny" / "version_0" / "summary.json").read_text())["last"]
+    return figures
+
+
+def pixel_accuracy(checkpoint: Path, source: SyntheticSource, **way: Tiling | MultiScale) -> float:
+    """Return the share of right pixels in predictions of one image after the other, in several passes."""
+    network = OCRNet.from_checkpoint(checkpoint, trust="tests").fuse()
+    right = []
+    for sample in map(source.__getitem__, range(len(source))):
+        found = network.predict(sample.image, **way)[0].semantic  # type: ignore[arg-type]
+        assert found is not None and sample.semantic is not None and found.shape == sample.semantic.shape
+        right.append((found == sample.semantic.as_subclass(torch.Tensor)).float())
+    return torch.stack(right).mean().item()
