@@ -120,8 +120,7 @@ def run_calibration(
             fusion.settings = report.settings
     outcomes = outcomes_of(network.taxonomy, fusion, items)
     scores, score_report = fit_scores(outcomes, shares, score_options, network.taxonomy)
-    if passes is not None:
-        scores = replace(scores, passes=str(passes))
+    scores = replace(scores, passes=fusion.passes_text(passes))
     if pixels is not None:
         score_report.reliability[PIXELS] = pixels
     content = read_checkpoint(checkpoint)

@@ -51,7 +51,7 @@ def decode(
         scores: float32 [B, A, K].
         shape: (A, K).
         size: (height, width) of the input; boxes are clipped to it.
-        thresholds: float32 [K], the score below which candidates of each class are dropped.
+        thresholds: float32 [K], the score below which boxes of each class are dropped, at least that of ``rule``.
         rule: Limits, and how boxes are suppressed.
     """
     candidates, classes = shape
@@ -61,19 +61,22 @@ def decode(
     labels, place = order % classes, order // classes
     every_side = graph.constant(np.array([1, 1, 4], np.int64))
     chosen = _clipped(graph, graph.op("GatherElements", boxes, _repeated(graph, place, every_side), axis=1), size)
-    valid = best > thresholds.take(labels)
-    rows = _rows(graph, chosen, best, labels, valid, limit)
-    if rule.iou_threshold is None:
-        return rows
-    # A box of another class must not suppress, so that each class is moved to a place of its own.
-    side = rows.boxes.largest(-1, keep=True).largest(1, keep=True) + 1.0
-    apart = rows.boxes + rows.labels.to(np.float32).expand(-1) * side
-    kept = _suppressed(graph, rows, apart, rule.iou_threshold, min(rule.max_detections, limit))
-    if rule.box_voting is None:
-        return kept
-    # Boxes below their class's own threshold vote as well, as they do in `predict`.
     every = _rows(graph, chosen, best, labels, best > rule.score_threshold, limit)
-    return _placed_by_vote(graph, kept, every, rule.iou_threshold, rule.box_voting)
+    if rule.iou_threshold is None:
+        return _above(graph, every, thresholds)
+    # A box of another class must not suppress, so that each class is moved to a place of its own.
+    side = every.boxes.largest(-1, keep=True).largest(1, keep=True) + 1.0
+    apart = every.boxes + every.labels.to(np.float32).expand(-1) * side
+    kept = _suppressed(graph, every, apart, rule.iou_threshold, min(rule.max_detections, limit))
+    if rule.box_voting is not None:
+        kept = _voted(graph, kept, every, rule.iou_threshold, rule.box_voting, rule.usual_votes)
+    return _above(graph, kept, thresholds)
+
+
+def _above(graph: Graph, rows: Rows, thresholds: Value) -> Rows:
+    """Drop the boxes below their class's own threshold, which suppress and vote before that, as in ``predict``."""
+    valid = rows.valid & (rows.scores > thresholds.take(rows.labels))
+    return _rows(graph, rows.boxes, rows.scores, rows.labels, valid, rows.length)
 
 
 def without_rivals(graph: Graph, rows: Rows, iou_threshold: float) -> Rows:
@@ -95,15 +98,20 @@ def _suppressed(graph: Graph, rows: Rows, boxes: Value, iou_threshold: float, le
     where = kept.take(graph.constant(np.array([0, 2], np.int64)), axis=1)
     there = kept.column(0, axis=1).filled(1.0, np.float32)
     mask = graph.op("ScatterND", rows.scores.filled(0.0), where, there) > 0.5
-    best, order = graph.best(graph.where(mask, rows.scores, NO_SCORE), length)
+    return _best(graph, rows._replace(scores=graph.where(mask, rows.scores, NO_SCORE)), length)
+
+
+def _best(graph: Graph, rows: Rows, length: int) -> Rows:
+    """Return the ``length`` rows with the best scores, best first."""
+    best, order = graph.best(rows.scores, length)
     four = _repeated(graph, order, graph.constant(np.array([1, 1, 4], np.int64)))
     chosen = graph.op("GatherElements", rows.boxes, four, axis=1)
     labels = graph.op("GatherElements", rows.labels, order, axis=1)
     return _rows(graph, chosen, best, labels, best > 0.0, length)
 
 
-def _placed_by_vote(graph: Graph, kept: Rows, every: Rows, overlap: float, width: float) -> Rows:
-    """Move boxes as :func:`~ocrnet_pl.inference.box_voting.place_by_vote` does."""
+def _voted(graph: Graph, kept: Rows, every: Rows, overlap: float, width: float, usual: float | None) -> Rows:
+    """Move boxes as :func:`~ocrnet_pl.inference.box_voting.vote` does, and rescore them by its count."""
     own, given = ([rows.boxes.column(side).expand(axis) for side in range(4)] for rows, axis in ((kept, 2), (every, 1)))
     shared_width = (own[2].at_most(given[2]) - own[0].at_least(given[0])).at_least(0.0)
     shared = shared_width * (own[3].at_most(given[3]) - own[1].at_least(given[1])).at_least(0.0)
@@ -115,7 +123,14 @@ def _placed_by_vote(graph: Graph, kept: Rows, every: Rows, overlap: float, width
     weight = graph.where(votes, agreement, 0.0)
     total = weight.total(2, keep=True).at_least(_TINY)
     sides = [o + (weight * (g - o)).total(2, keep=True) / total for o, g in zip(own, given, strict=True)]
-    return kept._replace(boxes=graph.concat(*sides, axis=-1))
+    placed = kept._replace(boxes=graph.concat(*sides, axis=-1))
+    if usual is None:
+        return placed
+    scores = kept.scores.at_least(_TINY)
+    count = (total.reshape(0, kept.length) / scores).at_least(1.0)
+    factor = graph.op("Sqrt", count * (1.0 / usual))
+    rescored = scores * factor / (1.0 - scores + scores * factor)
+    return _best(graph, placed._replace(scores=graph.where(kept.valid, rescored, NO_SCORE)), kept.length)
 
 
 def _repeated(graph: Graph, index: Value, times: Value) -> Value:

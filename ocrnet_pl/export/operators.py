@@ -204,6 +204,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Div": _divided,
     "Equal": torch.eq,
     "Exp": torch.exp,
+    "Sqrt": torch.sqrt,
     "Floor": torch.floor,
     "Gather": _gather,
     "GatherElements": _gather_elements,

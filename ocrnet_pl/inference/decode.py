@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ocrnet_pl.inference.box_voting import place_by_vote
+from ocrnet_pl.inference.box_voting import score_by_vote, vote
 from ocrnet_pl.inference.geometry import clip_boxes
 from ocrnet_pl.storage.recording import Recorded
 from ocrnet_pl.structures import DetectionOutput
@@ -34,7 +34,7 @@ class Decode(Recorded, nn.Module):
     """Keeps the best boxes of each image, by default after non-maximum suppression within each class.
 
     Args:
-        score_threshold: Score below which candidates are dropped, 0 to 1.
+        score_threshold: Score below which candidates are dropped, and boxes once more after the vote, 0 to 1.
         iou_threshold: IoU above which a box is dropped in favour of a better one of its class; null drops none, for
             decoders that emit each object once.
         max_candidates: Number of an image's best candidates that enter suppression. Null means ten times
@@ -42,11 +42,13 @@ class Decode(Recorded, nn.Module):
         max_detections: Largest number of boxes that are kept per image, at least 1. Further objects cannot be found,
             and the metrics count them as missed.
         box_voting: Width of the vote by which boxes that suppression drops move the one that they lost to: the larger,
-            the more those count that overlap it less. Null leaves each box where it is. See
-            :func:`~ocrnet_pl.inference.box_voting.place_by_vote`.
+            the more those count that overlap it less. Null holds no vote: boxes and scores stay as they are. See
+            :func:`~ocrnet_pl.inference.box_voting.vote`.
+        usual_votes: Number of votes at which a box keeps its score; fewer lower it, and more raise it. Null keeps all
+            scores. See :func:`~ocrnet_pl.inference.box_voting.score_by_vote`.
 
     Raises:
-        ValueError: A limit is out of range, or ``box_voting`` is not above 0.
+        ValueError: A limit is out of range, or ``box_voting`` or ``usual_votes`` is not above 0.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Decode(Recorded, nn.Module):
         max_candidates: int | None = None,
         max_detections: int = 100,
         box_voting: float | None = 0.05,
+        usual_votes: float | None = 3.0,
     ) -> None:
         super().__init__()
         if max_detections < 1:
@@ -67,13 +70,20 @@ class Decode(Recorded, nn.Module):
                 f"decode.max_candidates: {max_candidates} candidates cannot give {max_detections} boxes "
                 "(max_detections); raise it, or leave it out"
             )
-        if box_voting is not None and not box_voting > 0:
-            raise ValueError(f"decode.box_voting: expected more than 0, or null for none, got {box_voting}")
+        for name, value in (("box_voting", box_voting), ("usual_votes", usual_votes)):
+            if value is not None and not value > 0:
+                raise ValueError(f"decode.{name}: expected more than 0, or null for none, got {value}")
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.max_candidates = max_candidates
         self.max_detections = max_detections
         self.box_voting = box_voting
+        self.usual_votes = usual_votes
+
+    @property
+    def rescores(self) -> bool:
+        """Whether votes change the scores."""
+        return None not in (self.iou_threshold, self.box_voting, self.usual_votes)
 
     @torch.no_grad()
     def forward(self, detection: DetectionOutput, size: tuple[int, int]) -> list[Detections]:
@@ -94,14 +104,28 @@ class Decode(Recorded, nn.Module):
             picked, score = order[image, :count], best[image, :count]
             boxes = clip_boxes(detection.boxes[image][picked // num_classes].float(), size)
             labels = picked % num_classes
+            found = Detections(boxes, score, labels)
             if self.iou_threshold is not None:
-                kept = _suppressed(boxes, score, labels, self.iou_threshold)[: self.max_detections]
-                placed = boxes[kept]
-                if self.box_voting is not None:
-                    placed = place_by_vote(kept, boxes, score, labels, self.iou_threshold, self.box_voting)
-                boxes, score, labels = placed, score[kept], labels[kept]
-            results.append(Detections(boxes, score, labels))
+                kept = _suppressed(*found, self.iou_threshold)[: self.max_detections]
+                found = self._voted(kept, found, self.iou_threshold)
+            results.append(found)
+        if self.rescores and results:
+            counts = torch.stack([(found.scores > self.score_threshold).sum() for found in results]).tolist()
+            results = [
+                Detections(*(part[:count] for part in found)) for found, count in zip(results, counts, strict=True)
+            ]
         return results
+
+    def _voted(self, kept: Tensor, every: Detections, overlap: float) -> Detections:
+        """Return the boxes that suppression kept, placed and scored by all of them, best first."""
+        boxes, scores, labels = (part[kept] for part in every)
+        if self.box_voting is None:
+            return Detections(boxes, scores, labels)
+        boxes, votes = vote(kept, *every, overlap, self.box_voting)
+        if self.usual_votes is None:
+            return Detections(boxes, scores, labels)
+        scores, order = score_by_vote(scores, votes, self.usual_votes).sort(descending=True, stable=True)
+        return Detections(boxes[order], scores, labels[order])
 
 
 def _suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:

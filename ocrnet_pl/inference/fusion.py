@@ -164,9 +164,18 @@ class FusionPostProcess(PostProcess):
         self._choices = Choices.make(operating_point, classes, self.calibration, taxonomy)
         return self._choices.refusals
 
+    def passes_text(self, way: object | None) -> str:
+        """Return in words all that decides about the scores of predictions.
+
+        Args:
+            way: How images are predicted; None for single passes.
+        """
+        votes = f", rescored by votes ({self.decode.usual_votes:g} are usual)" if self.decode.rescores else ""
+        return f"{ONE_PASS if way is None else way}{votes}"
+
     def passes_note(self, way: object | None) -> str | None:
         """Return a line where the calibrated scores are of other passes, as the base class describes."""
-        calibration, now = self.calibration, ONE_PASS if way is None else str(way)
+        calibration, now = self.calibration, self.passes_text(way)
         if calibration is None or now == calibration.passes or not (self.chooses or calibration.probabilities):
             return None
         return (

@@ -54,7 +54,9 @@ def test_the_passes_are_those_of_predictions(labelled: tuple[OCRNet, Batch], pas
     )
 
 
-def test_other_passes_than_those_of_the_calibration_are_named_once(labelled: tuple[OCRNet, Batch]) -> None:
+def test_other_passes_than_those_of_the_calibration_are_named_once(
+    labelled: tuple[OCRNet, Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, batch = labelled
     fusion, image = network.postprocess, batch.truths[0].image.as_subclass(Tensor)
     several, tiles = MultiScale((1.0, 1.25), flip_vertical=True), Tiling(0.3)
@@ -62,7 +64,9 @@ def test_other_passes_than_those_of_the_calibration_are_named_once(labelled: tup
     assert str(tiles) == "tiles that overlap by 0.3 at scale 1"
     curve = Curve.from_text(Curve((0.5,), (1,), (0,), 1).to_text(), 1)
     curves = {"raw": {"disc": curve}, "fused": {"disc": curve}}
-    for passes, way, other in ((ONE_PASS, None, several), (str(several), several, None), (str(tiles), tiles, several)):
+    for way, other in ((None, several), (several, None), (tiles, several)):
+        passes = fusion.passes_text(way)
+        assert passes == f"{way or ONE_PASS}, rescored by votes (3 are usual)"
         known = ScoreCalibration(3, 0.5, curves, passes=passes)
         fusion.load_calibration(known.to_dict(), network.taxonomy)
         network.choose("best_f1")
@@ -72,8 +76,13 @@ def test_other_passes_than_those_of_the_calibration_are_named_once(labelled: tup
         network.choose("none")
         # Without an operating point and without probabilities nothing depends on it.
         assert fusion.passes_note(other) is None
-    with pytest.warns(UserWarning, match="calibrated in tiles that overlap by 0.3 at scale 1, and these are"):
+    with pytest.warns(UserWarning, match="calibrated in tiles that overlap by 0.3 at scale 1, .*, and these are"):
         network.predict(image, operating_point="best_f1")
     old = known.to_dict()
     del old["passes"]
-    assert ScoreCalibration.from_dict(old, network.taxonomy).passes == ONE_PASS
+    fusion.load_calibration(old, network.taxonomy)
+    network.choose("best_f1")
+    note = fusion.passes_note(None)
+    assert note is not None and f"calibrated in {ONE_PASS}, and these" in note
+    monkeypatch.setattr(fusion.decode, "usual_votes", None)
+    assert fusion.passes_note(None) is None

@@ -58,6 +58,8 @@ def decoding(
         (Decode(score_threshold=0.2), 0.5),
         (Decode(score_threshold=0.2, iou_threshold=0.3, box_voting=0.5), None),
         (Decode(score_threshold=0.2, box_voting=None), None),
+        (Decode(score_threshold=0.2, usual_votes=None), None),
+        (Decode(score_threshold=0.3, usual_votes=0.5), 0.5),
     ],
 )
 def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None, runtime: str) -> None:
@@ -84,7 +86,7 @@ def test_classes_have_thresholds_of_their_own(runtime: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_boxes_below_the_threshold_of_their_class_vote_as_in_predict(runtime: str) -> None:
+def test_boxes_below_the_threshold_of_their_class_vote_and_suppress_as_in_predict(runtime: str) -> None:
     limits = np.array([0.2, 0.9, 0.5, 0.7], np.float32)
     rule = Decode(score_threshold=0.1, iou_threshold=0.3, max_detections=1000, box_voting=0.3)
     output = candidates(1, 1)

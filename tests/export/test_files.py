@@ -109,7 +109,7 @@ def test_scores_that_are_probabilities_are_written(network: OCRNet, tmp_path: Pa
     made = copy.deepcopy(network)
     curves = {"raw": {}, "fused": {}}
     maps = {"raw": {"star": Beta(2.0, 1.0, 0.0)}, "fused": {"disc": Beta(0.4, 0.9, -1.5), "star": Beta(1.5, 0.2, 1.0)}}
-    known = ScoreCalibration(3, 0.5, curves, maps)
+    known = ScoreCalibration(3, 0.5, curves, maps, passes=made.postprocess.passes_text(None))
     made.postprocess.load_calibration(known.to_dict(), TAXONOMY)
     path = tmp_path / "probabilities.onnx"
     assert not export_onnx(made, path, images()).too_large

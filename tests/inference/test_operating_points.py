@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,8 @@ def test_a_network_keeps_its_points_where_it_goes(tmp_path: Path) -> None:
     half = Curve.from_text(Curve((middle,), (1,), (0,), 1).to_text(), 1)
     every = {category.name: half for category in TAXONOMY.detection_categories}
     post = network.postprocess
-    post.load_calibration(ScoreCalibration(3, 0.5, {"raw": every, "fused": every}).to_dict(), TAXONOMY)
+    known = ScoreCalibration(3, 0.5, {"raw": every, "fused": every}, passes=post.passes_text(None))
+    post.load_calibration(known.to_dict(), TAXONOMY)
     network.save(tmp_path / "net")
     loaded = OCRNet.load(tmp_path / "net", trust="tests")
     for each in (network, loaded):
@@ -309,7 +311,7 @@ def test_a_network_keeps_its_points_where_it_goes(tmp_path: Path) -> None:
         assert torch.equal(each.predict(image)[0].scores, plain.scores)
         with pytest.warns(UserWarning, match="recall reached at most"):
             less = Curve((middle,), (1,), (0,), 2)
-            each.postprocess.calibration = ScoreCalibration(3, 0.5, {"raw": every | {"star": less}})  # type: ignore[assignment]
+            each.postprocess.calibration = replace(known, curves={"raw": every | {"star": less}})  # type: ignore[assignment]
             each.predict(image, operating_point="recall=0.9")
     with pytest.raises(UsageError, match="no detection decoder"):
         tiny_network(detection=False).predict(image, classes=["disc"])
