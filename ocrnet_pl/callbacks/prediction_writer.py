@@ -41,9 +41,14 @@ class PredictionWriter(LineWriter):
         min_score: Score below which boxes are written to the JSON but not drawn, 0 to 1; with an operating point, all
             that are written are drawn.
         overlays: Whether overlays are drawn.
+
+    Raises:
+        ValueError: The score is out of range.
     """
 
     def __init__(self, min_score: float = 0.3, overlays: bool = True) -> None:
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"prediction.min_score: expected 0 to 1, got {min_score}")
         self.min_score = min_score
         self.overlays = overlays
 
@@ -77,6 +82,8 @@ class PredictionWriter(LineWriter):
             self._write_maps(prediction, taxonomy, name)
             height, width = truth.size
             entry = {
+                "source": file_state(Path(truth.path)),
+                "kinds": self._kinds(prediction),
                 "image": {"file_name": str(prediction.image_id), "height": height, "width": width},
                 "results": prediction.to_coco(),
                 "counts": _counts(prediction, taxonomy),
@@ -84,6 +91,15 @@ class PredictionWriter(LineWriter):
             }
             lines.append((str(prediction.image_id), entry))
         self._lines(trainer).add(lines)
+
+    def _kinds(self, prediction: Prediction) -> list[str]:
+        """Return the folders that an image has a file in."""
+        there = {
+            "overlay": self.overlays,
+            "semantic": prediction.semantic is not None,
+            "panoptic": prediction.panoptic is not None,
+        }
+        return [kind for kind, is_there in there.items() if is_there]
 
     def _write_maps(self, prediction: Prediction, taxonomy: Taxonomy, name: str) -> None:
         assert self._folder is not None
@@ -134,6 +150,15 @@ class PredictionWriter(LineWriter):
         )
         stop_bar(trainer)
         print(f"Predictions: {self._folder}")
+
+
+def file_state(path: Path) -> list[int] | None:
+    """Return what tells whether an image was changed, its size and time; None if there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _counts(prediction: Prediction, taxonomy: Taxonomy) -> list[list[Any]]:

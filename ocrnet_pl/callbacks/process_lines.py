@@ -46,11 +46,21 @@ class ProcessLines:
 
     def joined(self) -> list[Any]:
         """Return the entries of all processes."""
-        return [entry for _, entry in self._all()]
+        return [entry for _, entry in self.pairs()]
+
+    def pairs(self) -> Iterator[tuple[str, Any]]:
+        """Yield the id of each image of all processes, and what was found in it; each image once."""
+        # A start that was killed while it made the files one has left some entries in two of them.
+        seen = set[str]()
+        for part in sorted(self._folder.glob("*.jsonl")):
+            for name, entry in _pairs(part):
+                if name not in seen:
+                    seen.add(name)
+                    yield name, entry
 
     def names(self) -> frozenset[str]:
         """Return the ids of the images of all processes."""
-        return frozenset(name for name, _ in self._all())
+        return frozenset(name for name, _ in self.pairs())
 
     def keep(self, names: Collection[str]) -> None:
         """Make the files of all processes one, that of the first, and drop what was found in other images.
@@ -62,7 +72,7 @@ class ProcessLines:
         if not files:
             return
         with complete_file(self._folder / "0.jsonl") as unfinished, unfinished.open("w", encoding="utf-8") as output:
-            output.writelines(f"{json.dumps([name, entry])}\n" for name, entry in self._all() if name in names)
+            output.writelines(f"{json.dumps([name, entry])}\n" for name, entry in self.pairs() if name in names)
         for file in files:
             if file.name != "0.jsonl":
                 file.unlink()
@@ -70,10 +80,6 @@ class ProcessLines:
     def remove(self) -> None:
         """Remove the files of all processes."""
         shutil.rmtree(self._folder)
-
-    def _all(self) -> Iterator[tuple[str, Any]]:
-        for part in sorted(self._folder.glob("*.jsonl")):
-            yield from _pairs(part)
 
 
 class LineWriter(Callback):
@@ -93,9 +99,13 @@ class LineWriter(Callback):
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            # The last line of a process that was killed may be incomplete.
-            if line.endswith("\n"):
+            # The last line of a process that was killed may be incomplete, and a machine that lost its power may have
+            # left anything. The image of a line that cannot be read is one that is not done.
+            try:
                 name, entry = json.loads(line)
+            except (ValueError, TypeError):
+                continue
+            if isinstance(name, str) and line.endswith("\n"):
                 yield name, entry

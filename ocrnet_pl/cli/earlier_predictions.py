@@ -131,7 +131,8 @@ def add_earlier_options(parser: LightningArgumentParser) -> None:
         const=True,
         default=False,
         help="Whether to go on in the folder of an earlier start that was cut off: the run with --version, or the "
-        "newest one with predictions. Images whose files are complete are not predicted again.",
+        "newest one with predictions. Images whose files are complete are not predicted again, unless the image "
+        "was changed since.",
     )
     parser.add_argument(
         "--overwrite",

@@ -121,6 +121,38 @@ def test_only_new_images_are_predicted_and_gone_ones_are_forgotten(
     assert files(whole) == expected
 
 
+@pytest.mark.slow
+def test_what_was_damaged_or_changed_since_is_predicted_again(
+    run: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, runs = run
+    harmed, images = runs / "harmed", runs.parent / "images"
+    shutil.copytree(runs / "whole", harmed)
+    expected = files(harmed)
+    predictions = harmed / "predictions"
+    # What a machine that lost its power may leave: a picture that is cut short, and zeros instead of lines.
+    with (predictions / "semantic" / "a.png.png").open("r+b") as file:
+        file.truncate(20)
+    with (predictions / ".parts" / "0.jsonl").open("a") as file:
+        file.write("\0\0\0\0\n5\n")
+    with (harmed / "annotations" / ".parts" / "0.jsonl").open("ab") as file:
+        file.write(b"\xff\n")
+    # Processes of a start that was killed while it made their files one.
+    shutil.copy(predictions / ".parts" / "0.jsonl", predictions / ".parts" / "1.jsonl")
+    changed = (images / "b.png").read_bytes()
+    shutil.copy(images / "e.png", images / "b.png")
+    capsys.readouterr()
+    main([*words, "--resume", "--version=harmed"])
+    assert "resume: 3 images in" in capsys.readouterr().err
+    maps = predictions / "semantic"
+    assert (maps / "b.png.png").read_bytes() == (maps / "e.png.png").read_bytes()
+    (images / "b.png").write_bytes(changed)
+    shutil.rmtree(maps)
+    main([*words, "--resume", "--version=harmed"])
+    assert "resume: 0 images in" in capsys.readouterr().err
+    assert files(harmed) == expected
+
+
 def test_results_are_neither_mixed_nor_replaced_unasked(tmp_path: Path) -> None:
     checkpoint = tmp_path / "last.ckpt"
     checkpoint.touch()
@@ -191,3 +223,8 @@ def test_lines_of_several_processes_become_those_of_one(tmp_path: Path) -> None:
     lines.keep({"b", "c", "d"})
     assert lines.names() == {"b", "c"} and lines.own() == lines.joined() == [{"of": 0}, {"of": 1}]
     assert [path.name for path in (tmp_path / ".parts").iterdir()] == ["0.jsonl"]
+
+
+def test_a_score_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^prediction.min_score: expected 0 to 1, got 7$"):
+        PredictionWriter(min_score=7)
