@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -22,9 +23,50 @@ from ocrnet_pl.storage.same_checkpoint import expects_others
 from ocrnet_pl.storage.stored_config import stored_config
 from ocrnet_pl.storage.trusted_classes import trusted_packages
 
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
 _OPTION = "ckpt_path"
+_WEIGHTS_ONLY = "weights_only"
 _OF_LIGHTNING = ("hpc", "registry")
 """What Lightning takes for a checkpoint besides files, ``last`` and ``best``."""
+
+
+def describe_checkpoint(parser: argparse.ArgumentParser, subcommand: str) -> None:
+    """Let the help of one of Lightning's subcommands say what its checkpoint is here, and not what it is in Lightning.
+
+    Args:
+        parser: The subcommand's parser, with Lightning's options.
+        subcommand: Name of the subcommand.
+    """
+    newest = "of the newest run with the config's name"
+    what = "predict with" if subcommand == "predict" else "evaluate"
+    text = f"Checkpoint to {what}: a file, or best or last for one {newest}; required."
+    if subcommand == "fit":
+        text = f"Checkpoint to continue from: a file, or last for the one {newest}; null begins a new training."
+    for group in parser._action_groups:
+        for action in group._group_actions:
+            if action.dest == _OPTION:
+                group.title, action.help = "Checkpoint", text
+            elif action.dest == _WEIGHTS_ONLY:
+                # Configs that earlier versions saved have it.
+                action.help = argparse.SUPPRESS
+
+
+def refuse_code(config: Namespace) -> None:
+    """Raise an error where Lightning is told to run what a checkpoint contains, which is not done here.
+
+    Args:
+        config: The config of a subcommand.
+
+    Raises:
+        UsageError: It is.
+    """
+    if config.get(_WEIGHTS_ONLY) is False:
+        raise UsageError(
+            f"{_WEIGHTS_ONLY}: checkpoints are always read as data, without running code; leave it out, and name "
+            "packages whose classes they may name with --trust"
+        )
 
 
 class Settled(NamedTuple):

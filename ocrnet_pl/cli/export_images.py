@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ocrnet_pl.cli.source_recipes import source_recipe
 from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.export.files import CheckImage
-from ocrnet_pl.imaging.folders import find_images
+from ocrnet_pl.imaging.folders import find_images, require_path
 from ocrnet_pl.imaging.geometry import Size, letterbox_image
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import Sample
@@ -24,7 +25,10 @@ def check_images(config: Any, channels: int) -> list[CheckImage]:
     """Return the images of the check, spread evenly over those that there are."""
     most = config["check_images"]
     if config["images"] is not None:
-        paths = find_images(config["images"]).paths
+        require_path(config["images"])
+        paths, skipped = find_images(config["images"])
+        for path, reason in skipped:
+            say(f"skipped: {path}: {reason}")
         return [CheckImage(read_image(paths[place], channels=channels)) for place in _spread(len(paths), most)]
     source = _source(config, "val", "to compare the file with the network on; give --images FOLDER")
     samples = (source[place] for place in _spread(len(source), most))
@@ -50,7 +54,7 @@ def measured_samples(config: Any) -> Samples:
 
 def calibration_images(config: Any, size: Size) -> list[NDArray[np.uint8]]:
     """Return training images, letterboxed to the size and not augmented, in a random order that the seed determines."""
-    source = _source(config, "train", "to calibrate int8 on; set data.train")
+    source = _source(config, "train", "to calibrate int8 on; give the config of the training, --config FILE")
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(config["calibration_seed"]))
     chosen = order[: config["calibration_images"]].tolist()
     return [letterbox_image(source[place].image.as_subclass(Tensor), size)[0].numpy() for place in chosen]

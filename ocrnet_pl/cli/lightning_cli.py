@@ -26,6 +26,7 @@ from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, conti
 from ocrnet_pl.callbacks.tracked_checkpoints import TrackedCheckpoints
 from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
 from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
+from ocrnet_pl.cli.checkpoint_option import describe_checkpoint, refuse_code
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
 from ocrnet_pl.cli.earlier_predictions import EarlierPredictions, add_earlier_options
 from ocrnet_pl.cli.finders import Finders
@@ -36,7 +37,7 @@ from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import check_precision, check_settings, check_training
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.sections import add_sections, lay_under
-from ocrnet_pl.cli.subcommands import EVALUATING, OWN, SUBCOMMANDS
+from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
 from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
@@ -94,8 +95,10 @@ class OCRNetCLI(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Add the project's own command, if it is the one; it takes the same configs."""
-        super()._add_subcommands(parser, **kwargs)
         name = Parser.words[0]
+        super()._add_subcommands(parser, **{name: {"description": _description(name)}} | kwargs)
+        if name in OF_LIGHTNING:
+            describe_checkpoint(self._subcommand_parsers[name], name)
         command = OWN.get(name)
         if command is not None:
             own = self._add_command(parser, name)
@@ -126,9 +129,10 @@ class OCRNetCLI(LightningCLI):
             for name in options_of_fit():
                 self.config[command.name].pop(name, None)
         check_settings(self.config[self.config["subcommand"]])
+        refuse_code(self.config[self.config["subcommand"]])
 
     def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
-        own = self.init_parser(description=f"{SUBCOMMANDS[name]}.")
+        own = self.init_parser(description=_description(name))
         self._add_arguments(own)
         self._subcommand_parsers[name] = own
         self._subcommand_method_arguments[name] = []
@@ -342,11 +346,14 @@ class OCRNetCLI(LightningCLI):
         Raises:
             FileExistsError: Another run has the version that was asked for.
             MisconfigurationException: The training could only fail later.
+            DataError: There is nothing to predict on.
         """
         check_precision(self.trainer)
         if self.subcommand == "fit":
             keys = {id(self._get(self.config_init, key)): key for key in self._parser("fit").callback_keys}
             check_training(self.trainer, self.model, self.datamodule, self._get(self.config_init, "trainer"), keys)
+        if self.subcommand == "predict":
+            self.datamodule.check_prediction()
         # The other processes learn its name from the first; a trial run has no folder.
         trial = bool(getattr(self.trainer, "fast_dev_run", False))
         with ExitStack() as held:
@@ -400,6 +407,12 @@ class OCRNetCLI(LightningCLI):
             built = self.config_init[name]
             return command.run(NetworkRun(config, written, built, dump, self.trainer, self.model, self.datamodule))
         return command.run(Run(config, written, written, dump))
+
+
+def _description(name: str) -> str:
+    """Return what a subcommand does, as a sentence."""
+    text = SUBCOMMANDS.get(name, name)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _start_paths(config: Any, root: str) -> None:

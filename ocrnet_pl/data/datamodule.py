@@ -29,6 +29,7 @@ from ocrnet_pl.data.sources.wrappers.widened import Widened
 from ocrnet_pl.data.splits import check_splits
 from ocrnet_pl.data.transforms import Compose, Transform, default_train_transforms
 from ocrnet_pl.errors import DataError
+from ocrnet_pl.imaging.folders import require_path
 from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.structures import Taxonomy
 
@@ -323,11 +324,21 @@ class JointDataModule(LightningDataModule):
         """Return the loader of the test batches."""
         return self._evaluation_loader(_given(self.test or self.val, "test"))
 
-    def predict_dataloader(self) -> BatchLoader:
-        """Return the loader of the images to predict on; their truths are the unlabelled originals."""
+    def check_prediction(self) -> None:
+        """Check that there is something to predict on, before a run gets its folder.
+
+        Raises:
+            DataError: There is nothing.
+        """
         # An empty text, such as that of a variable of the shell that is not set, would be the current folder.
         if not self.predict_path:
             raise DataError("data: there is nothing to predict on; set data.predict_path to a folder of images")
+        require_path(self.predict_path)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Return the loader of the images to predict on; their truths are the unlabelled originals."""
+        self.check_prediction()
+        assert self.predict_path is not None
         has_source = any(source is not None for source in (self.train, self.val, self.test))
         taxonomy = self.taxonomy if has_source else None
         folder = ImageFolder(self.predict_path, taxonomy, self.predict_channels, self.predicted)

@@ -25,6 +25,19 @@ class FoundImages(NamedTuple):
     skipped: list[tuple[str, str]]
 
 
+def require_path(path: str | PathLike[str]) -> None:
+    """Raise an error if there is no such folder or image.
+
+    Args:
+        path: Path of a folder or file.
+
+    Raises:
+        DataError: There is nothing.
+    """
+    if not Path(path).expanduser().exists():
+        raise DataError.at(path, "there is no such folder or image", advice="check the path")
+
+
 def find_images(path: str | PathLike[str]) -> FoundImages:
     """Return the images of a folder and its subfolders, or one image; names that begin with a dot are left out.
 

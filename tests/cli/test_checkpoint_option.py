@@ -16,6 +16,7 @@ from PIL import Image
 from ocrnet_pl.cli.checkpoint_option import EVALUATING, UsageError, settle_checkpoint
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.cli.sections import stored_sections
+from ocrnet_pl.cli.subcommands import SUBCOMMANDS
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.latest_run import latest_checkpoint
@@ -90,6 +91,25 @@ def test_what_is_no_checkpoint_takes_one_line(
     status, said = fails(capsys, subcommand, *words, f"--ckpt_path={asked}")
     assert status == 2
     assert said.startswith(f"error: {line}") and said.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "predict"])
+def test_the_help_says_what_holds_here(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([subcommand, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{SUBCOMMANDS[subcommand].capitalize()}." in text and "Checkpoint: --ckpt_path" in text
+    # Lightning's text of the option, half a sentence of its method, and an option that has no effect.
+    for foreign in ("registry", "Useful to", "to predict. If", "weights_only"):
+        assert foreign not in text.rpartition("Checkpoint: --ckpt_path")[2]
+
+
+def test_code_in_checkpoints_is_refused(last: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = f"--trainer.default_root_dir={tmp_path / 'none'}"
+    status, line = fails(capsys, "validate", f"--ckpt_path={last}", root, *TRUST, "--weights_only=false")
+    assert status == 2
+    assert line.splitlines()[-1].startswith("error: weights_only: checkpoints are always read as data")
     assert not (tmp_path / "none").exists()
 
 

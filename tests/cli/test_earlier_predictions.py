@@ -153,6 +153,17 @@ def test_what_was_damaged_or_changed_since_is_predicted_again(
     assert files(harmed) == expected
 
 
+@pytest.mark.parametrize("path", ["absent", ""])
+def test_without_images_there_is_no_folder(
+    path: str, run: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, runs = run
+    with pytest.raises(SystemExit):
+        main([*words, "--version=nothing", f"--data.predict_path={path}"])
+    assert "there is no" in (line := capsys.readouterr().err.splitlines()[-1]) and line.startswith("error: ")
+    assert not (runs / "nothing").exists()
+
+
 def test_results_are_neither_mixed_nor_replaced_unasked(tmp_path: Path) -> None:
     checkpoint = tmp_path / "last.ckpt"
     checkpoint.touch()

@@ -8,9 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from ocrnet_pl.cli.commands.export import export
+from ocrnet_pl.cli.export_images import check_images
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.export import reduced
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.runtime import Model
@@ -40,8 +43,6 @@ def test_export_writes_a_file_that_predicts(tiny: Path, tmp_path: Path, capsys: 
     assert status == 1
     assert "format torch_export: it is written in fp32; for int8, export to onnx or openvino" in line
     # The network alone, on a folder of images.
-    from PIL import Image
-
     images = tmp_path / "images"
     images.mkdir()
     Image.effect_noise((40, 30), 90).convert("RGB").save(images / "noise.png")
@@ -107,3 +108,14 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_network_is_read
     run: Any = SimpleNamespace(config=config | {"ckpt_path": str(tmp_path / "absent.ckpt")})
     with pytest.raises(FileExistsError, match=r"file'$"):
         export(run)
+
+
+def test_images_to_compare_on_are_there_and_those_left_out_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match=r"absent: there is no such folder or image; check the path$"):
+        check_images({"images": tmp_path / "absent", "check_images": 9}, 3)
+    (tmp_path / "broken.png").write_text("no image")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    assert len(check_images({"images": tmp_path, "check_images": 9}, 3)) == 1
+    assert capsys.readouterr().err.startswith(f"skipped: {tmp_path / 'broken.png'}: ")

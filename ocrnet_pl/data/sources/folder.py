@@ -10,8 +10,7 @@ import numpy as np
 
 from ocrnet_pl.data.records import make_sample
 from ocrnet_pl.data.sources.base import Source
-from ocrnet_pl.errors import DataError
-from ocrnet_pl.imaging.folders import find_images
+from ocrnet_pl.imaging.folders import find_images, require_path
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import Sample, Supervision, Taxonomy
 
@@ -43,9 +42,8 @@ class ImageFolder(Source):
         channels: int = 3,
         leave_out: Collection[str] = (),
     ) -> None:
+        require_path(path)
         root = Path(path).expanduser()
-        if not root.exists():
-            raise DataError.at(root, "there is no such folder or image", advice="check the path")
         self.channels = channels
         self._taxonomy = taxonomy or Taxonomy(())
         self._root = root if root.is_dir() else root.parent
