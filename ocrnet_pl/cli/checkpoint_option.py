@@ -122,6 +122,9 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
             "ckpt_path 'best': training continues from the last checkpoint of a run; give `last`, or a file"
         )
     path = asked
+    if _config_follows(words):
+        # One that a run has saved has null, with which the weights would be random.
+        words = [*words, f"--{_OPTION}={setting(words, _OPTION)}"]
     if asked in ("last", "best"):
         name, root = (resolved(setting(words, key)) for key in ("name", "trainer.default_root_dir"))
         which: Which = "last" if asked == "last" else "best"
@@ -165,14 +168,20 @@ def setting(words: list[str], key: str, whole: bool = False) -> Any:
         whole: Whether, for a part, only its class counts and not one of its options.
     """
     found = None
-    for value in _settings(words, key):
+    for value in settings(words, key):
         replaces = not isinstance(value, dict) or "class_path" in value
         if replaces or not whole:
             found = value
     return found
 
 
-def _settings(words: list[str], key: str) -> Iterator[Any]:
+def settings(words: list[str], key: str) -> Iterator[Any]:
+    """Yield all that a command line and its configs set a key to, in their order.
+
+    Args:
+        words: The command line; its config files exist and are YAML.
+        key: Dotted.
+    """
     for word, following in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         value = value if equals else following
@@ -182,6 +191,13 @@ def _settings(words: list[str], key: str) -> Iterator[Any]:
                 yield content
         elif name in (f"--{key}", f"--{key}.class_path"):
             yield None if value == "null" else value
+
+
+def _config_follows(words: list[str]) -> bool:
+    """Return whether a config stands after the last word that names a checkpoint, or no word does."""
+    options = [word.partition("=")[0] for word in words]
+    named = max((place for place, option in enumerate(options) if option == f"--{_OPTION}"), default=0)
+    return bool({"--config", "-c"} & set(options[named:]))
 
 
 def _is_null(words: list[str], key: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,15 +27,15 @@ from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, conti
 from ocrnet_pl.callbacks.tracked_checkpoints import TrackedCheckpoints
 from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
 from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
-from ocrnet_pl.cli.checkpoint_option import describe_checkpoint, refuse_code
-from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
+from ocrnet_pl.cli.checkpoint_option import describe_checkpoint, refuse_code, settings
+from ocrnet_pl.cli.command import Command, NetworkCommand, NetworkRun, Run
 from ocrnet_pl.cli.earlier_predictions import EarlierPredictions, add_earlier_options
 from ocrnet_pl.cli.finders import Finders
 from ocrnet_pl.cli.fit_options import OptionOfFit, options_of_fit
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
-from ocrnet_pl.cli.preflight import check_precision, check_settings, check_training
+from ocrnet_pl.cli.preflight import check_classes, check_precision, check_settings, check_training
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.sections import add_sections, lay_under
 from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
@@ -70,6 +71,7 @@ class OCRNetCLI(LightningCLI):
 
     _taxonomy: Taxonomy | None = None
     _kept: Taxonomy | None = None
+    _evaluated: Taxonomy | None = None
     _starting: StartingWeights | None = None
     _continuation: Continuation | None = None
     _replaced: ReplacedWeights | None = None
@@ -102,9 +104,8 @@ class OCRNetCLI(LightningCLI):
         command = OWN.get(name)
         if command is not None:
             own = self._add_command(parser, name)
-            if not command.needs_checkpoint:
-                for option in options_of_fit():
-                    own.add_argument(f"--{option}", action=OptionOfFit, default=None, help=argparse.SUPPRESS)
+            for option in _not_used(command):
+                own.add_argument(f"--{option}", action=OptionOfFit, default=None, help=argparse.SUPPRESS)
             if command.arguments is not None:
                 command.arguments(own)
         if name == "predict":
@@ -125,8 +126,8 @@ class OCRNetCLI(LightningCLI):
         """Parse the command line; a config saved by ``fit`` may name a checkpoint, which not all commands use."""
         super().parse_arguments(parser, args)
         command = OWN.get(str(self.config["subcommand"]))
-        if command is not None and not command.needs_checkpoint:
-            for name in options_of_fit():
+        if command is not None:
+            for name in _not_used(command):
                 self.config[command.name].pop(name, None)
         check_settings(self.config[self.config["subcommand"]])
         refuse_code(self.config[self.config["subcommand"]])
@@ -245,8 +246,10 @@ class OCRNetCLI(LightningCLI):
             self._earlier = EarlierPredictions.asked(config)
             self.save_config_kwargs["overwrite"] = self._earlier.resume
         if config["data"]["root"] is not None:
+            # In a config that a run has saved, the sources start at the root that it had.
+            roots = {".", *settings(Parser.words, "data.root")}
             for split in SPLITS:
-                _start_paths(config["data"].get(split), config["data"]["root"])
+                _start_paths(config["data"].get(split), config["data"]["root"], roots)
         if config.get("ckpt_path"):
             config["ckpt_path"] = self._resolved(Namespace(ckpt_path=config["ckpt_path"]))["ckpt_path"]
         path = config.get("ckpt_path")
@@ -287,6 +290,8 @@ class OCRNetCLI(LightningCLI):
                 config["data"][split] = None
         else:
             self._kept = classes_to_keep(content, f"checkpoint {path!r}")
+            if "taxonomy" in content and self.config["subcommand"] in ("validate", "test"):
+                self._evaluated = saved_taxonomy(content, f"checkpoint {path!r}")
 
     def _search(self, finders: Finders, path: str | None) -> None:
         """Let a run begin with what the finders find, and one that continues with what it began with."""
@@ -332,6 +337,8 @@ class OCRNetCLI(LightningCLI):
             return self._starting.taxonomy(data)
         if self._kept is not None:
             data.widen(self._kept)
+        if self._evaluated is not None:
+            check_classes(data.taxonomy, self._evaluated)
         return self._taxonomy or data.taxonomy
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -415,14 +422,25 @@ def _description(name: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _start_paths(config: Any, root: str) -> None:
-    """Give the root to a source and to the sources inside it that have none of their own."""
+def _not_used(command: Command | NetworkCommand) -> list[str]:
+    """Return the options of ``fit``, which its saved config has, that one of the project's own commands leaves out."""
+    return [name for name in options_of_fit() if name != "ckpt_path" or not command.needs_checkpoint]
+
+
+def _start_paths(config: Any, root: str, before: Collection[Any]) -> None:
+    """Give the root to a source and to the sources inside it that have none of their own.
+
+    Args:
+        config: Config of a source, or any part of one.
+        root: The root.
+        before: Roots that are not a source's own: those of the configs that this one is laid over.
+    """
     if isinstance(config, list):
         for item in config:
-            _start_paths(item, root)
+            _start_paths(item, root, before)
     elif isinstance(config, Namespace | dict):
         for key, value in list(config.items() if isinstance(config, dict) else vars(config).items()):
-            if key == "root" and value == ".":
+            if key == "root" and value in before:
                 config[key] = root
             else:
-                _start_paths(value, root)
+                _start_paths(value, root, before)

@@ -28,9 +28,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ocrnet_pl.callbacks.ema import EMA
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.errors import UsageError
+from ocrnet_pl.errors import DataError, UsageError
 from ocrnet_pl.metrics.figures import FUSED
 from ocrnet_pl.storage.run_folder import check_folder_name
+from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.training.step_memory import by_size, random_batch
 from ocrnet_pl.training.task import OCRNetTask
 
@@ -91,6 +92,35 @@ def check_precision(trainer: Trainer) -> None:
         raise MisconfigurationException(
             f"trainer.precision: {trainer.precision} does not work here; choose one of {', '.join(_PRECISIONS)}"
         )
+
+
+def check_classes(data: Taxonomy, checkpoint: Taxonomy) -> None:
+    """Raise an error if the data has other classes than the checkpoint that is evaluated on it.
+
+    Args:
+        data: Categories of the data.
+        checkpoint: Categories of the checkpoint.
+
+    Raises:
+        DataError: It has; figures would be those of classes taken for each other.
+    """
+    here, there = ([(c.name, c.detection, c.semantic) for c in each.categories] for each in (data, checkpoint))
+    if here == there:
+        return
+    names, known = ([c.name for c in each.categories] for each in (data, checkpoint))
+    found = [
+        f"{what} {', '.join(map(repr, some[:5]))}{', ...' if len(some) > 5 else ''}"
+        for what, some in (
+            ("only the data has", [name for name in names if name not in known]),
+            ("only the checkpoint has", [name for name in known if name not in names]),
+        )
+        if some
+    ]
+    reason = "; ".join(found) or "they have another order, or other tasks"
+    raise DataError(
+        f"data: its classes are not those of the checkpoint ({reason}); give the data of its training, or put the "
+        "source Remapped around the source to rename them"
+    )
 
 
 def check_training(

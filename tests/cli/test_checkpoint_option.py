@@ -15,6 +15,7 @@ from PIL import Image
 
 from ocrnet_pl.cli.checkpoint_option import EVALUATING, UsageError, settle_checkpoint
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.cli.running import build
 from ocrnet_pl.cli.sections import stored_sections
 from ocrnet_pl.cli.subcommands import SUBCOMMANDS
 from ocrnet_pl.data.datamodule import JointDataModule
@@ -111,6 +112,25 @@ def test_code_in_checkpoints_is_refused(last: Path, tmp_path: Path, capsys: pyte
     assert status == 2
     assert line.splitlines()[-1].startswith("error: weights_only: checkpoints are always read as data")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("subcommand", ["export", "validate"])
+def test_the_config_of_the_run_may_stand_after_its_checkpoint(subcommand: str, last: Path, tmp_path: Path) -> None:
+    saved, text = tmp_path / "saved.yaml", (last.parents[1] / "config.yaml").read_text()
+    assert "\nckpt_path: null\n" in text
+    # Earlier versions saved this option as well.
+    saved.write_text(f"{text}weights_only: null\n")
+    root = f"--trainer.default_root_dir={tmp_path}"
+    cli = build([subcommand, f"--ckpt_path={last}", "--config", str(saved), *TRUST, root])
+    assert cli.config[subcommand]["ckpt_path"] == str(last)
+
+
+def test_a_root_reaches_the_sources_of_a_saved_config(tmp_path: Path) -> None:
+    source = {"class_path": "CocoInstances", "init_args": {"images": "val", "annotations": "a.json", "root": "/then"}}
+    own = {"class_path": "CocoInstances", "init_args": source["init_args"] | {"root": "/own"}}  # type: ignore[operator]
+    (tmp_path / "saved.yaml").write_text(yaml.safe_dump({"data": {"root": "/then", "val": source, "train": own}}))
+    data = build(["check", "--config", str(tmp_path / "saved.yaml"), "--data.root=/now"]).config["check"]["data"]
+    assert [data[split]["init_args"]["root"] for split in ("val", "train")] == ["/now", "/own"]
 
 
 def test_the_options_and_their_values_are_shown_all_the_same() -> None:

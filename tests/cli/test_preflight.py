@@ -26,8 +26,10 @@ from torch import Tensor
 from ocrnet_pl.cli import running
 from ocrnet_pl.cli.library_errors import mistake
 from ocrnet_pl.cli.lightning_cli import OCRNetCLI
-from ocrnet_pl.cli.preflight import training_figures, validation_figures, validation_losses
+from ocrnet_pl.cli.preflight import check_classes, training_figures, validation_figures, validation_losses
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.models.encoder import TimmEncoder
+from ocrnet_pl.structures import Taxonomy
 from tests.helpers.builders import TinyEncoder
 from tests.helpers.tiny_run import fails
 
@@ -186,6 +188,18 @@ class SquareEncoder(TinyEncoder):
         if images.shape[-2] != images.shape[-1]:
             raise AssertionError("squares only")
         return super().forward(images)
+
+
+def test_classes_are_not_taken_for_each_other() -> None:
+    trained = Taxonomy.build(things=["cat", "dog"], stuff=["sky"])
+    check_classes(Taxonomy.build(things=["cat", "dog"], stuff=["sky"]), trained)
+    for classes, reason in (
+        (["cat", "cow"], r"only the data has 'cow'; only the checkpoint has 'dog'"),
+        (["dog", "cat"], r"they have another order, or other tasks"),
+        (["cat"], r"only the checkpoint has 'dog'"),
+    ):
+        with pytest.raises(DataError, match=rf"^data: its classes are not those of the checkpoint \({reason}\); give"):
+            check_classes(Taxonomy.build(things=classes, stuff=["sky"]), trained)
 
 
 def test_only_what_the_config_is_to_blame_for_becomes_one_line() -> None:
