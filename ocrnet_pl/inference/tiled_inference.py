@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import letterbox_image
 from ocrnet_pl.imaging.tile_grid import overlap_pixels, tile_counts, tile_starts
 from ocrnet_pl.inference.decode import Detections
@@ -101,6 +103,7 @@ class Tiling:
 
         Raises:
             ValueError: The network's postprocess is not a ``FusionPostProcess``, whose parts tiling uses.
+            DataError: There is no folder for the logits.
         """
         if self._is_tile(network, image):
             boxed, placement = letterbox_image(image, network.input_size)
@@ -192,6 +195,13 @@ class Tiling:
         if self.folder is None or not count:
             yield torch.zeros(shape, dtype=dtype)
             return
+        if not os.path.isdir(self.folder):
+            raise DataError.at(
+                self.folder,
+                "there is no such folder for the blended logits",
+                field="tile.folder",
+                advice="make it, or set tile.folder to null",
+            )
         # The file never has a name, so that nothing is left behind however the process ends.
         with tempfile.TemporaryFile(dir=self.folder) as file:
             file.truncate(count * dtype.itemsize)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ocrnet_pl import OCRNet, Tiling
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
 from ocrnet_pl.inference.tile_merging import join_tiles
@@ -239,6 +240,9 @@ def test_half_precision_and_a_file_change_nothing_visible(monkeypatch: pytest.Mo
         assert torch.equal(found.semantic, expected.semantic)  # type: ignore[arg-type]
         assert torch.equal(found.panoptic, expected.panoptic)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir()), "the file is gone"
+    absent = tmp_path / "absent"
+    with pytest.raises(DataError, match=rf"^{absent}: tile.folder: there is no such folder .*; make it, or set"):
+        network.predict(image, tile=Tiling(folder=str(absent)))
 
 
 def test_a_scale_shows_the_network_smaller_tiles_of_a_larger_image(monkeypatch: pytest.MonkeyPatch) -> None:
