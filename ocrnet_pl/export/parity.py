@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +47,18 @@ UNLIMITED = Limits(*[math.inf] * 5)
 """The limits of files in int8, of which only the figures count."""
 
 
+class _Pairs(NamedTuple):
+    """Boxes that stand for each other.
+
+    Attributes:
+        wanted: int64 [P], rows of the network's boxes.
+        got: int64 [P], rows of the file's.
+    """
+
+    wanted: NDArray[np.int64]
+    got: NDArray[np.int64]
+
+
 class Difference:
     """What was compared, and the largest differences that were found.
 
@@ -83,34 +95,28 @@ class Difference:
             edge: Score up to which a box may be there or not, since boxes below it are dropped.
         """
         self.images += 1
+        pairs = _pairs(wanted, got)
         if wanted.semantic is None or wanted.instances is not None:
-            self._boxes(wanted, got, edge)
+            self._boxes(wanted, got, pairs, edge)
         if wanted.semantic is not None:
             assert got.semantic is not None
             self.share("pixels", wanted.semantic.numpy() != got.semantic)
         if wanted.panoptic is not None:
             assert got.panoptic is not None
-            self.share("segments", _categories(wanted) != _categories(got))
+            names = _box_numbers(len(wanted.boxes), len(got.boxes), pairs)
+            self.share("segments", _shown(wanted, names[0]) != _shown(got, names[1]))
 
-    def _boxes(self, wanted: structures.Prediction, got: Prediction, edge: float) -> None:
-        boxes, scores, labels = wanted.boxes.numpy(), wanted.scores.numpy(), wanted.labels.numpy()
-        apart = np.abs(boxes[:, None] - got.boxes).max(-1, initial=0.0) + np.abs(scores[:, None] - got.scores)
-        apart = np.where(labels[:, None] == got.labels, apart, np.inf)
-        first = apart.argmin(1) if apart.size else np.zeros(len(scores), int)
-        partner = apart.argmin(0) if apart.size else np.zeros(len(got.scores), int)
-        rows = np.arange(len(scores))
-        paired = np.zeros(len(scores), bool)
-        if apart.size:
-            paired = (partner[first] == rows) & (apart[rows, first] < _NEAR)
+    def _boxes(self, wanted: structures.Prediction, got: Prediction, pairs: _Pairs, edge: float) -> None:
+        scores = wanted.scores.numpy()
         # Those at the edge are dropped by one and kept by the other.
         edge += self.limits.scores
-        alone = np.ones(len(got.scores), bool)
-        alone[first[paired]] = False
-        sure, other = scores > edge, got.scores > edge
-        self.share("lonely", np.concatenate((~paired[sure], alone[other])))
-        self.largest("boxes", boxes[paired] - got.boxes[first[paired]])
-        moved = np.abs(scores[paired] - got.scores[first[paired]])
-        self.largest("scores", np.maximum(moved - _repainted(wanted, got, rows[paired], first[paired]), 0.0))
+        alone = np.ones(len(scores), bool), np.ones(len(got.scores), bool)
+        for one, rows in zip(alone, pairs, strict=True):
+            one[rows] = False
+        self.share("lonely", np.concatenate((alone[0][scores > edge], alone[1][got.scores > edge])))
+        self.largest("boxes", wanted.boxes.numpy()[pairs.wanted] - got.boxes[pairs.got])
+        moved = np.abs(scores[pairs.wanted] - got.scores[pairs.got])
+        self.largest("scores", np.maximum(moved - _repainted(wanted, got, *pairs), 0.0))
 
     def evaluate(self, wanted: structures.Prediction, got: Prediction, truth: Sample, taxonomy: Taxonomy) -> None:
         """Add both predictions to the panoptic quality of each."""
@@ -149,6 +155,19 @@ _NAMES = {
 }
 
 
+def _pairs(wanted: structures.Prediction, got: Prediction) -> _Pairs:
+    """Return the boxes of one class that are each other's nearest, in place and score."""
+    boxes, scores, labels = wanted.boxes.numpy(), wanted.scores.numpy(), wanted.labels.numpy()
+    apart = np.abs(boxes[:, None] - got.boxes).max(-1, initial=0.0) + np.abs(scores[:, None] - got.scores)
+    apart = np.where(labels[:, None] == got.labels, apart, np.inf)
+    rows = np.arange(len(scores))
+    if not apart.size:
+        return _Pairs(rows[:0], rows[:0])
+    nearest = apart.argmin(1)
+    paired = (apart.argmin(0)[nearest] == rows) & (apart[rows, nearest] < _NEAR)
+    return _Pairs(rows[paired], nearest[paired])
+
+
 def _repainted(
     wanted: structures.Prediction, got: Prediction, rows: NDArray[np.int64], partners: NDArray[np.int64]
 ) -> NDArray[np.float64]:
@@ -169,22 +188,22 @@ def _text(name: str, value: float) -> str:
     return f"{value:.4%}" if name in ("lonely", "pixels", "segments") else f"{value:.6f}"
 
 
-def _categories(prediction: structures.Prediction | Prediction) -> NDArray[Any]:
-    """Return what each pixel shows: the category of its segment and, for an object, where it lies.
+def _box_numbers(wanted: int, got: int, pairs: _Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return a number for each box of both predictions, which only those of a pair share; 0 is that of no box."""
+    ours, theirs = np.arange(wanted + 1), np.arange(wanted + 1, wanted + got + 2)
+    theirs[0] = 0
+    theirs[pairs.got + 1] = pairs.wanted + 1
+    return ours, theirs
 
-    Numbers of segments follow the scores, and two that are almost equal may change places.
-    """
+
+def _shown(prediction: structures.Prediction | Prediction, names: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what each pixel shows: the category of its segment and, for an object, the name of its box."""
     assert prediction.panoptic is not None
     table = [0]
-    boxes = prediction.boxes
     for segment in prediction.segments:
-        place = 0
-        if segment.instance is not None:
-            x1, y1, x2, y2 = map(float, boxes[segment.instance])
-            # Half the sum of the sides in steps of four pixels, which rounding rarely moves to the next.
-            place = 1 + round((x1 + x2) / 8) + 100_000 * round((y1 + y2) / 8)
-        table.append(1 + segment.category + 1000 * place)
-    shown: NDArray[Any] = np.array(table, np.int64)[np.asarray(prediction.panoptic)]
+        box = 0 if segment.instance is None else names[segment.instance + 1]
+        table.append(1 + segment.category + 1000 * int(box))
+    shown: NDArray[np.int64] = np.array(table, np.int64)[np.asarray(prediction.panoptic)]
     return shown
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ocrnet_pl import structures
 from ocrnet_pl.export.parity import Difference, Limits
-from ocrnet_pl.runtime.prediction import Prediction
+from ocrnet_pl.runtime.prediction import Prediction, Segment
 
 
 def both(score: float, first: int, second: int) -> tuple[structures.Prediction, Prediction]:
@@ -50,3 +50,16 @@ def test_differing_pixels_explain_their_share_of_a_score(score: float, first: in
     assert difference.found["scores"] == pytest.approx(found, abs=1e-6)
     assert difference.found["lonely"] == 0.0
     assert (difference.too_large == []) == (found < 0.001)
+
+
+@pytest.mark.parametrize(("moved", "found"), [(0.0, 0.0), (0.3, 0.0), (1.9, 0.0), (4.0, 10 / 20)])
+def test_a_segment_is_another_one_where_its_box_is(moved: float, found: float) -> None:
+    """Ten of twenty pixels are an object's; its box moves a little, or so far that it is another box."""
+    ours, theirs = both(0.5, 10, 10)
+    theirs.boxes = theirs.boxes + np.float32(moved)
+    ours.panoptic, theirs.panoptic = ours.instances, theirs.instances
+    ours.segments, theirs.segments = [structures.Segment(1, 3, 0.5, 10, 0)], [Segment(1, 3, 0.5, 10, 0)]
+    difference = Difference(Limits(boxes=2.0))
+    difference.add(ours, theirs, edge=0.0)
+    assert difference.found["segments"] == found
+    assert difference.found["lonely"] == (found > 0)
