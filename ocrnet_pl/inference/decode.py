@@ -98,7 +98,7 @@ class Decode(Recorded, nn.Module):
         limit = self.max_detections if self.iou_threshold is None else self.max_candidates
         best, order = scores.topk(min(limit, scores.shape[1]), 1)
         results = []
-        # They are in order, so that their numbers say which are kept: the only transfer besides that of suppression.
+        # They are in order, so that their numbers say which are kept: one transfer, besides those of suppression.
         kept_of_images = (best > self.score_threshold).sum(1).tolist()
         for image, count in enumerate(kept_of_images):
             picked, score = order[image, :count], best[image, :count]
@@ -110,6 +110,7 @@ class Decode(Recorded, nn.Module):
                 found = self._voted(kept, found, self.iou_threshold)
             results.append(found)
         if self.rescores and results:
+            # They are in order once more.
             counts = torch.stack([(found.scores > self.score_threshold).sum() for found in results]).tolist()
             results = [
                 Detections(*(part[:count] for part in found)) for found, count in zip(results, counts, strict=True)
