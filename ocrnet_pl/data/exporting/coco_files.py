@@ -57,12 +57,7 @@ def write_coco(source: Source, split: str, folder: Path, *, tolerant: bool, adva
     taxonomy = source.taxonomy
     if not taxonomy.num_detection:
         raise DataError(f"data.{split}: there are no classes of objects, which COCO instances are about")
-    paths = [os.path.abspath(source.identity(index)[1]) for index in range(len(source))]
-    missing = next((path for path in paths if not os.path.isfile(path)), None)
-    if missing is not None:
-        raise DataError.at(
-            missing, "it is no file, so a JSON cannot name it", advice="convert the set as it was before"
-        )
+    paths = [_file_of(source, index) for index in range(len(source))]
     top = os.path.commonpath([os.path.dirname(path) for path in paths])
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -120,6 +115,14 @@ def write_coco(source: Source, split: str, folder: Path, *, tolerant: bool, adva
         options["semantic"] = False
     kind = "Lvis" if partial else "CocoInstances"
     return Written({"class_path": kind, "init_args": options}, len(images), len(annotations), skipped)
+
+
+def _file_of(source: Source, index: int) -> str:
+    """Return the absolute path of an image's file."""
+    path = os.path.abspath(source.identity(index)[1])
+    if not os.path.isfile(path):
+        raise DataError.at(path, "it is no file, so a JSON cannot name it", advice="convert the set as it was before")
+    return path
 
 
 def _masks(sample: Sample, raw: RawBoxes | None) -> list[dict[str, Any] | None]:

@@ -56,7 +56,7 @@ class CropRows(SceneSource):
     ) -> None:
         super().__init__(length, seed, size, min_visible, Taxonomy.build(things=THINGS, stuff=STUFF, colors=_COLORS))
         self.rows = self.counts("rows", min_rows, max_rows)
-        self.max_weeds = self.not_negative("max_weeds", max_weeds)
+        self.max_weeds = self.count("max_weeds", max_weeds)
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """Return a field, without the plants that others hide."""

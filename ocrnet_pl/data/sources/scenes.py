@@ -14,10 +14,17 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.records import make_sample
 from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.imaging.images import MAX_PIXELS
 from ocrnet_pl.structures import Sample, Supervision, Taxonomy
 
 Array = NDArray[np.float32]
 Window = tuple[slice, slice]
+
+_MOST_SCENES = 1_000_000_000
+"""Largest length: an order of the scenes still fits into memory."""
+
+_MOST_THINGS = 1 << 16
+"""Largest number of objects of a kind in a scene."""
 
 
 class Thing(Protocol):
@@ -101,7 +108,7 @@ class SceneSource(Source, ABC):
     A subclass draws one scene from a random generator.
 
     Args:
-        length: Number of scenes.
+        length: Number of scenes, 1 to 1,000,000,000.
         seed: Seed of the scenes, at least 0.
         size: Size of the scenes in pixels, (height, width) or one side for both, at least 32.
         min_visible: Share of an object's pixels, above 0 and at most 1, that has to be visible for it to be drawn.
@@ -123,12 +130,14 @@ class SceneSource(Source, ABC):
     ) -> None:
         sides = (size, size) if isinstance(size, int) else tuple(size)
         name = type(self).__name__
-        if length < 1:
-            raise ValueError(f"{name}: length must be at least 1, got {length}")
+        if not 1 <= length <= _MOST_SCENES:
+            raise ValueError(f"{name}: length must be from 1 to {_MOST_SCENES}, got {length}")
         if seed < 0:
             raise ValueError(f"{name}: seed must not be negative, got {seed}")
         if len(sides) != 2 or min(sides) < 32:
             raise ValueError(f"{name}: size must be one side or (height, width) of at least 32, got {size}")
+        if sides[0] * sides[1] > MAX_PIXELS:
+            raise ValueError(f"{name}: size must be of at most {MAX_PIXELS} pixels, got {size}")
         if not 0 < min_visible <= 1:
             raise ValueError(f"{name}: min_visible must be above 0 and at most 1, got {min_visible}")
         self.length = length
@@ -152,11 +161,12 @@ class SceneSource(Source, ABC):
             least: What the smallest count must be at least.
 
         Raises:
-            ValueError: They are out of order, or the smallest one is too small.
+            ValueError: They are out of order, the smallest one is too small, or the largest one too large.
         """
-        if not least <= smallest <= largest:
+        if not least <= smallest <= largest <= _MOST_THINGS:
             raise ValueError(
-                f"{type(self).__name__}: expected {least} <= min_{what} <= max_{what}, got {smallest} and {largest}"
+                f"{type(self).__name__}: expected {least} <= min_{what} <= max_{what} <= {_MOST_THINGS}, "
+                f"got {smallest} and {largest}"
             )
         return smallest, largest
 
@@ -170,14 +180,14 @@ class SceneSource(Source, ABC):
             raise ValueError(f"{type(self).__name__}: {name} must be from 0 to 1, got {value}")
         return value
 
-    def not_negative(self, name: str, value: int) -> int:
+    def count(self, name: str, value: int) -> int:
         """Return an option that bounds a count whose smallest value is 0.
 
         Raises:
-            ValueError: It is negative.
+            ValueError: It is negative, or too large.
         """
-        if value < 0:
-            raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {value}")
+        if not 0 <= value <= _MOST_THINGS:
+            raise ValueError(f"{type(self).__name__}: {name} must be from 0 to {_MOST_THINGS}, got {value}")
         return value
 
     def visible(self, things: Sequence[ThingT]) -> list[ThingT]:

@@ -76,9 +76,9 @@ class Streets(SceneSource):
         min_visible: float = 0.3,
     ) -> None:
         super().__init__(length, seed, size, min_visible, Taxonomy.build(things=THINGS, stuff=STUFF, colors=_COLORS))
-        self.max_cars = self.not_negative("max_cars", max_cars)
-        self.max_people = self.not_negative("max_people", max_people)
-        self.max_poles = self.not_negative("max_poles", max_poles)
+        self.max_cars = self.count("max_cars", max_cars)
+        self.max_people = self.count("max_people", max_people)
+        self.max_poles = self.count("max_poles", max_poles)
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """Return a street, without the objects that are almost hidden or outside."""

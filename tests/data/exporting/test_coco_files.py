@@ -15,6 +15,7 @@ from ocrnet_pl.data.sources.labelled_folder import LabelledFolder
 from ocrnet_pl.data.sources.labelme import Labelme
 from ocrnet_pl.data.sources.lvis import Lvis
 from ocrnet_pl.data.sources.open_images import OpenImages
+from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.errors import DataError
 from tests.helpers.drawn_set_files import write_labelme, write_named_masks, write_open_images
 
@@ -65,3 +66,17 @@ def test_masks_without_objects_are_refused(tmp_path: Path) -> None:
     source = LabelledFolder(".", masks=".", mask_suffix="_L", semantic_names="labelmap.txt", root=tmp_path)
     with pytest.raises(DataError, match=r"data\.val: there are no classes of objects"):
         write_coco(source, "val", tmp_path, tolerant=False, advance=lambda done: None)
+
+
+def test_images_without_files_are_refused_at_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = SyntheticSource(10**9)
+    asked: list[int] = []
+
+    def identity(index: int) -> tuple[int, str]:
+        asked.append(index)
+        assert len(asked) < 10, "it asks for all of a billion files"
+        return index, f"synthetic-{index}"
+
+    monkeypatch.setattr(source, "identity", identity)
+    with pytest.raises(DataError, match="synthetic-0: it is no file"):
+        write_coco(source, "train", tmp_path, tolerant=False, advance=lambda done: None)

@@ -305,6 +305,11 @@ def test_light_differs_between_streets() -> None:
         (Streets, {"max_cars": -1}, "max_cars"),
         (Streets, {"max_people": -1}, "max_people"),
         (Streets, {"max_poles": -1}, "max_poles"),
+        (Streets, {"length": 10**20}, "Streets: length must be from 1 to 1000000000, got 1000"),
+        (Streets, {"size": 10**20}, "Streets: size"),
+        (Streets, {"size": (20_000, 20_000)}, "size .* at most 200000000 pixels"),
+        (Streets, {"max_cars": 10**20}, "Streets: max_cars must be from 0 to 65536"),
+        (CropRows, {"max_rows": 10**20}, "1 <= min_rows <= max_rows <= 65536"),
     ],
 )
 def test_options_out_of_range(kind: type[Kind], options: dict[str, Any], words: str) -> None:
