@@ -36,7 +36,7 @@ def first_mistake(parser: Any, words: list[str]) -> str | None:
         words: The command line; its config files are sound YAML.
     """
     comparison = _Comparison(parser)
-    positional = next((action.dest for action in parser._actions if not action.option_strings), None)
+    positional = next((action for action in parser._actions if not action.option_strings), None)
     for layer in layers(words, parser._option_string_actions, positional):
         for mistake in comparison.of_layer(layer):
             return mistake

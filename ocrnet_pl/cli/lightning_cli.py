@@ -360,7 +360,7 @@ class OCRNetCLI(LightningCLI):
             keys = {id(self._get(self.config_init, key)): key for key in self._parser("fit").callback_keys}
             check_training(self.trainer, self.model, self.datamodule, self._get(self.config_init, "trainer"), keys)
         if self.subcommand == "predict":
-            self.datamodule.check_prediction()
+            self.datamodule.images_to_predict()
         # The other processes learn its name from the first; a trial run has no folder.
         trial = bool(getattr(self.trainer, "fast_dev_run", False))
         with ExitStack() as held:

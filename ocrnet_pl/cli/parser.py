@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import Namespace, get_loader, set_dumper, set_loader
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -34,10 +36,18 @@ def _load(text: str) -> Any:
     return config_now(yaml_text.load(text, _parse))
 
 
+def _path(text: Any) -> Path:
+    """Return the path of an option; an empty text, as of a variable of the shell that is not set, is none."""
+    if text == "":
+        raise ValueError("expected a path, got ''")
+    return Path(text)
+
+
 # Files that a config names in turn are parsed by this as well.
 _parse = get_loader("yaml")
 set_loader("yaml", _load, (yaml_text.YamlError,))
 set_dumper("yaml", yaml_text.dump)
+register_type(Path, str, _path, type_check=isinstance)
 import_rooms()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import (
@@ -63,10 +64,12 @@ _PROCESSES_PER_CORE = 4
 _LARGEST_SEED = (1 << 32) - 1
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _OWN = ("ocrnet_pl.", "lightning.")
+_PATHS = ("data.root", "data.predict_path", "trainer.default_root_dir", "init_from", "source")
+"""The options that are a path or an address; the parser knows those that can only be a path."""
 
 
-def check_settings(config: Mapping[str, Any]) -> None:
-    """Raise an error for a run's name, version or seed that no run can have.
+def check_settings(config: Namespace) -> None:
+    """Raise an error for a run's name, version or seed that no run can have, and for a path that is empty.
 
     Args:
         config: The config of a subcommand.
@@ -74,6 +77,9 @@ def check_settings(config: Mapping[str, Any]) -> None:
     Raises:
         UsageError: One is such a setting.
     """
+    for key in _PATHS:
+        if config.get(key) == "":
+            raise UsageError(f"{key}: expected a path, got ''")
     check_folder_name("name", config["name"])
     if config["version"] is not None:
         check_folder_name("version", config["version"])

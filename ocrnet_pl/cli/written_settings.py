@@ -88,13 +88,15 @@ def place_of(path: str, value: str, words: list[str]) -> str:
     return f"{where}{key}"
 
 
-def layers(words: list[str], options: dict[str, argparse.Action], positional: str | None = None) -> Iterator[Layer]:
+def layers(
+    words: list[str], options: dict[str, argparse.Action], positional: argparse.Action | None = None
+) -> Iterator[Layer]:
     """Yield what a command line sets, word by word and file by file; what overrides comes after what it overrides.
 
     Args:
         words: The command line; its config files are sound YAML.
         options: What the parser knows of, by the word on the command line.
-        positional: The key that words without an option belong to; None if the subcommand takes none.
+        positional: What words without an option belong to; None if the subcommand takes none.
     """
     position = 1
     while position < len(words):
@@ -103,7 +105,7 @@ def layers(words: list[str], options: dict[str, argparse.Action], positional: st
         key, equals, value = word.partition("=")
         if not word.startswith("--") and key not in options:
             if positional is not None:
-                yield Layer("", _nested(positional, yaml.SequenceNode("tag:yaml.org,2002:seq", [_node(word)])))
+                yield Layer("", _nested(positional.dest, _node(word) if positional.nargs is None else _nodes([word])))
                 continue
             hint = "; options begin with --" if word else ""
             yield Layer("", None, f"{word!r} is not an option of {words[0]}{hint}")
@@ -122,7 +124,7 @@ def layers(words: list[str], options: dict[str, argparse.Action], positional: st
         elif not given and not key.endswith(".help") and (action is None or action.nargs is None):
             yield Layer("", _nested(key, _scalar("")) if action is None else None, f"{key}: the value is missing")
         elif action is not None and action.nargs is not None:
-            yield Layer("", _nested(key, yaml.SequenceNode("tag:yaml.org,2002:seq", [_node(text) for text in given])))
+            yield Layer("", _nested(key, _nodes(given)))
         else:
             yield Layer("", _nested(key, _node(given[0] if given else "")))
 
@@ -140,6 +142,10 @@ def _node(text: str) -> Any:
     except yaml_text.YamlError:
         node = None
     return _scalar(text) if node is None else node
+
+
+def _nodes(texts: list[str]) -> Any:
+    return yaml.SequenceNode("tag:yaml.org,2002:seq", [_node(text) for text in texts])
 
 
 def _scalar(text: str) -> Any:

@@ -324,24 +324,24 @@ class JointDataModule(LightningDataModule):
         """Return the loader of the test batches."""
         return self._evaluation_loader(_given(self.test or self.val, "test"))
 
-    def check_prediction(self) -> None:
-        """Check that there is something to predict on, before a run gets its folder.
+    def images_to_predict(self) -> str:
+        """Return the path of the images to predict on.
 
         Raises:
-            DataError: There is nothing.
+            DataError: None is given, or there is nothing at the path.
         """
         # An empty text, such as that of a variable of the shell that is not set, would be the current folder.
         if not self.predict_path:
             raise DataError("data: there is nothing to predict on; set data.predict_path to a folder of images")
         require_path(self.predict_path)
+        return self.predict_path
 
     def predict_dataloader(self) -> BatchLoader:
         """Return the loader of the images to predict on; their truths are the unlabelled originals."""
-        self.check_prediction()
-        assert self.predict_path is not None
+        path = self.images_to_predict()
         has_source = any(source is not None for source in (self.train, self.val, self.test))
         taxonomy = self.taxonomy if has_source else None
-        folder = ImageFolder(self.predict_path, taxonomy, self.predict_channels, self.predicted)
+        folder = ImageFolder(path, taxonomy, self.predict_channels, self.predicted)
         self.skipped[:] = folder.skipped
         dataset = PreparedDataset(folder, self.size, frame="original", tolerant=True)
         replicas, rank = self._share()

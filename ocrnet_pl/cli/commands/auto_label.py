@@ -43,9 +43,7 @@ def auto_label(run: NetworkRun) -> int:
     from ocrnet_pl.storage.files import complete_file
 
     config, trainer, task = run.config, run.trainer, run.task
-    images = config["data"]["predict_path"]
-    if not images:
-        raise DataError("data: there is nothing to label; set data.predict_path to a folder of images")
+    images = run.data.images_to_predict()
     if run.written["data"]["train"] is None:
         raise DataError("data.train: there is no labelled data to train with; give its config with --config")
     output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "pseudo")
