@@ -85,7 +85,7 @@ def served_network(config: Namespace) -> ServedNetwork:
     from ocrnet_pl.inference.multiscale import MultiScale
     from ocrnet_pl.inference.tiled_inference import Tiling
     from ocrnet_pl.models.base import PostProcess
-    from ocrnet_pl.models.ocrnet import ONE_WAY
+    from ocrnet_pl.models.predict_options import ONE_WAY
     from ocrnet_pl.serving.served_network import ServedNetwork
 
     choice, model = chosen_boxes(config), config["model"]

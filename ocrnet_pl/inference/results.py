@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -67,16 +68,15 @@ def save(prediction: Prediction, path: str | PathLike[str], image: Tensor | None
 
 def cropped(prediction: Prediction, image: Tensor | None, margin: float) -> list[Tensor]:
     """Return each box's part of the image: see :meth:`Prediction.crop`."""
-    if not (math.isfinite(margin) and margin >= 0):
-        raise ValueError(f"margin: expected a share of the box's sides, at least 0, got {margin}")
+    if not isinstance(margin, Real) or not (math.isfinite(margin) and margin >= 0):
+        raise ValueError(f"margin: expected a share of the box's sides, at least 0, got {margin!r}")
     whole = _image(prediction, image)
     height, width = int(whole.shape[-2]), int(whole.shape[-1])
     parts = []
     for x1, y1, x2, y2 in prediction.boxes.tolist():
         more_x, more_y = margin * (x2 - x1), margin * (y2 - y1)
-        left = min(max(math.floor(x1 - more_x), 0), width - 1)
-        top = min(max(math.floor(y1 - more_y), 0), height - 1)
-        right, bottom = min(math.ceil(x2 + more_x), width), min(math.ceil(y2 + more_y), height)
+        left, top = min(math.floor(max(x1 - more_x, 0)), width - 1), min(math.floor(max(y1 - more_y, 0)), height - 1)
+        right, bottom = math.ceil(min(x2 + more_x, width)), math.ceil(min(y2 + more_y, height))
         # A box without area still has one pixel.
         parts.append(whole[:, top : max(bottom, top + 1), left : max(right, left + 1)].clone())
     return parts

@@ -22,6 +22,7 @@ from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
 from ocrnet_pl.inference.tile_merging import join_tiles
 from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.models.predict_options import check_count
 from ocrnet_pl.structures import Placement, Predictions
 
 _OVERLAP = 0.6
@@ -70,8 +71,7 @@ class Tiling:
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
             raise ValueError(f"tile.overlap: expected a share of the tile's side, 0 to under 1, got {self.overlap}")
-        if self.batch_size < 1:
-            raise ValueError(f"tile.batch_size: expected at least 1, got {self.batch_size}")
+        check_count("tile.batch_size", self.batch_size)
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"tile.scale: expected a positive factor, got {self.scale}")
 

@@ -22,6 +22,7 @@ from ocrnet_pl.models.compilation import check_backend
 from ocrnet_pl.models.folding import fold_norms
 from ocrnet_pl.models.network_parts import DetectionFactory, NeckFactory, Parts, SegmentationFactory
 from ocrnet_pl.models.pieces import joined, pieces
+from ocrnet_pl.models.predict_options import boxes_asked_for, check_count, one_way
 from ocrnet_pl.models.savable_network import SavableNetwork
 from ocrnet_pl.models.subsampling import subsample_first
 from ocrnet_pl.models.unread import Unread, find_unread, tie
@@ -36,9 +37,6 @@ Way: TypeAlias = "Callable[[OCRNet, Tensor], Predictions]"
 """How to predict one image in several passes."""
 _BATCH_SIZE = 16
 """Number of images per pass on an accelerator."""
-
-ONE_WAY = "tile and multiscale are both given; set one of them to null"
-"""The error message for requests with two ways of prediction at once."""
 
 
 class OCRNet(SavableNetwork):
@@ -346,24 +344,23 @@ class OCRNet(SavableNetwork):
             DataError: Something cannot be read as an image, or is none; the message names it.
             CheckpointError: The network has no operating points, because it was not calibrated.
             UsageError: There is no such operating point or class.
-            ValueError: Both ``tile`` and ``multiscale`` are given, or an option is out of range.
+            ValueError: Both ``tile`` and ``multiscale`` are given, or an option is not what it should be.
         """
-        if tile is not None and multiscale is not None:
-            raise ValueError(ONE_WAY)
         from ocrnet_pl.imaging.inputs import input_images
 
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-        choice = (operating_point, (classes,) if isinstance(classes, str) else tuple(classes))
+        way: Way | None = one_way(tile, multiscale)
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        choice = boxes_asked_for(operating_point, classes)
         lines = self.choose(*choice)
-        note = self.postprocess.passes_note(tile or multiscale)
+        note = self.postprocess.passes_note(way)
         for line in lines if note is None else (*lines, note):
             warnings.warn(line, stacklevel=2)
         self.choose("none")
         inputs = input_images(images, PixelFormat(self.in_channels, color, max_value))
         size = batch_size or (1 if self.mean.device.type == "cpu" else _BATCH_SIZE)
         batches = iter(lambda: list(islice(inputs, size)), [])
-        found = (each for batch in batches for each in self._predict_batch(batch, tile or multiscale, choice))
+        found = (each for batch in batches for each in self._predict_batch(batch, way, choice))
         return found if stream else list(found)
 
     @torch.inference_mode()

@@ -11,8 +11,12 @@ from ocrnet_pl.taxonomy import Taxonomy
 
 def check_score(score: float) -> None:
     """Raise ValueError unless a score that objects need is from 0 to 1, or infinite, which leaves out all of them."""
-    if not (0 <= score <= 1 or score == math.inf):
-        raise ValueError(f"score: expected 0 to 1, got {score}")
+    try:
+        known = 0 <= score <= 1 or score == math.inf
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"score: expected 0 to 1, got {score!r}")
 
 
 class Listable(Protocol):

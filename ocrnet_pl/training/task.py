@@ -36,7 +36,8 @@ from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.network_parts import PARTS, DetectionFactory, NeckFactory, SegmentationFactory
-from ocrnet_pl.models.ocrnet import ONE_WAY, OCRNet
+from ocrnet_pl.models.ocrnet import OCRNet
+from ocrnet_pl.models.predict_options import ONE_WAY
 from ocrnet_pl.models.rebuilding import load_calibration, load_fusion_settings
 from ocrnet_pl.models.segmentation import SubPixelDecoder
 from ocrnet_pl.storage.checkpoints import VERSIONS_KEY, misfit, read_checkpoint, versions

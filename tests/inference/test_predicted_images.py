@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging import downloads
 from ocrnet_pl.imaging.downloads import fetch_image
 from ocrnet_pl.imaging.images import read_image
+from ocrnet_pl.inference.multiscale import MultiScale
+from ocrnet_pl.inference.tiled_inference import Tiling
 from ocrnet_pl.models.ocrnet import OCRNet
-from ocrnet_pl.structures import Prediction
+from ocrnet_pl.structures import Prediction, Predictions
 from tests.helpers.builders import tiny_network
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
@@ -106,8 +109,62 @@ def test_several_images_per_pass_are_those_of_one(network: OCRNet, folder: Path)
     for one, other in zip(single, several, strict=True):
         assert torch.allclose(one.boxes, other.boxes, atol=1e-3)
         assert (one.semantic == other.semantic).float().mean() > 0.999
-    with pytest.raises(ValueError, match=r"^batch_size: expected at least 1, got 0$"):
-        network.predict(images, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"batch_size": 0}, "batch_size: expected a whole number from 1, got 0"),
+        ({"batch_size": -1}, "batch_size: expected a whole number from 1, got -1"),
+        ({"batch_size": 1.5}, "batch_size: expected a whole number from 1, got 1.5"),
+        ({"batch_size": True}, "batch_size: expected a whole number from 1, got True"),
+        ({"batch_size": "2"}, "batch_size: expected a whole number from 1, got '2'"),
+        ({"batch_size": 10**20}, "batch_size: expected a whole number from 1, got 1000"),
+        ({"tile": 5}, "tile: expected a Tiling, or None, got 5"),
+        ({"tile": False}, "tile: expected a Tiling, or None, got False"),
+        ({"tile": Tiling}, "tile: expected a Tiling, or None, got <class"),
+        ({"multiscale": [1.0]}, r"multiscale: expected a MultiScale, or None, got \[1.0\]"),
+        ({"tile": Tiling(), "multiscale": MultiScale()}, "tile and multiscale are both given"),
+        ({"operating_point": None}, "operating_point: expected text, such as 'best_f1', got None"),
+        ({"classes": 5}, "classes: expected the name of a class, or several, got 5"),
+        ({"classes": None}, "classes: expected the name of a class, or several, got None"),
+        ({"classes": ["a", 5]}, r"classes: expected the name of a class, or several, got \['a', 5\]"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_wrong_options_are_refused_before_an_image_is_read(
+    network: OCRNet, options: dict[str, Any], line: str, stream: bool
+) -> None:
+    with pytest.raises(ValueError, match=f"^{line}"):
+        network.predict("nowhere.png", stream=stream, **options)
+
+
+def test_any_whole_number_and_any_way_of_predicting_is_taken(network: OCRNet) -> None:
+    def way(of: OCRNet, image: Tensor) -> Predictions:
+        return Tiling()(of, image)
+
+    (found,) = network.predict(ARRAY, way, batch_size=np.int64(1), classes=iter(["disc"]))  # type: ignore[arg-type]
+    assert same(found, network.predict(ARRAY, Tiling(), classes=["disc"])[0])
+
+
+def test_a_tiling_takes_whole_numbers_of_tiles() -> None:
+    with pytest.raises(ValueError, match=r"^tile.batch_size: expected a whole number from 1, got 1.5$"):
+        Tiling(batch_size=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("score", ["0.5", None, float("nan"), -1])
+def test_a_score_that_is_none_is_named(network: OCRNet, score: Any) -> None:
+    (found,) = network.predict(ARRAY)
+    for use in (found.filter, found.plot):
+        with pytest.raises(ValueError, match=f"^score: expected 0 to 1, got {score!r}$"):
+            use(score=score)
+
+
+def test_a_margin_is_a_number_however_wide(network: OCRNet) -> None:
+    (found,) = network.predict(ARRAY)
+    assert (3, 37, 53) in {tuple(part.shape) for part in found.crop(margin=1e308)}
+    with pytest.raises(ValueError, match=r"^margin: expected a share of the box's sides, at least 0, got '1'$"):
+        found.crop(margin="1")  # type: ignore[arg-type]
 
 
 def test_a_stream_reads_one_image_at_a_time(network: OCRNet, folder: Path) -> None:
