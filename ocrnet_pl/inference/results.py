@@ -5,6 +5,7 @@ These are the methods of :class:`~ocrnet_pl.structures.Prediction` that draw, wr
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -59,8 +60,12 @@ def save(prediction: Prediction, path: str | PathLike[str], image: Tensor | None
     suffix = Path(path).suffix.lower()
     Image.init()
     kind = Image.registered_extensions().get(suffix)
-    if kind not in Image.SAVE:
-        raise ValueError(f"{path}: no pictures are written with the ending {suffix!r}; use .png or .jpg")
+    try:
+        # Some formats have a name to write them by, but nothing that does, or no colors.
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), format=kind)
+    except (KeyError, OSError, ValueError) as error:
+        advice = "use .png or .jpg"
+        raise ValueError(f"{path}: no pictures are written with the ending {suffix!r}; {advice}") from error
     picture = plotted(prediction, image, score, 0)
     with complete_file(path) as unfinished:
         picture.save(unfinished, format=kind)

@@ -190,6 +190,14 @@ def test_pictures(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drawn.jpg", "new"]
 
 
+@pytest.mark.parametrize("name", ["drawn.bufr", "drawn.h5", "drawn.blp", "drawn.xbm", "drawn", ".png"])
+def test_an_ending_that_holds_no_picture_is_refused_before_one_is_drawn(name: str, tmp_path: Path) -> None:
+    unknown = replace(prediction(), image=None, taxonomy=None)
+    with pytest.raises(ValueError, match=rf"{name}: no pictures are written with the ending .*; use \.png or \.jpg$"):
+        unknown.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_network_says_of_which_image_and_classes_its_predictions_are(tmp_path: Path) -> None:
     network = tiny_network()
     array = np.full((40, 50, 3), 90, np.uint8)
