@@ -35,7 +35,13 @@ from ocrnet_pl.cli.fit_options import OptionOfFit, options_of_fit
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
-from ocrnet_pl.cli.preflight import check_classes, check_precision, check_settings, check_training
+from ocrnet_pl.cli.preflight import (
+    check_classes,
+    check_precision,
+    check_runs_to_start,
+    check_settings,
+    check_training,
+)
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.sections import add_sections, lay_under
 from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
@@ -409,6 +415,8 @@ class OCRNetCLI(LightningCLI):
         name = str(self.subcommand)
         command = OWN[name]
         config, written = self._resolved(self.config)[name], self.config[name]
+        if name in _STARTING_RUNS:
+            check_runs_to_start(config)
         dump = partial(self._parser(name).dump, skip_none=False, skip_validation=True)
         if isinstance(command, NetworkCommand):
             built = self.config_init[name]

@@ -28,6 +28,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ocrnet_pl.callbacks.ema import EMA
+from ocrnet_pl.cli.initial_weights import starting_weights
+from ocrnet_pl.cli.unbuilt_parts import named_part
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import DataError, UsageError
 from ocrnet_pl.metrics.figures import FUSED
@@ -35,6 +37,7 @@ from ocrnet_pl.storage.run_folder import check_folder_name
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.training.step_memory import by_size, random_batch
 from ocrnet_pl.training.task import OCRNetTask
+from ocrnet_pl.training.teacher import Teacher
 
 _CANNOT_WORK: tuple[tuple[type[Callback], str], ...] = (
     (StochasticWeightAveraging, "the weights are averaged already, as ema.decay says"),
@@ -145,12 +148,7 @@ def check_training(
         MisconfigurationException: One line that names the option and what to do.
     """
     _check_numbers(settings)
-    if data.train is None:
-        raise MisconfigurationException("data.train: there is no source to train on; set data.train.class_path")
-    if data.val is None and trainer.limit_val_batches != 0:
-        raise MisconfigurationException(
-            "data.val: there is no source to validate on; set data.val.class_path, or trainer.limit_val_batches to 0"
-        )
+    _check_sources(data.train, data.val, trainer.limit_val_batches)
     check_sizes(task, data)
     _check_length(trainer, task)
     _check_processes(trainer)
@@ -176,6 +174,27 @@ def check_training(
                 f"{_place(callback, keys)}.patience: expected at least 0, got {callback.patience}"
             )
     _check_monitors(trainer, task, data, callbacks, keys)
+
+
+def check_runs_to_start(config: Namespace) -> None:
+    """Raise an error for what every run that a command is about to start would be refused for.
+
+    Args:
+        config: The config of the command, with environment variables resolved.
+
+    Raises:
+        MisconfigurationException: A number of the trainer is out of range, or there is no source.
+        UsageError: Options for the weights to start from are given, but no file.
+        FileNotFoundError: The file of these weights is gone.
+        CheckpointError: It is damaged, or the checkpoint of the teacher is gone or damaged.
+    """
+    settings = config["trainer"]
+    _check_numbers(settings)
+    _check_sources(config["data"]["train"], config["data"]["val"], settings["limit_val_batches"])
+    starting_weights(config.get("init_from"), config.get("init_map"), bool(config.get("init_keep")))
+    teacher = named_part(Teacher, config["model"]["teacher"])
+    if teacher is not None:
+        teacher.read()
 
 
 def check_sizes(task: OCRNetTask, data: JointDataModule) -> None:
@@ -219,6 +238,15 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
         )
     if settings.get("limit_train_batches") == 0:
         raise MisconfigurationException("trainer.limit_train_batches: with 0 there is nothing to train on")
+
+
+def _check_sources(train: Any, val: Any, val_batches: float | None) -> None:
+    if train is None:
+        raise MisconfigurationException("data.train: there is no source to train on; set data.train.class_path")
+    if val is None and val_batches != 0:
+        raise MisconfigurationException(
+            "data.val: there is no source to validate on; set data.val.class_path, or trainer.limit_val_batches to 0"
+        )
 
 
 def _check_length(trainer: Trainer, task: OCRNetTask) -> None:

@@ -92,7 +92,7 @@ class Teacher:
         """
         device = torch.device(device)
         if self.network is None or self._device != device:
-            network = self.network or self._read(student)
+            network = self.network or self._reduced(student)
             self._shared = {
                 weight: self._relate(network, student, kind, device) for kind, weight in self._taught(student)
             }
@@ -134,9 +134,16 @@ class Teacher:
             if self.weights[weight] > 0 and getattr(student, decoder) is not None
         ]
 
-    def _read(self, student: OCRNet) -> OCRNet:
-        """Return the network from the checkpoint, reduced to what is taught."""
-        where = f"model.teacher: checkpoint {self.checkpoint!r}"
+    @property
+    def _where(self) -> str:
+        return f"model.teacher: checkpoint {self.checkpoint!r}"
+
+    def read(self) -> OCRNet:
+        """Return the network of the checkpoint.
+
+        Raises:
+            CheckpointError: The file is gone or not a checkpoint of this project, or names a class that is not trusted.
+        """
         try:
             read = OCRNet.load if Path(self.checkpoint).is_dir() else OCRNet.from_checkpoint
             network = read(self.checkpoint, trust=self.trust)
@@ -144,12 +151,17 @@ class Teacher:
             if Path(self.checkpoint).exists():
                 raise CheckpointError(f"model.teacher: {error}") from error
             raise CheckpointError(
-                f"{where}: there is no such file; training needs it, also to continue. Give its path, or set "
+                f"{self._where}: there is no such file; training needs it, also to continue. Give its path, or set "
                 "model.teacher to null"
             ) from error
         except CheckpointError as error:
             raise CheckpointError(f"model.teacher: {error}") from error
-        check_finite(network.state_dict(), where)
+        check_finite(network.state_dict(), self._where)
+        return network
+
+    def _reduced(self, student: OCRNet) -> OCRNet:
+        """Return the network from the checkpoint, reduced to what is taught."""
+        where, network = self._where, self.read()
         if network.in_channels != student.in_channels:
             raise CheckpointError(
                 f"{where}: it takes images of {network.in_channels} channels, the network in training of "
@@ -180,8 +192,7 @@ class Teacher:
             decoder, weight = next((decoder, weight) for each, decoder, weight in _SIDES if each == kind)
             names = ", ".join(repr(each.name) for each in known[:5]) + (", ..." if len(known) > 5 else "")
             raise CheckpointError(
-                f"model.teacher: checkpoint {self.checkpoint!r}: none of its classes of {decoder} ({names}) is one of "
-                f"the network's; set {weight} to 0"
+                f"{self._where}: none of its classes of {decoder} ({names}) is one of the network's; set {weight} to 0"
             )
         rest = [position for position, (_, old) in enumerate(pairs) if not known[old].is_thing]
         return SharedClasses.make(pairs, (len(own), len(known)), rest, device)
