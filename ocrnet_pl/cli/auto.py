@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -31,6 +30,7 @@ from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.source_recipes import source_recipe
 from ocrnet_pl.cli.written_settings import entries
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.transforms import Transform
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError, DataError, UsageError
@@ -331,8 +331,8 @@ def given_settings(words: list[str]) -> dict[str, str]:
 def _inside(path: str, text: str) -> Iterator[str]:
     """Yield the keys of a mapping that stands on the command line."""
     try:
-        pending = [(path, yaml.safe_load(text))] if text.lstrip().startswith("{") else []
-    except yaml.YAMLError:
+        pending = [(path, yaml_text.load(text))] if text.lstrip().startswith("{") else []
+    except yaml_text.YamlError:
         return
     while pending:
         path, value = pending.pop()

@@ -21,6 +21,7 @@ from ocrnet_pl.cli.config_files import config_tree, kind_of
 from ocrnet_pl.cli.option_types import Made, Shape, accepts, fitting, namesakes, readable, shape_of
 from ocrnet_pl.cli.suggestions import closest, did_you_mean
 from ocrnet_pl.cli.written_settings import Layer, layers, place
+from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import UsageError
 from ocrnet_pl.storage.import_paths import current_path
 
@@ -289,7 +290,10 @@ def _plain(node: Any, shape: Shape) -> bool:
 
 
 def _plain_value(node: Any) -> Any:
-    return get_loader("yaml")(yaml.serialize(node)) if node.value != "" else ""
+    try:
+        return get_loader("yaml")(yaml.serialize(node)) if node.value != "" else ""
+    except yaml_text.YamlError:  # not what it is marked as
+        return node.value
 
 
 def _shown(path: str) -> str:

@@ -64,8 +64,7 @@ def config_tree(name: str) -> Any:
             raise UsageError(f"config {name!r}: this is a text file in UTF-16; save it as UTF-8")
         return yaml_text.compose(text_of(data, name))
     except yaml_text.YamlError as error:
-        where = f", line {error.line}" if error.line else ""
-        raise UsageError(f"config {name!r}{where}: {error}") from error
+        raise UsageError(error.at(f"config {name!r}")) from error
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 

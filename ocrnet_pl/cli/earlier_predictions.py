@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ocrnet_pl.callbacks.continued_predictions import PREDICTIONS
+from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import UsageError
 from ocrnet_pl.storage.checkpoints import flat_config
+from ocrnet_pl.storage.ordinary_files import read_text
 from ocrnet_pl.storage.run_folder import refuse_taken
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def _check_same(path: Path, config: dict[str, Any], where: str) -> None:
     """Raise an error if the predictions of a folder were made in another way."""
     advice = "predict anew with --overwrite, or give another --version"
     try:
-        before = dict(flat_config(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, yaml.YAMLError):
+        before = dict(flat_config(yaml_text.load(read_text(path))))
+    except ValueError:
         raise UsageError(f"resume: {where}: its {_CONFIG} cannot be read; {advice}") from None
     now = dict(flat_config(config))
     for key in [*now, *(key for key in before if key not in now)]:

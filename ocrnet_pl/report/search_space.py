@@ -102,8 +102,7 @@ def space_in(path: Path, config: Mapping[str, Any]) -> dict[str, Setting]:
     try:
         content = yaml_text.load(text_of(read_bytes(path, "space", yaml_text.MOST_BYTES), str(path)))
     except yaml_text.YamlError as error:
-        where = f"space {str(path)!r}" + (f", line {error.line}" if error.line else "")
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(error.at(f"space {str(path)!r}")) from error
     return read_space(content, str(path), config)
 
 

@@ -165,7 +165,7 @@ def secrets_of_setting(path: str, text: str) -> set[str]:
     """Return the credentials in one setting, as a user wrote it: a scalar, or a part of a config as YAML."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except Exception:  # the library raises almost anything on values such as 2024-99-99; the parser says what is wrong
         value = text
     # The text as a whole as well, since it may be malformed.
     return secrets_in(value, path) | secrets_in(text, path)

@@ -22,6 +22,7 @@ from ocrnet_pl.cli.running import _one_line
 from ocrnet_pl.cli.subcommands import OWN
 from tests.helpers.command_line import command_line_parser, complaint
 from tests.helpers.project import CONFIGS
+from tests.helpers.tiny_run import fails
 
 QUICKSTART = ("--config", str(CONFIGS / "quickstart.yaml"))
 
@@ -230,3 +231,12 @@ def test_the_reason_of_a_part_that_cannot_be_built_is_kept(kind: Any, value: Any
         parser.instantiate_classes(parsed)
     assert "no such service" in _one_line(failed.value)
     assert isinstance(cause(failed.value), ModuleNotFoundError)
+
+
+@pytest.mark.parametrize("value", ["2024-99-99", "!!int x", "{2024-99-99: 1}", "[" * 5000, "{a: " * 5000])
+def test_a_value_that_is_no_sound_yaml_is_named_by_its_option(
+    value: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("data.batch_size", "auto"):
+        status, line = fails(capsys, "fit", "--config", str(tiny), f"--{option}", value)
+        assert status == 2 and line.startswith(f"error: {option}: ") and line.count("\n") == 1, line[:200]

@@ -174,6 +174,10 @@ def test_results_are_neither_mixed_nor_replaced_unasked(tmp_path: Path) -> None:
     (folder / "predictions" / "overlay").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"^resume: run folder .*its config.yaml cannot be read; predict anew"):
         resume.settle(folder, config)
+    for damaged in ("a: [1", "[" * 5000, "a: 2024-99-99", "a: !!int x"):
+        (folder / "config.yaml").write_text(damaged)
+        with pytest.raises(UsageError, match=r"^resume: run folder .*its config.yaml cannot be read; predict anew"):
+            resume.settle(folder, config)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "notes.txt").touch()
     with pytest.raises(FileExistsError, match=r"run; give another --version, or --resume or --overwrite$"):

@@ -31,6 +31,10 @@ class YamlError(ValueError):
         super().__init__(problem)
         self.line = line
 
+    def at(self, place: str) -> str:
+        """Return the problem with its place: what the file is and its name, and the line."""
+        return f"{place}{'' if self.line is None else f', line {self.line}'}: {self}"
+
 
 def compose(text: str) -> Any:
     """Parse YAML to its tree of nodes.
