@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_USAGE
-from ocrnet_pl.cli.system_errors import system_text
+from ocrnet_pl.cli.system_errors import error_line
 from ocrnet_pl.errors import DEBUG_VARIABLE, UsageError
 from ocrnet_pl.storage.exported_files import is_exported
 
@@ -91,6 +91,5 @@ def _of_parser(error: argparse.ArgumentError, name: str, parser: ArgumentParser,
 def _fail(error: Exception) -> NoReturn:
     if os.environ.get(DEBUG_VARIABLE):
         raise error
-    line = " ".join((system_text(error) if isinstance(error, OSError) else str(error)).split()) or type(error).__name__
-    sys.stderr.write(f"error: {line}\n")
+    sys.stderr.write(f"error: {error_line(error)}\n")
     sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR)

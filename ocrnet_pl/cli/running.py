@@ -32,7 +32,7 @@ from ocrnet_pl.cli.parser import Parser, shortened
 from ocrnet_pl.cli.sections import stored_sections
 from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
 from ocrnet_pl.cli.suggestions import closest
-from ocrnet_pl.cli.system_errors import system_text
+from ocrnet_pl.cli.system_errors import error_line
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import DEBUG_VARIABLE, CheckpointError, DataError, LossError, RunError, UsageError
 from ocrnet_pl.storage.earlier_settings import words_now
@@ -46,13 +46,9 @@ from ocrnet_pl.training.task import OCRNetTask
 def _one_line(error: BaseException) -> str:
     """Return the last line of an error, which for one out of a loading process stands behind its traceback."""
     error = cause(error)
-    if isinstance(error, OSError):
-        return " ".join(system_text(error).split()) or type(error).__name__
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    last = lines[-1].strip()
-    return re.sub(r"^ocrnet_pl\.data\.errors\.\w+: ", "", last) if "Traceback" in str(error) else " ".join(lines)
+    if "Traceback" not in str(error):
+        return error_line(error)
+    return re.sub(r"^ocrnet_pl\.data\.errors\.\w+: ", "", str(error).strip().splitlines()[-1].strip())
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

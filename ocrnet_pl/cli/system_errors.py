@@ -11,6 +11,16 @@ from ocrnet_pl.storage.unfinished import final_path
 _RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+def error_line(error: BaseException) -> str:
+    """Return what an error says, on one line; the name of its class if it says nothing.
+
+    Args:
+        error: Any error; of one of the system, :func:`system_text` gives the words.
+    """
+    text = system_text(error) if isinstance(error, OSError) else str(error)
+    return " ".join(line.strip() for line in text.splitlines() if line.strip()) or type(error).__name__
+
+
 def system_text(error: OSError) -> str:
     """Return a line for an error, which names the path that was meant, and what to do.
 

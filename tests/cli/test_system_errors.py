@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ocrnet_pl.cli.running import _one_line
 from ocrnet_pl.cli.system_errors import system_text
 from ocrnet_pl.storage.files import complete_file, require_writable
 from ocrnet_pl.storage.unfinished import final_path, unfinished_path
@@ -31,6 +32,13 @@ def test_a_path_stands_first_and_advice_last(tmp_path: Path) -> None:
     assert system_text(refused) == "x: permission denied; change its rights, or name another place"
     assert system_text(OSError("the port is taken")) == "the port is taken"
     assert final_path(Path("a", "b.part")) == Path("a", "b.part")
+
+
+def test_a_line_keeps_the_spaces_of_a_path() -> None:
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "my  runs")
+    assert _one_line(refused) == "my  runs: permission denied; change its rights, or name another place"
+    assert _one_line(ValueError("my  runs: wrong\n\n  in two ways\n")) == "my  runs: wrong in two ways"
+    assert _one_line(OSError()) == "OSError" and _one_line(ValueError("\n")) == "ValueError"
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
