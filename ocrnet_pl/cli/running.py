@@ -48,7 +48,7 @@ def _one_line(error: BaseException) -> str:
     error = cause(error)
     if "Traceback" not in str(error):
         return error_line(error)
-    return re.sub(r"^ocrnet_pl\.data\.errors\.\w+: ", "", str(error).strip().splitlines()[-1].strip())
+    return re.sub(r"^ocrnet_pl\.errors\.\w+: ", "", str(error).strip().splitlines()[-1].strip())
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

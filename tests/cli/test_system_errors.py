@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from torch._utils import ExceptionWrapper
 
 from ocrnet_pl.cli.running import _one_line
 from ocrnet_pl.cli.system_errors import system_text
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.storage.files import complete_file, require_writable
 from ocrnet_pl.storage.unfinished import final_path, unfinished_path
 
@@ -39,6 +41,16 @@ def test_a_line_keeps_the_spaces_of_a_path() -> None:
     assert _one_line(refused) == "my  runs: permission denied; change its rights, or name another place"
     assert _one_line(ValueError("my  runs: wrong\n\n  in two ways\n")) == "my  runs: wrong in two ways"
     assert _one_line(OSError()) == "OSError" and _one_line(ValueError("\n")) == "ValueError"
+
+
+def test_an_error_out_of_a_loading_process_is_that_of_its_image() -> None:
+    try:
+        raise DataError.at("a.png", "the image cannot be read")
+    except DataError as error:
+        packed = ExceptionWrapper((type(error), error, error.__traceback__), "in DataLoader worker process 0")
+    with pytest.raises(DataError) as caught:
+        packed.reraise()
+    assert _one_line(caught.value) == "a.png: the image cannot be read"
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
