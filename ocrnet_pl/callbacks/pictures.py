@@ -71,6 +71,8 @@ class Pictures(Callback):
     def __init__(self, count: int = 4, every_n_epochs: int = 5, threshold: float = 0.3, enabled: bool = True) -> None:
         if count < 0 or every_n_epochs < 1:
             raise ValueError("pictures: count must be at least 0 and every_n_epochs at least 1")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"pictures.threshold: expected 0 to 1, got {threshold}")
         self.count = count
         self.every_n_epochs = every_n_epochs
         self.threshold = threshold

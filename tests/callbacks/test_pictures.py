@@ -78,3 +78,6 @@ def test_switched_off_draws_no_images(tmp_path: Path) -> None:
 def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="every_n_epochs"):
         Pictures(every_n_epochs=0)
+    for threshold in (-0.1, 7, float("nan")):
+        with pytest.raises(ValueError, match=rf"^pictures.threshold: expected 0 to 1, got {threshold}$"):
+            Pictures(threshold=threshold)
