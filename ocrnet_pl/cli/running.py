@@ -37,7 +37,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import DEBUG_VARIABLE, CheckpointError, DataError, LossError, RunError, UsageError
 from ocrnet_pl.storage.earlier_settings import words_now
 from ocrnet_pl.storage.secrets import hidden
-from ocrnet_pl.tracking.wandb_tracker import WandbTracker
+from ocrnet_pl.tracking.wandb_tracker import MetricsTable, WandbTracker
 from ocrnet_pl.training.sharding import lost_peer
 from ocrnet_pl.training.step_memory import advice, out_of_memory
 from ocrnet_pl.training.task import OCRNetTask
@@ -188,10 +188,10 @@ def _execute(cli: OCRNetCLI) -> None:
             raise KeyboardInterrupt(_how_to_continue(cli)) from None
         # Lightning ends a terminated run with status 0; nobody may take it for a finished one.
         if cli.trainer.received_sigterm:
-            sys.exit(EXIT_TERMINATED)
+            _terminated(cli)
         raise
     if cli.trainer.received_sigterm:
-        sys.exit(EXIT_TERMINATED)
+        _terminated(cli)
     checkpoint = cli.trainer.checkpoint_callback
     if isinstance(checkpoint, BestCheckpoint) and checkpoint.missing is not None:
         _fail(CheckpointError(checkpoint.missing))
@@ -218,7 +218,12 @@ def disk_full(error: OSError, root: str, resumable: bool) -> OSError | None:
 
 
 def _how_to_continue(cli: OCRNetCLI) -> str:
-    """Return what to say of a run that was interrupted."""
+    """Return what to say of a run that was interrupted or terminated."""
+    if cli.subcommand == "predict":
+        table = cli.trainer.loggers[0]
+        # One that had written nothing has no folder any more.
+        there = isinstance(table, MetricsTable) and cli.trainer.is_global_zero and os.path.isdir(table.log_dir)
+        return f"; continue with --resume --version {table.version}" if there else ""
     checkpoint = cli.trainer.checkpoint_callback
     if cli.subcommand != "fit" or not isinstance(checkpoint, BestCheckpoint):
         return ""
@@ -226,6 +231,13 @@ def _how_to_continue(cli: OCRNetCLI) -> str:
     if not last or not os.path.exists(last):
         return f" at step {cli.trainer.global_step}; no checkpoint had been written"
     return f" at step {cli.trainer.global_step}; continue with --ckpt_path {last}"
+
+
+def _terminated(cli: OCRNetCLI) -> NoReturn:
+    """End a run that was terminated, of whose processes the first says so."""
+    if cli.trainer.is_global_zero:
+        sys.stderr.write(f"terminated{_how_to_continue(cli)}\n")
+    sys.exit(EXIT_TERMINATED)
 
 
 def _fail(error: BaseException) -> NoReturn:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
+from ocrnet_pl.drawing.overlays import write_png
 from ocrnet_pl.report import runs
 from ocrnet_pl.report.runs import Run
 from ocrnet_pl.storage.checkpoints import read_checkpoint
@@ -33,20 +35,21 @@ def press() -> None:
 
 
 class PressAt(Callback):
-    """Presses Ctrl-C in a hook.
+    """Presses Ctrl-C in a hook, or terminates the process.
 
     Args:
         where: The hook.
         step: When so many steps are done.
+        terminate: Whether it terminates the process.
     """
 
-    def __init__(self, where: str, step: int = 0) -> None:
-        self.step = step
+    def __init__(self, where: str, step: int = 0, terminate: bool = False) -> None:
+        self.step, self.terminate = step, terminate
         setattr(self, where, self._look)
 
     def _look(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step == self.step and not trainer.sanity_checking:
-            press()
+            os.kill(os.getpid(), signal.SIGTERM) if self.terminate else press()
 
 
 class Pressing(SyntheticSource):
@@ -72,7 +75,17 @@ class Pressing(SyntheticSource):
 
 
 def interrupted(folder: Path, command: str, *words: str) -> str:
-    """Run a command line that somebody interrupts; return what it wrote to the error stream."""
+    """Run a command line that somebody interrupts; return the line that says so."""
+    status, text = ended(folder, command, *words)
+    assert status == 130, text
+    lines = [line for line in text.splitlines() if "interrupt" in line.lower()]
+    assert len(lines) == 1, text
+    assert text.splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+def ended(folder: Path, command: str, *words: str) -> tuple[int | None, str]:
+    """Run a command line in a process; return its status and what it wrote to the error stream."""
     (folder / "tiny.yaml").write_text(TINY)
     error = folder / "stderr"
     own = ["--config", str(folder / "tiny.yaml"), "--trainer.default_root_dir", str(folder), "--pictures.enabled=false"]
@@ -85,12 +98,8 @@ def interrupted(folder: Path, command: str, *words: str) -> str:
 
     status = in_a_process(run)
     text = error.read_text()
-    assert status == 130, text
     assert "Traceback" not in text, text
-    lines = [line for line in text.splitlines() if "interrupt" in line.lower()]
-    assert len(lines) == 1, text
-    assert text.splitlines()[-1] == lines[0]
-    return lines[0]
+    return status, text
 
 
 def pressing(where: str, step: int = 0) -> list[str]:
@@ -179,6 +188,24 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_while_evaluating(checkpoint: Path, tmp_path: Path) -> None:
     words = [*pressing("on_validation_batch_start", 0), "--ckpt_path", str(checkpoint)]
     assert interrupted(tmp_path, "validate", *words) == "interrupted"
+
+
+@pytest.mark.parametrize("terminate", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_prediction_says_how_it_goes_on(terminate: bool, checkpoint: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a.png", "b.png"):
+        write_png(torch.zeros(3, 64, 64, dtype=torch.uint8), images / name)
+    words = [*pressing("on_predict_batch_start"), f"--trainer.callbacks.terminate={terminate}"]
+    words += ["--data.eval_batch_size=1", "--ckpt_path", str(checkpoint), "--trust=tests"]
+    words += ["--data.predict_path", str(images)]
+    status, text = ended(tmp_path, "predict", *words)
+    said = "terminated" if terminate else "interrupted"
+    assert text.splitlines()[-1] == f"{said}; continue with --resume --version version_0"
+    assert status == (143 if terminate else 130)
+    own = ["--config", str(tmp_path / "tiny.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    main(["predict", *own, *words[-5:], "--pictures.enabled=false", "--resume", "--version", "version_0"])
+    assert (tmp_path / "tiny" / "version_0" / "predictions" / "images.json").is_file()
 
 
 @pytest.mark.slow
