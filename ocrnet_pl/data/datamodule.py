@@ -29,7 +29,7 @@ from ocrnet_pl.data.sources.wrappers.widened import Widened
 from ocrnet_pl.data.splits import check_splits
 from ocrnet_pl.data.transforms import Compose, Transform, default_train_transforms
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.imaging.folders import require_path
+from ocrnet_pl.imaging.folders import require_images
 from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.structures import Taxonomy
 
@@ -333,7 +333,7 @@ class JointDataModule(LightningDataModule):
         # An empty text, such as that of a variable of the shell that is not set, would be the current folder.
         if not self.predict_path:
             raise DataError("data: there is nothing to predict on; set data.predict_path to a folder of images")
-        require_path(self.predict_path)
+        require_images(self.predict_path)
         return self.predict_path
 
     def predict_dataloader(self) -> BatchLoader:

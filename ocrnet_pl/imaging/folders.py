@@ -38,6 +38,22 @@ def require_path(path: str | PathLike[str]) -> None:
         raise DataError.at(path, "there is no such folder or image", advice="check the path")
 
 
+def require_images(path: str | PathLike[str]) -> None:
+    """Raise an error if there is no readable image; it looks no further than the first one.
+
+    Args:
+        path: Path of a folder or file.
+
+    Raises:
+        DataError: There is nothing, a folder cannot be listed, or there is no image in it.
+    """
+    require_path(path)
+    root = Path(path).expanduser()
+    if not any(_is_image(file) for file in _files(root)):
+        # It says why.
+        find_images(root)
+
+
 def find_images(path: str | PathLike[str]) -> FoundImages:
     """Return the images of a folder and its subfolders, or one image; names that begin with a dot are left out.
 
@@ -50,12 +66,8 @@ def find_images(path: str | PathLike[str]) -> FoundImages:
         DataError: A folder cannot be listed, or there is no image in it.
     """
     root = Path(path)
-    files = [root]
-    if root.is_dir():
-        below = ((folder, name) for folder, names in walk_folders(root) for name in names)
-        files = sorted(Path(folder, name) for folder, name in below if not name.startswith("."))
     found = FoundImages([], [])
-    for file in files:
+    for file in sorted(_files(root)):
         try:
             check_image(file)
         except DataError as error:
@@ -70,6 +82,23 @@ def find_images(path: str | PathLike[str]) -> FoundImages:
         advice = "give each film to the command `film`" if films else "give a folder of image files"
         raise DataError.at(root, "there is no readable image", advice=advice)
     return found
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder whose names do not begin with a dot, or one file."""
+    if not root.is_dir():
+        yield root
+        return
+    for folder, names in walk_folders(root):
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        check_image(file)
+    except DataError:
+        return False
+    return True
 
 
 def walk_folders(root: str | PathLike[str]) -> Iterator[tuple[str, list[str]]]:

@@ -153,11 +153,18 @@ def test_what_was_damaged_or_changed_since_is_predicted_again(
     assert files(harmed) == expected
 
 
-@pytest.mark.parametrize("path", ["absent", ""])
+@pytest.mark.parametrize("path", ["absent", "", "notes", "notes/a.txt"])
 def test_without_images_there_is_no_folder(
-    path: str, run: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+    path: str,
+    run: tuple[list[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words, runs = run
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         main([*words, "--version=nothing", f"--data.predict_path={path}"])
     assert "there is no" in (line := capsys.readouterr().err.splitlines()[-1]) and line.startswith("error: ")

@@ -16,6 +16,7 @@ from ocrnet_pl.data.readers.folder_index import FolderIndex, StemIndex
 from ocrnet_pl.data.sources.folder import ImageFolder
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.decoding import decode
+from ocrnet_pl.imaging.folders import require_images
 from ocrnet_pl.imaging.image_files import opened
 from ocrnet_pl.imaging.images import check_image, read_image
 from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES
@@ -131,6 +132,20 @@ def test_endings_count_in_any_case_wherever_they_are_looked_for(tmp_path: Path) 
         (tmp_path / name).touch()
     assert dict(StemIndex(tmp_path, "images")) == {"a": "a.Jpg", "b": "b.JPG", "c": "c.png"}
     assert FolderIndex(tmp_path, "images").walk(IMAGE_SUFFIXES) == ["a.Jpg", "b.JPG", "c.png", "sub/e.Png"]
+
+
+def test_whether_a_folder_has_images_is_known_from_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.txt", ".b.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="no readable image"):
+        require_images(tmp_path)
+    for name in ("c.png", "d.png", "e.png"):
+        Image.new("L", (1, 1)).save(tmp_path / name)
+    looked_at: list[str] = []
+    monkeypatch.setattr("ocrnet_pl.imaging.folders.check_image", lambda path: looked_at.append(path.name))
+    require_images(tmp_path)
+    require_images(tmp_path / "e.png")
+    assert len(looked_at) == 2
 
 
 def test_folder_without_images(tmp_path: Path) -> None:
