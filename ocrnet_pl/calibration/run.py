@@ -31,7 +31,7 @@ from ocrnet_pl.metrics.reliability import Reliability
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.checkpoints import read_checkpoint, write_checkpoint
 from ocrnet_pl.storage.files import require_writable, write_json
-from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY
+from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Sample
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,7 +67,7 @@ def run_calibration(
         The settings and the figures.
 
     Raises:
-        DataError: The validation set does not fit the network, or has too few images.
+        DataError: The validation set does not fit the network, has too few images, or no labelled object.
         FileNotFoundError: There is no such checkpoint.
         OSError: The output cannot be written.
         ValueError: The checkpoint is not one of this project, or its network detects nothing.
@@ -106,6 +106,12 @@ def run_calibration(
             raise DataError(
                 f"data.val: {len(items)} image(s) are too few to calibrate on; at least {4 if bound else 2} are needed"
             )
+        if not any(_has_object(item.truth) for item in items):
+            # Every figure of boxes would be undefined, and every score as good as any other.
+            raise DataError(
+                f"data.val: none of its {len(items)} images that were looked at has a labelled object; give images "
+                "with labelled objects, or let more be looked at with --calibration.images"
+            )
         pixels = None
         if score_options.probabilities and network.segmentation is not None:
             # Before the search, so that the settings are those for the probabilities that fusion will see.
@@ -137,6 +143,11 @@ def run_calibration(
         print(f"Calibrated for predictions in {passes}")
     print(f"Calibrated checkpoint: {target}")
     return report
+
+
+def _has_object(truth: Sample) -> bool:
+    """Return whether an image has an object, and not only a crowd, of a class that it is labelled for."""
+    return bool((truth.supervision.detection[truth.labels] & ~truth.crowd).any())
 
 
 def _cooled(

@@ -169,6 +169,9 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
     torch.save(content, other)
     said = complaint(capsys, tiny, "--ckpt_path", str(other), "--trust=tests")
     assert "its categories are not those of" in said
+    nothing = ["--data.val.init_args.min_objects=0", "--data.val.init_args.max_objects=0"]
+    said = complaint(capsys, tiny, *path, *nothing, "--output", str(tmp_path / "calibrated.ckpt"))
+    assert "data.val: none of its 5 images that were looked at has a labelled object" in said
     assert not list(tmp_path.glob("*calibrated*"))
 
 

@@ -48,7 +48,7 @@ def calibrate(run: NetworkRun) -> int:
     """Calibrate a checkpoint.
 
     Raises:
-        DataError: The validation set does not fit the network, or has too few images.
+        DataError: The validation set does not fit the network, has too few images, or no labelled object.
         OSError: The output cannot be written.
         ValueError: The checkpoint is not one of this project, or its network detects nothing.
     """
