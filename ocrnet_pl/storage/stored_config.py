@@ -132,7 +132,7 @@ def _from_python(
     for name, reason in unrecorded_parts(content, where).items():
         if name in kinds["model"] and name not in _OF_TRAINING["model"] and f"model.{name}" not in given:
             raise CheckpointError(
-                f"{where}: hyper_parameters: no entry {name!r} ({reason}); give it with --config FILE or --model.{name}"
+                f"{where}: hyper_parameters: no entry {name!r} ({reason}); give it with --config FILE"
             )
     sources = _SOURCES.get(subcommand, ())
     if sources and not any(f"data.{name}" in given for name in sources):

@@ -133,6 +133,32 @@ def test_a_root_reaches_the_sources_of_a_saved_config(tmp_path: Path) -> None:
     assert [data[split]["init_args"]["root"] for split in ("val", "train")] == ["/now", "/own"]
 
 
+@pytest.mark.parametrize(
+    ("subcommand", "word", "uses"),
+    [
+        ("export", "--model.tile.overlap=0.3", ""),
+        ("export", "--model.postprocess", ""),
+        ("calibrate", "--model.postprocess.init_args.claim=1", "; of model it uses tile and multiscale"),
+        ("serve", "--model.encoder.init_args.name", "; of model it uses postprocess, tile and multiscale"),
+        ("demo", "--model.metrics+=x", "; of model it uses postprocess, tile and multiscale"),
+        ("film", "--model.optimizer", "; of model it uses postprocess, tile and multiscale"),
+    ],
+)
+def test_an_option_of_the_network_that_the_checkpoint_has_is_refused(
+    subcommand: str, word: str, uses: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, line = fails(capsys, subcommand, "--ckpt_path", "absent.ckpt", word, "x")
+    option = word.partition("=")[0].removesuffix("+")
+    expected = f"error: {option}: {subcommand} takes the network from the checkpoint; leave the option out{uses}\n"
+    assert (status, line) == (2, expected)
+
+
+def test_options_of_prediction_are_not_taken_for_those_of_the_network(capsys: pytest.CaptureFixture[str]) -> None:
+    for subcommand in ("calibrate", "serve", "film"):
+        _, line = fails(capsys, subcommand, "--ckpt_path", "absent.ckpt", "--model.tile.overlap=0.3")
+        assert "absent.ckpt" in line
+
+
 def test_the_options_and_their_values_are_shown_all_the_same() -> None:
     for words in (["validate", "--help"], ["calibrate", "-h"], ["test", "--print_config"], ["fit"], ["check"]):
         assert settled(*words) == (words, None)

@@ -72,6 +72,7 @@ COMMAND = NetworkCommand(
     run=calibrate,
     arguments=add_arguments,
     needs_checkpoint=True,
+    uses_of_model=("tile", "multiscale"),
     options=(
         ("--output FILE", "of calibrate: the new checkpoint; also --calibration.images N and .holdout false"),
         ("--probabilities true", "of calibrate: scores become probabilities; also --miss_rate 0.05 for a bound"),

@@ -130,6 +130,7 @@ COMMAND = Command(
     run=demo,
     arguments=add_arguments,
     needs_checkpoint=True,
+    uses_of_model=("postprocess", "tile", "multiscale"),
     exported=ForExported(add_exported_arguments, demo_exported),
     options=(
         ("--compare FILE", "of demo: a second checkpoint or exported file, shown beside the first; also --port N"),

@@ -184,6 +184,7 @@ COMMAND = Command(
     run=export,
     arguments=add_arguments,
     needs_checkpoint=True,
+    uses_of_model=(),
     options=(
         ("--format NAME", "of export: onnx, openvino or torch_export; also --raw true, --output FILE and --images DIR"),
         ("--precision NAME", "of export: fp32, fp16, or int8 with as many layers in float as --max_loss 0.01 needs"),

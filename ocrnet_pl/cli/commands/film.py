@@ -120,5 +120,6 @@ COMMAND = Command(
     run=predict_on_film,
     arguments=add_arguments,
     needs_checkpoint=True,
+    uses_of_model=("postprocess", "tile", "multiscale"),
     options=(("--source FILE", "of film: a film, camera:0 or an address; also --output FILE and --track true"),),
 )

@@ -98,6 +98,7 @@ COMMAND = Command(
     run=serve,
     arguments=add_arguments,
     needs_checkpoint=True,
+    uses_of_model=("postprocess", "tile", "multiscale"),
     exported=ForExported(add_exported_arguments, serve_exported),
     options=(("--serving.port N", "of serve: where it listens; also --serving.host, .max_upload_mb, .max_batch, ..."),),
 )
