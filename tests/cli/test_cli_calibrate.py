@@ -92,7 +92,7 @@ def test_calibrate_writes_a_checkpoint_that_everything_else_reads(
     main(["calibrate", *own, *several, *passes])
     assert "Calibrated for predictions in scales 1 mirrored left to right (IoU 0.6)" in capsys.readouterr().out
     known = torch.load(tmp_path / "several.ckpt", weights_only=True)["calibration"]
-    assert known["passes"] == "scales 1 mirrored left to right (IoU 0.6)"
+    assert known["passes"] == "scales 1 mirrored left to right (IoU 0.6), rescored by votes (3 are usual)"
     assert known["curves"] != new["calibration"]["curves"]
 
     # Training that goes on changes the network: the settings are not taken over.

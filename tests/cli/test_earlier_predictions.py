@@ -167,7 +167,8 @@ def test_without_images_there_is_no_folder(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         main([*words, "--version=nothing", f"--data.predict_path={path}"])
-    assert "there is no" in (line := capsys.readouterr().err.splitlines()[-1]) and line.startswith("error: ")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ") and ("there is no" if path else "expected a path, got ''") in line
     assert not (runs / "nothing").exists()
 
 
