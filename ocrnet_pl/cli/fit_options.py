@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
 from ocrnet_pl.callbacks.save_config import INIT_OPTIONS
+
+if TYPE_CHECKING:
+    from ocrnet_pl.cli.command import Command, NetworkCommand
 
 
 class OptionOfFit(argparse.Action):
@@ -21,7 +24,11 @@ class OptionOfFit(argparse.Action):
         parser.error(f"{self.option_strings[0]} is an option of {of}, not of this")
 
 
-def options_of_fit() -> list[str]:
-    """Return the names of what ``fit`` takes besides the parts of a config, such as the checkpoint to continue from."""
-    parts = LightningCLI.subcommands()["fit"] | {"self"}
+def unused_options(command: Command | NetworkCommand) -> list[str]:
+    """Return the options of ``fit`` that its saved config has and that one of the project's own commands leaves out.
+
+    Args:
+        command: The command; one that needs a checkpoint has an option of that name.
+    """
+    parts = LightningCLI.subcommands()["fit"] | {"self"} | ({"ckpt_path"} if command.needs_checkpoint else set())
     return [name for name in inspect.signature(Trainer.fit).parameters if name not in parts]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,11 +26,12 @@ from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, conti
 from ocrnet_pl.callbacks.tracked_checkpoints import TrackedCheckpoints
 from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
 from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
-from ocrnet_pl.cli.checkpoint_option import describe_checkpoint, refuse_code, settings
-from ocrnet_pl.cli.command import Command, NetworkCommand, NetworkRun, Run
+from ocrnet_pl.cli.checkpoint_option import describe_checkpoint, refuse_code
+from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
+from ocrnet_pl.cli.data_root import start_at_root
 from ocrnet_pl.cli.earlier_predictions import EarlierPredictions, add_earlier_options
 from ocrnet_pl.cli.finders import Finders
-from ocrnet_pl.cli.fit_options import OptionOfFit, options_of_fit
+from ocrnet_pl.cli.fit_options import OptionOfFit, unused_options
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
 from ocrnet_pl.cli.parser import Parser
@@ -44,7 +44,7 @@ from ocrnet_pl.cli.preflight import (
 )
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.sections import add_sections, lay_under
-from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS
+from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS, sentence
 from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
@@ -104,13 +104,13 @@ class OCRNetCLI(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Add the project's own command, if it is the one; it takes the same configs."""
         name = Parser.words[0]
-        super()._add_subcommands(parser, **{name: {"description": _description(name)}} | kwargs)
+        super()._add_subcommands(parser, **{name: {"description": sentence(name)}} | kwargs)
         if name in OF_LIGHTNING:
             describe_checkpoint(self._subcommand_parsers[name], name)
         command = OWN.get(name)
         if command is not None:
             own = self._add_command(parser, name)
-            for option in _not_used(command):
+            for option in unused_options(command):
                 own.add_argument(f"--{option}", action=OptionOfFit, default=None, help=argparse.SUPPRESS)
             if command.arguments is not None:
                 command.arguments(own)
@@ -133,13 +133,13 @@ class OCRNetCLI(LightningCLI):
         super().parse_arguments(parser, args)
         command = OWN.get(str(self.config["subcommand"]))
         if command is not None:
-            for name in _not_used(command):
+            for name in unused_options(command):
                 self.config[command.name].pop(name, None)
         check_settings(self.config[self.config["subcommand"]])
         refuse_code(self.config[self.config["subcommand"]])
 
     def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
-        own = self.init_parser(description=_description(name))
+        own = self.init_parser(description=sentence(name))
         self._add_arguments(own)
         self._subcommand_parsers[name] = own
         self._subcommand_method_arguments[name] = []
@@ -251,11 +251,7 @@ class OCRNetCLI(LightningCLI):
             add_formats(config)
             self._earlier = EarlierPredictions.asked(config)
             self.save_config_kwargs["overwrite"] = self._earlier.resume
-        if config["data"]["root"] is not None:
-            # In a config that a run has saved, the sources start at the root that it had.
-            roots = {".", *settings(Parser.words, "data.root")}
-            for split in SPLITS:
-                _start_paths(config["data"].get(split), config["data"]["root"], roots)
+        start_at_root(config["data"], Parser.words)
         if config.get("ckpt_path"):
             config["ckpt_path"] = self._resolved(Namespace(ckpt_path=config["ckpt_path"]))["ckpt_path"]
         path = config.get("ckpt_path")
@@ -422,33 +418,3 @@ class OCRNetCLI(LightningCLI):
             built = self.config_init[name]
             return command.run(NetworkRun(config, written, built, dump, self.trainer, self.model, self.datamodule))
         return command.run(Run(config, written, written, dump))
-
-
-def _description(name: str) -> str:
-    """Return what a subcommand does, as a sentence."""
-    text = SUBCOMMANDS.get(name, name)
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _not_used(command: Command | NetworkCommand) -> list[str]:
-    """Return the options of ``fit``, which its saved config has, that one of the project's own commands leaves out."""
-    return [name for name in options_of_fit() if name != "ckpt_path" or not command.needs_checkpoint]
-
-
-def _start_paths(config: Any, root: str, before: Collection[Any]) -> None:
-    """Give the root to a source and to the sources inside it that have none of their own.
-
-    Args:
-        config: Config of a source, or any part of one.
-        root: The root.
-        before: Roots that are not a source's own: those of the configs that this one is laid over.
-    """
-    if isinstance(config, list):
-        for item in config:
-            _start_paths(item, root, before)
-    elif isinstance(config, Namespace | dict):
-        for key, value in list(config.items() if isinstance(config, dict) else vars(config).items()):
-            if key == "root" and value in before:
-                config[key] = root
-            else:
-                _start_paths(value, root, before)

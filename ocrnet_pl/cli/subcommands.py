@@ -58,3 +58,13 @@ EVALUATING = (
     *(name for name, command in OWN.items() if command.needs_checkpoint),
 )
 """Subcommands that need a checkpoint."""
+
+
+def sentence(name: str) -> str:
+    """Return what a subcommand does, as a sentence for its own help.
+
+    Args:
+        name: Name of the subcommand, or any other word.
+    """
+    text = SUBCOMMANDS.get(name, name)
+    return f"{text[:1].upper()}{text[1:]}."
