@@ -27,8 +27,9 @@ def vote(kept: Tensor, boxes: Tensor, scores: Tensor, labels: Tensor, overlap: f
     """Move each kept box to the weighted mean of itself and of those that overlap it, and count these.
 
     A box of score ``s`` and of IoU ``u`` with the kept one has the weight ``s * exp(-(1 - u) ** 2 / width)``, so that
-    boxes that agree with it count most. After the variance voting of He et al., "Bounding Box Regression with
-    Uncertainty for Accurate Object Detection", CVPR 2019, which has a learnt variance in place of the score.
+    boxes that agree with it count most. The number of votes is the sum of the weights over that of the kept box. After
+    the variance voting of He et al., "Bounding Box Regression with Uncertainty for Accurate Object Detection", CVPR
+    2019, which has a learnt variance in place of the score.
 
     Args:
         kept: int64 [K], which of the boxes suppression kept.
