@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 _WAITED_FOR = ("cpu", "mps")
 """Kinds of devices to which tensors are not copied asynchronously."""
-_SHOWN_CLASSES = 5
 FUSION_KEY = "fusion"
 """Key under which a calibrated checkpoint keeps the settings of its post-processing."""
 CALIBRATION_KEY = "calibration"
@@ -292,17 +290,8 @@ class Prediction:
     image: Tensor | None = None
 
     def __repr__(self) -> str:
-        parts = [repr(self.image_id)]
-        if self.size is not None:
-            parts.append(f"{self.size[1]} x {self.size[0]}")
-        if self.taxonomy is None or not len(self.labels):
-            parts.append(f"{len(self.labels)} boxes")
-        else:
-            counts = Counter(self.names).most_common()
-            parts += [f"{count} {name}" for name, count in counts[:_SHOWN_CLASSES]]
-            parts += [f"{len(counts) - _SHOWN_CLASSES} more classes"] * (len(counts) > _SHOWN_CLASSES)
-        parts += [name for name in ("semantic", "instances", "panoptic") if getattr(self, name) is not None]
-        return f"Prediction({', '.join(parts)})"
+        # By name, as in :func:`_results`.
+        return str(importlib.import_module("ocrnet_pl.runtime.plain_result").short_text(self))
 
     @property
     def masks(self) -> Tensor | None:

@@ -1,12 +1,16 @@
-"""A prediction as plain values, which JSON can hold, whether its arrays are numpy's or torch's."""
+"""A prediction as plain values, which JSON can hold, or as a short text, whether its arrays are numpy's or torch's."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ocrnet_pl.taxonomy import Taxonomy
+
+_SHOWN_CLASSES = 5
+"""Number of classes that the short text of a prediction names."""
 
 
 def check_score(score: float) -> None:
@@ -81,6 +85,10 @@ class AnyPrediction(Protocol):
     def size(self) -> tuple[int, int] | None:
         """(height, width) of the image."""
 
+    @property
+    def taxonomy(self) -> Taxonomy | None:
+        """Categories of the network."""
+
 
 def plain_result(
     prediction: AnyPrediction, taxonomy: Taxonomy, counts: Sequence[int] | None, masks: Sequence[dict[str, Any]] | None
@@ -121,3 +129,19 @@ def plain_result(
             for segment in prediction.segments
         ],
     }
+
+
+def short_text(prediction: AnyPrediction) -> str:
+    """Return what a prediction is of and holds: the image, its width and height, objects by class, and the maps."""
+    parts, labels = [repr(prediction.image_id)], prediction.labels.tolist()
+    if prediction.size is not None:
+        parts.append(f"{prediction.size[1]} x {prediction.size[0]}")
+    if prediction.taxonomy is None or not labels:
+        parts.append(f"{len(labels)} boxes")
+    else:
+        categories = prediction.taxonomy.detection_categories
+        counts = Counter(categories[label].name for label in labels).most_common()
+        parts += [f"{count} {name}" for name, count in counts[:_SHOWN_CLASSES]]
+        parts += [f"{len(counts) - _SHOWN_CLASSES} more classes"] * (len(counts) > _SHOWN_CLASSES)
+    parts += [name for name in ("semantic", "instances", "panoptic") if getattr(prediction, name) is not None]
+    return f"Prediction({', '.join(parts)})"

@@ -13,7 +13,7 @@ from PIL import Image
 from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.runtime.images import as_pixels
 from ocrnet_pl.runtime.painting import draw_boxes, kept_layers, tinted
-from ocrnet_pl.runtime.plain_result import check_score, plain_result
+from ocrnet_pl.runtime.plain_result import check_score, plain_result, short_text
 from ocrnet_pl.runtime.run_lengths import encoded_instances
 from ocrnet_pl.taxonomy import IGNORE_INDEX, Taxonomy
 
@@ -37,7 +37,7 @@ class Segment:
     instance: int | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class Prediction:
     """The result for one image, at its original size, with the fields of ``ocrnet_pl.Prediction``.
 
@@ -68,6 +68,9 @@ class Prediction:
     size: tuple[int, int] | None = None
     taxonomy: Taxonomy | None = None
     image: NDArray[np.uint8] | None = None
+
+    def __repr__(self) -> str:
+        return short_text(self)
 
     @property
     def masks(self) -> NDArray[np.bool_] | None:

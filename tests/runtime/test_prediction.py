@@ -72,6 +72,12 @@ def test_filtered_values_and_pictures_are_those_with_torch(seed: int, classes: o
     np.testing.assert_array_equal(np.asarray(got.plot(score=0.2)), np.asarray(expected.plot(score=0.2)))
 
 
+def test_its_text_is_that_with_torch() -> None:
+    found = drawn_lots(0)
+    assert repr(without_torch(found)) == repr(found)
+    assert len(repr(found)) < 200 and "\n" not in repr(found)
+
+
 def test_a_score_that_no_object_can_have_is_refused() -> None:
     found = without_torch(drawn_lots(0))
     for act in (found.filter, found.plot):
