@@ -14,10 +14,10 @@ from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.data.sources.folder import ImageFolder
 from ocrnet_pl.distributed.first_process import say
+from ocrnet_pl.imaging import png
 
 PREDICTIONS = "predictions"
 """Name of the folder below the run's."""
-_PNG_END = b"IEND\xaeB`\x82"
 
 
 class ContinuedPredictions(Callback):
@@ -76,7 +76,7 @@ def _whole(path: Path) -> bool:
     """Return whether a PNG is there and has its end, which one lacks that was cut off when a machine lost its power."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - len(_PNG_END)))
-            return file.read() == _PNG_END
+            file.seek(max(0, path.stat().st_size - len(png.END)))
+            return file.read() == png.END
     except OSError:
         return False

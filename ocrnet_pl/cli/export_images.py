@@ -15,7 +15,7 @@ from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.export.files import CheckImage
-from ocrnet_pl.imaging.folders import find_images, require_path
+from ocrnet_pl.imaging.folders import find_images
 from ocrnet_pl.imaging.geometry import Size, letterbox_image
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import Sample
@@ -25,7 +25,6 @@ def check_images(config: Any, channels: int) -> list[CheckImage]:
     """Return the images of the check, spread evenly over those that there are."""
     most = config["check_images"]
     if config["images"] is not None:
-        require_path(config["images"])
         paths, skipped = find_images(config["images"])
         for path, reason in skipped:
             say(f"skipped: {path}: {reason}")

@@ -25,19 +25,6 @@ class FoundImages(NamedTuple):
     skipped: list[tuple[str, str]]
 
 
-def require_path(path: str | PathLike[str]) -> None:
-    """Raise an error if there is no such folder or image.
-
-    Args:
-        path: Path of a folder or file.
-
-    Raises:
-        DataError: There is nothing.
-    """
-    if not Path(path).expanduser().exists():
-        raise DataError.at(path, "there is no such folder or image", advice="check the path")
-
-
 def require_images(path: str | PathLike[str]) -> None:
     """Raise an error if there is no readable image; it looks no further than the first one.
 
@@ -47,11 +34,9 @@ def require_images(path: str | PathLike[str]) -> None:
     Raises:
         DataError: There is nothing, a folder cannot be listed, or there is no image in it.
     """
-    require_path(path)
-    root = Path(path).expanduser()
-    if not any(_is_image(file) for file in _files(root)):
+    if not any(_refusal(file) is None for file in _files(_existing(path))):
         # It says why.
-        find_images(root)
+        find_images(path)
 
 
 def find_images(path: str | PathLike[str]) -> FoundImages:
@@ -60,28 +45,32 @@ def find_images(path: str | PathLike[str]) -> FoundImages:
     Every other file is expected to be an image. Only the headers are read: a file may turn out to be broken later.
 
     Args:
-        path: Path of a folder or file that exists.
+        path: Path of a folder or file.
 
     Raises:
-        DataError: A folder cannot be listed, or there is no image in it.
+        DataError: There is nothing, a folder cannot be listed, or there is no image in it.
     """
-    root = Path(path)
+    root = _existing(path)
     found = FoundImages([], [])
     for file in sorted(_files(root)):
-        try:
-            check_image(file)
-        except DataError as error:
-            reason = str(error).removeprefix(f"{file}: ")
-            if file.name.lower().endswith(FILM_SUFFIXES):
-                reason = "it is a film, on which the command `film` predicts"
-            found.skipped.append((str(file), reason))
-        else:
+        reason = _refusal(file)
+        if reason is None:
             found.paths.append(file)
+        else:
+            found.skipped.append((str(file), reason))
     if not found.paths:
         films = sum(path.lower().endswith(FILM_SUFFIXES) for path, _ in found.skipped)
         advice = "give each film to the command `film`" if films else "give a folder of image files"
         raise DataError.at(root, "there is no readable image", advice=advice)
     return found
+
+
+def _existing(path: str | PathLike[str]) -> Path:
+    """Return a path, with the home folder for a tilde, if something is there."""
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise DataError.at(path, "there is no such folder or image", advice="check the path")
+    return root
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -93,12 +82,15 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
-def _is_image(file: Path) -> bool:
+def _refusal(file: Path) -> str | None:
+    """Return why a file is no readable image; None if it is one."""
     try:
         check_image(file)
-    except DataError:
-        return False
-    return True
+    except DataError as error:
+        if file.name.lower().endswith(FILM_SUFFIXES):
+            return "it is a film, on which the command `film` predicts"
+        return str(error).removeprefix(f"{file}: ")
+    return None
 
 
 def walk_folders(root: str | PathLike[str]) -> Iterator[tuple[str, list[str]]]:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from ocrnet_pl.imaging.opencv import decode_exactly, opencv
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of any PNG, which one lacks that was cut off."""
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PALETTE = 3
 _HEADER = len(SIGNATURE) + 25
-_END = b"\0\0\0\0IEND\xaeB`\x82"
 _MAX_CHUNKS = 100_000
 _SMALL = 1 << 16
 _SAMPLE = 1 << 12
@@ -213,7 +214,7 @@ def decode(data: bytes, header: Header, chunks: Chunks, *, rgb: bool) -> NDArray
     palette = header.kind == _PALETTE
     if not chunks.bare or palette:
         start = data[:_HEADER] if not palette else _as_grey(data)
-        data = b"".join((start, memoryview(data)[chunks.first : chunks.last], _END))
+        data = b"".join((start, memoryview(data)[chunks.first : chunks.last], END))
     cv2 = opencv()
     as_rgb = header.kind == 2 or (rgb and header.kind == 0)
     flags = cv2.IMREAD_COLOR_RGB if as_rgb and header.depth <= 8 else cv2.IMREAD_UNCHANGED

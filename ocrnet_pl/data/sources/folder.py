@@ -10,7 +10,7 @@ import numpy as np
 
 from ocrnet_pl.data.records import make_sample
 from ocrnet_pl.data.sources.base import Source
-from ocrnet_pl.imaging.folders import find_images, require_path
+from ocrnet_pl.imaging.folders import find_images
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import Sample, Supervision, Taxonomy
 
@@ -42,12 +42,11 @@ class ImageFolder(Source):
         channels: int = 3,
         leave_out: Collection[str] = (),
     ) -> None:
-        require_path(path)
         root = Path(path).expanduser()
         self.channels = channels
         self._taxonomy = taxonomy or Taxonomy(())
         self._root = root if root.is_dir() else root.parent
-        found, self.skipped = find_images(root)
+        found, self.skipped = find_images(path)
         self._paths = [path for path in found if self._id(path) not in leave_out]
 
     @property
