@@ -35,6 +35,7 @@ from ocrnet_pl.data.transforms import Transform
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError, DataError, UsageError
 from ocrnet_pl.imaging.geometry import Size
+from ocrnet_pl.models.base import Encoder
 from ocrnet_pl.report.search_space import RATE
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY, config_value, read_checkpoint, usable_checkpoint
 from ocrnet_pl.training.step_memory import StepMemory
@@ -46,8 +47,10 @@ LOOKED_UP_FOR = ("check", "memory")
 
 _LEVELS = ("model.detection.init_args.min_stride", "model.detection.init_args.max_stride")
 _OPTIMIZER = "model.optimizer"
+_FROZEN = "model.encoder.init_args.frozen_stages"
 _KEYS = (
     "data.size",
+    _FROZEN,
     *_LEVELS,
     RATE,
     "data.scales",
@@ -132,6 +135,7 @@ class AutoChoice:
         self.given = given_settings(words)
         budget = None if isinstance(config["auto"], bool) else config["auto"]["budget"]
         self.budget = None if budget is None else seconds_of(budget)
+        self._short = False
         if self.given.get("auto.budget") == "" and self.given.get("trainer.max_epochs"):
             # What the command line asks for overrides the length in a config, such as the one that `init` wrote, and
             # the validations at that length.
@@ -174,9 +178,11 @@ class AutoChoice:
         for choice in data_choices.levels(statistics, self._size):
             if self._has(choice.key):
                 self._take(choice)
-        for choice in data_choices.scales(statistics, self._size, crops=not self.given.keys() & _CROPS):
-            self._take(choice)
         accelerated = torch.accelerator.is_available() and self.config.get("trainer.accelerator") != "cpu"
+        self._short = data_choices.short(self.budget, accelerated)
+        crops = not self.given.keys() & _CROPS
+        for choice in data_choices.scales(statistics, self._size, crops=crops, cheap=self._short):
+            self._take(choice)
         # With a budget, the time of a step decides.
         self._take(data_choices.batch_size(statistics, self._size, accelerated or self.budget is not None))
         self._without_budget(statistics, 1)
@@ -201,6 +207,9 @@ class AutoChoice:
                 ):
                     self._take(choice)
                 built = self._built()
+            if self._short and (frozen := self._frozen(built.model.network.encoder)) is not None:
+                self._take(frozen)
+                built = self._built()
             memory = StepMemory(built.model, trainer.strategy.root_device, trainer.precision_plugin.forward_context)
             if "data.batch_size" not in self.given:
                 usual = self.config["data"]["batch_size"]
@@ -222,6 +231,13 @@ class AutoChoice:
                 say(f"auto.budget: not used, since {key} is set")
             self._take_rate(statistics.images, processes)
         self.show(statistics)
+
+    def _frozen(self, encoder: Encoder) -> Choice | None:
+        """Choose the stages that are not trained of a pretrained encoder; None where there are none to choose."""
+        if not self._has(_FROZEN) or self.config["model"]["encoder"]["init_args"].get("weights") is None:
+            return None
+        # A pyramid stands on a transformer, whose layers all have one stride.
+        return None if getattr(encoder, "pyramid", None) is not None else data_choices.frozen_stages(encoder.strides)
 
     def _take_rate(self, images: int, processes: int) -> None:
         """Choose the learning rate for the length of the run, unless the user chose an optimiser."""

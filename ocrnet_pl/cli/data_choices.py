@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +22,12 @@ _SMALLEST, _LARGEST = 256, 1024
 _USUAL = 512
 _ASPECT = 1.3
 _CROP = 0.75
-_WHOLE_IN_CROP = 0.25
+_WHOLE_IN_CROP, _WHOLE_IN_CHEAP_CROP = 0.25, 0.5
 _SPREAD = 4.0
 _STEPS = 6000
 _CPU_BATCH = 4
+_SHORT_BUDGET = 3600.0
+_FINE_STRIDE = 4
 _SHORT_RUN = 1000
 _SHORT_RATE, _LEAST_RATE = 0.008, 0.001
 MOST_EPOCHS = 300
@@ -152,18 +155,30 @@ def levels(statistics: Statistics, size: Size) -> list[Choice]:
     ]
 
 
-def scales(statistics: Statistics, size: Size, *, crops: bool = True) -> list[Choice]:
+def short(budget: float | None, accelerated: bool) -> bool:
+    """Return whether a run is so short that cheaper steps teach more, since there are more of them.
+
+    Args:
+        budget: Seconds of the run; None for no limit.
+        accelerated: Whether the run has a GPU.
+    """
+    return budget is not None and budget <= _SHORT_BUDGET and not accelerated
+
+
+def scales(statistics: Statistics, size: Size, *, crops: bool = True, cheap: bool = False) -> list[Choice]:
     """Choose the sizes of training batches and, where they are crops, the transforms that cut them.
 
     Args:
         statistics: Statistics of the training set.
         size: (height, width) of the input.
         crops: Whether the transforms may be chosen, which crops need.
+        cheap: Whether steps should be cheap: crops then also show objects that they cut at times.
     """
     if statistics.object_side is None or statistics.large_side is None:
         return [Choice("data.scales", [0.75, 1.0, 1.25], "there are no boxes to say how much sizes vary")]
     scale = _scale(statistics, size)
-    if crops and statistics.large_side <= _WHOLE_IN_CROP * min(statistics.size):
+    share = statistics.large_side / min(statistics.size)
+    if crops and share <= (_WHOLE_IN_CHEAP_CROP if cheap else _WHOLE_IN_CROP):
         zoom = round(1 / _CROP, 4)
         # Pixels of images that are not scaled down stay as sharp as in validation.
         least, most = (zoom, zoom) if scale >= 1 else (round(0.8 * zoom, 4), round(1.25 * zoom, 4))
@@ -172,11 +187,25 @@ def scales(statistics: Statistics, size: Size, *, crops: bool = True) -> list[Ch
             {"class_path": "RandomFlip"},
             {"class_path": "ColorJitter"},
         ]
-        why = "objects are small in the image: crops of 3/4 show them whole, at 0.56 of the cost"
+        small = "objects are small in the image: crops of 3/4 show them whole, at 0.56 of the cost"
+        why = small if share <= _WHOLE_IN_CROP else "a short run on a CPU: crops of 3/4 take 0.56 of the time"
         return [Choice("data.scales", [_CROP], why), Choice("data.train_transforms", transforms, "the crops' own")]
     if statistics.large_side / max(statistics.object_side, 1e-3) > _SPREAD:
         return [Choice("data.scales", [0.75, 1.0, 1.25], "the sizes of objects vary much")]
     return [Choice("data.scales", [1.0], "objects are of similar size")]
+
+
+def frozen_stages(strides: Sequence[int]) -> Choice | None:
+    """Choose the stages of a pretrained encoder that a short run on a CPU does not train; None for none.
+
+    The finest maps take most of the time and show edges and blobs, which are the same in any image.
+
+    Args:
+        strides: Strides of the encoder's maps, finest first.
+    """
+    count = sum(stride <= _FINE_STRIDE for stride in strides)
+    why = "a short run on a CPU: what sees edges is pretrained, and training it takes time"
+    return Choice("model.encoder.init_args.frozen_stages", count, why) if count else None
 
 
 def batch_size(statistics: Statistics, size: Size, accelerated: bool = True) -> Choice:

@@ -21,7 +21,7 @@ _OVERHEAD = 1.1
 _EVALUATION = 0.5
 """Time of an image in validation, as a share of its time in training."""
 _VALIDATIONS = 10
-_VALIDATION_SHARE = 0.2
+_VALIDATION_SHARE = 0.1
 _FEWEST_STEPS = 500
 _FEWEST_EPOCHS = 5
 _STEPS_WORTH_A_SMALL_BATCH = 500

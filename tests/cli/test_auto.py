@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
@@ -18,11 +19,13 @@ from ocrnet_pl.cli.auto import given_settings, seconds_of
 from ocrnet_pl.cli.data_choices import (
     batch_size,
     epochs,
+    frozen_stages,
     input_size,
     learning_rate,
     levels,
     measure,
     scales,
+    short,
     validations,
 )
 from ocrnet_pl.cli.main import main
@@ -54,6 +57,26 @@ def test_large_objects_get_coarse_levels_and_whole_images() -> None:
     found = chosen(SyntheticSource(12, 1, 256, min_size=0.4, max_size=0.6))
     assert (found["size"], found["min_stride"], found["max_stride"]) == (256, 8, 32)
     assert found["scales"] == [1.0] and "train_transforms" not in found
+
+
+def test_short_runs_on_a_cpu_cut_objects_for_cheaper_steps() -> None:
+    # Objects of a quarter to a third of the image, none of which a short run has to see whole.
+    found = measure(SyntheticSource(32, 1, 256, min_size=0.25, max_size=0.35))
+    size = (256, 256)
+    assert [choice.value for choice in scales(found, size)] == [[1.0]]
+    crops, transforms = scales(found, size, cheap=True)
+    assert crops.value == [0.75] and "short run on a CPU" in crops.reason and len(transforms.value) == 3
+    # Crops of what is larger than half of the image would mostly show parts.
+    large = found._replace(large_side=140.0)
+    assert [choice.value for choice in scales(large, size, cheap=True)] == [[1.0]]
+    assert short(240.0, False) and short(3600.0, False)
+    assert not short(240.0, True) and not short(7200.0, False) and not short(None, False)
+
+
+@pytest.mark.parametrize(("strides", "stages"), [((2, 4, 8, 16, 32), 2), ((4, 8, 16, 32), 1), ((8, 16), None)])
+def test_the_stages_up_to_stride_4_are_not_trained(strides: tuple[int, ...], stages: int | None) -> None:
+    choice = frozen_stages(strides)
+    assert (None if choice is None else choice.value) == stages
 
 
 def test_few_images_get_a_small_batch_and_many_epochs() -> None:
@@ -168,6 +191,44 @@ def test_a_cpu_gets_small_batches_unless_a_budget_decides(
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     main(["check", "--config", str(path), "--limit", "1", "--output", str(tmp_path / "check"), *words])
     assert re.search(rf"data\.batch_size +{batch} ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "weighted", "stages"),
+    [
+        ((), True, 2),
+        (("--model.encoder.init_args.frozen_stages", "1"), True, 1),
+        (("--auto.budget=2h", "--trainer.max_epochs=1"), True, 0),
+        # What begins at random has to be trained.
+        ((), False, 0),
+    ],
+)
+def test_a_short_run_on_a_cpu_does_not_train_a_pretrained_encoders_first_stages(
+    words: tuple[str, ...],
+    weighted: bool,
+    stages: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    model = timm.create_model("resnet10t", pretrained=False)
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    path = config(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    encoder = {"name": "resnet10t", "weights": str(tmp_path / "w.pt") if weighted else None}
+    content["model"]["encoder"] = {"class_path": "TimmEncoder", "init_args": encoder}
+    content["trainer"] |= {"limit_train_batches": 1, "limit_val_batches": 0}
+    path.write_text(yaml.safe_dump(content))
+    main(["fit", "--config", str(path), *words])
+    run = tmp_path / "runs/tiny/version_0"
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["model"]["encoder"]["init_args"]["frozen_stages"] == stages
+    said = re.search(r"model\.encoder\.frozen_stages +2  \(a short run on a CPU", capsys.readouterr().out)
+    assert (said is not None) == (stages == 2)
+    # Averaged like all others, from equal values.
+    trained = weights(run)["network.encoder.model.layer1.0.conv1.weight"]
+    assert torch.allclose(trained, model.state_dict()["layer1.0.conv1.weight"], atol=1e-6) == (stages == 2)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
