@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from ocrnet_pl.data.shards.format import Shard
+from ocrnet_pl.data.shards.manifest import Shard
 from ocrnet_pl.data.shards.shard_cache import ShardCache
 from ocrnet_pl.errors import DataError, StoreError
 from ocrnet_pl.storage.ordinary_files import read_bytes
