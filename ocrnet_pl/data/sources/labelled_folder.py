@@ -15,21 +15,19 @@ from ocrnet_pl.data.readers.class_map import Legend, SemanticNames, read_ids, re
 from ocrnet_pl.data.readers.crowd_share import tell_of_crowds
 from ocrnet_pl.data.readers.file_names import NameFinder, with_nearest
 from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
-from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, clip, joint_taxonomy
+from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, joint_taxonomy
 from ocrnet_pl.data.readers.tables import TableFile
-from ocrnet_pl.data.records import RawBoxes
-from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.sources.assembled import AssembledSource
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.imaging.images import check_image, upright_size
 from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES, MASK_SUFFIXES
-from ocrnet_pl.structures import Sample, Taxonomy
+from ocrnet_pl.structures import Sample
 
 _LOOKED_AT = 4
 """Number of maps that are looked at to find out of what kind they are."""
 
 
-class LabelledFolder(Source):
+class LabelledFolder(AssembledSource):
     """Images with masks, boxes and instance maps, whichever there are.
 
     A file belongs to the image with the same name without its ending, subfolders included. Each image is supervised by
@@ -117,7 +115,7 @@ class LabelledFolder(Source):
             channels=channels,
         )
         listing = FolderIndex(join(root, images), "images")
-        self._images = listing.root
+        self._folder = str(listing.root)
         ends = [mask_suffix if masks is not None else "", instance_suffix if instances is not None else ""]
         stems = _without_suffix(listing.by_stem(IMAGE_SUFFIXES), image_suffix)
         # Maps in the folder of the images are none of them.
@@ -132,7 +130,7 @@ class LabelledFolder(Source):
         self._maps, self._map_names = self._match(
             join(root, instances) if instances is not None else None, "instance maps", stems, instance_suffix
         )
-        self._boxes: BoxTable | None = None
+        self._boxes = None
         if boxes is not None:
             self._boxes = self._read_boxes(join(root, boxes), classes, stems, others)
             if unlisted_are_empty:
@@ -143,14 +141,6 @@ class LabelledFolder(Source):
         self._check_labels(boxes_from_instances)
         self._zero_is_instance = self._maps_count_zero() if zero_is_instance is None else zero_is_instance
         self._try_masks()
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The stuff of the masks, then the detection classes."""
-        return self._taxonomy
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def __getitem__(self, index: int) -> Sample:
         semantic = instances = boxes = None
@@ -167,39 +157,16 @@ class LabelledFolder(Source):
         declared = None if self._boxes is None else self._boxes.size_of(index)
         return self._assembler.sample(path, image_id, boxes, semantic, instances, declared)
 
-    def image_path(self, index: int) -> str:
-        """Return the image's file."""
-        return join(self._images, os.fsdecode(self._names[index]))
-
     def identity(self, index: int) -> tuple[int | str, str]:
         """Return the image's name without its ending, and its file."""
         return os.path.splitext(os.fsdecode(self._names[index]))[0], self.image_path(index)
 
-    def files(self, index: int) -> Sequence[str]:
-        """Return the paths of the image and of its maps."""
-        return [self.image_path(index), *self._map_paths(index)]
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        """Return the (height, width) from the header of a map, or else of the image."""
-        maps = self._map_paths(index)
-        return check_image(maps[0]) if maps else upright_size(self.image_path(index))
-
-    def image_boxes(self, index: int) -> NDArray[np.float32]:
-        """Return the boxes; only those of an instance map need decoding."""
-        boxes = None if self._boxes is None else self._boxes.of(index)
-        if boxes is not None:
-            return clip(boxes, self.image_size(index), self.image_path(index)).boxes
-        if self._assembler.boxes_from_instances and self._map_names[index]:
-            return super().image_boxes(index)
-        return np.zeros((0, 4), dtype=np.float32)
-
-    def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the boxes as they are in the table, including those without area; None if they are derived."""
-        return None if self._boxes is None else self._boxes.raw(index, self.image_path(index))
-
     def _map_paths(self, index: int) -> list[str]:
         pairs = ((self._masks, self._mask_names[index]), (self._maps, self._map_names[index]))
         return [join(folder, os.fsdecode(name)) for folder, name in pairs if name]
+
+    def _has_instances(self, index: int) -> bool:
+        return bool(self._map_names[index])
 
     def _match(
         self, folder: str | None, purpose: str, stems: dict[str, str], suffix: str
@@ -210,13 +177,13 @@ class LabelledFolder(Source):
         listing = FolderIndex(folder, purpose)
         found = _without_suffix(listing.by_stem(MASK_SUFFIXES), suffix)
         option = "mask_suffix" if purpose == "masks" else "instance_suffix"
-        finder = NameFinder(stems, self._images)
+        finder = NameFinder(stems, self._folder)
         matched: dict[str, str] = {}
         for stem, name in found.items():
             image = finder.find(stem, folders=False)
             if image is None or image in matched:
                 end = next((stem[place:] for place in range(len(stem) - 1, 0, -1) if stem[:place] in stems), "")
-                problem = f"there is no image {stem!r} in {self._images}"
+                problem = f"there is no image {stem!r} in {self._folder}"
                 raise DataError.at(
                     listing.root / name,
                     problem if end else with_nearest(problem, finder.nearest(stem)),
@@ -224,7 +191,7 @@ class LabelledFolder(Source):
                     if end
                     else "add the image, or remove the file; `ObjectMasks` reads masks of one object each",
                 )
-            if os.path.realpath(listing.root / name) == os.path.realpath(self._images / stems[image]):
+            if os.path.realpath(listing.root / name) == os.path.realpath(join(self._folder, stems[image])):
                 raise DataError.at(
                     listing.root / name,
                     f"this is one of the images, and cannot be one of the {purpose} too",
@@ -244,7 +211,7 @@ class LabelledFolder(Source):
         table = TableFile(path)
         # Names occur with and without ending.
         rows = {name: row for row, name in enumerate(stems.values())} | {stem: row for row, stem in enumerate(stems)}
-        listing, finder = FolderIndex(self._images, "images"), NameFinder(stems.values(), self._images)
+        listing, finder = FolderIndex(self._folder, "images"), NameFinder(stems.values(), self._folder)
 
         def find(name: str, row: int) -> int:
             found = name if name in rows else finder.find(name)
@@ -252,7 +219,7 @@ class LabelledFolder(Source):
                 normal = listing.inside(name, lambda problem, advice: table.error(problem, advice, row, "image"))
                 if normal in rows:
                     return rows[normal]
-                problem = with_nearest(f"there is no image {normal!r:.200} in {self._images}", finder.nearest(normal))
+                problem = with_nearest(f"there is no image {normal!r:.200} in {self._folder}", finder.nearest(normal))
                 raise table.error(problem, "add it, or remove the row", row, "image")
             return rows[found]
 
@@ -265,7 +232,7 @@ class LabelledFolder(Source):
         if len(kept) == len(labelled):
             return
         tell(
-            f"{self._images}: {len(labelled) - len(kept)} of {len(labelled)} images have no label and are left out; "
+            f"{self._folder}: {len(labelled) - len(kept)} of {len(labelled)} images have no label and are left out; "
             "`unlisted_are_empty: true` makes them images without objects"
         )
         boxes.keep(kept)
@@ -307,7 +274,7 @@ class LabelledFolder(Source):
         without = np.flatnonzero(~has_mask & ~has_boxes & ~(has_map & boxes_from_instances))
         if len(without):
             raise DataError.at(
-                join(self._images, os.fsdecode(self._names[without[0]])),
+                join(self._folder, os.fsdecode(self._names[without[0]])),
                 f"the image has no label (the first of {len(without)})",
                 advice="label them, or move them elsewhere",
             )
