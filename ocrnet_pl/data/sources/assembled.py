@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from os.path import join
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +24,6 @@ class AssembledSource(Source):
 
     _taxonomy: Taxonomy
     _assembler: Assembler
-    _folder: str
-    """Folder that the names of the images start from."""
     _names: NDArray[np.bytes_]
     _boxes: BoxTable | None
     """The boxes of all images; None if there is no table of boxes."""
@@ -40,9 +36,9 @@ class AssembledSource(Source):
     def __len__(self) -> int:
         return len(self._names)
 
+    @abstractmethod
     def image_path(self, index: int) -> str:
         """Return the image's file."""
-        return join(self._folder, os.fsdecode(self._names[index]))
 
     def files(self, index: int) -> Sequence[str]:
         """Return the paths of the image and of its maps."""

@@ -115,7 +115,7 @@ class LabelledFolder(AssembledSource):
             channels=channels,
         )
         listing = FolderIndex(join(root, images), "images")
-        self._folder = str(listing.root)
+        self._images = listing.root
         ends = [mask_suffix if masks is not None else "", instance_suffix if instances is not None else ""]
         stems = _without_suffix(listing.by_stem(IMAGE_SUFFIXES), image_suffix)
         # Maps in the folder of the images are none of them.
@@ -157,6 +157,10 @@ class LabelledFolder(AssembledSource):
         declared = None if self._boxes is None else self._boxes.size_of(index)
         return self._assembler.sample(path, image_id, boxes, semantic, instances, declared)
 
+    def image_path(self, index: int) -> str:
+        """Return the image's file."""
+        return join(self._images, os.fsdecode(self._names[index]))
+
     def identity(self, index: int) -> tuple[int | str, str]:
         """Return the image's name without its ending, and its file."""
         return os.path.splitext(os.fsdecode(self._names[index]))[0], self.image_path(index)
@@ -177,13 +181,13 @@ class LabelledFolder(AssembledSource):
         listing = FolderIndex(folder, purpose)
         found = _without_suffix(listing.by_stem(MASK_SUFFIXES), suffix)
         option = "mask_suffix" if purpose == "masks" else "instance_suffix"
-        finder = NameFinder(stems, self._folder)
+        finder = NameFinder(stems, self._images)
         matched: dict[str, str] = {}
         for stem, name in found.items():
             image = finder.find(stem, folders=False)
             if image is None or image in matched:
                 end = next((stem[place:] for place in range(len(stem) - 1, 0, -1) if stem[:place] in stems), "")
-                problem = f"there is no image {stem!r} in {self._folder}"
+                problem = f"there is no image {stem!r} in {self._images}"
                 raise DataError.at(
                     listing.root / name,
                     problem if end else with_nearest(problem, finder.nearest(stem)),
@@ -191,7 +195,7 @@ class LabelledFolder(AssembledSource):
                     if end
                     else "add the image, or remove the file; `ObjectMasks` reads masks of one object each",
                 )
-            if os.path.realpath(listing.root / name) == os.path.realpath(join(self._folder, stems[image])):
+            if os.path.realpath(listing.root / name) == os.path.realpath(self._images / stems[image]):
                 raise DataError.at(
                     listing.root / name,
                     f"this is one of the images, and cannot be one of the {purpose} too",
@@ -211,7 +215,7 @@ class LabelledFolder(AssembledSource):
         table = TableFile(path)
         # Names occur with and without ending.
         rows = {name: row for row, name in enumerate(stems.values())} | {stem: row for row, stem in enumerate(stems)}
-        listing, finder = FolderIndex(self._folder, "images"), NameFinder(stems.values(), self._folder)
+        listing, finder = FolderIndex(self._images, "images"), NameFinder(stems.values(), self._images)
 
         def find(name: str, row: int) -> int:
             found = name if name in rows else finder.find(name)
@@ -219,7 +223,7 @@ class LabelledFolder(AssembledSource):
                 normal = listing.inside(name, lambda problem, advice: table.error(problem, advice, row, "image"))
                 if normal in rows:
                     return rows[normal]
-                problem = with_nearest(f"there is no image {normal!r:.200} in {self._folder}", finder.nearest(normal))
+                problem = with_nearest(f"there is no image {normal!r:.200} in {self._images}", finder.nearest(normal))
                 raise table.error(problem, "add it, or remove the row", row, "image")
             return rows[found]
 
@@ -232,7 +236,7 @@ class LabelledFolder(AssembledSource):
         if len(kept) == len(labelled):
             return
         tell(
-            f"{self._folder}: {len(labelled) - len(kept)} of {len(labelled)} images have no label and are left out; "
+            f"{self._images}: {len(labelled) - len(kept)} of {len(labelled)} images have no label and are left out; "
             "`unlisted_are_empty: true` makes them images without objects"
         )
         boxes.keep(kept)
@@ -274,7 +278,7 @@ class LabelledFolder(AssembledSource):
         without = np.flatnonzero(~has_mask & ~has_boxes & ~(has_map & boxes_from_instances))
         if len(without):
             raise DataError.at(
-                join(self._folder, os.fsdecode(self._names[without[0]])),
+                join(self._images, os.fsdecode(self._names[without[0]])),
                 f"the image has no label (the first of {len(without)})",
                 advice="label them, or move them elsewhere",
             )

@@ -143,6 +143,10 @@ class Table(AssembledSource):
         declared = None if self._boxes is None else self._boxes.size_of(index)
         return self._assembler.sample(self.image_path(index), name, boxes, semantic, instances, declared)
 
+    def image_path(self, index: int) -> str:
+        """Return the image's file."""
+        return join(self._folder, os.fsdecode(self._names[index]))
+
     def identity(self, index: int) -> tuple[int | str, str]:
         """Return the image's path as it is in the table, and its file."""
         return os.fsdecode(self._names[index]), self.image_path(index)
