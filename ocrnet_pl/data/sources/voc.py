@@ -75,13 +75,13 @@ class PascalVoc(Source):
         annotations: Folder of the XML files; null for masks only.
         class_masks: Folder of the class PNGs; null for boxes only, without segmentation classes.
         object_masks: Folder of the object PNGs; null for none.
+        difficult: What objects marked as difficult become: "crowd" makes them neither targets nor false alarms, as in
+            the VOC evaluation; "keep" makes them targets like any other; "drop" makes them background for the detector.
+        background: Name of the segmentation class of index 0.
         first_pixel: Number of the first pixel in the boxes: 1 as in VOC, 0 for edges as LabelImg, CVAT, labelme and
             Roboflow write; "auto" is 0 if the files say that such a tool wrote them, or have zeros or fractions.
         others: What objects of other classes are: an "error", or "ignore" leaves them out.
         strict: Whether an object that cannot be used raises an error; otherwise it is left out, and kept in ``faults``.
-        difficult: What objects marked as difficult become: "crowd" makes them neither targets nor false alarms, as in
-            the VOC evaluation; "keep" makes them targets like any other; "drop" makes them background for the detector.
-        background: Name of the segmentation class of index 0.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
     Raises:
