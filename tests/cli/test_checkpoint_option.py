@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -21,7 +20,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.latest_run import latest_checkpoint
 from ocrnet_pl.training.task import OCRNetTask
-from tests.helpers.tiny_run import TINY, fails
+from tests.helpers.tiny_run import TINY, fails, summary
 
 STORED = stored_sections(OCRNetTask, JointDataModule)
 
@@ -41,11 +40,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def last(root: Path) -> Path:
     return root / "runs" / "tiny" / "version_0" / "checkpoints" / "last.ckpt"
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return found
 
 
 def settled(*words: str) -> tuple[list[str], dict[str, Any] | None]:
