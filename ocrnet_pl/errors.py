@@ -8,6 +8,11 @@ DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
 """Set to 1, this environment variable shows the traceback behind a one-line error."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line, or the name of its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class DataError(ValueError):
     """A data set, an annotation file or an image that cannot be used as it is.
 

@@ -262,8 +262,18 @@ def _api() -> dict[str, str]:
         here = f"{API}{room}.md"
         lines = [f"# {room}", ""]
         for name in names:
-            lines += [f"::: ocrnet_pl.{name}", ""]
+            lines += [f"::: ocrnet_pl.{name}", *_with_inherited(getattr(ocrnet_pl, name)), ""]
         pages[here] = "\n".join(lines)
         links = ", ".join(f"[`{name}`]({posixpath.basename(here)}#ocrnet_pl.{name})" for name in names)
         head += [f"- **{room}**: {links}"]
     return {f"{API}{INDEX}": "\n".join(head), **pages}
+
+
+def _with_inherited(found: Any) -> list[str]:
+    """Return the option by which a class's entry has what it inherits from classes without an entry of their own."""
+    bases = inspect.getmro(found)[1:] if inspect.isclass(found) else ()
+    own = [
+        base for base in bases if base.__module__.startswith("ocrnet_pl.") and base.__name__ not in ocrnet_pl.__all__
+    ]
+    names = [name for base in own for name in vars(base) if not name.startswith("_")]
+    return ["    options:", f"      inherited_members: {names}"] if names else []

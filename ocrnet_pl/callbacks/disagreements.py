@@ -88,17 +88,7 @@ class Disagreements(Callback):
         """Examine the batch."""
         self._look(pl_module, outputs, batch)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Examine the batch."""
-        self._look(pl_module, outputs, batch)
+    on_test_batch_end = on_validation_batch_end
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with what an earlier start of the run has found."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from ocrnet_pl.callbacks.progress import shows_bar
 from ocrnet_pl.callbacks.throughput import Throughput
 from ocrnet_pl.drawing.progress import Pace, duration
-from ocrnet_pl.metrics.figures import FIGURES, FUSED, SCORE, Figure, Place, figures_of, shown_in
+from ocrnet_pl.metrics.figures import FIGURES, FUSED, SCORE, Figure, Place, figures_of, shown_in, value_text
 
 _TRAINING_SECONDS = 60.0
 
@@ -150,18 +150,14 @@ def figures_text(values: Mapping[str, Any], stage: str, figures: Iterable[Figure
         stage: The stage, "val" or "test".
         figures: Names and titles of the figures that were measured.
     """
-    parts = [f"{SCORE.short} {_number(values.get(f'{stage}/{SCORE.name}'))}"]
+    parts = [f"{SCORE.short} {value_text(values.get(f'{stage}/{SCORE.name}'))}"]
     for figure in shown_in(Place.LOG, figures):
         raw, fused = (values.get(f"{stage}/{prefix}{figure.name}") for prefix in ("", FUSED))
         if raw is not None and fused is not None:
-            parts.append(f"{figure.short} {_number(raw)} raw, {_number(fused)} fused")
+            parts.append(f"{figure.short} {value_text(raw)} raw, {value_text(fused)} fused")
         elif raw is not None:
-            parts.append(f"{figure.short} {_number(raw)}")
+            parts.append(f"{figure.short} {value_text(raw)}")
     return "; ".join(parts)
-
-
-def _number(value: Any) -> str:
-    return "-" if value is None or math.isnan(float(value)) else f"{float(value):.4f}"
 
 
 def _epoch(trainer: Trainer) -> str:

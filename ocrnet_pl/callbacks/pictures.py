@@ -120,17 +120,7 @@ class Pictures(Callback):
         """Keep the chosen images of the batch."""
         self._collect(trainer, outputs, batch)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the chosen images of the batch."""
-        self._collect(trainer, outputs, batch)
+    on_test_batch_end = on_validation_batch_end
 
     def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
         if not self._wanted or not isinstance(outputs, Predictions) or not isinstance(batch, Batch):

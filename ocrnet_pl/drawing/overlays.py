@@ -23,7 +23,6 @@ from ocrnet_pl.runtime.painting import (
     INK,
     PAPER,
     Layers,
-    class_colors,
     draw_boxes,
     kept_layers,
     load_font,
@@ -35,11 +34,6 @@ from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.structures import Category, Placement, Prediction, Sample, Taxonomy
 
 _MARGIN = 12
-
-
-def semantic_to_rgb(semantic: Tensor, taxonomy: Taxonomy) -> Tensor:
-    """Return a semantic map [H, W] in the taxonomy's colors, uint8 [3, H, W]; ignored pixels are black."""
-    return torch.from_numpy(class_colors(taxonomy))[_plain(semantic).long()].permute(2, 0, 1).contiguous()
 
 
 def panoptic_to_rgb(

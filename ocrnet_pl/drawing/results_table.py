@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ocrnet_pl.metrics.figures import FIGURES, FUSED, Figure, Place, shown_in
+from ocrnet_pl.metrics.figures import FIGURES, FUSED, Figure, Place, shown_in, value_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,13 +35,14 @@ def results_tables(values: Mapping[str, float], stage: str, figures: Iterable[Fi
         other = figure.same_as
         if (raw, fused) == (None, None):
             continue
-        if other and (_text(raw), _text(fused)) == (_text(own.get(other)), _text(own.get(FUSED + other))):
+        others = own.get(other), own.get(FUSED + other)
+        if other and [*map(value_text, (raw, fused))] == [*map(value_text, others)]:
             continue
         rows.append((figure.title, raw, fused))
     if rows:
         table = Table("", "raw", "fused", title=f"Results ({stage})")
         for title, raw, fused in rows:
-            table.add_row(title, _text(raw), _text(fused))
+            table.add_row(title, value_text(raw), value_text(fused))
         tables.append(table)
     groups = {prefix + each.name: (each, prefix) for each in shown if each.per_class for prefix in ("", FUSED)}
     names = list(dict.fromkeys(key.partition("/")[2] for key in own if key.partition("/")[0] in groups))
@@ -53,14 +54,9 @@ def results_tables(values: Mapping[str, float], stage: str, figures: Iterable[Fi
     if columns and 1 < len(names) <= _MOST_CLASSES:
         table = Table("class", *(title for _, title in columns), title=f"Per class ({stage})")
         for name in names:
-            table.add_row(name, *(_text(own.get(f"{group}/{name}")) for group, _ in columns))
+            table.add_row(name, *(value_text(own.get(f"{group}/{name}")) for group, _ in columns))
         tables.append(table)
     for table in tables:
         for column in table.columns[1:]:
             column.justify = "right"
     return tables
-
-
-def _text(value: float | None) -> str:
-    # NaN: a class that is not in the set.
-    return "-" if value is None or value != value else f"{value:.4f}"

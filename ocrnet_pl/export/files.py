@@ -65,7 +65,7 @@ def export_onnx(
         RunError: The file gives something else than the network; it is not kept.
         ValueError: A part of the network cannot be written into a file.
     """
-    require_images(images)
+    require_check_images(images)
     network = network.eval().float()
     return _export(write_onnx, network, path, images, raw, limits)
 
@@ -77,7 +77,7 @@ def export_openvino(
 
     Arguments, result and errors are those of :func:`export_onnx`; besides, OpenVINO may not be installed.
     """
-    require_images(images)
+    require_check_images(images)
     require_openvino(path)
     network = network.eval().float()
     return _export(write_openvino, network, path, images, raw, limits)
@@ -208,7 +208,7 @@ def export_torch(
     The description is inside as the extra file ``ocrnet_pl``. Arguments, result and errors are those of
     :func:`export_onnx`.
     """
-    require_images(images)
+    require_check_images(images)
     network = network.eval().float()
     description = describe(network, raw)
     program = exported_network(network) if raw else whole_program(network)
@@ -247,8 +247,8 @@ def _compare_program(
     return compare(network, predict, images, limits)
 
 
-def require_images(images: Sequence[CheckImage]) -> None:
-    """Raise DataError if there is no image."""
+def require_check_images(images: Sequence[CheckImage]) -> None:
+    """Raise DataError if there is no image to check a file on."""
     if not images:
         raise DataError("the check of the file needs at least one image")
 

@@ -19,7 +19,7 @@ from ocrnet_pl.export.files import (
     Write,
     compare_file,
     onnx_model,
-    require_images,
+    require_check_images,
     require_openvino,
     require_small,
     write_onnx,
@@ -206,7 +206,7 @@ class _Reference:
         openvino: bool,
         tell: Tell,
     ) -> None:
-        require_images(images)
+        require_check_images(images)
         ending = ".onnx"
         if openvino:
             require_openvino(path)

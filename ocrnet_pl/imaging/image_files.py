@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import DataError, one_line
 from ocrnet_pl.storage.ordinary_files import open_file
 
 # Errors of a file are reported in one line with its name; these loggers would add more.
@@ -157,7 +157,7 @@ def unreadable(path: str | PathLike[str], error: BaseException, what: str = "ima
     if isinstance(error, UnidentifiedImageError):
         kinds = f"those are {', '.join(FORMATS)}"
         return DataError.at(path, "this is not an image file of a format that is read", advice=kinds)
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error)
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     return DataError.at(path, f"the {what} cannot be read ({reason:.300})", advice="replace or remove it")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ocrnet_pl.inference.box_choice import Choices
+from ocrnet_pl.inference.claims import Claims, find_claims
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fetching import fetch
 from ocrnet_pl.inference.geometry import boxes_to_original, clip_boxes, maps_to_original
@@ -18,7 +19,7 @@ from ocrnet_pl.inference.heuristic import HeuristicMerge
 from ocrnet_pl.inference.nesting import SURE, find_nesting
 from ocrnet_pl.inference.operating_points import NO_POINT
 from ocrnet_pl.inference.panoptic import add_panoptic
-from ocrnet_pl.inference.pixels import BoxPixels, BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
+from ocrnet_pl.inference.pixels import BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
 from ocrnet_pl.inference.score_calibration import ONE_PASS, ScoreCalibration
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.inference.tables import ClassTables
@@ -42,22 +43,6 @@ class Corrected(NamedTuple):
     prediction: Prediction
     confidence: Tensor
     fill: Tensor
-
-
-class _Claims(NamedTuple):
-    """Boxes' claims to pixels, in the order of :class:`~ocrnet_pl.inference.pixels.BoxPixels`.
-
-    Attributes:
-        pixel: int64 [K], ``y * width + x``.
-        row: int64 [K], the row of the box, as a place in ``row_box``.
-        probability: float [K], probability of the box's class at the pixel.
-        evidence: float [K]; the pixel goes to the claim with the most evidence.
-    """
-
-    pixel: Tensor
-    row: Tensor
-    probability: Tensor
-    evidence: Tensor
 
 
 class FusionPostProcess(PostProcess):
@@ -287,11 +272,11 @@ class FusionPostProcess(PostProcess):
         confident = joined & (scores >= SURE)
         corner = math.exp(-1 / settings.spread**2)
         nesting = find_nesting(detections._replace(boxes=inside), confident, of_class, semantic, corner)
-        best: _Claims | None = None
+        best: Claims | None = None
         claimed = torch.zeros_like(labels)
         # Boxes of classes without pixels get none.
         for pixels in box_pixels(boxes * joined[:, None], semantic.size):
-            claims = self._claims(pixels, scores, of_class, semantic, tables)
+            claims = find_claims(pixels, scores, of_class, semantic, tables)
             if nesting is not None:
                 claims.evidence.mul_(look_up(nesting.factor[pixels.row_box], claims.row))
             # The claims are in the order of the rows, and to count them otherwise makes a GPU wait.
@@ -299,9 +284,9 @@ class FusionPostProcess(PostProcess):
             of_row = torch.searchsorted(claims.row, ends).diff()
             claimed.scatter_add_(0, pixels.row_box, of_row)
             if best is not None:
-                claims = _Claims(*map(torch.cat, zip(best, claims, strict=True)))
+                claims = Claims(*map(torch.cat, zip(best, claims, strict=True)))
             won = strongest(claims.pixel, claims.evidence, semantic.size)
-            best = _Claims(*(look_up(part, won) for part in claims))
+            best = Claims(*(look_up(part, won) for part in claims))
         assert best is not None
         pixel, owner = best.pixel, look_up(pixels.row_box, best.row)
 
@@ -341,32 +326,6 @@ class FusionPostProcess(PostProcess):
             instances.view(height, width),
         )
         return Corrected(prediction, scores[order], torch.maximum(count / area, reached)[order])
-
-    def _claims(
-        self, pixels: BoxPixels, scores: Tensor, of_class: Tensor, semantic: SemanticMap, tables: ClassTables
-    ) -> _Claims:
-        """Return the boxes' claims to those of their pixels that have their class, or lost it narrowly to another."""
-        settings = self.settings
-        # A Gaussian in both directions: how much the box's score counts at each of its pixels.
-        narrow = -1 / (2 * settings.spread**2)
-        in_row = torch.exp(pixels.row_offset.square() * narrow) * scores[pixels.row_box]
-        in_column = torch.exp(pixels.column_offset.square() * narrow)
-        weight = look_up(in_row, pixels.row) * look_up(in_column, pixels.column)
-        layer = of_class[pixels.row_box] * semantic.labels.numel()
-        own = look_up(semantic.probability.flatten(), look_up(layer, pixels.row) + pixels.pixel).to(scores.dtype)
-        raised = own * (1 + settings.claim * weight)
-        claims = (raised >= look_up(semantic.top.flatten(), pixels.pixel)).nonzero()[:, 0]
-        if settings.raw_pixels:
-            claims = claims[self._may_change(pixels, claims, of_class, semantic, tables.raw_pixels)]
-        own, weight = look_up(own, claims), look_up(weight, claims)
-        return _Claims(look_up(pixels.pixel, claims), look_up(pixels.row, claims), own, own * weight)
-
-    @staticmethod
-    def _may_change(pixels: BoxPixels, claims: Tensor, of_class: Tensor, semantic: SemanticMap, kept: Tensor) -> Tensor:
-        """Return the claims, bool, that do not move a pixel into or out of an unchanged class."""
-        wanted = look_up(of_class, look_up(pixels.row_box, look_up(pixels.row, claims)))
-        there = look_up(semantic.labels.flatten(), look_up(pixels.pixel, claims))
-        return (there == wanted) | ~(look_up(kept, there) | look_up(kept, wanted))
 
     def with_panoptic(self, corrected: Corrected, taxonomy: Taxonomy) -> Prediction:
         """Return the prediction with its panoptic map: confident instances that fill their boxes, then stuff.

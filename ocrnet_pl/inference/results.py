@@ -1,6 +1,6 @@
 """What a prediction can be turned into: pictures, parts of the image, and the forms of other tools.
 
-These are the methods of :class:`~ocrnet_pl.structures.Prediction` that draw, write or convert.
+These are the methods of :class:`~ocrnet_pl.prediction.Prediction` that draw, write or convert.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ocrnet_pl.errors import one_line
 from ocrnet_pl.metrics.background import Background
 from ocrnet_pl.metrics.base import Metric, MetricFactory
 from ocrnet_pl.metrics.detection import DetectionMetric
@@ -192,7 +193,7 @@ def _checked(metrics: Sequence[Metric]) -> list[Figure]:
             try:
                 metric.computed()
             except Exception as error:
-                text = " ".join(str(error).split()) or type(error).__name__
+                text = one_line(error)
                 raise ValueError(
                     f"model.metrics: {kind} cannot compute before the first update ({text}); return NaN then"
                 ) from error

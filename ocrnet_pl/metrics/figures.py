@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Flag, auto
-from typing import Any
+from typing import Any, SupportsFloat
 
 FUSED = "fused_"
 """What the name of a figure begins with where it is measured after fusion."""
@@ -132,3 +133,8 @@ def figures_of(module: object) -> tuple[Figure, ...]:
     """Return the figures that a LightningModule's evaluations may log: the package's own, where it does not say."""
     figures: tuple[Figure, ...] = getattr(module, "figures", FIGURES)
     return figures
+
+
+def value_text(value: SupportsFloat | None) -> str:
+    """Return the value of a figure as tables and log lines show it: a dash if it is not known, or nothing counted."""
+    return "-" if value is None or math.isnan(float(value)) else f"{float(value):.4f}"

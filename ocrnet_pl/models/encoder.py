@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ocrnet_pl.errors import one_line
 from ocrnet_pl.models.base import Encoder
 from ocrnet_pl.models.encoder_hub import hub_weights
 from ocrnet_pl.models.encoder_weights import (
@@ -102,7 +103,7 @@ class TimmEncoder(Encoder):
         except Exception as error:  # models check their options in many ways
             if output_stride is not None and isinstance(error, TypeError | NotImplementedError | AssertionError):
                 raise ValueError(f"encoder: {name!r} cannot be dilated to output_stride={output_stride}") from error
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise ValueError(f"model.encoder: timm cannot build {name!r} with these options: {reason}") from error
         self.name = name
         self.model: nn.Module = sized.model

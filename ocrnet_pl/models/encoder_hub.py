@@ -12,7 +12,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-from ocrnet_pl.errors import WeightsError
+from ocrnet_pl.errors import WeightsError, one_line
 
 _WAIT = 4.0
 """Seconds in which the server has to answer, unless the environment says otherwise."""
@@ -75,7 +75,7 @@ def _of_hub(name: str, repository: str, filename: str | None) -> Path:
         except EntryNotFoundError:
             continue
         except Exception as error:  # whichever client the hub's library uses
-            raise _unavailable(name, at, _reason(error), constants.HF_HUB_CACHE) from error
+            raise _unavailable(name, at, one_line(error)[:300], constants.HF_HUB_CACHE) from error
     raise _unavailable(name, at, f"it has no {' or '.join(files)}", constants.HF_HUB_CACHE)
 
 
@@ -99,7 +99,7 @@ def _of_url(name: str, url: str) -> Path:
         download_url_to_file(url, str(cached), digest and digest.group(1))
         return cached
     except Exception as error:
-        raise _unavailable(name, url, _reason(error), str(folder)) from error
+        raise _unavailable(name, url, one_line(error)[:300], str(folder)) from error
 
 
 def _wait() -> float:
@@ -127,10 +127,6 @@ def _within(seconds: float, ask: Callable[[], Any]) -> None:
         raise TimeoutError(f"no answer within {seconds:g} s; {_WAIT_VARIABLE} sets how long to wait")
     if raised:
         raise raised[0]
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _unavailable(name: str, at: str, reason: str, cache: str) -> WeightsError:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.errors import CheckpointError, one_line
 from ocrnet_pl.storage.network_folder import DESCRIPTION, WEIGHTS
 from ocrnet_pl.storage.secrets import hidden
 
@@ -64,4 +64,4 @@ def push(write: Callable[[Path], None], name: str, private: bool | None, token: 
 
 
 def _reason(error: BaseException, token: str | None) -> str:
-    return hidden(" ".join(str(error).split()), [token] if token else ())[:300] or type(error).__name__
+    return hidden(one_line(error), [token] if token else ())[:300]

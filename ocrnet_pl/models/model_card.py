@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.metrics.figures import FIGURES, FUSED, Place, shown_in
+from ocrnet_pl.metrics.figures import FIGURES, FUSED, Place, shown_in, value_text
 from ocrnet_pl.storage.network_folder import CARD, PICTURES
 from ocrnet_pl.structures import Taxonomy
 
@@ -156,15 +156,11 @@ def _table(values: Mapping[str, float], stage: str) -> str:
     for figure in shown_in(Place.TABLE, FIGURES):
         raw, fused = values.get(figure.name), values.get(FUSED + figure.name)
         if not figure.per_class and (raw, fused) != (None, None):
-            rows.append(f"| {figure.title} | {_number(raw)} | {_number(fused)} |")
+            rows.append(f"| {figure.title} | {value_text(raw)} | {value_text(fused)} |")
     of = {"val": "validation", "test": "test"}[stage]
     if not rows:
         return "The run has measured none."
     return "\n".join([f"On the {of} set, before and after fusion:", "", "| | raw | fused |", "|---|---|---|", *rows])
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.4f}"
 
 
 def _training(summary: Mapping[str, Any]) -> str:

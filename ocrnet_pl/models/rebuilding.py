@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.errors import CheckpointError, one_line
 from ocrnet_pl.models.base import PostProcess
 from ocrnet_pl.storage.checkpoints import misfit
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import SavedNetwork
 from ocrnet_pl.storage.size_limit import bounded_by
-from ocrnet_pl.storage.trusted_classes import build_parts, one_line, rebuilt
+from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt
 from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Taxonomy
 
 N = TypeVar("N", bound=nn.Module)
@@ -138,4 +138,4 @@ def _load(load: Callable[[Any, Taxonomy], None], network: nn.Module, values: Any
     try:
         load(given, taxonomy)
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{where}: these are not valid settings: {one_line(error)}") from error
+        raise CheckpointError(f"{where}: these are not valid settings: {one_line(error)[:300]}") from error

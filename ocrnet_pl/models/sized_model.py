@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ocrnet_pl.errors import one_line
 from ocrnet_pl.models.plain_transformer import LEVELS
 
 Size = tuple[int, int]
@@ -198,7 +199,7 @@ def _try(model: nn.Module, name: str, channels: int, size: Size, grids: Sequence
     try:
         maps = channels_first(model.eval(), model(image))
     except Exception as error:  # models check their input in many ways
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise _NoMapsError(f"{name!r} returns no feature maps of an image of {size[0]}x{size[1]}: {reason}") from error
     model.train(training)
     info: Any = model.feature_info

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import DataError, one_line
 from ocrnet_pl.metrics.errors.image_table import ClassSums
 from ocrnet_pl.metrics.errors.record import ErrorAnalysis
 from ocrnet_pl.metrics.matching import THRESHOLDS
@@ -106,7 +106,7 @@ def read_images(folder: Path) -> ImageFile:
             raise ValueError("it is of another version")
         return _read(arrays, Taxonomy.from_dict(json.loads(metadata["taxonomy"])))
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         raise DataError(f"{path}: the file is damaged ({text:.200}); run validate or test again") from error
 
 

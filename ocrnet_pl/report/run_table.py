@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.drawing.progress import duration
+from ocrnet_pl.errors import one_line
 from ocrnet_pl.metrics.figures import FUSED, SCORE
 from ocrnet_pl.storage.checkpoints import flat_config
 
@@ -132,7 +133,7 @@ def _mapping(path: Path, faults: list[str]) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        faults.append(f"{path}: {' '.join(str(error).split())}")
+        faults.append(f"{path}: {one_line(error)}")
         return {}
     return content
 

@@ -22,7 +22,7 @@ OneImage = str | PathLike[str] | Image.Image | NDArray[Any]
 
 _BOXES = {"boxes": "float32", "scores": "float32", "labels": "int64", "count": "int64"}
 _PIXELS = {"semantic": "uint8"}
-_BOTH = {name: "int32" for name in ("instances", "panoptic", "segments")}
+_BOTH = dict.fromkeys(("instances", "panoptic", "segments"), "int32")
 
 
 class Model:

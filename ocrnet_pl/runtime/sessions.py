@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.errors import ModelFileError
+from ocrnet_pl.errors import ModelFileError, one_line
 from ocrnet_pl.runtime.description import KEY
 
 OPENVINO = ".xml"
@@ -158,5 +158,5 @@ def _open_openvino(path: str, threads: int, where: str) -> Session:
 
 
 def _cannot_load(where: str, runtime: str, error: Exception) -> ModelFileError:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)[:200]
     return ModelFileError(f"{where}: {runtime} cannot load it ({reason}); export it again")

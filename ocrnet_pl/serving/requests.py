@@ -9,7 +9,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from ocrnet_pl.errors import UsageError
+from ocrnet_pl.errors import UsageError, one_line
 from ocrnet_pl.serving.inquiry import Inquiry, NotAcceptable
 
 _NAME = "image"
@@ -87,7 +87,7 @@ async def _from_form(request: Request) -> tuple[bytes, str]:
     except (HTTPException, ClientDisconnect):
         raise
     except Exception as error:  # the parser raises errors of several libraries
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise HTTPException(400, f"the form cannot be read ({reason:.200})") from error
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     if len(files) != 1:

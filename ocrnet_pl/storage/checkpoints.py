@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.errors import CheckpointError, one_line
 from ocrnet_pl.storage.earlier_settings import config_now
 from ocrnet_pl.storage.exported_files import is_exported
 from ocrnet_pl.storage.files import complete_file
@@ -92,7 +92,7 @@ def require_device(device: str | torch.device) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
+        reason = one_line(error)[:300].rstrip(".")
         raise ValueError(
             f"map_location {str(device)!r}: this device cannot be used here ({reason}); use 'cpu'"
         ) from error

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.errors import CheckpointError, one_line
 from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.storage.plain_values import plain_values, shown
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
@@ -140,7 +140,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise CheckpointError(f"{where}: damaged, it is not valid JSON: {reason}") from error
     content = plain_values(content, where)
     if not isinstance(content, dict):
@@ -171,5 +171,5 @@ def read_weights(folder: str | Path, map_location: str | torch.device = "cpu") -
     try:
         return dict(load_file(Path(folder) / WEIGHTS, device=str(map_location)))
     except Exception as error:  # A forged file can raise anything.
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise CheckpointError(f"network {str(folder)!r}: {WEIGHTS}: damaged, or not complete: {reason}") from error

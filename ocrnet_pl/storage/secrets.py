@@ -42,6 +42,19 @@ _QUERY = re.compile(
 _SHORTEST = 4
 """Shorter credentials are not searched for in texts: they would be found in every word."""
 
+_NOT_YAML = (
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What the library raises, which converts values such as ``!!bool x`` and ``2024-99-99`` without checking them, and
+calls itself as often as a text is nested.
+"""
+
 
 class _Place(IntEnum):
     """What a place of a config may contain."""
@@ -165,7 +178,8 @@ def secrets_of_setting(path: str, text: str) -> set[str]:
     """Return the credentials in one setting, as a user wrote it: a scalar, or a part of a config as YAML."""
     try:
         value = yaml.safe_load(text)
-    except Exception:  # the library raises almost anything on values such as 2024-99-99; the parser says what is wrong
+    except _NOT_YAML:
+        # The parser, which reads the setting as well, says what is wrong with it.
         value = text
     # The text as a whole as well, since it may be malformed.
     return secrets_in(value, path) | secrets_in(text, path)

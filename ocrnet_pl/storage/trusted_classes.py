@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ocrnet_pl.errors import CheckpointError
+from ocrnet_pl.errors import CheckpointError, one_line
 from ocrnet_pl.storage.allowed_values import Kinds, argument_kinds
 from ocrnet_pl.storage.import_paths import current_path
 from ocrnet_pl.storage.plain_values import plain_values, shown
@@ -156,7 +156,7 @@ def rebuilt(build: Callable[[], T], where: str) -> T:
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{where}: the network cannot be built: {one_line(error)}") from error
+        raise CheckpointError(f"{where}: the network cannot be built: {one_line(error)[:300]}") from error
 
 
 class _Check:
@@ -209,7 +209,7 @@ class _Check:
             try:
                 found = getattr(importlib.import_module(module), name)
             except Exception as error:
-                raise self.refuse(key, f"{shown(path)} cannot be imported: {one_line(error)}") from error
+                raise self.refuse(key, f"{shown(path)} cannot be imported: {one_line(error)[:300]}") from error
         if not inspect.isclass(found):
             raise self.refuse(key, f"{shown(path)} is not a class")
         if not _inside(found.__module__, packages):
@@ -303,8 +303,3 @@ def _importable(text: str) -> bool:
 
 def _inside(path: str, packages: Sequence[str]) -> bool:
     return any(path == package or path.startswith(f"{package}.") for package in packages)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of an error, on one line and short."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR, PolynomialLR, ReduceLROnPlateau
 
+from ocrnet_pl.errors import one_line
 from ocrnet_pl.training.optimizers import FACTOR
 
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -157,7 +158,7 @@ class Schedule:
         try:
             scheduler: Any = self.factory(optimizer, **options)
         except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise ValueError(f"model.scheduler: {self.name}: {' '.join(str(error).split())}") from error
+            raise ValueError(f"model.scheduler: {self.name}: {one_line(error)}") from error
         if not isinstance(scheduler, LRScheduler):
             raise ValueError(f"model.scheduler: {self.name} returns no scheduler of torch, but {scheduler!r}")
         if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < length:

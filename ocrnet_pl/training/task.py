@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -20,7 +17,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from ocrnet_pl.balancing.methods import Balancing, FixedWeights
 from ocrnet_pl.distributed.buffers import share_buffers
 from ocrnet_pl.distributed.global_batch import StepExchange
-from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.inference.batch_prediction import detection_limits, predict_batch
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.multiscale import MultiScale
@@ -35,22 +31,16 @@ from ocrnet_pl.models.base import Encoder, PostProcess
 from ocrnet_pl.models.detection import AnchorFreeDecoder
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
-from ocrnet_pl.models.network_parts import PARTS, DetectionFactory, NeckFactory, SegmentationFactory
+from ocrnet_pl.models.network_parts import DetectionFactory, NeckFactory, SegmentationFactory
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.models.predict_options import ONE_WAY
-from ocrnet_pl.models.rebuilding import load_calibration, load_fusion_settings
 from ocrnet_pl.models.segmentation import SubPixelDecoder
-from ocrnet_pl.storage.checkpoints import VERSIONS_KEY, misfit, read_checkpoint, versions
-from ocrnet_pl.storage.saved_network import UNRECORDED_KEY, saved_network
-from ocrnet_pl.storage.size_limit import bounded_by
-from ocrnet_pl.storage.trusted_classes import build_parts, rebuilt, trusted_packages
-from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Batch, Output, Predictions, Taxonomy
+from ocrnet_pl.structures import Batch, Output, Predictions, Taxonomy
 from ocrnet_pl.training.continuing import Continuing
-from ocrnet_pl.training.hyperparameters import argument_types, given_arguments, keep_arguments
+from ocrnet_pl.training.hyperparameters import keep_arguments
 from ocrnet_pl.training.muon import Muon
 from ocrnet_pl.training.optimizers import EncoderRates, OptimizerFactory, SharedFactory, make_optimizer
-from ocrnet_pl.training.origin import KEPT_KEY, Origin
-from ocrnet_pl.training.resume import PRETRAINED_KEY
+from ocrnet_pl.training.savable_task import SavableTask
 from ocrnet_pl.training.schedules import Interval, Schedule, SchedulerFactory, WarmupCosine
 from ocrnet_pl.training.sharding import check_strategy, gather, is_sharded, scatter, shard
 from ocrnet_pl.training.teacher import Teacher
@@ -59,8 +49,10 @@ from ocrnet_pl.training.validation_loss import ValidationLoss
 MatmulPrecision = Literal["highest", "high", "medium"]
 
 
-class OCRNetTask(LightningModule):
+class OCRNetTask(SavableTask):
     """Trains an :class:`OCRNet` on both tasks at once with one optimiser over their joint loss.
+
+    What its checkpoints contain stands in :class:`~ocrnet_pl.training.savable_task.SavableTask`.
 
     Args:
         taxonomy: The categories; the command line passes the data's.
@@ -171,7 +163,7 @@ class OCRNetTask(LightningModule):
         self._frozen_norms = frozen_norms
         self.schedule = Schedule(scheduler, scheduler_interval)
         self._continuing = Continuing(self.schedule)
-        self.origin: Origin | None = None
+        self.origin = None
         self.terms: dict[str, dict[str, Tensor]] = {}
         self._shown: Tensor | None = None
         self.tile = tile
@@ -181,47 +173,6 @@ class OCRNetTask(LightningModule):
         self.val_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels, metrics or ())
         self.test_metrics = EvaluationMetrics(taxonomy, has_boxes, has_pixels, metrics or ())
         self._unrecorded = keep_arguments(self, inspect.currentframe(), self.network, self.val_metrics.own)
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: str | Path,
-        map_location: str | torch.device = "cpu",
-        trust: str | Sequence[str] = (),
-        **changes: Any,
-    ) -> OCRNetTask:
-        """Rebuild the task of a run from its checkpoint, with the averaged weights where training kept an average.
-
-        Lightning's own way would build any class that the file names. Like :meth:`OCRNet.from_checkpoint`, this method
-        builds only the package's own classes, torch's optimisers, and classes of trusted packages. To continue
-        training, give the checkpoint to the trainer instead.
-
-        Args:
-            checkpoint_path: Path of a checkpoint that training wrote.
-            map_location: Device for the weights.
-            trust: Packages of your own whose classes the checkpoint may name.
-            changes: Arguments of the task that replace what the checkpoint has.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            CheckpointError: It is damaged, not a checkpoint of this project, or names a class that is not trusted.
-            ValueError: ``trust`` names something that is not a package.
-        """
-        trusted_packages(trust)
-        where = f"checkpoint {str(checkpoint_path)!r}"
-        content = read_checkpoint(checkpoint_path, map_location)
-        saved = saved_network(content, where)
-        kinds = argument_types(cls)
-        known = {*saved.parts, *saved.unrecorded, *PARTS} - {*changes}
-        chosen = {name: kind for name, kind in kinds.items() if name in known}
-        own: dict[str, Any] = {"taxonomy": saved.taxonomy, "input_size": saved.input_size}
-        with bounded_by(saved.weights):
-            parts = build_parts(saved.parts, chosen, trust, f"{where}: hyper_parameters", saved.unrecorded)
-        with bounded_by(saved.weights), given_arguments({name: saved.parts[name] for name in parts}):
-            task = rebuilt(lambda: cls(**own | parts | changes), where)
-        task.on_load_checkpoint(content)
-        task.load_state_dict(saved.weights)
-        return task.to(map_location)
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -413,56 +364,3 @@ class OCRNetTask(LightningModule):
         self.network.frozen_norms = keeps if self._frozen_norms is None else self._frozen_norms
         if self.network.frozen_norms:
             self.network.train(self.network.training)
-
-    @property
-    def _keeps_classes(self) -> bool:
-        """Whether the network has classes that the data is not labelled for."""
-        return bool(getattr(getattr(self.trainer, "datamodule", None), "widened", False))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what prediction and a run that continues need besides the weights, and the versions of what wrote them.
-
-        A run that continues may start without the encoder's weights file, but not lose the lower rate that goes with
-        it.
-        """
-        if self._continuing.save(self.trainer, checkpoint):
-            checkpoint[PRETRAINED_KEY] = self.network.encoder.pretrained
-        checkpoint[VERSIONS_KEY] = versions()
-        checkpoint["taxonomy"] = self.taxonomy.to_dict()
-        checkpoint["input_size"] = list(self.network.input_size)
-        if self._unrecorded:
-            checkpoint[UNRECORDED_KEY] = dict(self._unrecorded)
-        if self.origin is not None:
-            self.origin.save(checkpoint)
-        if self._keeps_classes:
-            checkpoint[KEPT_KEY] = True
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Apply what calibration found, unless training continues, after which it is no longer valid.
-
-        Raises:
-            CheckpointError: The weights are not those of this network, or its rates cannot become the checkpoint's.
-        """
-        # A strategy that shards the weights has loaded and taken them out before.
-        if "state_dict" in checkpoint:
-            fits = {name: value.shape for name, value in self.state_dict().items()}
-            given = {name: value.shape for name, value in checkpoint["state_dict"].items()}
-            if fits != given:
-                raise CheckpointError(misfit("the checkpoint", fits, given, checkpoint))
-        if self._trainer and self._trainer.state.fn == TrainerFn.FITTING:
-            self._continuing.restore(self._trainer, checkpoint)
-            self.origin = Origin.restored(checkpoint, self.network)
-            encoder = self.network.encoder
-            pretrained = bool(checkpoint.get(PRETRAINED_KEY, encoder.pretrained))
-            if self._trainer.strategy.restore_checkpoint_after_setup and pretrained != encoder.pretrained:
-                raise CheckpointError(
-                    f"the checkpoint: its encoder counts as {'pretrained' if pretrained else 'random'}, and the rates "
-                    "of sharded weights are set before it is loaded; before fit, set task.network.encoder.pretrained "
-                    f"to {pretrained}"
-                )
-            encoder.pretrained = pretrained
-            return
-        if FUSION_KEY in checkpoint:
-            load_fusion_settings(self.network, checkpoint[FUSION_KEY], "the checkpoint")
-        if CALIBRATION_KEY in checkpoint:
-            load_calibration(self.network, checkpoint[CALIBRATION_KEY], "the checkpoint")

@@ -15,8 +15,8 @@ from ocrnet_pl.cli.main import main
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.metrics.evaluation import EvaluationMetrics
 from ocrnet_pl.storage.checkpoints import read_checkpoint
+from tests.helpers.saved_runs import Figure, fit, saver
 from tests.helpers.tiny_run import TINY
-from tests.storage.test_checkpoints import Figure, fit, saver
 from tests.training.test_task import PartlyLabelled, always, make_data, make_task, make_trainer, never
 
 

@@ -14,7 +14,7 @@ import torch
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.linked_files import link_or_copy
 from tests.cli.test_survival import equal, in_a_process
-from tests.storage.test_checkpoints import Figure, fit, saver
+from tests.helpers.saved_runs import Figure, fit, saver
 
 
 def test_a_file_has_two_names_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

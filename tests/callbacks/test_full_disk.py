@@ -24,8 +24,9 @@ from ocrnet_pl.storage.checkpoints import read_checkpoint, write_checkpoint
 from ocrnet_pl.storage.csv_table import append_rows
 from ocrnet_pl.storage.files import complete_file, write_json
 from tests.callbacks.test_best import NoFigureAtFirst, scores
+from tests.helpers.saved_runs import Figure, fit, live, saver
 from tests.helpers.tiny_run import fails
-from tests.storage.test_checkpoints import Figure, fit, live, saver, words
+from tests.storage.test_checkpoints import words
 
 __all__ = ["scores"]
 

@@ -17,7 +17,7 @@ from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 from tests.cli.test_survival import in_a_process
-from tests.storage.test_checkpoints import Figure, fit, saver
+from tests.helpers.saved_runs import Figure, fit, saver
 
 
 @pytest.fixture(autouse=True)

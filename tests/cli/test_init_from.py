@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.structures import Taxonomy
-from tests.helpers.tiny_run import TINY, fails
+from tests.helpers.tiny_run import TINY, fails, summary
 
 OTHERS = """
 data:
@@ -64,11 +63,6 @@ def words(root: Path, folder: Path, *more: str) -> list[str]:
 def places(content: dict[str, Any], kind: str) -> dict[str, int]:
     categories = Taxonomy.from_dict(content["taxonomy"]).categories
     return {each.name: getattr(each, kind) for each in categories if getattr(each, kind) is not None}
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return found
 
 
 def test_the_classes_of_a_run_start_from_those_of_another(

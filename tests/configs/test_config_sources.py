@@ -26,7 +26,6 @@ from tests.configs.test_configs import STEP, Run
 from tests.helpers.config_data import (
     filled,
     photo,
-    png,
     text,
     write_bdd100k,
     write_cityscapes,
@@ -37,6 +36,7 @@ from tests.helpers.config_data import (
     write_voc,
     write_yolo,
 )
+from tests.helpers.map_files import save
 from tests.helpers.project import ROOT
 
 PAGES = ROOT / "docs/formats"
@@ -85,19 +85,19 @@ def _yolo_masks(root: Path) -> None:
     write_yolo(root)
     for split in ("train", "val"):
         for number in range(2):
-            png(root / f"masks/{split}/{number:04}.png", filled(1, rest=3))
+            save(root / f"masks/{split}/{number:04}.png", filled(1, rest=3))
 
 
 def _cells(root: Path) -> None:
     for stem in "ab":
         photo(root / f"train/images/{stem}.png")
-        png(root / f"train/instances/{stem}.png", filled(200))
+        save(root / f"train/instances/{stem}.png", filled(200))
 
 
 def _coco_masks(root: Path) -> None:
     write_coco(root)
     for stem in ("000000000009", "000000000025"):
-        png(root / f"semantic/train2017/{stem}.png", filled(1, rest=149))
+        save(root / f"semantic/train2017/{stem}.png", filled(1, rest=149))
 
 
 @pytest.mark.parametrize(
@@ -127,15 +127,15 @@ def test_the_documented_rows_of_csv_files(tmp_path: Path) -> None:
     blocks = {name: re.findall(r"```\n(.*?)```", (PAGES / f"{name}.md").read_text(), re.DOTALL) for name in SOURCES}
     text(tmp_path / "boxes.csv", blocks["folder"][1])
     for stem in "ab":
-        png(tmp_path / f"images/{stem}.jpg", np.zeros((128, 128, 3), dtype=np.uint8))
+        save(tmp_path / f"images/{stem}.jpg", np.zeros((128, 128, 3), dtype=np.uint8))
     folder = SOURCES["folder"]("images", ["cat", "dog"], boxes="boxes.csv", root=tmp_path)  # type: ignore[call-arg]
     assert folder[0].boxes.tolist() == [[12, 30.5, 96, 120], [0, 0, 40, 22]] and folder[0].crowd.tolist() == [0, 1]
     assert len(folder[1].boxes) == 0
     text(tmp_path / "train.csv", blocks["table"][1])
     for stem in "abc":
-        png(tmp_path / f"photos/2024/{stem}.jpg", np.zeros((128, 128, 3), dtype=np.uint8))
+        save(tmp_path / f"photos/2024/{stem}.jpg", np.zeros((128, 128, 3), dtype=np.uint8))
     for kind in ("a_classes", "a_objects", "c_classes"):
-        png(tmp_path / f"labels/{kind}.png", np.full((128, 128), 2, dtype=np.uint8))
+        save(tmp_path / f"labels/{kind}.png", np.full((128, 128), 2, dtype=np.uint8))
     names = {0: "background", 1: "grass", 2: "cat", 3: "dog"}
     table = SOURCES["table"]("train.csv", ["cat", "dog"], names, root=tmp_path)  # type: ignore[call-arg]
     assert [table[i].boxes.tolist() for i in range(3)] == [[[12, 30, 96, 120]], [], []]
@@ -143,7 +143,7 @@ def test_the_documented_rows_of_csv_files(tmp_path: Path) -> None:
     assert [bool(table[i].supervision.detection.all()) for i in range(3)] == [True, True, False]
     text(tmp_path / "data.yaml", blocks["yolo"][1])
     text(tmp_path / "labels/train/a.txt", "1 0.5 0.5 0.5 0.5")
-    png(tmp_path / "images/train/a.jpg", np.zeros((128, 128, 3), dtype=np.uint8))
+    save(tmp_path / "images/train/a.jpg", np.zeros((128, 128, 3), dtype=np.uint8))
     assert SOURCES["yolo"](root=tmp_path)[0].labels.tolist() == [1]  # type: ignore[call-arg]
 
 

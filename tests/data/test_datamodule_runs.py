@@ -90,7 +90,7 @@ def test_lightning_counts_the_epochs_on_one_process(tmp_path: Path) -> None:
     module = make_module(predict_path=str(images))
     (entries,) = _run(tmp_path, module, devices=1)
     train = [entry for entry in entries if entry["stage"] == "train"]
-    expected = [batch for batch in collect(make_module(), epochs=3)]
+    expected = list(collect(make_module(), epochs=3))
     assert [entry["ids"] for entry in train] == [batch.image_ids for batch in expected]
     assert [entry["size"] for entry in train] == [list(batch.images.shape[2:]) for batch in expected]
     assert len({json.dumps(entry["ids"]) for entry in train}) == 6  # shuffled anew each epoch

@@ -20,12 +20,12 @@ from ocrnet_pl.drawing.overlays import (
     drawn_categories,
     panel,
     panoptic_to_rgb,
-    semantic_to_rgb,
     sheet,
     write_png,
 )
 from ocrnet_pl.drawing.plots import plot_confusion, plot_curves
 from ocrnet_pl.imaging.geometry import letterbox_sample
+from ocrnet_pl.runtime.painting import class_colors
 from ocrnet_pl.structures import Prediction, Sample, Segment, Supervision, Taxonomy
 from ocrnet_pl.tracking.wandb_media import overlay_data, to_wandb_image
 from tests.helpers.builders import TAXONOMY
@@ -138,7 +138,7 @@ def test_a_map_of_another_size_is_refused() -> None:
 
 
 def test_semantic_colors() -> None:
-    rgb = semantic_to_rgb(torch.tensor([[0, 1, 255]], dtype=torch.uint8), TAXONOMY)
+    rgb = torch.from_numpy(class_colors(TAXONOMY)[[[0, 1, 255]]]).permute(2, 0, 1)
     colors = [category.color for category in TAXONOMY.semantic_categories]
     assert [tuple(pixel.tolist()) for pixel in rgb.permute(1, 2, 0)[0]] == [colors[0], colors[1], (0, 0, 0)]
 

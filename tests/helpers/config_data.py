@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ocrnet_pl.data.shards.writer import pack
 from ocrnet_pl.data.sources.coco import CocoInstances
+from tests.helpers.map_files import save
 
 SIZE = (48, 64)
 BOX = (20, 10, 50, 30)
@@ -20,15 +20,9 @@ POLYGON = "0.3125 0.2083 0.7813 0.2083 0.7813 0.625 0.3125 0.625"
 STREET = (48, 96)
 
 
-def png(path: Path, values: np.ndarray) -> None:
-    """Write an image, and its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-
-
 def photo(path: Path, seed: int = 0, size: tuple[int, int] = SIZE) -> None:
     """Write noise in colour."""
-    png(path, np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
+    save(path, np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
 def filled(value: int, rest: int = 0) -> np.ndarray:
@@ -66,7 +60,7 @@ def write_camvid(root: Path) -> None:
         path = root / f"instances_{split}.json"
         text(path, path.read_text().replace("nucleus", "car"))
         for number in (1, 2):
-            png(root / f"semantic_{split}/{number}.png", np.full((64, 80), 3, dtype=np.uint8))
+            save(root / f"semantic_{split}/{number}.png", np.full((64, 80), 3, dtype=np.uint8))
 
 
 def write_packed_nuclei(root: Path) -> None:
@@ -90,7 +84,7 @@ def write_folder(root: Path) -> None:
     for split in ("train", "val"):
         for number, stem in enumerate("ab"):
             photo(root / f"{split}/images/{stem}.jpg", number)
-            png(root / f"{split}/masks/{stem}.png", filled(2, rest=1))
+            save(root / f"{split}/masks/{stem}.png", filled(2, rest=1))
         rows = [f"{stem}.jpg,{','.join(map(str, BOX))},cat,0\n" for stem in "ab"]
         text(root / f"{split}/boxes.csv", "image,x1,y1,x2,y2,label,crowd\n" + "".join(rows))
 
@@ -104,8 +98,8 @@ def write_table(root: Path) -> None:
             writer.writerow(["image", "semantic", "instances", "boxes"])
             for number, stem in enumerate("ab"):
                 photo(root / f"photos/{split}/{stem}.jpg", number)
-                png(root / f"labels/{split}_{stem}_classes.png", filled(3))
-                png(root / f"labels/{split}_{stem}_objects.png", filled(7))
+                save(root / f"labels/{split}_{stem}_classes.png", filled(3))
+                save(root / f"labels/{split}_{stem}_objects.png", filled(7))
                 names = [f"photos/{split}/{stem}.jpg"] + [
                     f"labels/{split}_{stem}_{kind}.png" for kind in ("classes", "objects")
                 ]
@@ -119,7 +113,7 @@ def write_stuff(root: Path) -> None:
     for split in ("train2017", "val2017"):
         for stem in ("000000000009", "000000000025"):
             photo(root / f"{split}/{stem}.jpg")
-            png(root / f"stuffthingmaps/{split}/{stem}.png", filled(0, rest=148))
+            save(root / f"stuffthingmaps/{split}/{stem}.png", filled(0, rest=148))
 
 
 def write_coco(root: Path) -> None:
@@ -141,7 +135,7 @@ def write_coco(root: Path) -> None:
             ]
             panoptic.append({"image_id": number, "file_name": f"{stem}.png", "segments_info": segments})
             red = filled(5, rest=6)
-            png(root / f"annotations/panoptic_{split}/{stem}.png", np.stack([red, red * 0, red * 0], -1))
+            save(root / f"annotations/panoptic_{split}/{stem}.png", np.stack([red, red * 0, red * 0], -1))
         for kind, entries, kept in (("instances", instances, categories[:1]), ("panoptic", panoptic, categories)):
             content = {"images": images, "annotations": entries, "categories": kept}
             text(root / f"annotations/{kind}_{split}.json", json.dumps(content))
@@ -154,8 +148,8 @@ def write_voc(root: Path) -> None:
         text(root / f"ImageSets/Segmentation/{split}.txt", "\n".join(stems))
         for number, stem in enumerate(stems):
             photo(root / f"JPEGImages/{stem}.jpg", number)
-            png(root / f"SegmentationObject/{stem}.png", filled(1))
-            png(root / f"SegmentationClass/{stem}.png", filled(8))
+            save(root / f"SegmentationObject/{stem}.png", filled(1))
+            save(root / f"SegmentationClass/{stem}.png", filled(8))
             text(
                 root / f"Annotations/{stem}.xml",
                 "<annotation><object><name>cat</name><bndbox><xmin>21</xmin><ymin>11</ymin><xmax>50</xmax>"
@@ -172,7 +166,7 @@ def write_cityscapes(root: Path) -> None:
             ids = np.full(STREET, 7, dtype=np.uint16)
             ids[:20] = 23
             ids[18:36, 40:70] = 26000
-            png(root / f"gtFine/{split}/ulm/{stem}_gtFine_instanceIds.png", ids)
+            save(root / f"gtFine/{split}/ulm/{stem}_gtFine_instanceIds.png", ids)
 
 
 def write_bdd100k(root: Path) -> None:
@@ -184,7 +178,7 @@ def write_bdd100k(root: Path) -> None:
             rgba[:20] = (30, 0, 0, 30)
             rgba[20:] = (7, 0, 0, 7)
             rgba[18:36, 40:70] = (35, 0, 0, 31)
-            png(root / f"labels/pan_seg/bitmasks/{split}/{number}.png", rgba)
+            save(root / f"labels/pan_seg/bitmasks/{split}/{number}.png", rgba)
         box = {"category": "traffic light", "box2d": {"x1": 4, "y1": 4, "x2": 11, "y2": 19}}
         frames = [{"name": "0.jpg", "labels": [box]}, {"name": "elsewhere.jpg", "labels": [box]}]
         text(root / f"labels/det_20/det_{split}.json", json.dumps(frames))
@@ -194,11 +188,11 @@ def write_medical(root: Path) -> None:
     """A slice of 8 bits, and one of 16."""
     for split in ("train", "val"):
         rng = np.random.default_rng(0)
-        png(root / f"{split}/images/case01/slice_001.png", rng.integers(0, 256, SIZE, dtype=np.uint8))
-        png(root / f"{split}/images/case01/slice_002.png", rng.integers(0, 65536, SIZE, dtype=np.uint16))
+        save(root / f"{split}/images/case01/slice_001.png", rng.integers(0, 256, SIZE, dtype=np.uint8))
+        save(root / f"{split}/images/case01/slice_002.png", rng.integers(0, 65536, SIZE, dtype=np.uint16))
         for number in (1, 2):
-            png(root / f"{split}/masks/case01/slice_00{number}.png", filled(2, rest=1))
-            png(root / f"{split}/instances/case01/slice_00{number}.png", filled(9))
+            save(root / f"{split}/masks/case01/slice_00{number}.png", filled(2, rest=1))
+            save(root / f"{split}/instances/case01/slice_00{number}.png", filled(9))
 
 
 def write_agriculture(root: Path) -> None:
@@ -208,7 +202,7 @@ def write_agriculture(root: Path) -> None:
         for number in range(2):
             photo(root / f"images/{split}/field_{number}.jpg", number)
             text(root / f"labels/{split}/field_{number}.txt", f"1 {POLYGON}\n0 0 0 0.2 0 0.2 0.2\n")
-        png(root / f"masks/{split}/field_0.png", filled(2))
+        save(root / f"masks/{split}/field_0.png", filled(2))
 
 
 def write_retail(root: Path) -> None:
@@ -219,7 +213,7 @@ def write_retail(root: Path) -> None:
         for number in range(2):
             photo(root / f"images/{split}/store_{number}.jpg", number)
             text(root / f"labels/{split}/store_{number}.txt", "\n".join(rows))
-        png(root / f"masks/{split}/store_0.png", filled(1))
+        save(root / f"masks/{split}/store_0.png", filled(1))
 
 
 DATA: dict[str, Callable[[Path], None]] = {

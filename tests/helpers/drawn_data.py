@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
-
-from ocrnet_pl.structures import Sample
 
 HEIGHT, WIDTH = 12, 20
 
@@ -28,12 +25,6 @@ def png_text(pixels: np.ndarray) -> str:
     file = BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
-
-
-def maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """Return the instance and the semantic map."""
-    assert sample.instances is not None and sample.semantic is not None
-    return sample.instances.as_subclass(Tensor).numpy(), sample.semantic.as_subclass(Tensor).numpy()
 
 
 def window(values: dict[int, Any], rest: int = 0) -> np.ndarray:

@@ -61,9 +61,15 @@ def learnt(config: Path, folder: Path) -> Path:
     return folder / "tiny" / "version_0" / "checkpoints" / "last.ckpt"
 
 
+def summary(folder: Path) -> dict[str, Any]:
+    """Return the summary of the run in a folder."""
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
 def last_figures(folder: Path) -> dict[str, Any]:
     """Return the figures of the only run of a tiny config in a folder."""
-    figures: dict[str, Any] = json.loads((folder / "tiny" / "version_0" / "summary.json").read_text())["last"]
+    figures: dict[str, Any] = summary(folder / "tiny" / "version_0")["last"]
     return figures
 
 

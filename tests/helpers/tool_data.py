@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.helpers.config_data import BOX, SIZE, filled, photo, png, text
+from tests.helpers.config_data import BOX, SIZE, filled, photo, text
+from tests.helpers.map_files import save
 
 CORNERS = [[BOX[0], BOX[1]], [BOX[2], BOX[1]], [BOX[2], BOX[3]], [BOX[0], BOX[3]]]
 GRASS = [[0, 40], [64, 40], [64, 48], [0, 48]]
@@ -69,7 +70,7 @@ def _suffixed(root: Path) -> None:
     for split in SPLITS:
         for stem in ("0001", "0002"):
             photo(root / split / f"{stem}.png")
-            png(root / f"{split}_labels/{stem}_L.png", _colored(filled(1), (64, 0, 128)))
+            save(root / f"{split}_labels/{stem}_L.png", _colored(filled(1), (64, 0, 128)))
 
 
 def _cvat_masks(root: Path) -> None:
@@ -77,15 +78,15 @@ def _cvat_masks(root: Path) -> None:
     for split in SPLITS:
         for stem in "ab":
             photo(root / f"JPEGImages/{split}/{stem}.jpg")
-            png(root / f"SegmentationClass/{split}/{stem}.png", _colored(filled(1), (250, 50, 83)))
-            png(root / f"SegmentationObject/{split}/{stem}.png", _colored(filled(1), (128, 0, 0)))
+            save(root / f"SegmentationClass/{split}/{stem}.png", _colored(filled(1), (250, 50, 83)))
+            save(root / f"SegmentationObject/{split}/{stem}.png", _colored(filled(1), (128, 0, 0)))
 
 
 def _object_masks(root: Path) -> None:
     for split in SPLITS:
         for stem in "ab":
             photo(root / f"{split}/images/{stem}.jpg")
-            png(root / f"{split}/masks/{stem}_cat_0.png", filled(255))
+            save(root / f"{split}/masks/{stem}_cat_0.png", filled(255))
 
 
 def _lvis(root: Path) -> None:

@@ -10,10 +10,8 @@ import pkgutil
 import subprocess
 import sys
 import types
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -29,7 +27,8 @@ from ocrnet_pl.models.network_parts import PARTS
 from ocrnet_pl.storage.allowed_values import argument_kinds
 from ocrnet_pl.storage.trusted_classes import trusted_packages, trusted_parts
 from ocrnet_pl.training.task import OCRNetTask
-from tests.helpers.builders import TAXONOMY, tiny_network
+from tests.helpers.builders import tiny_network
+from tests.helpers.made_up_checkpoints import content, parts, spec
 
 MARK = "was_here"
 MODULE = """
@@ -50,38 +49,6 @@ class MyNeck(PathAggregationNeck):
 class Evil:
     def __reduce__(self) -> Any:
         return subprocess.call, (["touch", MARK],)
-
-
-def parts() -> dict[str, Any]:
-    """Return what a run of the command line keeps of the parts of :func:`tests.helpers.builders.tiny_network`."""
-    fusion = "ocrnet_pl.inference.fusion.FusionPostProcess"
-    return {
-        "_instantiator": "lightning.pytorch.cli.instantiate_module",
-        "encoder": {"class_path": "tests.helpers.builders.TinyEncoder", "init_args": {}},
-        "neck": {"class_path": "ocrnet_pl.models.necks.PathAggregationNeck", "init_args": {"width": 8}},
-        "detection": {"class_path": "ocrnet_pl.models.detection.AnchorFreeDecoder"},
-        "segmentation": {
-            "class_path": "ocrnet_pl.models.segmentation.SubPixelDecoder",
-            "init_args": {"width": 8, "detail": 4},
-        },
-        "postprocess": {
-            "class_path": fusion,
-            "init_args": {
-                "decode": {"class_path": "ocrnet_pl.inference.decode.Decode", "init_args": {"max_detections": 100}},
-                "heuristic": {"overlap_threshold": 0.5},
-            },
-        },
-    }
-
-
-def content(**changes: Any) -> dict[str, Any]:
-    entries = {"hyper_parameters": parts(), "taxonomy": TAXONOMY.to_dict(), "input_size": [64, 64]}
-    return entries | {"state_dict": weights()} | changes
-
-
-@cache
-def weights() -> dict[str, torch.Tensor]:
-    return {f"network.{name}": value for name, value in tiny_network().state_dict().items()}
 
 
 @pytest.fixture
@@ -105,10 +72,6 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # The command of every attack names it relative to the folder.
     monkeypatch.chdir(tmp_path)
     return path
-
-
-def spec(path: Any, /, **arguments: Any) -> dict[str, Any]:
-    return {"class_path": path, "init_args": arguments} if arguments else {"class_path": path}
 
 
 def nested(depth: int) -> Any:
@@ -237,69 +200,6 @@ def test_nothing_that_a_hostile_checkpoint_names_runs(
         assert "weights of another network" not in line
         assert not mark.exists()
     assert not {"evil", "my_package", "my", "ocrnet_pl_evil"} & set(sys.modules)
-
-
-CYCLE: list[Any] = []
-CYCLE.append(CYCLE)
-CATEGORY = TAXONOMY.to_dict()["categories"][0]
-
-GARBAGE: dict[str, dict[str, Any]] = {
-    "no hyper-parameters": {"hyper_parameters": None},
-    "a list of them": {"hyper_parameters": [1]},
-    "a text": {"hyper_parameters": "os.system"},
-    "a cycle": {"hyper_parameters": parts() | {"neck": CYCLE}},
-    "no parts": {"hyper_parameters": {}},
-    "a number for an encoder": {"hyper_parameters": parts() | {"encoder": 5}},
-    "numbers for names": {"hyper_parameters": {1: 2}},
-    "no taxonomy": {"taxonomy": None},
-    "a text for a taxonomy": {"taxonomy": "sky"},
-    "no categories": {"taxonomy": {}},
-    "a number of categories": {"taxonomy": {"categories": 5}},
-    "numbers for categories": {"taxonomy": {"categories": [1, 2]}},
-    "a list for a name": {"taxonomy": {"categories": [CATEGORY | {"name": ["sky"]}]}},
-    "a text for a colour": {"taxonomy": {"categories": [CATEGORY | {"color": "red"}]}},
-    "a number for a colour": {"taxonomy": {"categories": [CATEGORY | {"color": 3}]}},
-    "a text for an index": {"taxonomy": {"categories": [CATEGORY | {"semantic": "0"}]}},
-    "a gap": {"taxonomy": {"categories": [CATEGORY | {"semantic": 7}]}},
-    "many categories": {"taxonomy": {"categories": [{}] * 12_000}},
-    "a tensor for a taxonomy": {"taxonomy": torch.zeros(2)},
-    "texts for a size": {"input_size": ["64", "64"]},
-    "a number for a size": {"input_size": 64},
-    "three sides": {"input_size": [64, 64, 64]},
-    "a negative side": {"input_size": [64, -64]},
-    "a huge side": {"input_size": [64, 10**12]},
-    "no side": {"input_size": [64, None]},
-    "a list of weights": {"state_dict": [1]},
-    "texts for weights": {"state_dict": {"network.neck": "x"}},
-    "no weights": {"state_dict": {}},
-    "a number of steps that is none": {"global_step": "x"},
-    "a list of callbacks": {"callbacks": [1]},
-    "texts for callbacks": {"callbacks": {"EMA": "x"}},
-    "a number of loops": {"loops": 3},
-    "a list of settings": {"fusion": [1]},
-    "settings that nobody knows": {"fusion": {"evil": 1}},
-    "a text for a setting": {"fusion": {"claim": "x"}},
-    "a dictionary for a setting": {"fusion": {"raw_boxes": {"class_path": "os.system"}}},
-    "versions that are none": {"state_dict": {}, "versions": 5},
-    "versions of anything": {"state_dict": {}, "versions": {"torch": {"class_path": "os.system"}}},
-}
-
-
-@pytest.mark.parametrize("case", GARBAGE)
-def test_garbage_in_a_checkpoint_takes_one_line(case: str, save: Callable[[dict[str, Any]], Path]) -> None:
-    path = save(content(**GARBAGE[case]))
-    for load in (OCRNet.from_checkpoint, OCRNetTask.load_from_checkpoint):
-        with pytest.raises(CheckpointError) as refused:
-            load(path, trust=["tests"])
-        assert "\n" not in str(refused.value) and len(str(refused.value)) < 600 + len(str(path))
-
-
-@pytest.mark.parametrize("name", ["best.onnx", "best.pt2"])
-def test_an_exported_file_is_not_taken_for_a_damaged_checkpoint(name: str, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / name, "w") as archive:
-        archive.writestr("best/archive_format", "pt2")
-    with pytest.raises(CheckpointError, match=rf"{name}': it is an exported file; give the checkpoint that"):
-        OCRNet.from_checkpoint(tmp_path / name)
 
 
 def test_code_in_a_pickle_is_refused(save: Callable[[dict[str, Any]], Path], mark: Path) -> None:

@@ -19,7 +19,7 @@ from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.training.sharding import StaticDDP
 from tests.helpers.builders import TAXONOMY, TinyEncoder
 from tests.helpers.processes import run_together
-from tests.storage.test_checkpoints import live
+from tests.helpers.saved_runs import live
 from tests.training.test_resume import PEAK, train
 from tests.training.test_task import make_task
 

@@ -24,7 +24,7 @@ from ocrnet_pl.structures import Batch
 from ocrnet_pl.training.resume import Pace, effects, pace_of
 from ocrnet_pl.training.schedules import WarmupCosine
 from tests.helpers.builders import TinyEncoder
-from tests.storage.test_checkpoints import Stop, live, saver
+from tests.helpers.saved_runs import Stop, live, saver
 from tests.training.test_task import make_data, make_task, make_trainer
 
 STEP, STEPS = 5, 7

@@ -28,7 +28,7 @@ from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.storage.checkpoints import read_checkpoint
 from ocrnet_pl.training.optimizers import FACTOR
 from ocrnet_pl.training.schedules import Schedule, WarmupCosine, warmup_cosine
-from tests.storage.test_checkpoints import Stop, live, saver
+from tests.helpers.saved_runs import Stop, live, saver
 from tests.training.test_resume import PEAK, STEP, STEPS, Watch, broken, train
 from tests.training.test_task import make_data, make_task, make_trainer
 

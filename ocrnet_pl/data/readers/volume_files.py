@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import DataError, one_line
 from ocrnet_pl.imaging.images import MAX_PIXELS
 from ocrnet_pl.storage.ordinary_files import open_file
 
@@ -148,5 +148,5 @@ def _one_line(path: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # the libraries raise almost anything on broken files
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise DataError.at(path, f"the volume cannot be read ({reason:.300})", advice="replace or remove it") from error

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from ocrnet_pl.errors import one_line
+
 MOST_BYTES = 1 << 20
 """Largest number of bytes: no config or description of a data set has more, and parsing it would take seconds."""
 
@@ -56,7 +58,7 @@ def compose(text: str) -> Any:
         root = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        problem = getattr(error, "problem", None) or one_line(error)
         raise YamlError(f"this is not valid YAML ({problem})", None if mark is None else mark.line + 1) from error
     if root is not None:
         _check_size(root)
@@ -77,7 +79,7 @@ def load(text: str, parse: Callable[[str], Any] | None = None) -> Any:
     try:
         return yaml.load(text, Loader=_LOADER) if parse is None else parse(text)
     except yaml.YAMLError as error:
-        raise YamlError(f"this is not valid YAML ({' '.join(str(error).split())})") from error
+        raise YamlError(f"this is not valid YAML ({one_line(error)})") from error
     # The library converts values such as `!!int x` and `2024-99-99` to numbers and dates without checking them first.
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise YamlError(f"this is not valid YAML (a value is not of the type it is marked as: {error})") from error

@@ -14,17 +14,8 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.data.records import Blocks, Part
 from ocrnet_pl.data.shards.description import read_description, read_id
-from ocrnet_pl.data.shards.format import (
-    INDEX,
-    MANIFEST,
-    MEMBERS,
-    UNFINISHED,
-    Manifest,
-    decode,
-    extent,
-    extents,
-    split_members,
-)
+from ocrnet_pl.data.shards.format import MEMBERS, decode, extent, extents, split_members
+from ocrnet_pl.data.shards.manifest import INDEX, MANIFEST, UNFINISHED, Manifest
 from ocrnet_pl.data.shards.shard_cache import ShardCache
 from ocrnet_pl.data.shards.store import FolderStore, RemoteStore, Store, file_digest
 from ocrnet_pl.data.sources.base import Source

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from ocrnet_pl.data.shards.format import Shard
+from ocrnet_pl.data.shards.manifest import Shard
 from ocrnet_pl.data.shards.shard_cache import ShardCache
-from ocrnet_pl.errors import DataError, StoreError
+from ocrnet_pl.errors import DataError, StoreError, one_line
 from ocrnet_pl.storage.ordinary_files import read_bytes
 from ocrnet_pl.storage.secrets import hidden, secrets_in
 
@@ -153,7 +153,7 @@ class _Connection:
                 problem = f"its file system needs another package ({error})"
                 raise StoreError.at(hidden(self.address), problem) from error
             except Exception as error:  # file systems raise whatever their libraries do
-                reason = hidden(" ".join(str(error).split()), self.secrets) or type(error).__name__
+                reason = hidden(one_line(error), self.secrets)
                 problem = f"this is not an address that can be read ({reason})"
                 raise StoreError.at(hidden(self.address), problem) from error
             self._systems[os.getpid()] = (system, str(path).rstrip("/"))
@@ -274,7 +274,7 @@ def _tried(action: Callable[[], T], where: str, secrets: Collection[str]) -> T:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise  # of the cache's disk
             if attempt == _TRIES - 1:
-                reason = hidden(" ".join(str(error).split()), secrets) or type(error).__name__
+                reason = hidden(one_line(error), secrets)
                 raise StoreError.at(where, f"it cannot be read ({reason})", advice="check the network") from error
             time.sleep(_WAIT * 2**attempt)
     raise AssertionError("the last try returns or raises")

@@ -17,19 +17,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from ocrnet_pl.data.loading.lost_workers import TakenUp, watched
-from ocrnet_pl.data.shards.format import (
-    FORMAT,
-    INDEX,
-    MANIFEST,
-    MEMBERS,
-    UNFINISHED,
-    VERSION,
-    Manifest,
-    Record,
-    Shard,
-    encode,
-    shard_name,
-)
+from ocrnet_pl.data.shards.format import MEMBERS, Record, encode
+from ocrnet_pl.data.shards.manifest import FORMAT, INDEX, MANIFEST, UNFINISHED, VERSION, Manifest, Shard, shard_name
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.errors import DataError, StoreError
 from ocrnet_pl.storage.files import complete_file, write_json

@@ -6,16 +6,26 @@ import os
 from collections.abc import Sequence
 from os import PathLike
 from os.path import join
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ocrnet_pl.data.readers.bdd100k_bitmasks import (
+    CARAVAN,
+    INSTANCE_CLASSES,
+    LAST_STUFF_ID,
+    TRAILER,
+    BitmaskObjects,
+    classes_of,
+    read_instance_bitmask,
+    read_panoptic_bitmask,
+)
 from ocrnet_pl.data.readers.folder_index import StemIndex
 from ocrnet_pl.data.readers.json_fields import Fields
 from ocrnet_pl.data.readers.json_text import read_json_value
-from ocrnet_pl.data.readers.label_maps import read_id_map, read_image_like, read_rgba_map, tight_boxes
+from ocrnet_pl.data.readers.label_maps import read_id_map, read_image_like
 from ocrnet_pl.data.readers.values import shown
 from ocrnet_pl.data.records import make_sample
 from ocrnet_pl.data.sources.base import Source
@@ -63,24 +73,11 @@ _PANOPTIC_IDS = {
     **{34: "bus", 35: "car", 37: "motorcycle", 39: "train", 40: "truck"},
 }
 """The ids in the panoptic bitmasks of the classes that are evaluated; the others up to 40 are void."""
-_LAST_STUFF_ID, _LAST_ID = 30, 40
-_CARAVAN, _TRAILER = 36, 38
-_INSTANCE_CLASSES = 8
+_LAST_ID = 40
 
 _OTHER_NAMES = {"pedestrian": "person", "bike": "bicycle", "motor": "motorcycle", "caravan": "car", "van": "car"}
 _IGNORED_NAMES = {"other person": "person", "other vehicle": "car", "trailer": "truck"}
 """Names in other releases, and names that the official evaluation neither counts nor penalises."""
-
-_CROWD_BIT, _IGNORED_BIT = 0b10, 0b01
-
-
-class _Things(NamedTuple):
-    """The objects of a bitmask; the instance map contains the row plus one."""
-
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
-    instances: NDArray[np.int32]
 
 
 class Bdd100k(Source):
@@ -179,18 +176,18 @@ class Bdd100k(Source):
         name = str(self._names[index])
         stem = os.path.splitext(name)[0]
         path = str(self._image_root / name)
-        things: _Things | None = None
+        things: BitmaskObjects | None = None
         semantic: NDArray[np.uint8] | None = None
         annotation = ""
         if self._panoptic is not None and stem in self._panoptic:
             annotation = self._panoptic.path(stem)
-            things, semantic = self._read_panoptic(annotation)
+            things, semantic = read_panoptic_bitmask(annotation, self._panoptic_classes, self._panoptic_labels)
         elif self._instances is not None and stem in self._instances:
             annotation = self._instances.path(stem)
-            things = self._read_instances(annotation)
+            things = read_instance_bitmask(annotation)
         if semantic is None and self._semantic is not None and stem in self._semantic:
             mask_path = self._semantic.path(stem)
-            semantic = self._classes(read_id_map(mask_path), self._mask_classes, mask_path)
+            semantic = classes_of(read_id_map(mask_path), self._mask_classes, mask_path)
             if things is not None and things.instances.shape != semantic.shape:
                 raise DataError.at(mask_path, f"its size is not that of {annotation}")
             annotation = annotation or mask_path
@@ -200,11 +197,11 @@ class Bdd100k(Source):
         boxes, labels, crowd = self._boxes_of(index, (int(image.shape[1]), int(image.shape[2])))
         detection = torch.full((len(THINGS),), bool(self._has_boxes[index]))
         if things is not None:
-            rest = labels >= _INSTANCE_CLASSES
+            rest = labels >= INSTANCE_CLASSES
             boxes = np.concatenate([things.boxes, boxes[rest]])
             labels = np.concatenate([things.labels, labels[rest]])
             crowd = np.concatenate([things.crowd, crowd[rest]])
-            detection[:_INSTANCE_CLASSES] = True
+            detection[:INSTANCE_CLASSES] = True
         full = Supervision.full(self._taxonomy, semantic=semantic is not None)
         return make_sample(
             image,
@@ -231,11 +228,11 @@ class Bdd100k(Source):
         self._panoptic_labels = np.full(256, -1, dtype=np.int64)
         for category_id, name in _PANOPTIC_IDS.items():
             self._panoptic_classes[category_id] = pixels.get(name, IGNORE_INDEX)
-            if category_id > _LAST_STUFF_ID:
+            if category_id > LAST_STUFF_ID:
                 self._panoptic_labels[category_id] = boxes[name]
         # Void for segmentation and, as in the detection set, neither right nor wrong as a box.
-        self._panoptic_labels[_CARAVAN] = boxes["car"]
-        self._panoptic_labels[_TRAILER] = boxes["truck"]
+        self._panoptic_labels[CARAVAN] = boxes["car"]
+        self._panoptic_labels[TRAILER] = boxes["truck"]
 
     def _pair(self, folder: str | PathLike[str] | None, purpose: str, found: StemIndex) -> StemIndex | None:
         if folder is None:
@@ -322,65 +319,6 @@ class Bdd100k(Source):
                 f"frames[{place}].labels[{number}].box2d", f"it is outside the image of {size[1]} x {size[0]}"
             )
         return boxes, self._labels[rows], self._crowd[rows]
-
-    def _classes(self, ids: NDArray[Any], table: NDArray[np.int16], path: str) -> NDArray[np.uint8]:
-        classes: NDArray[np.int16] = table[ids]
-        if (classes < 0).any():
-            raise DataError.at(path, f"there is no class of id {ids[classes < 0][0]}", advice="use the official masks")
-        return classes.astype(np.uint8)
-
-    def _read_panoptic(self, path: str) -> tuple[_Things, NDArray[np.uint8]]:
-        rgba = read_rgba_map(path)
-        categories = rgba[..., 0]
-        ids = _ids(rgba)
-        if categories.max(initial=0) <= _INSTANCE_CLASSES and (ids != categories).any():
-            # Panoptic stuff has its category as an id, and no street is without sky, plants, buildings and cars.
-            raise DataError.at(path, "this looks like an instance bitmask", advice="name its folder as `instances`")
-        semantic = self._classes(categories, self._panoptic_classes, path)
-        semantic[rgba[..., 1] & _IGNORED_BIT > 0] = IGNORE_INDEX
-        return _things(rgba, np.where(categories > _LAST_STUFF_ID, ids, 0), self._panoptic_labels, path), semantic
-
-    def _read_instances(self, path: str) -> _Things:
-        rgba = read_rgba_map(path)
-        if rgba[..., 0].max(initial=0) > _INSTANCE_CLASSES:
-            raise DataError.at(
-                path, f"category {rgba[..., 0].max()} is not from 1 to {_INSTANCE_CLASSES}", advice="is it panoptic?"
-            )
-        labels = np.arange(-1, 255, dtype=np.int64)
-        return _things(rgba, np.where(rgba[..., 0] > 0, _ids(rgba), 0), labels, path)
-
-
-def _ids(rgba: NDArray[np.uint8]) -> NDArray[np.int32]:
-    ids: NDArray[np.int32] = rgba[..., 2].astype(np.int32) << 8 | rgba[..., 3]
-    return ids
-
-
-def _things(rgba: NDArray[np.uint8], ids: NDArray[np.int32], labels: NDArray[np.int64], path: str) -> _Things:
-    """Return the objects of a bitmask.
-
-    Args:
-        rgba: [H, W, 4], the bitmask.
-        ids: [H, W], 0 = no object.
-        labels: [256], the detection class of each category.
-        path: Path of the bitmask, for messages.
-    """
-    counts = np.bincount(ids.ravel())
-    present = np.flatnonzero(counts[1:]) + 1
-    # One category and one set of attributes per object: the last pixel's are used for all, then all are compared.
-    kinds = rgba[..., 0].astype(np.int32) << 8 | rgba[..., 1]
-    kind_of = np.zeros(len(counts), dtype=np.int32)
-    kind_of[ids] = kinds
-    mixed = (kind_of[ids] != kinds) & (ids > 0)
-    if mixed.any():
-        raise DataError.at(path, f"object {ids[mixed][0]} has pixels of several categories or attributes")
-    categories, attributes = kind_of[present] >> 8, kind_of[present] & 255
-    number_of = np.zeros(len(counts), dtype=np.int32)
-    number_of[present] = np.arange(1, len(present) + 1)
-    boxes = tight_boxes(number_of[ids], len(present))
-    crowd = (attributes & (_CROWD_BIT | _IGNORED_BIT) > 0) | np.isin(categories, (_CARAVAN, _TRAILER))
-    # A crowd has no instance.
-    number_of[present[crowd]] = 0
-    return _Things(boxes, labels[categories], crowd, number_of[ids])
 
 
 def _taxonomy(drivable: bool, semantic: bool) -> Taxonomy:

@@ -13,7 +13,7 @@ from ocrnet_pl.data.readers.drawings import Bitmap, Drawings, Labels, Shape
 from ocrnet_pl.data.readers.folder_index import FolderIndex
 from ocrnet_pl.data.readers.values import as_flag
 from ocrnet_pl.data.sources.drawn import DrawnSource
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import DataError, one_line
 
 _CROWD = ("is_crowd", "iscrowd", "is_group")
 
@@ -117,7 +117,7 @@ def _read(place: str, kind: str | None) -> tuple[list[str], list[Any]]:
     except DataError:
         raise
     except Exception as error:  # its errors share no base class with those of the libraries below it
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         advice = "name its `format`" if kind is None else "check `path` and `format`"
         raise DataError.at(place, f"Datumaro cannot read it ({reason:.300})", advice=advice) from error
 

@@ -15,21 +15,19 @@ from ocrnet_pl.data.readers.class_map import Legend, SemanticNames, read_ids, re
 from ocrnet_pl.data.readers.crowd_share import tell_of_crowds
 from ocrnet_pl.data.readers.file_names import NameFinder, with_nearest
 from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
-from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, clip, joint_taxonomy
+from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, joint_taxonomy
 from ocrnet_pl.data.readers.tables import TableFile
-from ocrnet_pl.data.records import RawBoxes
-from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.sources.assembled import AssembledSource
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.imaging.images import check_image, upright_size
 from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES, MASK_SUFFIXES
-from ocrnet_pl.structures import Sample, Taxonomy
+from ocrnet_pl.structures import Sample
 
 _LOOKED_AT = 4
 """Number of maps that are looked at to find out of what kind they are."""
 
 
-class LabelledFolder(Source):
+class LabelledFolder(AssembledSource):
     """Images with masks, boxes and instance maps, whichever there are.
 
     A file belongs to the image with the same name without its ending, subfolders included. Each image is supervised by
@@ -132,7 +130,7 @@ class LabelledFolder(Source):
         self._maps, self._map_names = self._match(
             join(root, instances) if instances is not None else None, "instance maps", stems, instance_suffix
         )
-        self._boxes: BoxTable | None = None
+        self._boxes = None
         if boxes is not None:
             self._boxes = self._read_boxes(join(root, boxes), classes, stems, others)
             if unlisted_are_empty:
@@ -143,14 +141,6 @@ class LabelledFolder(Source):
         self._check_labels(boxes_from_instances)
         self._zero_is_instance = self._maps_count_zero() if zero_is_instance is None else zero_is_instance
         self._try_masks()
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The stuff of the masks, then the detection classes."""
-        return self._taxonomy
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def __getitem__(self, index: int) -> Sample:
         semantic = instances = boxes = None
@@ -175,31 +165,12 @@ class LabelledFolder(Source):
         """Return the image's name without its ending, and its file."""
         return os.path.splitext(os.fsdecode(self._names[index]))[0], self.image_path(index)
 
-    def files(self, index: int) -> Sequence[str]:
-        """Return the paths of the image and of its maps."""
-        return [self.image_path(index), *self._map_paths(index)]
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        """Return the (height, width) from the header of a map, or else of the image."""
-        maps = self._map_paths(index)
-        return check_image(maps[0]) if maps else upright_size(self.image_path(index))
-
-    def image_boxes(self, index: int) -> NDArray[np.float32]:
-        """Return the boxes; only those of an instance map need decoding."""
-        boxes = None if self._boxes is None else self._boxes.of(index)
-        if boxes is not None:
-            return clip(boxes, self.image_size(index), self.image_path(index)).boxes
-        if self._assembler.boxes_from_instances and self._map_names[index]:
-            return super().image_boxes(index)
-        return np.zeros((0, 4), dtype=np.float32)
-
-    def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the boxes as they are in the table, including those without area; None if they are derived."""
-        return None if self._boxes is None else self._boxes.raw(index, self.image_path(index))
-
     def _map_paths(self, index: int) -> list[str]:
         pairs = ((self._masks, self._mask_names[index]), (self._maps, self._map_names[index]))
         return [join(folder, os.fsdecode(name)) for folder, name in pairs if name]
+
+    def _has_instances(self, index: int) -> bool:
+        return bool(self._map_names[index])
 
     def _match(
         self, folder: str | None, purpose: str, stems: dict[str, str], suffix: str

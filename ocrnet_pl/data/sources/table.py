@@ -18,17 +18,15 @@ from ocrnet_pl.data.readers.crowd_share import tell_of_crowds
 from ocrnet_pl.data.readers.derived_labels import renumber
 from ocrnet_pl.data.readers.file_names import NameFinder, with_nearest
 from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
-from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, clip, joint_taxonomy
+from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, joint_taxonomy
 from ocrnet_pl.data.readers.tables import TableFile, json_cell
 from ocrnet_pl.data.readers.values import as_flag, shown
-from ocrnet_pl.data.records import RawBoxes
-from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.sources.assembled import AssembledSource
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.imaging.images import check_image, upright_size
-from ocrnet_pl.structures import IGNORE_INDEX, Sample, Taxonomy
+from ocrnet_pl.structures import IGNORE_INDEX, Sample
 
 
-class Table(Source):
+class Table(AssembledSource):
     """Images listed in a table, each supervised by what its row names.
 
     Columns, of which only the first is required; an empty cell means that the image does not have that label:
@@ -116,7 +114,7 @@ class Table(Source):
             channels=channels,
         )
         self._read_segments(rows, has_panoptic)
-        self._boxes: BoxTable | None = None
+        self._boxes = None
         if in_cells:
             self._boxes = boxes_by_cell(rows, classes, others, strict)
         elif boxes is not None:
@@ -127,14 +125,6 @@ class Table(Source):
             where = rows.path if boxes is None else join(root, boxes)
             tell_of_crowds(self._boxes.labels, self._boxes.crowd, classes, where, "check `crowd`")
         self._check_labels(rows, boxes_from_instances)
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The stuff of the masks, then the detection classes."""
-        return self._taxonomy
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def __getitem__(self, index: int) -> Sample:
         name = os.fsdecode(self._names[index])
@@ -161,31 +151,12 @@ class Table(Source):
         """Return the image's path as it is in the table, and its file."""
         return os.fsdecode(self._names[index]), self.image_path(index)
 
-    def files(self, index: int) -> Sequence[str]:
-        """Return the paths of the image and of its maps."""
-        return [self.image_path(index), *self._map_paths(index)]
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        """Return the (height, width) from the header of a map, or else of the image."""
-        maps = self._map_paths(index)
-        return check_image(maps[0]) if maps else upright_size(self.image_path(index))
-
-    def image_boxes(self, index: int) -> NDArray[np.float32]:
-        """Return the boxes; only those of an instance map need decoding."""
-        boxes = None if self._boxes is None else self._boxes.of(index)
-        if boxes is not None:
-            return clip(boxes, self.image_size(index), self.image_path(index)).boxes
-        if self._assembler.boxes_from_instances and (self._maps[index] or self._panoptic[index]):
-            return super().image_boxes(index)
-        return np.zeros((0, 4), dtype=np.float32)
-
-    def raw_boxes(self, index: int) -> RawBoxes | None:
-        """Return the boxes as they are in the table, including those without area; None if they are derived."""
-        return None if self._boxes is None else self._boxes.raw(index, self.image_path(index))
-
     def _map_paths(self, index: int) -> list[str]:
         names = (self._masks[index], self._maps[index], self._panoptic[index])
         return [join(self._folder, os.fsdecode(name)) for name in names if name]
+
+    def _has_instances(self, index: int) -> bool:
+        return bool(self._maps[index] or self._panoptic[index])
 
     def _paths(
         self, rows: TableFile, listing: FolderIndex, column: str, *, required: bool = False

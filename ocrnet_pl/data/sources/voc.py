@@ -17,6 +17,7 @@ from ocrnet_pl.data.readers.crowd_share import tell_of_crowds
 from ocrnet_pl.data.readers.file_names import NameFinder, with_nearest
 from ocrnet_pl.data.readers.first_pixel import FirstPixel
 from ocrnet_pl.data.readers.folder_index import StemIndex
+from ocrnet_pl.data.readers.image_lists import read_image_list
 from ocrnet_pl.data.readers.label_maps import match_boxes, read_id_map, read_image_like, tight_boxes
 from ocrnet_pl.data.readers.values import MOST, shown
 from ocrnet_pl.data.readers.xml_files import XmlFields, read_xml
@@ -25,7 +26,6 @@ from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.images import read_image
-from ocrnet_pl.storage.ordinary_files import read_text
 from ocrnet_pl.structures import IGNORE_INDEX, Sample, Supervision, Taxonomy
 
 VOC_CLASSES = (
@@ -75,13 +75,13 @@ class PascalVoc(Source):
         annotations: Folder of the XML files; null for masks only.
         class_masks: Folder of the class PNGs; null for boxes only, without segmentation classes.
         object_masks: Folder of the object PNGs; null for none.
+        difficult: What objects marked as difficult become: "crowd" makes them neither targets nor false alarms, as in
+            the VOC evaluation; "keep" makes them targets like any other; "drop" makes them background for the detector.
+        background: Name of the segmentation class of index 0.
         first_pixel: Number of the first pixel in the boxes: 1 as in VOC, 0 for edges as LabelImg, CVAT, labelme and
             Roboflow write; "auto" is 0 if the files say that such a tool wrote them, or have zeros or fractions.
         others: What objects of other classes are: an "error", or "ignore" leaves them out.
         strict: Whether an object that cannot be used raises an error; otherwise it is left out, and kept in ``faults``.
-        difficult: What objects marked as difficult become: "crowd" makes them neither targets nor false alarms, as in
-            the VOC evaluation; "keep" makes them targets like any other; "drop" makes them background for the detector.
-        background: Name of the segmentation class of index 0.
         root: Folder that the paths start from; ``data.root`` on the command line.
 
     Raises:
@@ -250,28 +250,7 @@ class PascalVoc(Source):
             if not len(found):
                 raise DataError.at(found.root, "there is no image", advice="check the folder")
             return list(found)
-        path = Path(join(self.root, split))
-        lines = read_text(path, "list").splitlines()
-        seen: dict[str, int] = {}
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            listed = _listed(line.strip(), found)
-            if listed is None:
-                name = line.split()[0]
-                if os.path.basename(name) != name or name == os.pardir:
-                    problem, advice = f"{name!r} leads out of the folder {found.root}", "write names"
-                else:
-                    nearest = found.finder.nearest(line.strip())
-                    problem = with_nearest(f"there is no image {line.strip()!r:.200} in {found.root}", nearest)
-                    advice = "write names without ending, or check the folder"
-                raise DataError.at(path, problem, field=f"line {number}", advice=advice)
-            if listed in seen:
-                raise DataError.at(path, f"{listed!r} is already in line {seen[listed]}", field=f"line {number}")
-            seen[listed] = number
-        if not seen:
-            raise DataError.at(path, "the list is empty", advice="write one image name per line")
-        return list(seen)
+        return read_image_list(Path(join(self.root, split)), found)
 
     def _read_annotations(self, stems: list[str], xml: StemIndex | None, label_of: dict[str, int]) -> FirstPixel:
         first = FirstPixel()
@@ -399,16 +378,3 @@ def _box(item: Element, where: str, fields: XmlFields) -> tuple[float, float, fl
             where, f"({xmin:g}, {ymin:g}) to ({xmax:g}, {ymax:g}) is not a box", "write the minimum first"
         )
     return xmin, ymin, xmax, ymax
-
-
-def _listed(line: str, found: StemIndex) -> str | None:
-    """Return the image that a line of a list names, with or without ending and folder; None if there is none.
-
-    The lists of single classes have a second column, and names may have blanks.
-    """
-    for name in (line, line.rsplit(None, 1)[0], line.split()[0]):
-        for stem in (name, os.path.splitext(name)[0]):
-            known = found.finder.find(stem)
-            if known is not None:
-                return known
-    return None

@@ -15,6 +15,7 @@ from ocrnet_pl.errors import DataError
 from tests.helpers import config_data
 from tests.helpers.drawn_data import picture, write_json
 from tests.helpers.fuzzing import bounded, damage
+from tests.helpers.map_files import save
 from tests.helpers.small_sets import SETS
 from tests.helpers.tool_data import TOOLS
 
@@ -67,7 +68,7 @@ def test_semantic_pngs_beside_a_json(tmp_path: Path) -> None:
     config_data.write_nuclei(tmp_path)
     for split in ("train", "val"):
         for number in (1, 2):
-            config_data.png(tmp_path / f"semantic_{split}/{number}.png", np.zeros((64, 80), dtype=np.uint8))
+            save(tmp_path / f"semantic_{split}/{number}.png", np.zeros((64, 80), dtype=np.uint8))
     for names in ([{"id": 0, "name": "glass"}, {"id": 1, "name": "nucleus"}], ["glass", "nucleus"]):
         write_json(tmp_path / "semantic_names.json", names)
         sources = arranged(recognise(tmp_path))

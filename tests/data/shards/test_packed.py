@@ -19,7 +19,8 @@ from torchvision.io import decode_png
 from ocrnet_pl.data.cache.content_hash import source_digest
 from ocrnet_pl.data.cache.shared_cache import Cached, CacheOptions
 from ocrnet_pl.data.records import make_sample
-from ocrnet_pl.data.shards.format import Manifest, encode
+from ocrnet_pl.data.shards.format import encode
+from ocrnet_pl.data.shards.manifest import Manifest
 from ocrnet_pl.data.shards.source import Packed
 from ocrnet_pl.data.shards.writer import pack
 from ocrnet_pl.data.sources.base import Source

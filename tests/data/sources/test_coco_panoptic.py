@@ -9,16 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from torch import Tensor
 
 from ocrnet_pl.data.sources.coco_panoptic import CocoPanoptic
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.structures import Sample
-
-
-def _maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    assert sample.instances is not None and sample.semantic is not None
-    return sample.instances.as_subclass(Tensor).numpy(), sample.semantic.as_subclass(Tensor).numpy()
+from tests.helpers.map_files import maps
 
 
 def _panoptic(tmp_path: Path) -> dict[str, Any]:
@@ -60,7 +54,7 @@ def test_panoptic_by_hand(tmp_path: Path) -> None:
     assert [c.name for c in source.taxonomy.semantic_categories] == ["sea", "cat"]
     assert source.taxonomy.detection_categories[0].color == (1, 2, 3)
     sample = source[0]
-    instances, semantic = _maps(sample)
+    instances, semantic = maps(sample)
     assert semantic.tolist() == [[255, 0, 1, 1], [1, 1, 1, 1]]
     assert instances.tolist() == [[0, 0, 2, 2], [0, 0, 2, 2]]
     assert sample.boxes.tolist() == [[0, 1, 2, 2], [2, 0, 4, 2]]
@@ -120,7 +114,7 @@ def test_real_panoptic_by_brute_force(shared_data: Path, name: str) -> None:
     crowds = 0
     for i in range(0, len(source), 5):
         sample = source[i]
-        instances, semantic = _maps(sample)
+        instances, semantic = maps(sample)
         annotation = by_image[sample.image_id]
         colors = np.array(Image.open(masks / annotation["file_name"]).convert("RGB")).astype(int)
         ids = colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]

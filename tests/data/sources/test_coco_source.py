@@ -13,11 +13,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
-from torch import Tensor
 
 from ocrnet_pl.data.sources.coco import CocoInstances
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.structures import Sample
+from tests.helpers.map_files import maps
 
 HEIGHT, WIDTH = 20, 30
 
@@ -107,11 +106,6 @@ def _open(path: Path, **options: Any) -> CocoInstances:
     return CocoInstances(path.parent / "images", path, **options)
 
 
-def _maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    assert sample.instances is not None and sample.semantic is not None
-    return sample.instances.as_subclass(Tensor).numpy(), sample.semantic.as_subclass(Tensor).numpy()
-
-
 def test_ids_order_boxes_and_crowds(write: Writer) -> None:
     source = _open(write(_content()))
     assert [c.name for c in source.taxonomy.detection_categories] == ["zebra", "ant"]
@@ -121,11 +115,11 @@ def test_ids_order_boxes_and_crowds(write: Writer) -> None:
     assert crowded.labels.tolist() == [0, 1, 0] and crowded.crowd.tolist() == [True, False, False]
     assert crowded.boxes.tolist() == [[0, 0, 30, 20], [5, 5, 9, 9], [3, 3, 15, 13]]
     assert single.labels.tolist() == [1] and single.boxes.tolist() == [[2, 3, 12.5, 9]]  # the one without area is gone
-    assert empty.boxes.shape == (0, 4) and _maps(empty)[1].max() == 0 and _maps(empty)[0].max() == 0
+    assert empty.boxes.shape == (0, 4) and maps(empty)[1].max() == 0 and maps(empty)[0].max() == 0
 
 
 def test_small_masks_lie_over_large_ones_and_crowds_below_all(write: Writer) -> None:
-    instances, semantic = _maps(_open(write(_content()))[0])
+    instances, semantic = maps(_open(write(_content()))[0])
     expected = np.zeros((HEIGHT, WIDTH), dtype=int)
     expected[3:13, 3:15] = 3
     expected[5:9, 5:9] = 2
@@ -146,14 +140,14 @@ def test_polygons_are_drawn_as_pycocotools_draws_them(write: Writer) -> None:
     source = _open(write(content))
     for i, polygons in enumerate(parts):
         encoded = reference.merge(reference.frPyObjects(polygons, HEIGHT, WIDTH))
-        assert np.array_equal(_maps(source[i])[0], reference.decode(encoded))
+        assert np.array_equal(maps(source[i])[0], reference.decode(encoded))
 
 
 def test_background_is_optional(write: Writer) -> None:
     path = write(_content())
     source = _open(path, background=None)
     assert [c.name for c in source.taxonomy.semantic_categories] == ["zebra", "ant"]
-    instances, semantic = _maps(source[1])
+    instances, semantic = maps(source[1])
     assert np.array_equal(semantic, np.where(instances == 1, 1, 255))
     with pytest.raises(DataError, match="background"):
         _open(path, background="ant")
@@ -176,7 +170,7 @@ def test_a_box_without_a_mask_leaves_its_pixels_unknown(write: Writer) -> None:
     content["annotations"].append({"image_id": 3, "category_id": 90, "bbox": [10, 1, 12, 10]})
     content["annotations"].append({"image_id": 12, "category_id": 90, "bbox": [10, 1, 12, 10]})
     source = _open(write(content))
-    instances, semantic = _maps(source[1])
+    instances, semantic = maps(source[1])
     unknown = np.zeros((HEIGHT, WIDTH), dtype=bool)
     unknown[1:11, 10:22] = True
     assert np.array_equal(semantic == 255, unknown & (instances != 1))
@@ -272,7 +266,7 @@ def test_nuclei_as_pycocotools_reads_them(shared_data: Path) -> None:
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float32)
         boxes[:, 2:] += boxes[:, :2]
         assert np.array_equal(sample.boxes.numpy(), boxes)
-        instances, semantic = _maps(sample)
+        instances, semantic = maps(sample)
         union = np.zeros(sample.size, dtype=bool)
         for row, annotation in enumerate(annotations):
             mask = coco.annToMask(annotation).astype(bool)
@@ -290,7 +284,7 @@ def test_real_detection_form_of_the_panoptic_sample(shared_data: Path) -> None:
     for i in range(len(source)):
         sample = source[i]
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=sample.image_id))
-        instances = _maps(sample)[0]
+        instances = maps(sample)[0]
         for row, annotation in enumerate(annotations):
             mask = coco.annToMask(annotation).astype(bool)
             expected = np.zeros_like(mask) if annotation["iscrowd"] else mask

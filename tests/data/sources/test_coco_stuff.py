@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from torch import Tensor
 
 from ocrnet_pl.data.sources.coco_stuff import CocoStuff
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.structures import Sample
 from tests.helpers.bad_files import huge_png
+from tests.helpers.map_files import replaced_by, save, semantic_of
 
 HEIGHT, WIDTH = 12, 16
 CATEGORIES = [
@@ -24,11 +23,6 @@ CATEGORIES = [
     {"id": 1, "name": "person", "isthing": 1},
     {"id": 200, "name": "rug", "isthing": 0},
 ]
-
-
-def save(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
 
 
 @pytest.fixture
@@ -45,12 +39,6 @@ def root(tmp_path: Path) -> Path:
 
 def open_masks(root: Path, **options: Any) -> CocoStuff:
     return CocoStuff(**{"images": "images", "masks": "masks", "names": "categories.json", "root": root} | options)
-
-
-def semantic_of(sample: Sample) -> np.ndarray:
-    assert sample.semantic is not None
-    result: np.ndarray = sample.semantic.as_subclass(Tensor).numpy()
-    return result
 
 
 def test_names_of_a_json(root: Path) -> None:
@@ -154,11 +142,7 @@ def test_options_that_do_not_fit(root: Path, options: dict[str, Any], words: str
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def _write(content: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(content) and None
-
-
-@pytest.mark.parametrize("change", [_write(b""), _write(b"text"), huge_png, lambda path: path.unlink()])
+@pytest.mark.parametrize("change", [replaced_by(b""), replaced_by(b"text"), huge_png, lambda path: path.unlink()])
 @pytest.mark.parametrize("name", ["images/a.jpg", "masks/a.png"])
 def test_broken_files_are_named_when_read(root: Path, name: str, change: Callable[[Path], None]) -> None:
     source = open_masks(root)

@@ -10,7 +10,8 @@ import pytest
 
 from ocrnet_pl.data.sources.cvat import CvatImages
 from ocrnet_pl.errors import DataError
-from tests.helpers.drawn_data import HEIGHT, WIDTH, maps, names, picture, window
+from tests.helpers.drawn_data import HEIGHT, WIDTH, names, picture, window
+from tests.helpers.map_files import maps
 
 META = (
     "<meta><job><labels><label><name>dog</name><color>#1</color></label><label><name>cat</name></label>"

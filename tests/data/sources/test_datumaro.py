@@ -10,7 +10,8 @@ import pytest
 
 from ocrnet_pl.data.sources.datumaro import DatumaroSet
 from ocrnet_pl.errors import DataError
-from tests.helpers.drawn_data import maps, names, picture, window, write_json
+from tests.helpers.drawn_data import names, picture, window, write_json
+from tests.helpers.map_files import maps
 
 
 def kitti(root: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from ocrnet_pl.data.readers.label_studio_brush import decode_brush
 from ocrnet_pl.data.sources.label_studio import LabelStudio
 from ocrnet_pl.errors import DataError
-from tests.helpers.drawn_data import HEIGHT, WIDTH, maps, names, picture, window, write_json
+from tests.helpers.drawn_data import HEIGHT, WIDTH, names, picture, window, write_json
+from tests.helpers.map_files import maps
 
 BRUSH = np.zeros((HEIGHT, WIDTH), dtype=bool)
 BRUSH[6:9, 2:5], BRUSH[7, 8] = True, True

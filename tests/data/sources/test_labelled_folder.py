@@ -10,21 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from torch import Tensor
 
 from ocrnet_pl.data.sources.labelled_folder import LabelledFolder
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.structures import Sample
 from tests.helpers.bad_files import huge_png
+from tests.helpers.map_files import maps, replaced_by, save
 
 HEIGHT, WIDTH = 12, 16
 NAMES: Any = {0: "soil", 3: "cat", 7: "dog"}
 HEADER = "image,x1,y1,x2,y2,label\n"
-
-
-def save(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
 
 
 @pytest.fixture
@@ -58,11 +52,6 @@ def joint(root: Path, **options: Any) -> LabelledFolder:
         "root": root,
     }
     return LabelledFolder(**given | options)
-
-
-def maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    assert sample.instances is not None and sample.semantic is not None
-    return sample.instances.as_subclass(Tensor).numpy(), sample.semantic.as_subclass(Tensor).numpy()
 
 
 def test_each_image_has_what_its_files_say(root: Path) -> None:
@@ -286,12 +275,9 @@ def test_files_without_a_partner(root: Path) -> None:
         joint(root)
 
 
-def _write(content: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(content) and None
-
-
 @pytest.mark.parametrize(
-    "change", [_write(b""), _write(b"text"), _write(b"\x89PNG\r\n\x1a\n"), huge_png, lambda path: path.unlink()]
+    "change",
+    [replaced_by(b""), replaced_by(b"text"), replaced_by(b"\x89PNG\r\n\x1a\n"), huge_png, lambda path: path.unlink()],
 )
 @pytest.mark.parametrize("name", ["images/a.jpg", "masks/a.png", "instances/a.png"])
 def test_broken_files_are_named_when_read(root: Path, name: str, change: Callable[[Path], None]) -> None:

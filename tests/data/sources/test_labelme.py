@@ -11,7 +11,8 @@ import pytest
 
 from ocrnet_pl.data.sources.labelme import Labelme
 from ocrnet_pl.errors import DataError
-from tests.helpers.drawn_data import HEIGHT, WIDTH, maps, names, outline, picture, png_text, window, write_json
+from tests.helpers.drawn_data import HEIGHT, WIDTH, names, outline, picture, png_text, window, write_json
+from tests.helpers.map_files import maps
 
 
 def shape(label: str, points: Any, kind: str | None = "polygon", **more: Any) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ocrnet_pl.data.sources.object_masks import ObjectMasks
 from ocrnet_pl.errors import DataError
-from tests.helpers.drawn_data import HEIGHT, WIDTH, maps, names, picture, window, write_json
+from tests.helpers.drawn_data import HEIGHT, WIDTH, names, picture, window, write_json
+from tests.helpers.map_files import maps
 
 
 def mask(path: Path, *place: Any, mode: str = "L") -> None:

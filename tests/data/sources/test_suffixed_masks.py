@@ -6,18 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ocrnet_pl.data.sources.labelled_folder import LabelledFolder
 from ocrnet_pl.errors import DataError
-from tests.helpers.drawn_data import maps, picture, window
+from tests.helpers.drawn_data import picture, window
+from tests.helpers.map_files import maps, save
 
 IDS = window({1: np.s_[3:9, 2:7], 2: np.s_[0:2, 10:14]}).astype(np.uint8)
-
-
-def save(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
 
 
 def test_masks_and_maps_in_the_folder_of_the_images(tmp_path: Path) -> None:

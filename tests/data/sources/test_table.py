@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from torch import Tensor
 
 from ocrnet_pl.data.sources.table import Table
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.structures import Sample
 from tests.helpers.bad_files import huge_png
+from tests.helpers.map_files import maps, replaced_by, save
 
 HEIGHT, WIDTH = 12, 16
 COLUMNS = ("image", "semantic", "instances", "panoptic", "segments", "boxes")
@@ -30,11 +29,6 @@ SEGMENTS = [
     {"id": 3, "label": "dog", "crowd": 1},
     {"id": 4, "label": "dog", "crowd": 0},
 ]
-
-
-def save(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
 
 
 def panoptic_ids() -> np.ndarray:
@@ -77,11 +71,6 @@ def write(root: Path, rows: list[dict[str, Any]] | None = None, columns: tuple[s
 def open_table(root: Path, **options: Any) -> Table:
     given: dict[str, Any] = {"table": "table.csv", "classes": ["cat", "dog"], "semantic_names": NAMES, "root": root}
     return Table(**given | options)
-
-
-def maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    assert sample.instances is not None and sample.semantic is not None
-    return sample.instances.as_subclass(Tensor).numpy(), sample.semantic.as_subclass(Tensor).numpy()
 
 
 def check_samples(source: Table, root: Path) -> None:
@@ -285,11 +274,7 @@ def test_options_that_do_not_fit(root: Path, options: dict[str, Any], words: str
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def _write(content: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(content) and None
-
-
-@pytest.mark.parametrize("change", [_write(b""), _write(b"text"), huge_png, lambda path: path.unlink()])
+@pytest.mark.parametrize("change", [replaced_by(b""), replaced_by(b"text"), huge_png, lambda path: path.unlink()])
 @pytest.mark.parametrize(("name", "row"), [("photos/a.png", 0), ("masks/a.png", 0), ("ids/a.png", 0), ("pan/b.png", 1)])
 def test_broken_files_are_named_when_read(root: Path, name: str, row: int, change: Callable[[Path], None]) -> None:
     source = open_table(root, boxes_from_instances=True)

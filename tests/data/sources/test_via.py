@@ -11,7 +11,8 @@ import pytest
 
 from ocrnet_pl.data.sources.via import Via
 from ocrnet_pl.errors import DataError
-from tests.helpers.drawn_data import maps, names, picture, window, write_json
+from tests.helpers.drawn_data import names, picture, window, write_json
+from tests.helpers.map_files import maps
 
 CORNERS = {"name": "polygon", "all_points_x": [2, 7, 7, 2], "all_points_y": [3, 3, 9, 9]}
 RECT = {"name": "rect", "x": 15, "y": 8, "width": 4, "height": 3}

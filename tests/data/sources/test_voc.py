@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from torch import Tensor
 
 from ocrnet_pl.data.readers.label_maps import match_boxes, read_id_map, tight_boxes
 from ocrnet_pl.data.sources.voc import VOC_CLASSES, PascalVoc
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.structures import Sample
 from tests.helpers.bad_files import huge_png
+from tests.helpers.map_files import maps
 
 HEIGHT, WIDTH = 12, 16
 
@@ -80,11 +79,6 @@ def _open(root: Path, **options: Any) -> PascalVoc:
     return PascalVoc(options.pop("split", "ImageSets/Main/train.txt"), root=root, **options)
 
 
-def _maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    assert sample.instances is not None and sample.semantic is not None
-    return sample.instances.as_subclass(Tensor).numpy(), sample.semantic.as_subclass(Tensor).numpy()
-
-
 def test_boxes_maps_and_what_was_labelled(root: Path) -> None:
     source = _open(root)
     assert [c.name for c in source.taxonomy.detection_categories] == list(VOC_CLASSES)
@@ -97,7 +91,7 @@ def test_boxes_maps_and_what_was_labelled(root: Path) -> None:
     assert [VOC_CLASSES[label] for label in both.labels] == ["dog", "cat", "dog"]
     assert both.crowd.tolist() == [False, False, True]
     assert both.supervision.detection.all() and both.supervision.semantic.all()
-    instances, semantic = _maps(both)
+    instances, semantic = maps(both)
     classes = np.array(Image.open(root / "SegmentationClass/a.png"))
     objects = np.array(Image.open(root / "SegmentationObject/a.png"))
     assert np.array_equal(semantic, classes) and (semantic == 255).sum() == 6
@@ -120,9 +114,9 @@ def test_the_first_pixel_alone_is_a_box_of_one_pixel(root: Path) -> None:
 
 def test_difficult_objects(root: Path) -> None:
     kept, dropped = _open(root, difficult="keep")[1], _open(root, difficult="drop")[1]
-    assert kept.crowd.tolist() == [False] * 3 and set(np.unique(_maps(kept)[0])) == {0, 1, 2, 3}
-    assert len(dropped.boxes) == 2 and set(np.unique(_maps(dropped)[0])) == {0, 1, 2}
-    assert np.array_equal(_maps(dropped)[1], _maps(kept)[1])  # its pixels keep their class
+    assert kept.crowd.tolist() == [False] * 3 and set(np.unique(maps(kept)[0])) == {0, 1, 2, 3}
+    assert len(dropped.boxes) == 2 and set(np.unique(maps(dropped)[0])) == {0, 1, 2}
+    assert np.array_equal(maps(dropped)[1], maps(kept)[1])  # its pixels keep their class
     with pytest.raises(ValueError, match="difficult"):
         _open(root, difficult="skip")
 

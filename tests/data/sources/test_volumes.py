@@ -13,7 +13,7 @@ from PIL import Image
 from ocrnet_pl.data.readers.volume_files import windowed
 from ocrnet_pl.data.sources.volumes import MedicalVolumes
 from ocrnet_pl.errors import DataError
-from tests.helpers.drawn_data import maps
+from tests.helpers.map_files import maps
 
 NAMES: Any = ["background", "organ", "lesion"]
 LABELS = np.zeros((3, 6, 8), dtype=np.uint8)  # slices, rows, columns

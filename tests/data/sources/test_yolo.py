@@ -11,12 +11,11 @@ import pytest
 import yaml
 from PIL import Image
 from pycocotools import mask as reference
-from torch import Tensor
 
 from ocrnet_pl.data.sources.yolo import Yolo
 from ocrnet_pl.errors import DataError
-from ocrnet_pl.structures import Sample
 from tests.helpers.bad_files import huge_png
+from tests.helpers.map_files import instances_of, semantic_of
 
 HEIGHT, WIDTH = 20, 40
 TRIANGLE = "1 0.1 0.1 0.6 0.1 0.1 0.9"
@@ -43,18 +42,6 @@ def root(tmp_path: Path) -> Path:
 
 def write(root: Path, **content: Any) -> None:
     (root / "data.yaml").write_text(yaml.safe_dump(content))
-
-
-def semantic_of(sample: Sample) -> np.ndarray:
-    assert sample.semantic is not None
-    result: np.ndarray = sample.semantic.as_subclass(Tensor).numpy()
-    return result
-
-
-def instances_of(sample: Sample) -> np.ndarray:
-    assert sample.instances is not None
-    result: np.ndarray = sample.instances.as_subclass(Tensor).numpy()
-    return result
 
 
 def rasterize(row: str) -> np.ndarray:
