@@ -117,7 +117,7 @@ class MultiScale:
         for boxed, placements, axes in self._passes(network, images):
             output = network(boxed)
             if output.detection is not None:
-                decoded = postprocess.decode(output.detection, placements[0].input_size)
+                decoded = postprocess.decode(output.detection, placements)
                 for own, detections, placement in zip(found, decoded, placements, strict=True):
                     boxes = boxes_to_original(detections.boxes, placement)
                     own.append(detections._replace(boxes=_mirror_boxes(boxes, axes, placement.original_size)))
