@@ -201,10 +201,12 @@ def check_sizes(task: OCRNetTask, data: JointDataModule) -> None:
     """Raise an error for images of other sizes than the encoder takes, in training or in passes at several scales.
 
     A teacher sees the images of training.
+
+    Raises:
+        MisconfigurationException: One is of another size.
+        UsageError: A pass would have too many pixels.
     """
-    height, width = task.network.input_size
-    scales = () if task.multiscale is None else task.multiscale.scales
-    passes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in scales]
+    passes = [] if task.multiscale is None else task.multiscale.sizes(task.network.input_size)
     for size in (*data.training_sizes, *passes):
         if (refusal := task.network.size_refusal(size)) is not None:
             raise MisconfigurationException(refusal)
