@@ -142,6 +142,11 @@ def test_a_root_reaches_the_sources_of_a_saved_config(tmp_path: Path) -> None:
         ("serve", "--model.encoder.init_args.name", "; of model it uses postprocess, tile and multiscale"),
         ("demo", "--model.metrics+=x", "; of model it uses postprocess, tile and multiscale"),
         ("film", "--model.optimizer", "; of model it uses postprocess, tile and multiscale"),
+        (
+            "auto-label",
+            "--model.encoder_lr=1",
+            "; of model it uses postprocess, tile, multiscale, compile_backend, compile_mode and matmul_precision",
+        ),
     ],
 )
 def test_an_option_of_the_network_that_the_checkpoint_has_is_refused(
@@ -151,6 +156,20 @@ def test_an_option_of_the_network_that_the_checkpoint_has_is_refused(
     option = word.partition("=")[0].removesuffix("+")
     expected = f"error: {option}: {subcommand} takes the network from the checkpoint; leave the option out{uses}\n"
     assert (status, line) == (2, expected)
+
+
+@pytest.mark.parametrize("subcommand", ["export", "serve", "film", "demo", "calibrate", "auto-label"])
+def test_a_whole_section_of_the_network_is_looked_into(
+    subcommand: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.yaml").write_text("tile: {overlap: 0.3}\nencoder_lr: 0.5\n")
+    named = "tile" if subcommand == "export" else "encoder_lr"
+    for words in (["--model", "{tile: {overlap: 0.3}, encoder_lr: 0.5}"], [f"--model={tmp_path / 'model.yaml'}"]):
+        status, line = fails(capsys, subcommand, "--ckpt_path", "absent.ckpt", *words)
+        assert status == 2 and line.startswith(f"error: --model.{named}: {subcommand} takes the network from the check")
+    if subcommand != "export":
+        _, line = fails(capsys, subcommand, "--ckpt_path", "absent.ckpt", "--model", "{tile: {overlap: 0.3}}")
+        assert "absent.ckpt" in line
 
 
 def test_options_of_prediction_are_not_taken_for_those_of_the_network(capsys: pytest.CaptureFixture[str]) -> None:
