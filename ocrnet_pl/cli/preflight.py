@@ -65,7 +65,7 @@ _LEAST = {
 _UNLIMITED = ("max_epochs", "max_steps", "num_sanity_val_steps")
 _PROCESSES_PER_CORE = 4
 _LARGEST_SEED = (1 << 32) - 1
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _OWN = ("ocrnet_pl.", "lightning.")
 _PATHS = ("data.root", "data.predict_path", "trainer.default_root_dir", "init_from", "source")
 """The options that are a path or an address; the parser knows those that can only be a path."""
@@ -97,9 +97,9 @@ def check_precision(trainer: Trainer) -> None:
     Raises:
         MisconfigurationException: One line that names those that are.
     """
-    if str(trainer.precision) not in _PRECISIONS:
+    if str(trainer.precision) not in PRECISIONS:
         raise MisconfigurationException(
-            f"trainer.precision: {trainer.precision} does not work here; choose one of {', '.join(_PRECISIONS)}"
+            f"trainer.precision: {trainer.precision} does not work here; choose one of {', '.join(PRECISIONS)}"
         )
 
 

@@ -106,6 +106,28 @@ def test_the_help_says_what_holds_here(subcommand: str, capsys: pytest.CaptureFi
         assert foreign not in text.rpartition("Checkpoint: --ckpt_path")[2]
 
 
+@pytest.mark.parametrize(
+    ("subcommand", "there", "absent"),
+    [
+        (
+            "fit",
+            ["Whether input size, levels, scales", "Number format: 32-true, bf16-mixed, 16-mixed;"],
+            ["Double precision"],
+        ),
+        ("predict", ["NAME/VERSION below it", "null, true and false add none"], ["--auto", "TensorBoardLogger`"]),
+        ("memory", ["Memory that a step may take, in GiB; null for 90 % of the available memory."], ["%%"]),
+        ("serve", ["Answer requests for predictions over HTTP, with an exported file."], ["answer requests"]),
+    ],
+)
+def test_the_help_has_no_option_without_effect_and_says_what_it_does_here(
+    subcommand: str, there: list[str], absent: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([subcommand, *(["a.onnx"] if subcommand == "serve" else []), "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(each in text for each in there) and not any(each in text for each in absent)
+
+
 def test_code_in_checkpoints_is_refused(last: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = f"--trainer.default_root_dir={tmp_path / 'none'}"
     status, line = fails(capsys, "validate", f"--ckpt_path={last}", root, *TRUST, "--weights_only=false")
