@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from os import PathLike
 
 DEBUG_VARIABLE = "OCRNET_PL_DEBUG"
@@ -32,6 +33,18 @@ class DataError(ValueError):
         where = f"{path}: {_readable(field, 200)}" if field else f"{path}"
         text = f"{where}: {_readable(problem, 1000)}" + (f"; {advice}" if advice else "")
         return cls(_readable(text, len(text)))
+
+
+def advice_on(error: BaseException, otherwise: str) -> str:
+    """Return what to do about a file or folder that cannot be read.
+
+    Args:
+        error: The reason why it cannot; where rights are missing, it is these that have to change.
+        otherwise: The advice for all other reasons.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+        return "change its rights"
+    return otherwise
 
 
 def _readable(text: str, most: int) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ocrnet_pl.colors import distinct_color
+from ocrnet_pl.errors import UsageError
 
 IGNORE_INDEX = 255
 """The value of a pixel without a label in every semantic map."""
@@ -206,8 +207,17 @@ class Taxonomy:
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Return the names in a list that commas separate, without the spaces around them and without empty ones."""
-    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+    """Return the names of classes in a list that commas separate, without the spaces around them and empty ones.
+
+    Raises:
+        UsageError: There is no name; whoever leaves the list out gets all classes.
+    """
+    names = tuple(name for name in (part.strip() for part in text.split(",")) if name)
+    if not names:
+        raise UsageError(
+            f"classes: expected names separated by commas, got {text!r:.100}; leave it out for all classes"
+        )
+    return names
 
 
 def _category(entry: Mapping[str, Any]) -> Category:

@@ -90,7 +90,7 @@ def collect(
             continue
         output = network(batch.images.to(network.mean.device))
         assert output.detection is not None
-        found = fusion.decode(output.detection, batch.placements[0].input_size)
+        found = fusion.decode(output.detection, batch.placements)
         for row, truth in enumerate(batch.truths):
             if count == limit:
                 return

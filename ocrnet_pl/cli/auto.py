@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from ocrnet_pl.cli.measured_choices import (
     quiet_trainer,
     step_seconds,
 )
+from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.source_recipes import source_recipe
 from ocrnet_pl.cli.written_settings import entries
@@ -80,7 +82,7 @@ class Auto:
 
 
 def add_auto_option(parser: LightningArgumentParser) -> None:
-    """Add the option to a parser."""
+    """Add the option to a parser; for commands that choose nothing, whose config may have it, without a help."""
     parser.add_argument(
         "--auto",
         type=bool | Auto,
@@ -88,6 +90,10 @@ def add_auto_option(parser: LightningArgumentParser) -> None:
         help="Whether input size, levels, scales, batch size and epochs are chosen from the data: true or false, or "
         "the budget that the run has, such as {budget: 30m}; what is set elsewhere is kept.",
     )
+    if Parser.words[0] not in (*MEASURED_FOR, *LOOKED_UP_FOR):
+        for action in parser._actions:
+            if {"--auto", "--auto.help"} & set(action.option_strings):
+                action.help = argparse.SUPPRESS
 
 
 def seconds_of(budget: str | float, option: str = "auto.budget") -> float:

@@ -32,7 +32,7 @@ def chosen_boxes(config: Namespace) -> ChosenBoxes:
         config: The config of ``predict``.
 
     Raises:
-        UsageError: The operating point is none.
+        UsageError: The operating point is none, or the list of classes is empty.
     """
     OperatingPoint.parse(config["operating_point"])
     return ChosenBoxes(config["operating_point"], chosen_classes(config))

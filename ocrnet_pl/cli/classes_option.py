@@ -21,5 +21,9 @@ def add_classes_option(parser: ArgumentParser) -> None:
 
 
 def chosen_classes(config: Namespace) -> tuple[str, ...]:
-    """Return the names that the option of a subcommand's config lists; none for all classes."""
-    return names_in(config["classes"] or "")
+    """Return the names that the option of a subcommand's config lists; none for all classes.
+
+    Raises:
+        UsageError: The list is empty.
+    """
+    return () if config["classes"] is None else names_in(config["classes"])

@@ -49,7 +49,7 @@ def run_exported(command: Command | NetworkCommand, words: list[str]) -> None:
     assert command.exported is not None
     parser = ArgumentParser(
         prog=f"train.py {command.name}",
-        description=f"{command.help}, with an exported file.",
+        description=f"{command.help[:1].upper()}{command.help[1:]}, with an exported file.",
         exit_on_error=False,
         allow_abbrev=False,
     )

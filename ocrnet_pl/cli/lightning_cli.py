@@ -34,6 +34,7 @@ from ocrnet_pl.cli.finders import Finders
 from ocrnet_pl.cli.fit_options import OptionOfFit, unused_options
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
+from ocrnet_pl.cli.library_help import describe_options
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import (
     check_classes,
@@ -153,6 +154,7 @@ class OCRNetCLI(LightningCLI):
         parser.add_argument(
             "--version", type=str, default=None, help="Folder below the name; by default version_0, version_1, ..."
         )
+        describe_options(parser)
         add_auto_option(parser)
         if Parser.words[0] in ("fit", "joint-report", "cross-validate"):
             add_init_options(parser)

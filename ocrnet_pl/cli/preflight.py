@@ -65,7 +65,7 @@ _LEAST = {
 _UNLIMITED = ("max_epochs", "max_steps", "num_sanity_val_steps")
 _PROCESSES_PER_CORE = 4
 _LARGEST_SEED = (1 << 32) - 1
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _OWN = ("ocrnet_pl.", "lightning.")
 _PATHS = ("data.root", "data.predict_path", "trainer.default_root_dir", "init_from", "source")
 """The options that are a path or an address; the parser knows those that can only be a path."""
@@ -97,9 +97,9 @@ def check_precision(trainer: Trainer) -> None:
     Raises:
         MisconfigurationException: One line that names those that are.
     """
-    if str(trainer.precision) not in _PRECISIONS:
+    if str(trainer.precision) not in PRECISIONS:
         raise MisconfigurationException(
-            f"trainer.precision: {trainer.precision} does not work here; choose one of {', '.join(_PRECISIONS)}"
+            f"trainer.precision: {trainer.precision} does not work here; choose one of {', '.join(PRECISIONS)}"
         )
 
 
@@ -201,10 +201,12 @@ def check_sizes(task: OCRNetTask, data: JointDataModule) -> None:
     """Raise an error for images of other sizes than the encoder takes, in training or in passes at several scales.
 
     A teacher sees the images of training.
+
+    Raises:
+        MisconfigurationException: One is of another size.
+        UsageError: A pass would have too many pixels.
     """
-    height, width = task.network.input_size
-    scales = () if task.multiscale is None else task.multiscale.scales
-    passes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in scales]
+    passes = [] if task.multiscale is None else task.multiscale.sizes(task.network.input_size)
     for size in (*data.training_sizes, *passes):
         if (refusal := task.network.size_refusal(size)) is not None:
             raise MisconfigurationException(refusal)

@@ -33,6 +33,7 @@ from ocrnet_pl.cli.sections import stored_sections
 from ocrnet_pl.cli.subcommands import OWN, SUBCOMMANDS
 from ocrnet_pl.cli.suggestions import closest
 from ocrnet_pl.cli.system_errors import error_line
+from ocrnet_pl.cli.unused_model import refuse_unused
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.errors import DEBUG_VARIABLE, CheckpointError, DataError, LossError, RunError, UsageError
 from ocrnet_pl.storage.earlier_settings import words_now
@@ -81,7 +82,7 @@ def build(
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     try:
         _check_subcommand(words)
-        _refuse_unused(words)
+        refuse_unused(words)
         check_files(words)
         Parser.learn_secrets()
         words, OCRNetCLI.stored_config = settle_checkpoint(words, stored_sections(task, data))
@@ -120,21 +121,6 @@ def _check_subcommand(words: list[str]) -> None:
     if words[0] not in SUBCOMMANDS:
         hint = closest(words[0], SUBCOMMANDS) or f"; there are {', '.join(SUBCOMMANDS)}"
         raise UsageError(f"there is no subcommand {words[0]!r}{hint}")
-
-
-def _refuse_unused(words: list[str]) -> None:
-    """Refuse options of the network on the command line of a command that takes it from the checkpoint."""
-    command = OWN.get(words[0])
-    if command is None or command.uses_of_model is None:
-        return
-    for word in words:
-        option = word.partition("=")[0].removesuffix("+")
-        if not option.startswith("--model.") or option.endswith(".help"):
-            continue
-        if option.split(".")[1] not in command.uses_of_model:
-            *others, last = command.uses_of_model or ("",)
-            uses = f"; of model it uses {', '.join(others)} and {last}" if last else ""
-            raise UsageError(f"{option}: {words[0]} takes the network from the checkpoint; leave the option out{uses}")
 
 
 def run(words: list[str], *, task: type[OCRNetTask] | None = None, data: type[JointDataModule] | None = None) -> None:

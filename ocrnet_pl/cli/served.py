@@ -63,6 +63,9 @@ def served_file(config: Namespace) -> ServedFile:
 
     Args:
         config: The options of :func:`add_file_options`.
+
+    Raises:
+        UsageError: The list of classes is empty.
     """
     from ocrnet_pl.serving.served_file import ServedFile
 
@@ -76,7 +79,8 @@ def served_network(config: Namespace) -> ServedNetwork:
         config: The config of the subcommand, with the options of :func:`~ocrnet_pl.cli.box_options.add_box_options`.
 
     Raises:
-        UsageError: The operating point is none, or there are two ways of prediction at once.
+        UsageError: The operating point is none, the list of classes is empty, or there are two ways of prediction at
+            once.
         ValueError: An option is out of range.
     """
     from ocrnet_pl.cli.box_options import chosen_boxes

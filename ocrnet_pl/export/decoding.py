@@ -8,10 +8,8 @@ import numpy as np
 
 from ocrnet_pl.export.graph import Graph, Value
 from ocrnet_pl.export.letterbox import Frame
-from ocrnet_pl.inference.decode import Decode
+from ocrnet_pl.inference.decode import NO_SCORE, Decode
 
-NO_SCORE = -1.0
-"""The score of a row that is not a box."""
 _TINY = float(np.finfo(np.float32).tiny)
 """The least that a sum is divided by: a union of areas, or of weights, can be zero, and so is what it divides then."""
 
@@ -40,6 +38,7 @@ def decode(
     scores: Value,
     shape: tuple[int, int],
     size: tuple[int, int],
+    frame: Frame,
     thresholds: Value,
     rule: Decode,
 ) -> Rows:
@@ -51,16 +50,19 @@ def decode(
         scores: float32 [B, A, K].
         shape: (A, K).
         size: (height, width) of the input; boxes are clipped to it.
+        frame: Where the images lie in the input; candidates of which nothing is in the image are left out.
         thresholds: float32 [K], the score below which boxes of each class are dropped, at least that of ``rule``.
         rule: Limits, and how boxes are suppressed.
     """
     candidates, classes = shape
     suppressed = rule.iou_threshold is not None
     limit = min(rule.max_candidates if suppressed else rule.max_detections, candidates * classes)
+    boxes = _clipped(graph, boxes, size)
+    scores = graph.where(_have_area(in_images(graph, boxes, frame)).expand(-1), scores, NO_SCORE)
     best, order = graph.best(scores.reshape(0, candidates * classes), limit)
     labels, place = order % classes, order // classes
     every_side = graph.constant(np.array([1, 1, 4], np.int64))
-    chosen = _clipped(graph, graph.op("GatherElements", boxes, _repeated(graph, place, every_side), axis=1), size)
+    chosen = graph.op("GatherElements", boxes, _repeated(graph, place, every_side), axis=1)
     every = _rows(graph, chosen, best, labels, best > rule.score_threshold, limit)
     if rule.iou_threshold is None:
         return _above(graph, every, thresholds)
@@ -145,6 +147,11 @@ def _rows(graph: Graph, boxes: Value, scores: Value, labels: Value, valid: Value
 def _clipped(graph: Graph, boxes: Value, size: tuple[int, int]) -> Value:
     x, y = (_sides(boxes, first).at_least(0.0).at_most(float(limit)) for first, limit in enumerate(size[::-1]))
     return _joined(graph, x, y)
+
+
+def _have_area(boxes: Value) -> Value:
+    """Return which boxes, [B, N, 4], have an area, bool [B, N]."""
+    return (boxes.column(2) > boxes.column(0)) & (boxes.column(3) > boxes.column(1))
 
 
 def in_images(graph: Graph, boxes: Value, frame: Frame) -> Value:

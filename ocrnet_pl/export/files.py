@@ -27,7 +27,7 @@ from ocrnet_pl.runtime.model import Model
 from ocrnet_pl.runtime.prediction import Prediction, predictions
 from ocrnet_pl.runtime.sessions import OPENVINO, import_openvino, open_session
 from ocrnet_pl.storage.files import complete_file
-from ocrnet_pl.structures import Output, Sample
+from ocrnet_pl.structures import Output, Placement, Sample
 
 _BATCH = 4
 """Number of images that the check gives to a raw network together."""
@@ -281,19 +281,19 @@ def compare(
         output = network(boxed[None])
         wanted = network.postprocessed(output, [placement])
         got = predict(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
-        difference.add(wanted.best[0], got, _edge(network, output))
+        difference.add(wanted.best[0], got, _edge(network, output, placement))
         if truth is not None and got.panoptic is not None:
             difference.evaluate(wanted.best[0], got, truth, network.taxonomy)
     difference.finish()
     return difference
 
 
-def _edge(network: OCRNet, output: Output) -> float:
+def _edge(network: OCRNet, output: Output, placement: Placement) -> float:
     """Return the score up to which a box of an image may be there or not, since boxes below it are dropped."""
     rules = fusion_rules(network)
     if output.detection is None:
         return 0.0
-    scores = rules.decode(output.detection, network.input_size)[0].scores
+    scores = rules.decode(output.detection, [placement])[0].scores
     full = len(scores) == rules.max_detections
     edge = torch.tensor(max(rules.decode.score_threshold, float(scores.min()) if full else 0.0))
     maps = probability_maps(rules.calibration, output.semantic is not None, network.taxonomy)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ocrnet_pl.export.decoding import NO_SCORE, Rows
+from ocrnet_pl.export.decoding import Rows
 from ocrnet_pl.export.graph import Graph, Value
 from ocrnet_pl.export.letterbox import Frame
 from ocrnet_pl.export.nesting import find_nesting, places
 from ocrnet_pl.export.pixels import BoxPixels, BoxReach, ClassMap, box_pixels, sums_before, sums_within
+from ocrnet_pl.inference.decode import NO_SCORE
 from ocrnet_pl.inference.fusion import TRUSTED
 from ocrnet_pl.inference.nesting import SURE
 from ocrnet_pl.inference.settings import FusionSettings

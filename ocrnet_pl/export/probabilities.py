@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.export.decoding import NO_SCORE, Rows
+from ocrnet_pl.export.decoding import Rows
 from ocrnet_pl.export.graph import Graph, Value
+from ocrnet_pl.inference.decode import NO_SCORE
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from ocrnet_pl.structures import Taxonomy
 

@@ -105,7 +105,7 @@ def whole_graph(network: OCRNet, inside: Around) -> Graph:
     if "boxes" in results:
         thresholds = graph.named_constant(THRESHOLDS, score_thresholds(network))
         boxes, scores, size = results["boxes"], results["scores"], network.input_size
-        rows = decode(graph, boxes, scores, inside.candidates, size, thresholds, rules.decode)
+        rows = decode(graph, boxes, scores, inside.candidates, size, frame, thresholds, rules.decode)
         rows = rows._replace(boxes=in_images(graph, rows.boxes, frame))
         if rules.settings.agnostic_iou is not None:
             rows = without_rivals(graph, rows, rules.settings.agnostic_iou)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import DataError, advice_on
 from ocrnet_pl.imaging.image_files import check_size
 from ocrnet_pl.imaging.images import MAX_PIXELS
 from ocrnet_pl.storage.ordinary_files import open_file
@@ -231,4 +231,5 @@ def _one_line(name: str, where: Any = lambda: "", done: str = "read") -> Iterato
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = hidden(" ".join(str(getattr(error, "strerror", None) or error).split()))[:200]
         problem = f"the film cannot be {done}{where()} ({reason or type(error).__name__})"
-        raise DataError.at(name, problem, advice="check the source" if done == "read" else "check the path") from error
+        advice = advice_on(error, "check the source" if done == "read" else "check the path")
+        raise DataError.at(name, problem, advice=advice) from error

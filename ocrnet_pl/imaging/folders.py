@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import DataError, advice_on
 from ocrnet_pl.imaging.films import SUFFIXES as FILM_SUFFIXES
 from ocrnet_pl.imaging.images import check_image
 
@@ -127,5 +127,5 @@ def walk_folders(root: str | PathLike[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _refuse(error: OSError) -> None:
     raise DataError.at(
-        error.filename, f"the folder cannot be listed ({error.strerror})", advice="check its permissions"
+        error.filename, f"the folder cannot be listed ({error.strerror})", advice=advice_on(error, "check the path")
     ) from error

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from ocrnet_pl.errors import DataError, one_line
+from ocrnet_pl.errors import DataError, advice_on, one_line
 from ocrnet_pl.storage.ordinary_files import open_file
 
 # Errors of a file are reported in one line with its name; these loggers would add more.
@@ -160,4 +160,6 @@ def unreadable(path: str | PathLike[str], error: BaseException, what: str = "ima
     reason = one_line(error)
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror
-    return DataError.at(path, f"the {what} cannot be read ({reason:.300})", advice="replace or remove it")
+    return DataError.at(
+        path, f"the {what} cannot be read ({reason:.300})", advice=advice_on(error, "replace or remove it")
+    )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ocrnet_pl.inference.box_voting import score_by_vote, vote
-from ocrnet_pl.inference.geometry import clip_boxes
+from ocrnet_pl.inference.geometry import boxes_to_original, clip_boxes, have_area
 from ocrnet_pl.storage.recording import Recorded
-from ocrnet_pl.structures import DetectionOutput
+from ocrnet_pl.structures import DetectionOutput, Placement
 
+NO_SCORE = -1.0
+"""The score of a candidate that cannot be a box, below all others."""
 _TOGETHER = 1000
 """Number of boxes up to which the classes are moved apart and suppressed together."""
 
@@ -86,15 +89,22 @@ class Decode(Recorded, nn.Module):
         return None not in (self.iou_threshold, self.box_voting, self.usual_votes)
 
     @torch.no_grad()
-    def forward(self, detection: DetectionOutput, size: tuple[int, int]) -> list[Detections]:
+    def forward(self, detection: DetectionOutput, placements: Sequence[Placement]) -> list[Detections]:
         """Return the boxes of each image.
 
         Args:
             detection: The decoder's output.
-            size: (height, width) of the input; boxes are clipped to it.
+            placements: Where each image lies in the input. Boxes are clipped to the input, and candidates of which
+                nothing is in the image, but all in its padding, are left out.
         """
         num_classes = detection.scores.shape[-1]
-        scores = detection.scores.flatten(1).float()
+        every = [
+            clip_boxes(boxes.float(), placement.input_size)
+            for boxes, placement in zip(detection.boxes, placements, strict=True)
+        ]
+        # By their scores, and not by a choice of rows, for which a GPU would wait.
+        seen = [have_area(boxes_to_original(boxes, where)) for boxes, where in zip(every, placements, strict=True)]
+        scores = torch.where(torch.stack(seen)[..., None], detection.scores.float(), NO_SCORE).flatten(1)
         limit = self.max_detections if self.iou_threshold is None else self.max_candidates
         best, order = scores.topk(min(limit, scores.shape[1]), 1)
         results = []
@@ -102,7 +112,7 @@ class Decode(Recorded, nn.Module):
         kept_of_images = (best > self.score_threshold).sum(1).tolist()
         for image, count in enumerate(kept_of_images):
             picked, score = order[image, :count], best[image, :count]
-            boxes = clip_boxes(detection.boxes[image][picked // num_classes].float(), size)
+            boxes = every[image][picked // num_classes]
             labels = picked % num_classes
             found = Detections(boxes, score, labels)
             if self.iou_threshold is not None:

@@ -173,7 +173,7 @@ class FusionPostProcess(PostProcess):
         """Return one prediction per placement, raw and, with both tasks, fused."""
         found: Sequence[Detections | None] = [None] * len(placements)
         if output.detection is not None:
-            found = self.decode(output.detection, placements[0].input_size)
+            found = self.decode(output.detection, placements)
         raw: list[Prediction] = []
         fused: list[Prediction] = []
         for index, (detections, placement) in enumerate(zip(found, placements, strict=True)):

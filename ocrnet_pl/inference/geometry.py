@@ -25,6 +25,11 @@ def boxes_to_original(boxes: Tensor, placement: Placement) -> Tensor:
     return clip_boxes(torch.stack((x, y), -1).flatten(-2), placement.original_size)
 
 
+def have_area(boxes: Tensor) -> Tensor:
+    """Return which of the boxes [..., 4], xyxy, have an area, bool [...]; one in the padding alone has none."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(-1)
+
+
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Return boxes [..., 4], xyxy, clipped to an image of this (height, width)."""
     height, width = size

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ocrnet_pl.imaging.geometry import letterbox_image
+from ocrnet_pl.errors import UsageError
+from ocrnet_pl.imaging.geometry import Size, letterbox_image
+from ocrnet_pl.imaging.images import MAX_PIXELS
 from ocrnet_pl.inference.box_fusion import fuse_boxes
 from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.structures import Placement, Predictions
+
+_LEAST, _MOST = 0.1, 10.0
+"""The range of the factors: beyond it, no network finds anything again that it has learned to find."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class MultiScale:
     pixels are fused once.
 
     Attributes:
-        scales: Factors of the network's input size, above 0, with one pass for each.
+        scales: Factors of the network's input size, from 0.1 to 10, with one pass for each.
         flip: Whether each scale is also predicted mirrored left to right, which doubles the cost.
         flip_vertical: Whether each of these passes is also predicted upside down, which doubles the cost again; for
             images in which up has no meaning, such as microscopy and aerial images.
@@ -46,8 +50,8 @@ class MultiScale:
         if not self.scales:
             raise ValueError("multiscale.scales: the list is empty; give at least one factor, such as 1.0")
         for scale in self.scales:
-            if not (math.isfinite(scale) and scale > 0):
-                raise ValueError(f"multiscale.scales: expected positive factors, got {scale}")
+            if not _LEAST <= scale <= _MOST:
+                raise ValueError(f"multiscale.scales: expected factors from {_LEAST:g} to {_MOST:g}, got {scale:g}")
         if len(set(self.scales)) != len(self.scales):
             raise ValueError(f"multiscale.scales: a factor occurs twice in {list(self.scales)}")
         if not 0 < self.iou_threshold < 1:
@@ -69,6 +73,25 @@ class MultiScale:
         if self.flip_vertical:
             mirrors += [(*axes, -2) for axes in mirrors]
         return mirrors
+
+    def sizes(self, input_size: Size) -> list[Size]:
+        """Return the (height, width) of the network's input at each scale.
+
+        Args:
+            input_size: (height, width) at scale 1.
+
+        Raises:
+            UsageError: One has too many pixels.
+        """
+        height, width = input_size
+        sizes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in self.scales]
+        for scale, (own_height, own_width) in zip(self.scales, sizes, strict=True):
+            if own_height * own_width > MAX_PIXELS:
+                raise UsageError(
+                    f"multiscale.scales: at {scale:g} the input is {own_width} x {own_height}, more than the limit of "
+                    f"{MAX_PIXELS / 1e6:g} megapixels; give smaller factors"
+                )
+        return sizes
 
     def __str__(self) -> str:
         """Describe what decides about the scores, for people and to tell passes apart."""
@@ -94,6 +117,7 @@ class MultiScale:
 
         Raises:
             ValueError: The network's postprocess is not a ``FusionPostProcess``, whose parts the passes use.
+            UsageError: The input of a pass would have too many pixels.
         """
         postprocess = _joining(network)
         parts = []
@@ -117,7 +141,7 @@ class MultiScale:
         for boxed, placements, axes in self._passes(network, images):
             output = network(boxed)
             if output.detection is not None:
-                decoded = postprocess.decode(output.detection, placements[0].input_size)
+                decoded = postprocess.decode(output.detection, placements)
                 for own, detections, placement in zip(found, decoded, placements, strict=True):
                     boxes = boxes_to_original(detections.boxes, placement)
                     own.append(detections._replace(boxes=_mirror_boxes(boxes, axes, placement.original_size)))
@@ -141,9 +165,7 @@ class MultiScale:
         self, network: OCRNet, images: Sequence[Tensor]
     ) -> Iterator[tuple[Tensor, list[Placement], tuple[int, ...]]]:
         """Yield for each pass the network's input, the placement of the images in it, and the mirrored axes."""
-        height, width = network.input_size
-        for scale in self.scales:
-            size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        for size in self.sizes(network.input_size):
             parts = [letterbox_image(image, size) for image in images]
             placements = [placement for _, placement in parts]
             boxed = torch.stack([part for part, _ in parts]).to(network.mean.device)

@@ -133,7 +133,7 @@ class Tiling:
                 output = network(boxed[None].to(network.mean.device))
                 boxes, logits = None, None
                 if output.detection is not None:
-                    boxes = _joining(network).decode(output.detection, network.input_size)[0]
+                    boxes = _joining(network).decode(output.detection, [placement])[0]
                     boxes = boxes._replace(boxes=boxes_to_original(boxes.boxes, placement))
                 if output.semantic is not None:
                     logits = maps_to_original(output.semantic[0].float(), output.stride, placement).half()
@@ -169,7 +169,7 @@ class Tiling:
                 output = network(torch.stack([part for part, _ in parts]).to(device))
                 placements = [placement for _, placement in parts]
                 if output.detection is not None:
-                    detections = postprocess.decode(output.detection, network.input_size)
+                    detections = postprocess.decode(output.detection, placements)
                     found += map(_shift, detections, placements, batch)
                 if output.semantic is not None:
                     for number, (maps, placement) in enumerate(zip(output.semantic, placements, strict=True), first):
@@ -255,12 +255,11 @@ def _cut(image: Tensor, window: Window) -> Tensor:
 
 
 def _shift(detections: Detections, placement: Placement, window: Window) -> Detections:
-    """Return a tile's boxes in the image's pixels, on the CPU, without those in its padding."""
+    """Return a tile's boxes in the image's pixels, on the CPU."""
     top, left, _, _ = window
     boxes, scores, labels = (part.cpu() for part in detections)
     boxes = boxes_to_original(boxes, placement)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    return Detections(boxes[kept] + boxes.new_tensor((left, top, left, top)), scores[kept], labels[kept])
+    return Detections(boxes + boxes.new_tensor((left, top, left, top)), scores, labels)
 
 
 def _softmax(logits: Tensor, temperature: float) -> Tensor:

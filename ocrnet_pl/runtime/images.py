@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import DataError, advice_on
 
 MAX_PIXELS = 200_000_000
 """Number of pixels above which images are refused: a broken header must not exhaust the machine's memory."""
@@ -67,7 +67,9 @@ def _read(path: str | PathLike[str], channels: int) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # decoders raise almost anything on broken files
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise DataError.at(name, f"the image cannot be read ({reason:.300})", advice="replace it") from None
+        raise DataError.at(
+            name, f"the image cannot be read ({reason:.300})", advice=advice_on(error, "replace it")
+        ) from None
 
 
 def _converted(image: Image.Image, channels: int, name: str) -> NDArray[np.uint8]:

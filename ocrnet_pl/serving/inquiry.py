@@ -63,7 +63,7 @@ class Inquiry:
         kind = query.get("format") or _accepted(accept)
         if kind not in ("json", "png"):
             raise UsageError(f"format: expected json or png, got {kind[:_SHOWN]!r}")
-        wanted = names_in(query.get("classes", ""))
+        wanted = names_in(query["classes"]) if "classes" in query else ()
         for name in wanted:
             if name not in names:
                 known = ", ".join(names)

@@ -63,7 +63,7 @@ def verify_checkpoint(path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: It is not a checkpoint, was cut off, or has changed since it was written.
+        CheckpointError: It may not be read, is not a checkpoint, was cut off, or has changed since it was written.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
@@ -73,6 +73,10 @@ def verify_checkpoint(path: str | Path) -> None:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise zipfile.BadZipFile("compressed")
             damaged = archive.testzip()
+    except PermissionError as error:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r}: it cannot be read ({error.strerror}); change its rights"
+        ) from error
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
         raise _unreadable(path) from error
     if damaged is not None:

@@ -9,7 +9,7 @@ import stat
 from os import PathLike
 from typing import BinaryIO
 
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import DataError, advice_on
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -50,7 +50,9 @@ def open_file(path: str | PathLike[str], what: str = "file") -> BinaryIO:
         advice = "check the path" if nearest is None else f"the nearest is {nearest!r:.200}"
         raise DataError.at(path, f"there is no such {what}", advice=advice) from error
     except OSError as error:
-        raise DataError.at(path, f"the {what} cannot be read ({error.strerror})", advice="check the path") from error
+        raise DataError.at(
+            path, f"the {what} cannot be read ({error.strerror})", advice=advice_on(error, "check the path")
+        ) from error
     except ValueError as error:  # no file has a NUL in its name
         raise DataError.at(path, f"the {what} cannot be read ({error})", advice="check the path") from error
     if file is not None:

@@ -56,11 +56,11 @@ class OCRNetTask(SavableTask):
 
     Args:
         taxonomy: The categories; the command line passes the data's.
-        encoder: Turns images into feature maps.
+        encoder: Turns images into feature maps; null for ``TimmEncoder``.
         neck: Makes the neck from the encoder's channels and strides.
         detection: Makes the detection decoder from the neck's channels and strides; null trains segmentation only.
         segmentation: Makes the segmentation decoder from the shapes of all maps; null trains detection only.
-        postprocess: Turns outputs into predictions.
+        postprocess: Turns outputs into predictions; null for ``FusionPostProcess``.
         detection_loss: Loss of detection, whose terms are logged as ``train/loss_<term>``; null for
             ``QualityDetectionLoss``.
         segmentation_loss: Loss of segmentation, whose terms are logged as ``train/loss_<term>``; null for
@@ -79,8 +79,8 @@ class OCRNetTask(SavableTask):
         input_size: (height, width) that prediction letterboxes into; the command line passes the data's.
         tile: How to evaluate and predict images larger than the input in tiles; null scales them down to fit.
         multiscale: How to evaluate and predict at several scales and mirrored; null for a single pass.
-        compile_backend: Compile the network and the losses with this backend of ``torch.compile``, such as
-            ``inductor``.
+        compile_backend: Backend of ``torch.compile``, such as ``inductor``, with which network and losses are compiled;
+            null compiles nothing.
         compile_mode: What ``inductor`` optimises for, such as ``max-autotune-no-cudagraphs``; null for its default.
         matmul_precision: Precision of products of float32 matrices on GPUs: ``highest``, or ``high`` or ``medium``,
             which are several times faster on tensor cores and round more; null leaves torch's setting.

@@ -92,6 +92,28 @@ def test_the_help_says_what_holds_here(subcommand: str, capsys: pytest.CaptureFi
         assert foreign not in text.rpartition("Checkpoint: --ckpt_path")[2]
 
 
+@pytest.mark.parametrize(
+    ("subcommand", "there", "absent"),
+    [
+        (
+            "fit",
+            ["Whether input size, levels, scales", "Number format: 32-true, bf16-mixed, 16-mixed;"],
+            ["Double precision"],
+        ),
+        ("predict", ["NAME/VERSION below it", "null, true and false add none"], ["--auto", "TensorBoardLogger`"]),
+        ("memory", ["Memory that a step may take, in GiB; null for 90 % of the available memory."], ["%%"]),
+        ("serve", ["Answer requests for predictions over HTTP, with an exported file."], ["answer requests"]),
+    ],
+)
+def test_the_help_has_no_option_without_effect_and_says_what_it_does_here(
+    subcommand: str, there: list[str], absent: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([subcommand, *(["a.onnx"] if subcommand == "serve" else []), "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(each in text for each in there) and not any(each in text for each in absent)
+
+
 def test_code_in_checkpoints_is_refused(last: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = f"--trainer.default_root_dir={tmp_path / 'none'}"
     status, line = fails(capsys, "validate", f"--ckpt_path={last}", root, *TRUST, "--weights_only=false")
@@ -128,6 +150,11 @@ def test_a_root_reaches_the_sources_of_a_saved_config(tmp_path: Path) -> None:
         ("serve", "--model.encoder.init_args.name", "; of model it uses postprocess, tile and multiscale"),
         ("demo", "--model.metrics+=x", "; of model it uses postprocess, tile and multiscale"),
         ("film", "--model.optimizer", "; of model it uses postprocess, tile and multiscale"),
+        (
+            "auto-label",
+            "--model.encoder_lr=1",
+            "; of model it uses postprocess, tile, multiscale, compile_backend, compile_mode and matmul_precision",
+        ),
     ],
 )
 def test_an_option_of_the_network_that_the_checkpoint_has_is_refused(
@@ -137,6 +164,20 @@ def test_an_option_of_the_network_that_the_checkpoint_has_is_refused(
     option = word.partition("=")[0].removesuffix("+")
     expected = f"error: {option}: {subcommand} takes the network from the checkpoint; leave the option out{uses}\n"
     assert (status, line) == (2, expected)
+
+
+@pytest.mark.parametrize("subcommand", ["export", "serve", "film", "demo", "calibrate", "auto-label"])
+def test_a_whole_section_of_the_network_is_looked_into(
+    subcommand: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.yaml").write_text("tile: {overlap: 0.3}\nencoder_lr: 0.5\n")
+    named = "tile" if subcommand == "export" else "encoder_lr"
+    for words in (["--model", "{tile: {overlap: 0.3}, encoder_lr: 0.5}"], [f"--model={tmp_path / 'model.yaml'}"]):
+        status, line = fails(capsys, subcommand, "--ckpt_path", "absent.ckpt", *words)
+        assert status == 2 and line.startswith(f"error: --model.{named}: {subcommand} takes the network from the check")
+    if subcommand != "export":
+        _, line = fails(capsys, subcommand, "--ckpt_path", "absent.ckpt", "--model", "{tile: {overlap: 0.3}}")
+        assert "absent.ckpt" in line
 
 
 def test_options_of_prediction_are_not_taken_for_those_of_the_network(capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,6 +146,13 @@ def test_predict_gives_out_the_boxes_of_an_operating_point(
     scale = math.sqrt(sum(s * (1 - s) + s * 0.5 for s in scores) / 0.25 + 1)
     low, high = max(0, math.ceil(expected - scale)), math.floor(expected + scale)
     assert row == f"a.png,{own},{expected:.2f},{low},{high}".replace(".00,", ".0,")
+    # A variable of the shell that is not set does not mean all classes.
+    status, line = fails(capsys, *words, "--ckpt_path", str(trained), "--classes=")
+    assert (status, line) == (
+        2,
+        "error: classes: expected names separated by commas, got ''; leave it out for all classes\n",
+    )
+    assert not (tmp_path / "tiny" / "version_2").exists()
     status, line = fails(capsys, *words, "--ckpt_path", str(trained), "--operating_point=best_f1")
     assert status == 1
     assert "train.py calibrate --ckpt_path FILE" in line

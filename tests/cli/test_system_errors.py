@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from pathlib import Path
 
@@ -11,8 +12,12 @@ from torch._utils import ExceptionWrapper
 
 from ocrnet_pl.cli.running import _one_line
 from ocrnet_pl.cli.system_errors import system_text
-from ocrnet_pl.errors import DataError
+from ocrnet_pl.errors import CheckpointError, DataError
+from ocrnet_pl.imaging.folders import walk_folders
+from ocrnet_pl.imaging.image_files import unreadable
+from ocrnet_pl.storage.checkpoints import verify_checkpoint
 from ocrnet_pl.storage.files import complete_file, require_writable
+from ocrnet_pl.storage.ordinary_files import read_bytes
 from ocrnet_pl.storage.unfinished import final_path, unfinished_path
 
 
@@ -41,6 +46,31 @@ def test_a_line_keeps_the_spaces_of_a_path() -> None:
     assert _one_line(refused) == "my  runs: permission denied; change its rights, or name another place"
     assert _one_line(ValueError("my  runs: wrong\n\n  in two ways\n")) == "my  runs: wrong in two ways"
     assert _one_line(OSError()) == "OSError" and _one_line(ValueError("\n")) == "ValueError"
+
+
+def test_what_lacks_rights_is_not_taken_for_a_wrong_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
+
+    def refuse(*_: object) -> None:
+        raise refused
+
+    # Whoever runs the tests may be allowed to read everything.
+    for function in ("stat", "scandir"):
+        monkeypatch.setattr(os, function, refuse)
+    with pytest.raises(DataError) as of_file:
+        read_bytes("a.json")
+    with pytest.raises(DataError) as of_folder:
+        next(walk_folders(str(tmp_path)))
+    monkeypatch.undo()
+    assert str(of_file.value) == "a.json: the file cannot be read (Permission denied); change its rights"
+    assert str(of_folder.value) == f"{tmp_path}: the folder cannot be listed (Permission denied); change its rights"
+    assert str(unreadable("a.png", refused)) == "a.png: the image cannot be read (Permission denied); change its rights"
+    broken = unreadable("a.png", OSError(errno.EIO, os.strerror(errno.EIO), "a.png"))
+    assert str(broken) == "a.png: the image cannot be read (Input/output error); replace or remove it"
+    (tmp_path / "a.ckpt").write_text("")
+    monkeypatch.setattr(io, "open", refuse)
+    with pytest.raises(CheckpointError, match=r"a\.ckpt': it cannot be read \(Permission denied\); change its rights$"):
+        verify_checkpoint(tmp_path / "a.ckpt")
 
 
 def test_an_error_out_of_a_loading_process_is_that_of_its_image() -> None:

@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 
 from ocrnet_pl.export.decoding import decode, without_rivals
 from ocrnet_pl.export.graph import Graph
+from ocrnet_pl.export.letterbox import Frame
 from ocrnet_pl.inference.decode import Decode
 from ocrnet_pl.inference.fusion import FusionPostProcess
-from ocrnet_pl.structures import DetectionOutput
+from ocrnet_pl.structures import DetectionOutput, Placement
 from tests.helpers.exported import RUNTIMES, session
 
 CANDIDATES, CLASSES, SIZE = 300, 4, (40, 60)
+FILLED = Placement.identity(SIZE)
+INNER = Placement((62, 90), SIZE, (25 / 62, 36 / 90))
+"""Where images lie that are scaled to 25 x 36 pixels, with padding below them and beside them."""
 
 
 def candidates(seed: int, images: int) -> DetectionOutput:
@@ -31,14 +35,20 @@ def candidates(seed: int, images: int) -> DetectionOutput:
 
 
 def decoding(
-    rule: Decode, limits: NDArray[np.float32], runtime: str, agnostic: float | None = None
+    rule: Decode,
+    limits: NDArray[np.float32],
+    runtime: str,
+    agnostic: float | None = None,
+    place: Placement = FILLED,
 ) -> Callable[[DetectionOutput], list[NDArray[Any]]]:
     """Return the choice of boxes as a graph makes it: boxes, scores, labels, and which rows are boxes."""
     graph = Graph()
     boxes = graph.input("boxes_in", np.float32, ("batch", CANDIDATES, 4))
     scores = graph.input("scores_in", np.float32, ("batch", CANDIDATES, CLASSES))
     thresholds = graph.named_constant("thresholds", limits)
-    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), SIZE, thresholds, rule)
+    inner = (round(side * factor) for side, factor in zip(place.original_size, place.scale, strict=True))
+    frame = Frame(boxes.length(0), *(graph.join(side) for side in (*place.original_size, *inner)))
+    rows = decode(graph, boxes, scores, (CANDIDATES, CLASSES), SIZE, frame, thresholds, rule)
     if agnostic is not None:
         rows = without_rivals(graph, rows, agnostic)
     for name in ("boxes", "scores", "labels", "valid"):
@@ -48,6 +58,7 @@ def decoding(
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("place", [FILLED, INNER], ids=["filled", "padded"])
 @pytest.mark.parametrize(
     ("rule", "agnostic"),
     [
@@ -62,11 +73,11 @@ def decoding(
         (Decode(score_threshold=0.3, usual_votes=0.5), 0.5),
     ],
 )
-def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None, runtime: str) -> None:
-    run = decoding(rule, np.full(CLASSES, rule.score_threshold, np.float32), runtime, agnostic)
+def test_the_same_boxes_are_chosen(rule: Decode, agnostic: float | None, place: Placement, runtime: str) -> None:
+    run = decoding(rule, np.full(CLASSES, rule.score_threshold, np.float32), runtime, agnostic, place)
     for seed in range(5):
         output = candidates(seed, 3)
-        for wanted, *got in zip(rule(output, SIZE), *run(output), strict=True):
+        for wanted, *got in zip(rule(output, [place] * 3), *run(output), strict=True):
             if agnostic is not None:
                 wanted = FusionPostProcess(agnostic_iou=agnostic).without_rivals(wanted)
             valid = got.pop()
@@ -91,7 +102,7 @@ def test_boxes_below_the_threshold_of_their_class_vote_and_suppress_as_in_predic
     rule = Decode(score_threshold=0.1, iou_threshold=0.3, max_detections=1000, box_voting=0.3)
     output = candidates(1, 1)
     placed, found, _, _ = decoding(rule, limits, runtime)(output)
-    (wanted,) = rule(output, SIZE)
+    (wanted,) = rule(output, [FILLED])
     counting = wanted.scores > torch.from_numpy(limits)[wanted.labels]
     kept = found[0] > 0
     assert kept.sum() == counting.sum()

@@ -10,14 +10,14 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from ocrnet_pl.export.decoding import NO_SCORE, Rows
+from ocrnet_pl.export.decoding import Rows
 from ocrnet_pl.export.graph import Graph, Value
 from ocrnet_pl.export.graph_module import GraphModule
 from ocrnet_pl.export.letterbox import Frame
 from ocrnet_pl.export.pixels import class_map
 from ocrnet_pl.export.probabilities import probability_maps
 from ocrnet_pl.export.whole import add_results
-from ocrnet_pl.inference.decode import Detections
+from ocrnet_pl.inference.decode import NO_SCORE, Detections
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.structures import Taxonomy

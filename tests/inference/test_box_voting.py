@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ocrnet_pl.inference.box_voting import Vote, score_by_vote, vote
 from ocrnet_pl.inference.decode import Decode
+from ocrnet_pl.structures import Placement
 from tests.inference.test_inference import candidates
 
 
@@ -103,8 +104,8 @@ def test_decoding_places_and_scores_what_it_keeps(usual: float | None) -> None:
     table[torch.arange(200), labels] = scores
     output = candidates(boxes[None], table[None])
     options = {"score_threshold": 0.2, "iou_threshold": 0.5, "max_detections": 30}
-    (plain,) = Decode(**options, box_voting=None)(output, (90, 90))  # type: ignore[arg-type]
-    (voted,) = Decode(**options, box_voting=0.2, usual_votes=usual)(output, (90, 90))  # type: ignore[arg-type]
+    (plain,) = Decode(**options, box_voting=None)(output, [Placement.identity((90, 90))])  # type: ignore[arg-type]
+    (voted,) = Decode(**options, box_voting=0.2, usual_votes=usual)(output, [Placement.identity((90, 90))])  # type: ignore[arg-type]
     # Only boxes above the threshold of scores vote.
     voting = scores > 0.2
     kept = torch.tensor([next(i for i in range(200) if scores[i] == score) for score in plain.scores])

@@ -22,7 +22,7 @@ from ocrnet_pl.inference.tiled_inference import Tiling
 from ocrnet_pl.metrics import matching
 from ocrnet_pl.metrics.detection import DetectionMetric
 from ocrnet_pl.metrics.object_limit import LIMIT_KEY, OverLimit
-from ocrnet_pl.structures import DetectionOutput, Prediction, Sample, Supervision
+from ocrnet_pl.structures import DetectionOutput, Placement, Prediction, Sample, Supervision
 from ocrnet_pl.training.task import OCRNetTask
 from tests.helpers.builders import make_batch
 from tests.helpers.doctor_data import check, config, findings, run, write_clean
@@ -174,7 +174,7 @@ def test_as_many_boxes_as_the_limit_says_come_out_of_several_candidates_each() -
     each = boxes.repeat(8, 1)[None]
     scores = torch.linspace(0.9, 0.3, 300).repeat(8)[None, :, None]
     output = DetectionOutput(each, scores[..., 0], scores, scores, torch.zeros(2400, 2), torch.ones(2400), ())
-    (found,) = Decode(max_detections=300)(output, (200, 200))
+    (found,) = Decode(max_detections=300)(output, [Placement.identity((200, 200))])
     assert len(found.boxes) == 300
     assert Decode().max_candidates == 1000
     with pytest.raises(ValueError, match="max_candidates: 200 candidates cannot give 300 boxes"):

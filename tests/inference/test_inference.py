@@ -11,7 +11,7 @@ from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap, box_pixels, strongest, tight_bounds
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
 from ocrnet_pl.inference.settings import FusionSettings
-from ocrnet_pl.structures import DetectionOutput, Taxonomy
+from ocrnet_pl.structures import DetectionOutput, Placement, Taxonomy
 from tests.helpers.builders import TAXONOMY, make_batch, tiny_network
 
 NUCLEI = Taxonomy.build(things=["nucleus"], stuff=["background"])
@@ -36,7 +36,7 @@ def test_suppression_equals_torchvisions_per_image_and_class() -> None:
     boxes = torch.cat((low, low + 5 + torch.rand(2, 300, 2, generator=generator) * 40), -1).clamp(max=100)
     scores = torch.rand(2, 300, 3, generator=generator)
     decode = Decode(score_threshold=0.2, iou_threshold=0.5, max_detections=60, box_voting=None)
-    got = decode(candidates(boxes, scores), (100, 100))
+    got = decode(candidates(boxes, scores), [Placement.identity((100, 100))] * 2)
     for image in range(2):
         want = []
         for label in range(3):
@@ -47,8 +47,29 @@ def test_suppression_equals_torchvisions_per_image_and_class() -> None:
         assert [(s, label, *b) for s, label, b in mine] == want
 
 
+@pytest.mark.parametrize("overlap", [None, 0.6])
+def test_boxes_in_the_padding_alone_leave_their_places_to_others(overlap: float | None) -> None:
+    place = Placement((50, 120), (64, 64), (26 / 50, 64 / 120))
+    # Side by side in a row across the padding, one over the image's border, and two that are lines.
+    boxes = torch.tensor([[8.0 * i, 26, 8 * i + 7, 40] for i in range(7)])
+    boxes = torch.cat((boxes, torch.tensor([[0.0, 20, 8, 30], [9, 10, 9, 20], [9, 10, 20, 10], [30, 2, 40, 12]])))
+    scores = torch.linspace(0.9, 0.5, len(boxes))[None, :, None]
+    decode = Decode(iou_threshold=overlap, max_detections=5)
+    (found,) = decode(candidates(boxes[None], scores), [place])
+    assert found.boxes.tolist() == [[0, 20, 8, 30], [30, 2, 40, 12]]
+
+
+def test_every_predicted_box_has_an_area() -> None:
+    network = tiny_network().eval()
+    network.postprocess.decode = Decode(score_threshold=0.0, iou_threshold=0.1)
+    for height, width in ((20, 90), (90, 20), (64, 33)):
+        (found,) = network.predict(torch.zeros(3, height, width, dtype=torch.uint8))
+        assert len(found.boxes) > 10
+        assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+
+
 def test_no_candidate_above_the_threshold_gives_no_boxes() -> None:
-    got = Decode()(candidates(torch.zeros(1, 4, 4), torch.zeros(1, 4, 3)), (10, 10))[0]
+    got = Decode()(candidates(torch.zeros(1, 4, 4), torch.zeros(1, 4, 3)), [Placement.identity((10, 10))])[0]
     assert got.boxes.shape == (0, 4)
     assert got.labels.dtype == torch.int64
 

@@ -14,6 +14,7 @@ from ocrnet_pl import MultiScale, OCRNet, Tiling
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.data.transforms import letterbox_image
+from ocrnet_pl.errors import UsageError
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap
 from ocrnet_pl.models.base import PostProcess
@@ -202,6 +203,8 @@ def test_an_image_without_objects_has_no_boxes(monkeypatch: pytest.MonkeyPatch) 
         ({"scales": (1.0, 0.0)}, "scales"),
         ({"scales": (float("nan"),)}, "scales"),
         ({"scales": (1.0, 1.0)}, "scales"),
+        ({"scales": (1e9,)}, r"scales: expected factors from 0\.1 to 10, got 1e\+09$"),
+        ({"scales": (0.09,)}, r"scales: expected factors from 0\.1 to 10, got 0\.09$"),
         ({"iou_threshold": 0.0}, "iou_threshold"),
         ({"iou_threshold": 1.0}, "iou_threshold"),
     ],
@@ -209,6 +212,15 @@ def test_an_image_without_objects_has_no_boxes(monkeypatch: pytest.MonkeyPatch) 
 def test_options_out_of_range_are_refused(options: dict[str, object], name: str) -> None:
     with pytest.raises(ValueError, match=f"multiscale.{name}"):
         MultiScale(**options)  # type: ignore[arg-type]
+
+
+def test_an_input_that_would_be_too_large_is_refused_before_it_is_made() -> None:
+    network, way = doubtful_network(), MultiScale(scales=(1.0, 10.0))
+    assert way.sizes((1000, 1500)) == [(1000, 1500), (10_000, 15_000)]
+    network.input_size = (1000, 2001)
+    said = r"multiscale\.scales: at 10 the input is 20010 x 10000, more than the limit of 200 megapixels; give smaller"
+    with pytest.raises(UsageError, match=said):
+        network.predict(noise((9, 9)), multiscale=way)
 
 
 def test_the_cost_counts_the_pixels_of_all_passes() -> None:

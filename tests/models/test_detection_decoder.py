@@ -19,7 +19,7 @@ from ocrnet_pl.models.detection import AnchorFreeDecoder, OneToOneDecoder
 from ocrnet_pl.models.necks import BiFPNNeck, FeaturePyramidNeck, PathAggregationNeck
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.models.segmentation import SubPixelDecoder
-from ocrnet_pl.structures import DetectionOutput
+from ocrnet_pl.structures import DetectionOutput, Placement
 from tests.helpers.builders import TAXONOMY, TinyEncoder, make_batch, tiny_network
 
 STRIDES = [4, 8, 16]
@@ -233,7 +233,8 @@ def test_decoding_without_suppression_keeps_overlapping_boxes() -> None:
     scores = torch.rand(1, 20, 3, generator=generator)
     points, strides = torch.zeros(20, 2), torch.ones(20)
     output = DetectionOutput(boxes[None], scores[..., 0], scores, scores, points, strides, ())
-    (found,) = Decode(score_threshold=0.3, iou_threshold=None, max_detections=15)(output, (40, 64))
+    place = [Placement.identity((40, 64))]
+    (found,) = Decode(score_threshold=0.3, iou_threshold=None, max_detections=15)(output, place)
     flat = sorted(
         ((float(scores[0, i, k]), i, k) for i in range(20) for k in range(3) if scores[0, i, k] > 0.3), reverse=True
     )[:15]
@@ -242,7 +243,7 @@ def test_decoding_without_suppression_keeps_overlapping_boxes() -> None:
     for box, (_, i, _) in zip(found.boxes, flat, strict=True):
         x1, y1, x2, y2 = boxes[i].tolist()
         assert box.tolist() == pytest.approx([x1, y1, min(x2, 64), min(y2, 40)])
-    (suppressed,) = Decode(score_threshold=0.3, iou_threshold=0.6)(output, (40, 64))
+    (suppressed,) = Decode(score_threshold=0.3, iou_threshold=0.6)(output, place)
     assert len(suppressed.scores) == 3
 
 

@@ -35,6 +35,7 @@ def test_the_query_comes_before_the_header(query: dict[str, str], accept: str, e
         ({"score": "nan"}, r"^score: expected a number from 0 to 1, got 'nan'$"),
         ({"score": "1.5"}, r"^score: expected"),
         ({"classes": "dog"}, r"^classes: there is no class 'dog'; the network knows sky, disc$"),
+        ({"classes": ""}, r"^classes: expected names separated by commas, got ''; leave it out for all classes$"),
         ({"masks": "maybe"}, r"^masks: expected true or false, got 'maybe'$"),
         ({"format": "xml"}, r"^format: expected json or png, got 'xml'$"),
         ({"x" * 5000: "1"}, r"^'x{100}': there is no such parameter"),

@@ -181,6 +181,8 @@ def test_the_command_line_serves_a_file_without_torch(path: Path) -> None:
     [
         (["serve", "PATH", "--serving.port", "80"], 1, "serving.port: expected 1024 to 65535, got 80"),
         (["serve", "--ckpt_path", "PATH", "--classes", "dog"], 2, "there is no class 'dog' with boxes"),
+        (["serve", "PATH", "--classes", ""], 2, "classes: expected names separated by commas, got ''; leave it out"),
+        (["demo", "PATH", "--classes", " ,"], 2, "classes: expected names separated by commas, got ' ,'"),
         (
             ["serve", "PATH", "--model.tile", "null"],
             2,

@@ -111,5 +111,6 @@ COMMAND = NetworkCommand(
     run=auto_label,
     arguments=add_arguments,
     needs_checkpoint=True,
+    uses_of_model=("postprocess", "tile", "multiscale", "compile_backend", "compile_mode", "matmul_precision"),
     options=(("--output DIR", "of auto-label: where the labels go; also --certainty.score N and .pixel N"),),
 )

@@ -18,7 +18,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         "--limit_gb",
         type=PositiveFloat | None,
         default=None,
-        help="Memory that a step may take, in GiB; null for 90 %% of the available memory.",
+        help="Memory that a step may take, in GiB; null for 90 % of the available memory.",
     )
 
 

@@ -56,7 +56,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
         "--output",
         type=Path | None,
         default=None,
-        help="Folder of the results and the runs; null for runs/NAME/tune. The same folder goes on with the search.",
+        help="Folder of the results and the runs; null for runs/NAME/tune. That of an earlier search continues it.",
     )
 
 

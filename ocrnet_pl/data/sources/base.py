@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from os import PathLike
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ocrnet_pl.data.records import Blocks, Part, RawBoxes
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.images import upright_size
 from ocrnet_pl.structures import Sample, Taxonomy
+
+S = TypeVar("S", bound="Source")
 
 
 class Source(Dataset[Sample], ABC):
@@ -22,6 +28,23 @@ class Source(Dataset[Sample], ABC):
     A new format is one subclass. Problems of the whole data set raise :class:`~ocrnet_pl.errors.DataError` in the
     constructor, before training starts; problems of one file raise it when its sample is read.
     """
+
+    def __new__(cls: type[S], *args: Any, **kwargs: Any) -> S:
+        """Refuse empty paths among the arguments, which would silently be the folder that they start from.
+
+        Raises:
+            DataError: An argument that is a path is an empty text.
+        """
+        signature = inspect.signature(cls.__init__)
+        with suppress(TypeError):
+            # If the arguments do not fit, the constructor itself says so.
+            for name, value in signature.bind(None, *args, **kwargs).arguments.items():
+                if value == "" and "PathLike" in str(signature.parameters[name].annotation):
+                    folder = "current folder" if name == "root" else "folder that paths start from"
+                    raise DataError.at(
+                        cls.__name__, "expected a path, got ''", field=name, advice=f"write '.' for the {folder}"
+                    )
+        return super().__new__(cls)
 
     @property
     @abstractmethod
