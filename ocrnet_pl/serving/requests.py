@@ -67,7 +67,7 @@ async def read_request(request: Request) -> Asked:
         raise HTTPException(400, str(error)) from None
     try:
         data, name = await asyncio.wait_for(_content(request), reception.seconds)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise HTTPException(408, f"the image did not arrive within {reception.seconds:g} s") from None
     except ClientDisconnect:
         raise HTTPException(400, "the client closed the connection before the image was complete") from None
