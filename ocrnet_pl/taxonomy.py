@@ -147,8 +147,10 @@ class Taxonomy:
             names: One name, or several.
 
         Raises:
-            ValueError: There is no such category.
+            ValueError: There is no such category, or these are no names.
         """
+        if not isinstance(names, Iterable):
+            raise ValueError(f"classes: expected names of classes, got {names!r}")
         places = {category.name: position for position, category in enumerate(self.categories)}
         found = set()
         for name in [names] if isinstance(names, str) else names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import re
@@ -35,6 +36,7 @@ from ocrnet_pl.cli.suggestions import closest
 from ocrnet_pl.cli.system_errors import error_line
 from ocrnet_pl.cli.unused_model import refuse_unused
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.distributed.gather import compute_on_first
 from ocrnet_pl.errors import DEBUG_VARIABLE, CheckpointError, DataError, LossError, RunError, UsageError
 from ocrnet_pl.storage.earlier_settings import words_now
 from ocrnet_pl.storage.secrets import hidden
@@ -164,8 +166,11 @@ def run(words: list[str], *, task: type[OCRNetTask] | None = None, data: type[Jo
 
 
 def _execute(cli: OCRNetCLI) -> None:
+    skipped: list[tuple[str, str]] = []
     try:
         cli.execute()
+        if cli.subcommand == "predict":
+            skipped = _skipped(cli.datamodule.skipped)
     except OSError as error:
         _fail(disk_full(error, cli.trainer.default_root_dir, cli.subcommand == "predict") or error)
     except (DataError, LossError, CheckpointError, UsageError, MisconfigurationException) as error:
@@ -197,11 +202,17 @@ def _execute(cli: OCRNetCLI) -> None:
     checkpoint = cli.trainer.checkpoint_callback
     if isinstance(checkpoint, BestCheckpoint) and checkpoint.missing is not None:
         _fail(CheckpointError(checkpoint.missing))
-    if cli.subcommand == "predict" and cli.datamodule.skipped:
-        for path, reason in cli.datamodule.skipped:
+    # Whoever started several processes asks the first how it went.
+    if skipped and cli.trainer.is_global_zero:
+        for path, reason in skipped:
             sys.stderr.write(f"skipped: {path}: {reason}\n")
-        sys.stderr.write(f"error: {len(cli.datamodule.skipped)} file(s) could not be read as images\n")
+        sys.stderr.write(f"error: {len(skipped)} file(s) could not be read as images\n")
         sys.exit(EXIT_SKIPPED)
+
+
+def _skipped(own: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the files that any process left out, each once, with the reasons."""
+    return compute_on_first(own, lambda parts: list(dict.fromkeys(itertools.chain(*parts))))
 
 
 def disk_full(error: OSError, root: str, resumable: bool) -> OSError | None:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from ocrnet_pl.data.cache.content_hash import source_digest
 from ocrnet_pl.data.cache.shared_cache import Cached, CacheOptions
-from ocrnet_pl.data.loading.batch_loader import BatchLoader, TrainingLoader
+from ocrnet_pl.data.loading.batch_loader import BatchLoader, PredictionLoader, TrainingLoader
 from ocrnet_pl.data.loading.batch_shapes import BatchShapes
 from ocrnet_pl.data.loading.dataset import Frame, PreparedDataset
 from ocrnet_pl.data.loading.loader_options import LoaderOptions, check_at_least
@@ -114,8 +114,6 @@ class JointDataModule(LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        # A process without images to predict on waits for the others.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         check_at_least("predict_channels", predict_channels, 1)
         check_at_least("plain_epochs", plain_epochs, 0)
         for name, value, choices in (
@@ -346,7 +344,7 @@ class JointDataModule(LightningDataModule):
         dataset = PreparedDataset(folder, self.size, frame="original", tolerant=True)
         replicas, rank = self._share()
         sampler = EvaluationSampler(folder, self.size, num_replicas=replicas, rank=rank, fill=False)
-        return self._loader(dataset, sampler)
+        return self._loader(dataset, sampler, PredictionLoader)
 
     def validation_sample(self, images: int) -> BatchLoader:
         """Return a loader of at most ``images`` validation images, spread evenly over the set, for one process."""
@@ -359,9 +357,11 @@ class JointDataModule(LightningDataModule):
         dataset = PreparedDataset(source, self.size, frame=self.evaluate_at, tolerant=self.tolerant)
         return self._loader(dataset, sampler)
 
-    def _loader(self, dataset: PreparedDataset, sampler: EvaluationSampler) -> BatchLoader:
+    def _loader(
+        self, dataset: PreparedDataset, sampler: EvaluationSampler, kind: type[BatchLoader] = BatchLoader
+    ) -> BatchLoader:
         options = self.loading.of_loader(training=False)
-        return BatchLoader(dataset, skipped=self.skipped, sampler=sampler, **options)
+        return kind(dataset, skipped=self.skipped, sampler=sampler, **options)
 
     def _share(self) -> tuple[int, int]:
         """Return the number of processes and the rank of this one."""

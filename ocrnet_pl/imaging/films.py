@@ -55,7 +55,8 @@ class Film:
     Attributes:
         name: Name for messages, without credentials.
         rate: Frames per second.
-        count: Number of frames; None if it is unknown.
+        count: Number of frames, about; None if it is unknown.
+        live: Whether it goes on until somebody stops it, as a camera does.
 
     Raises:
         DataError: The source cannot be opened, has no pictures, or PyAV is not installed.
@@ -66,12 +67,13 @@ class Film:
         self.name = hidden(text)
         av = _av(self.name)
         options: dict[str, Any] = {}
+        is_file = not text.startswith(CAMERA) and "://" not in text
         if text.startswith(CAMERA):
             text = text.removeprefix(CAMERA)
             options["format"] = _DEVICES.get(sys.platform, "v4l2")
             if text.isdecimal() and sys.platform.startswith("linux"):
                 text = f"/dev/video{text}"
-        elif "://" in text:
+        elif not is_file:
             options["timeout"] = _WAIT
         else:
             open_file(text, "film").close()
@@ -90,7 +92,12 @@ class Film:
         if not 0 < self.rate <= 1000:
             self.rate = Fraction(25)
         duration = self._stream.duration and float(self._stream.duration * self._stream.time_base)
+        if not duration and self._container.duration:
+            # Matroska says how long the whole is, not how long its pictures are.
+            duration = self._container.duration / av.time_base
         self.count: int | None = self._stream.frames or (round(duration * self.rate) if duration else 0) or None
+        # Files of which nobody knows the length end all the same.
+        self.live = self.count is None and not is_file
 
     def __iter__(self) -> Iterator[Frame]:
         first: float | None = None
@@ -118,6 +125,22 @@ class Film:
         self.close()
 
 
+def container_name(path: Path) -> str:
+    """Return FFmpeg's name of the container that the ending of a film stands for.
+
+    Args:
+        path: Path of a film that is to be written.
+
+    Raises:
+        DataError: No films are written with this ending.
+    """
+    ending = path.suffix.lower()
+    names = {".mkv": "matroska", ".m4v": "mp4", ".ts": "mpegts"}
+    if ending not in (".mp4", ".mov", ".avi", *names):
+        raise DataError.at(path, f"no films are written with the ending {ending!r}", advice="use .mp4")
+    return names.get(ending, ending.removeprefix("."))
+
+
 class FilmWriter:
     """Writes frames as a film, which appears under its name only when it is complete.
 
@@ -140,15 +163,8 @@ class FilmWriter:
         self._stream: Any = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _one_line(str(path), lambda: "", "written"):
-            kind = self._av.format.ContainerFormat(self._kind(), "w")
+            kind = self._av.format.ContainerFormat(container_name(self.path), "w")
             self._container = self._av.open(str(self._unfinished), "w", format=kind.name)
-
-    def _kind(self) -> str:
-        ending = self.path.suffix.lower()
-        names = {".mkv": "matroska", ".m4v": "mp4", ".ts": "mpegts"}
-        if ending not in (".mp4", ".mov", ".avi", *names):
-            raise DataError.at(self.path, f"no films are written with the ending {ending!r}", advice="use .mp4")
-        return names.get(ending, ending.removeprefix("."))
 
     def add(self, frame: Frame) -> None:
         """Append a frame; frames of the same time, or of an earlier one, follow each other as closely as possible."""

@@ -57,11 +57,15 @@ def push(write: Callable[[Path], None], name: str, private: bool | None, token: 
             api.upload_folder(repo_id=name, folder_path=path, commit_message=message)
         except Exception as error:  # whichever client the hub's library uses
             raise CheckpointError(
-                f"network {name!r}: {constants.ENDPOINT} does not take it ({_reason(error, token)}); log in with "
-                "`hf auth login`, or give a token that may write"
+                f"network {name!r}: {constants.ENDPOINT} does not take it ({_reason(error, token)}); check the "
+                "name and the connection, and log in with `hf auth login` or give a token that may write"
             ) from error
     return str(address)
 
 
 def _reason(error: BaseException, token: str | None) -> str:
-    return hidden(one_line(error), [token] if token else ())[:300]
+    from huggingface_hub import get_token
+
+    # The hub, or the library that sends requests, may repeat what it was sent.
+    secrets = [each for each in (token, get_token()) if each]
+    return hidden(one_line(error), secrets)[:300]

@@ -32,7 +32,7 @@ class Model:
         path: Path of the file.
         threads: Number of threads that a prediction uses; 0 for one on each core.
         providers: Names of onnxruntime's execution providers, best first, such as ``["CUDAExecutionProvider",
-            "CPUExecutionProvider"]``; None for the CPU.
+            "CPUExecutionProvider"]``; None for the CPU, and for a file of OpenVINO.
 
     Attributes:
         description: What the file tells of itself: classes, sizes, thresholds.

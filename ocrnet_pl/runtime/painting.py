@@ -71,7 +71,8 @@ def kept_layers(
         threshold: Score below which boxes are left out, 0 to 1.
         taxonomy: The categories with their names.
     """
-    kept = scores >= threshold
+    # A threshold out of a tensor does not compare with an array.
+    kept = scores >= float(threshold)
     rows = np.flatnonzero(kept).tolist()
     if instances is not None:
         # Numbers of the boxes that are drawn, zero for the others.

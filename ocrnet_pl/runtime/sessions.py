@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
@@ -47,13 +48,13 @@ def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequenc
     Args:
         path: Path of the file.
         threads: Number of threads; 0 for one on each core.
-        providers: Names of onnxruntime's execution providers, best first; None for the CPU.
+        providers: Names of onnxruntime's execution providers, best first; None for the CPU, and for OpenVINO.
 
     Raises:
         FileNotFoundError: There is no such file.
         ModelFileError: It cannot be loaded, or it is a program of torch.export.
         ValueError: onnxruntime or OpenVINO is not installed, ``threads`` is no number of threads, or onnxruntime does
-            not have one of the providers.
+            not have one of the providers, or they are given for OpenVINO.
     """
     where = f"model {os.fspath(path)!r}"
     if not os.path.isfile(path):
@@ -68,6 +69,10 @@ def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequenc
             ".module(), or export the checkpoint with --format onnx"
         )
     if os.fspath(path).lower().endswith(OPENVINO):
+        if providers is not None:
+            raise ValueError(
+                f"providers: {where} runs with OpenVINO on the CPU, and they are onnxruntime's; leave them out"
+            )
         return _open_openvino(os.fspath(path), threads, where)
     return _open_onnx(os.fspath(path), threads, providers, where)
 
@@ -149,10 +154,14 @@ def _open_openvino(path: str, threads: int, where: str) -> Session:
     }
     metadata = {KEY: str(model.get_rt_info([KEY]).value)} if model.has_rt_info([KEY]) else {}
 
+    one_at_a_time = threading.Lock()
+
     def run(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        results = compiled([images])
-        # Copies: the next run writes into the same memory.
-        return {name: np.array(results[place]) for place, name in enumerate(outputs)}
+        # It refuses a thread that comes while another is served.
+        with one_at_a_time:
+            results = compiled([images])
+            # Copies: the next run writes into the same memory.
+            return {name: np.array(results[place]) for place, name in enumerate(outputs)}
 
     return Session(metadata, inputs, outputs, run)
 

@@ -83,6 +83,11 @@ def write_network(
             if before.exists():
                 before.rename(folder)
             raise
+    except OSError as error:
+        # Nobody knows the other name.
+        if error.filename == str(unfinished):
+            error.filename = str(folder)
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(before, ignore_errors=True)
@@ -90,6 +95,9 @@ def write_network(
 
 def _refuse_taken(folder: Path, overwrite: bool) -> None:
     where = f"network {str(folder)!r}"
+    if folder == Path():
+        # An empty path is this, too.
+        raise FileExistsError(f"{where}: it is the folder that this was started in; give the path of a new folder")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise FileExistsError(f"{where}: it exists, and is no folder; give another path")
     names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
@@ -127,6 +135,9 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         CheckpointError: It is damaged, or of another version.
     """
     where = f"network {str(folder)!r}"
+    if not str(folder):
+        # The current folder would be read.
+        raise FileNotFoundError(f"{where}: the path is empty; give that of a folder")
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{where}: no such folder" if not Path(folder).exists() else f"{where}: it is a file")
     for name in (DESCRIPTION, WEIGHTS):

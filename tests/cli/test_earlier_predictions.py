@@ -17,8 +17,10 @@ from jsonargparse import Namespace
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.process_lines import ProcessLines
 from ocrnet_pl.cli.earlier_predictions import EarlierPredictions
+from ocrnet_pl.cli.exit_codes import EXIT_SKIPPED
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.errors import UsageError
+from tests.helpers.processes import run_together
 
 NAMES = ("a.png", "b.png", "sub/c.png", "sub/d.png", "e.png")
 
@@ -246,6 +248,43 @@ def test_lines_of_several_processes_become_those_of_one(tmp_path: Path) -> None:
     lines.keep({"b", "c", "d"})
     assert lines.names() == {"b", "c"} and lines.own() == lines.joined() == [{"of": 0}, {"of": 1}]
     assert [path.name for path in (tmp_path / ".parts").iterdir()] == ["0.jsonl"]
+
+
+def status(words: list[str]) -> object:
+    """Run a command line, and return the status that the process would exit with."""
+    try:
+        main(words)
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_process_without_images_waits_for_the_others(run: tuple[list[str], Path], tmp_path: Path) -> None:
+    words, folder = run
+    shutil.copytree(folder / "whole", folder / "shared")
+    # Of the five images, all are complete: the last is predicted again, by one of the two processes.
+    assert run_together(tmp_path, 2, status, [*words, *TWO, "--resume", "--version=shared"]) == [0, 0]
+    assert files(folder / "shared") == files(folder / "whole")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_another_process_could_not_read_is_told_by_the_first(
+    run: tuple[list[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words, _ = run
+    images = shutil.copytree(Path(words[words.index("--data.predict_path") + 1]), tmp_path / "images")
+    # The first process takes a.png, the second b.png.
+    whole = (images / "b.png").read_bytes()
+    (images / "b.png").write_bytes(whole[: len(whole) // 2])
+    words = [*words, *TWO, "--data.predict_path", str(images), "--version=damaged"]
+    assert run_together(tmp_path / "results", 2, status, words) == [EXIT_SKIPPED, 0]
+    said = capfd.readouterr().err
+    assert said.count("skipped: ") == 1 and "b.png: the image cannot be read" in said
+    assert said.count("error: 1 file(s) could not be read as images\n") == 1
 
 
 def test_a_score_out_of_range_is_refused() -> None:

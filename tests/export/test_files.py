@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -314,6 +315,10 @@ def test_openvino_gives_the_same(is_raw: bool, network: OCRNet, tmp_path: Path) 
     image = images()[1].pixels
     (wanted,), got = network.predict(image), Model(path, threads=1)(image.permute(1, 2, 0).numpy())
     torch.testing.assert_close(torch.from_numpy(got.boxes), wanted.boxes, rtol=0, atol=1e-2)
+    model, pixels = Model(path), image.permute(1, 2, 0).numpy()
+    with ThreadPoolExecutor(4) as threads:
+        for each in threads.map(model, [pixels] * 20):
+            np.testing.assert_array_equal(each.boxes, got.boxes)
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ModelFileError, match="OpenVINO cannot load it"):
         Model(path)

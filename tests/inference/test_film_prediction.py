@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
+import signal
 import struct
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -186,9 +188,12 @@ def test_objects_keep_their_numbers() -> None:
         ObjectTracks(10, score=2)
 
 
-def test_the_command_writes_the_film_and_the_table(
-    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+Command = Callable[..., int]
+"""Runs the command with changes of its config."""
+
+
+@pytest.fixture
+def command(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setattr(OCRNet, "from_checkpoint", lambda *_: tiny_network().eval())
     monkeypatch.chdir(tmp_path)
     config = {
@@ -201,7 +206,13 @@ def test_the_command_writes_the_film_and_the_table(
         given: object = config | changes
         return predict_on_film(Run(given, given, given, str))  # type: ignore[arg-type]
 
-    assert run() == 0
+    return run
+
+
+def test_the_command_writes_the_film_and_the_table(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command() == 0
     assert "5 frames, 0 objects: film-predicted.mp4, film-predicted.csv" in capsys.readouterr().out
     with Film(tmp_path / "film-predicted.mp4") as opened:
         assert len(list(opened)) == 5
@@ -213,6 +224,53 @@ def test_the_command_writes_the_film_and_the_table(
         ({"overwrite": True, "seconds": math.inf}, r"^seconds: expected a length above 0, got inf"),
     ):
         with pytest.raises(UsageError, match=words):
-            run(**changes)
+            command(**changes)
     pytest.importorskip("trackers")
-    assert run(overwrite=True, track=True) == 0
+    assert command(overwrite=True, track=True) == 0
+
+
+def test_a_film_does_not_replace_itself_and_its_ending_is_looked_at_before_the_network(
+    command: Command, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(film, tmp_path / "own.mp4")
+    (tmp_path / "link.mp4").symlink_to("own.mp4")
+    for output in ("own.mp4", "link.mp4"):
+        with pytest.raises(UsageError, match=rf"^output '{output}': it is the film itself, which would be lost; give"):
+            command(source="own.mp4", output=Path(output), overwrite=True)
+    assert (tmp_path / "own.mp4").read_bytes() == film.read_bytes()
+    monkeypatch.delattr(OCRNet, "from_checkpoint")
+    for output in (".", "drawn", "drawn.csv"):
+        with pytest.raises(DataError, match=r": no films are written with the ending '.*'; use \.mp4$"):
+            command(output=Path(output), overwrite=True)
+
+
+def test_a_camera_that_is_interrupted_while_a_frame_is_written_leaves_the_film(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, add, written = Film.__init__, FilmWriter.add, []
+
+    def as_camera(self: Film, source: str) -> None:
+        opened(self, source)
+        self.live, self.count = True, None
+
+    def interrupted(self: FilmWriter, each: Frame) -> None:
+        written.append(each.seconds)
+        if len(written) == 3:
+            signal.raise_signal(signal.SIGINT)
+        add(self, each)
+
+    monkeypatch.setattr(Film, "__init__", as_camera)
+    monkeypatch.setattr(FilmWriter, "add", interrupted)
+    assert command(seconds=None, output=Path("drawn.mp4")) == 0
+    monkeypatch.setattr(Film, "__init__", opened)
+    with Film(tmp_path / "drawn.mp4") as drawn:
+        assert len(list(drawn)) == 3 and (tmp_path / "drawn.csv").exists()
+
+
+def test_a_file_without_a_number_of_frames_is_no_camera(command: Command, film: Path, tmp_path: Path) -> None:
+    with Film(film) as source, FilmWriter(tmp_path / "film.mkv", source.rate) as writer:
+        for each in source:
+            writer.add(each)
+    with Film(tmp_path / "film.mkv") as opened:
+        # Ten frames, of which one lasts as long as two.
+        assert not opened.live and opened.count is not None and abs(opened.count - FRAMES) <= 1

@@ -77,6 +77,8 @@ def test_objects_pixels_and_segments_are_filtered_by_class() -> None:
     assert sorted(both.semantic.unique().tolist()) == [1, 4, 255]
     with pytest.raises(ValueError, match=r"^classes: there is no class 'dsic'; the network knows sky, ground, disc"):
         prediction().filter(classes=["disc", "dsic"])
+    with pytest.raises(ValueError, match=r"^classes: expected names of classes, got 5$"):
+        prediction().filter(classes=5)  # type: ignore[arg-type]
     for score in (50, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"^score: expected 0 to 1, got"):
             prediction().filter(score=score)
@@ -177,6 +179,8 @@ def test_pictures(tmp_path: Path) -> None:
     assert tuple(drawn[40, 60]) == tuple(drawn[69, 80]) == tuple(drawn[40, 109]) == color
     assert tuple(drawn[40, 59]) == tuple(drawn[70, 80]) == tuple(drawn[50, 85]) == (128, 128, 128)
     assert (np.asarray(found.plot(score=0.95)) == 128).all()
+    # A threshold out of a tensor or an array is one, too.
+    assert np.array_equal(np.asarray(found.plot(score=torch.tensor(0.5))), drawn)  # type: ignore[arg-type]
     assert found.plot(min_side=240).size == (240, 160)
     # The number of a followed object makes its label longer.
     numbered = np.asarray(replace(found, tracks=torch.tensor([12])).plot())

@@ -188,6 +188,23 @@ def test_what_the_hub_refuses_is_said_in_one_line(hub: type[Hub]) -> None:
         assert "\n" not in str(caught.value) and "wrong-token" not in str(caught.value)
 
 
+def test_the_token_of_the_login_is_not_shown_where_the_hub_repeats_it(
+    hub: type[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def repeat(self: Hub, *_: object) -> None:
+        Hub.answer(self, {"error": f"no rights for {self.headers['Authorization']}"}, 403)
+
+    # One that no header can hold is shown by the library that sends requests.
+    for token in ("token-of-the-login", "token-of\x01-the-login"):
+        monkeypatch.setenv("HF_TOKEN", token)
+        monkeypatch.setattr(hub, "do_GET", repeat)
+        monkeypatch.setattr(hub, "do_POST", repeat)
+        for act in (lambda: tiny_network().push_to_hub("me/shapes"), lambda: OCRNet.from_pretrained("me/shapes")):
+            with pytest.raises(CheckpointError, match="<redacted>") as caught:
+                act()
+            assert "the-login" not in str(caught.value)
+
+
 def test_what_is_no_folder_and_no_number_is_said_before_anything_is_written(run: Path, tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_bytes(b"weights")
     with pytest.raises(CheckpointError, match=r"a\.ckpt': it is a file, .* OCRNet\.from_checkpoint$"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import struct
@@ -273,6 +274,36 @@ def test_a_header_that_lies_takes_one_line(case: str, copied: Path) -> None:
 def test_weights_that_are_none_take_one_line(content: bytes, copied: Path) -> None:
     (copied / "model.safetensors").write_bytes(content)
     assert "model.safetensors: damaged, or not complete" in refusal(copied)
+
+
+def test_the_current_folder_is_neither_replaced_nor_taken_for_an_empty_path(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for path in (".", ""):
+        with pytest.raises(FileExistsError, match=r"^network '\.': it is the folder .* give the path of a new folder$"):
+            network().save(path)
+    assert not list((tmp_path / "here").iterdir())
+    monkeypatch.chdir(copied)
+    for load in (OCRNet.load, OCRNet.from_pretrained):
+        with pytest.raises(FileNotFoundError, match=r"^network '': the path is empty; give that of a folder$"):
+            load("", trust="tests")
+    assert OCRNet.load(".", trust="tests").input_size == network().input_size
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Path.mkdir
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> None:
+        if self.parent == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        made(self, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(PermissionError) as caught:
+        patch.setattr(Path, "mkdir", refuse)
+        network().save(tmp_path / "saved")
+    assert caught.value.filename == str(tmp_path / "saved")
 
 
 def test_what_is_absent_is_named(copied: Path, tmp_path: Path) -> None:

@@ -124,6 +124,13 @@ def test_a_device_or_threads_that_cannot_be_had_are_refused(option: dict[str, An
     assert Model(path, threads=1, providers=["CPUExecutionProvider"])(picture()).size == (5, 7)
 
 
+def test_providers_of_onnxruntime_are_refused_for_a_file_of_openvino(tmp_path: Path) -> None:
+    path = tmp_path / "light.xml"
+    path.touch()
+    with pytest.raises(ValueError, match=r"^providers: model '.*light\.xml' runs with OpenVINO on the CPU, .*; leave"):
+        Model(path, providers=["CUDAExecutionProvider"])
+
+
 def test_a_folder_is_not_said_to_be_absent(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="it is a folder"):
         Model(tmp_path)

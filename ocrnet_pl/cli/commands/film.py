@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def predict_on_film(run: Run) -> int:
     from ocrnet_pl.cli.what_to_predict import refuse_image
     from ocrnet_pl.drawing.progress import Progress
     from ocrnet_pl.errors import UsageError
-    from ocrnet_pl.imaging.films import CAMERA, Film
+    from ocrnet_pl.imaging.films import CAMERA, Film, container_name
     from ocrnet_pl.inference.film_prediction import predict_film, write_film
     from ocrnet_pl.inference.multiscale import MultiScale
     from ocrnet_pl.inference.object_tracks import ObjectTracks
@@ -70,6 +71,9 @@ def predict_on_film(run: Run) -> int:
     refuse_image(config)
     name = "camera" if source.startswith(CAMERA) else Path(source.partition("?")[0]).stem or "film"
     output = config["output"] or Path(f"{name}-predicted.mp4")
+    container_name(output)
+    if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
+        raise UsageError(f"output {str(output)!r}: it is the film itself, which would be lost; give another --output")
     for path in (output, output.with_suffix(".csv")):
         if path.exists() and not config["overwrite"]:
             raise UsageError(f"output {str(path)!r}: it exists; give another --output, or --overwrite true")
@@ -87,12 +91,12 @@ def predict_on_film(run: Run) -> int:
     film = Film(source)
     tracks = ObjectTracks(float(film.rate)) if config["track"] else None
     # A camera's frames are shown as they come.
-    batch_size = 1 if film.count is None else None
+    batch_size = 1 if film.live else None
     limit, objects, number = config["seconds"], 0, 0
     found = predict_film(network, film, tracks=tracks, tile=tile, multiscale=multiscale, batch_size=batch_size)
     if limit is not None:
         found = itertools.takewhile(lambda frame: frame.seconds < limit, found)
-    if film.count is None:
+    if film.live:
         found = _until_interrupted(found)
     with Progress() as progress:
         count = film.count if limit is None or film.count is None else min(film.count, round(limit * film.rate))
@@ -110,8 +114,20 @@ def predict_on_film(run: Run) -> int:
 
 def _until_interrupted(frames: Iterator[PredictedFrame]) -> Iterator[PredictedFrame]:
     """Yield frames until Ctrl-C, which is the only end that a camera has."""
-    with suppress(KeyboardInterrupt):
-        yield from frames
+    from ocrnet_pl.distributed.signals import signals_handled
+
+    interrupted = False
+
+    def note(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    # An exception could come while a frame is drawn or written, and the whole film would be lost.
+    with signals_handled(note, signal.SIGINT):
+        for frame in frames:
+            yield frame
+            if interrupted:
+                return
 
 
 COMMAND = Command(

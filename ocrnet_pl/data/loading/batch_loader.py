@@ -166,6 +166,17 @@ class BatchLoader(DataLoader[Any]):
                     raise
 
 
+class PredictionLoader(BatchLoader):
+    """A loader of which every process has at least one batch to expect, also where there are fewer images.
+
+    Lightning leaves out the whole prediction on a process whose loader is empty, and with it the end, at which the
+    other processes wait for it.
+    """
+
+    def __len__(self) -> int:
+        return max(1, super().__len__())
+
+
 class TrainingLoader(BatchLoader):
     """A loader that continues where a run was interrupted, also in the middle of an epoch.
 
