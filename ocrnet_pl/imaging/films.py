@@ -55,6 +55,7 @@ class Film:
     Attributes:
         name: Name for messages, without credentials.
         rate: Frames per second.
+        seconds: Length that the file says it has; None if it says nothing.
         count: Number of frames, about; None if it is unknown.
         live: Whether it goes on until somebody stops it, as a camera does.
 
@@ -95,6 +96,7 @@ class Film:
         if not duration and self._container.duration:
             # Matroska says how long the whole is, not how long its pictures are.
             duration = self._container.duration / av.time_base
+        self.seconds: float | None = duration or None
         self.count: int | None = self._stream.frames or (round(duration * self.rate) if duration else 0) or None
         # Files of which nobody knows the length end all the same.
         self.live = self.count is None and not is_file

@@ -37,6 +37,10 @@ Window = tuple[int, int, int, int]
 """Top, left, height and width in the image's pixels."""
 
 
+_LEAST_SCALE, _MOST_SCALE = 0.01, 10.0
+"""The range of the factors: beyond it, tiles are of a few pixels, or scaled to nothing."""
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Predicts a large image by overlapping tiles of the network's input size, then fuses the image as a whole.
@@ -53,7 +57,7 @@ class Tiling:
         overlap: Share of a tile's side that neighbouring tiles have in common, from 0 to below 1; choose it so that the
             overlap is as large as the largest usual object.
         batch_size: Number of tiles per pass, at least 1.
-        scale: Factor by which the image is scaled before it is cut, above 0; use 0.5 if the network saw the training
+        scale: Factor by which the image is scaled before it is cut, 0.01 to 10; use 0.5 if the network saw the training
             images at half size.
         half: Whether the blended logits are kept in half precision, which halves their memory.
         folder: Folder for a temporary file that holds the blended logits; null keeps them in memory.
@@ -72,8 +76,10 @@ class Tiling:
         if not 0 <= self.overlap < 1:
             raise ValueError(f"tile.overlap: expected a share of the tile's side, 0 to under 1, got {self.overlap}")
         check_count("tile.batch_size", self.batch_size)
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"tile.scale: expected a positive factor, got {self.scale}")
+        if not _LEAST_SCALE <= self.scale <= _MOST_SCALE:
+            raise ValueError(
+                f"tile.scale: expected a factor from {_LEAST_SCALE:g} to {_MOST_SCALE:g}, got {self.scale:g}"
+            )
 
     def sides(self, input_size: tuple[int, int]) -> tuple[int, int]:
         """Return the (height, width) of a tile in the image's pixels, for a network of this input size."""

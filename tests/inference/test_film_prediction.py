@@ -8,6 +8,7 @@ import shutil
 import signal
 import struct
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -274,3 +275,19 @@ def test_a_file_without_a_number_of_frames_is_no_camera(command: Command, film: 
     with Film(tmp_path / "film.mkv") as opened:
         # Ten frames, of which one lasts as long as two.
         assert not opened.live and opened.count is not None and abs(opened.count - FRAMES) <= 1
+
+
+def test_a_film_that_was_cut_off_is_predicted_as_far_as_it_goes_and_says_so(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    random = np.random.default_rng(0)
+    with FilmWriter(tmp_path / "film.mkv", Fraction(10)) as writer:
+        for number in range(60):
+            writer.add(Frame(torch.from_numpy(random.integers(0, 256, (3, *SIZE), np.uint8)), number / 10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert command(source="film.mkv", seconds=None) == 0
+    content = (tmp_path / "film.mkv").read_bytes()
+    (tmp_path / "film.mkv").write_bytes(content[: len(content) // 2])
+    said = r"^film 'film\.mkv': its last picture is at [23]\.\d of 6\.\d s; it may have been cut off$"
+    with pytest.warns(UserWarning, match=said):
+        assert command(source="film.mkv", seconds=None, overwrite=True) == 0

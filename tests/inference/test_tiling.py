@@ -282,7 +282,8 @@ def test_a_foreign_postprocess_is_refused_in_one_sentence(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "options", [{"overlap": 1.0}, {"overlap": -0.5}, {"batch_size": 0}, {"scale": 0.0}, {"scale": float("nan")}]
+    "options",
+    [{"overlap": 1.0}, {"overlap": -0.5}, {"batch_size": 0}, {"scale": 0.0}, {"scale": 1e9}, {"scale": float("nan")}],
 )
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"tile.{next(iter(options))}"):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from ocrnet_pl.inference.film_prediction import PredictedFrame
 
+_NEARLY_ALL = 0.95
+"""Share of the length in a film's header that the pictures of a whole film reach; sound may be longer than they are."""
+
 
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Add the options for the checkpoint, the film, and what is written."""
@@ -51,6 +54,7 @@ def predict_on_film(run: Run) -> int:
     import math
 
     import torch
+    from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
     from ocrnet_pl.cli.unbuilt_parts import made, named_part
     from ocrnet_pl.cli.what_to_predict import refuse_image
@@ -92,7 +96,7 @@ def predict_on_film(run: Run) -> int:
     tracks = ObjectTracks(float(film.rate)) if config["track"] else None
     # A camera's frames are shown as they come.
     batch_size = 1 if film.live else None
-    limit, objects, number = config["seconds"], 0, 0
+    limit, objects, number, end = config["seconds"], 0, 0, 0.0
     found = predict_film(network, film, tracks=tracks, tile=tile, multiscale=multiscale, batch_size=batch_size)
     if limit is not None:
         found = itertools.takewhile(lambda frame: frame.seconds < limit, found)
@@ -103,11 +107,15 @@ def predict_on_film(run: Run) -> int:
         work = progress.add(f"predicting on {film.name}", count)
         try:
             for frame in write_film(found, output, film, score=config["min_score"]):
-                number += 1
+                number, end = number + 1, frame.seconds
                 objects += int((frame.prediction.scores >= config["min_score"]).sum())
                 work.advance()
         finally:
             work.finish()
+    if limit is None and not film.live and film.seconds is not None and end < _NEARLY_ALL * film.seconds - 1:
+        rank_zero_warn(
+            f"film {film.name!r}: its last picture is at {end:.1f} of {film.seconds:.1f} s; it may have been cut off"
+        )
     print(f"{number} frames, {objects} objects: {output}, {output.with_suffix('.csv')}")
     return 0
 
