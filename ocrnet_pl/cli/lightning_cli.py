@@ -24,7 +24,7 @@ from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
 from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation, plain_config
 from ocrnet_pl.callbacks.tracked_checkpoints import TrackedCheckpoints
-from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
+from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option, given_settings
 from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
 from ocrnet_pl.cli.checkpoint_option import describe_checkpoint, refuse_code
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
@@ -34,6 +34,7 @@ from ocrnet_pl.cli.finders import Finders
 from ocrnet_pl.cli.fit_options import OptionOfFit, unused_options
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
+from ocrnet_pl.cli.kept_shapes import keep_shapes
 from ocrnet_pl.cli.library_help import describe_options
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import (
@@ -51,7 +52,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.split_keys import SPLITS
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.storage.checkpoints import need_entries, read_checkpoint
+from ocrnet_pl.storage.checkpoints import CONFIG_KEY, need_entries, read_checkpoint
 from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
 from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
@@ -273,6 +274,7 @@ class OCRNetCLI(LightningCLI):
             return
         if self.config["subcommand"] == "fit":
             try:
+                keep_shapes(config, read_checkpoint(path, mmap=True).get(CONFIG_KEY), given_settings(Parser.words))
                 self._continuation = continuation(config, self._parser("fit"))
                 self._kept = self._continuation.taxonomy
             except (CheckpointError, FileNotFoundError):

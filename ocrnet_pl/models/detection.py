@@ -46,8 +46,8 @@ class AnchorFreeDecoder(DetectionDecoder):
 
     After Tian et al., "FCOS", ICCV 2019, with a confidence that estimates the box's IoU (Jiang et al., "IoU-Net",
     ECCV 2018). Each level has its own two towers, one for the box and one for confidence and class, unless they are
-    shared. Distances are regressed directly, or as the mean of a distribution over whole strides (Li et al.,
-    "Generalized Focal Loss", NeurIPS 2020).
+    shared. Distances are the means of distributions over whole strides (Li et al., "Generalized Focal Loss", NeurIPS
+    2020), or regressed directly.
 
     Args:
         channels: Number of channels of each of the neck's maps; set by the network.
@@ -79,7 +79,7 @@ class AnchorFreeDecoder(DetectionDecoder):
         depth: int = 1,
         exclusive_classes: bool = False,
         shared: bool = False,
-        bins: int | None = None,
+        bins: int | None = 16,
     ) -> None:
         super().__init__()
         self._levels = [i for i, stride in enumerate(strides) if min_stride <= stride <= max_stride]
@@ -136,13 +136,15 @@ class AnchorFreeDecoder(DetectionDecoder):
             grids.append((feature.shape[-2], feature.shape[-1], self._strides[index]))
         points, strides = make_points(grids, features[0])
         # Pixel coordinates need more digits than half precision has.
-        joined_sides = torch.cat(sides, 2).transpose(1, 2).float()
+        joined_sides = torch.cat(sides, 2).float()
         if self.bins is None:
-            distribution, distances = None, F.softplus(joined_sides)
+            distribution, distances = None, F.softplus(joined_sides).transpose(1, 2)
         else:
-            distribution = joined_sides.unflatten(2, (4, self.bins))
-            values = torch.arange(self.bins, device=joined_sides.device, dtype=torch.float32)
-            distances = (distribution.softmax(-1) * values).sum(-1)
+            # The cells stay side by side in memory, as the convolutions leave them.
+            logs = joined_sides.unflatten(1, (4, self.bins))
+            values = torch.arange(self.bins, device=logs.device, dtype=torch.float32)
+            distances = (logs.softmax(2) * values[:, None]).sum(2).transpose(1, 2)
+            distribution = logs.permute(0, 3, 1, 2)
         reach = distances * strides[:, None]
         boxes = torch.cat((points - reach[..., :2], points + reach[..., 2:]), -1)
         joined = torch.cat(logits, 2).transpose(1, 2).float()

@@ -103,7 +103,7 @@ TOGETHER = [
         "overlays/balancing/gradnorm.yaml",
     ],
     [
-        *("formats/bdd100k.yaml", "overlays/decoders/distribution.yaml", "overlays/decoders/skip.yaml"),
+        *("formats/bdd100k.yaml", "overlays/decoders/shared_towers.yaml", "overlays/decoders/skip.yaml"),
         "overlays/balancing/pcgrad.yaml",
     ],
     ["overlays/decoders/deeplabv3plus.yaml", "overlays/transfer/teacher.yaml", "overlays/inference/multiscale.yaml"],
@@ -228,7 +228,9 @@ def predicts(run: Run, part: str = "postprocess", kind: str = "FusionPostProcess
 
 def trains(run: Run, detection: set[str], **terms: str) -> None:
     """The losses are those that the overlay names."""
-    assert run.losses == {"box", "confidence", "class", *terms}
+    # Only the loss that is not the tutorial's trains the boxes' distributions.
+    distributions = () if "TutorialDetectionLoss" in detection else ("dfl",)
+    assert run.losses == {"box", "confidence", "class", *distributions, *terms}
     assert class_names(run.config["model"]["detection_loss"]) == detection
     assert class_names(run.config["model"]["segmentation_loss"]) == {"SegmentationLoss", *terms.values()}
 
@@ -237,7 +239,7 @@ DEFAULT = {"QualityDetectionLoss", "TaskAlignedAssigner", "GIoULoss", "QualityFo
 
 
 def is_taught(run: Run) -> None:
-    assert run.losses == {"box", "confidence", "class", "ce", "dice", "teacher_boxes", "teacher_pixels"}
+    assert run.losses == {"box", "confidence", "class", "dfl", "ce", "dice", "teacher_boxes", "teacher_pixels"}
     predicts(run)
 
 
@@ -273,7 +275,7 @@ CHECKS: dict[str, Callable[[Run], None]] = {
     "overlays/decoders/fpn.yaml": partial(predicts, part="neck", kind="FeaturePyramidNeck"),
     "overlays/decoders/unet.yaml": partial(predicts, part="segmentation", kind="SmpUnet"),
     "overlays/decoders/deeplabv3plus.yaml": partial(predicts, part="segmentation", kind="SmpDeepLabV3Plus"),
-    "overlays/decoders/distribution.yaml": partial(predicts, part="detection", kind="AnchorFreeDecoder"),
+    "overlays/decoders/shared_towers.yaml": partial(predicts, part="detection", kind="AnchorFreeDecoder"),
     "overlays/decoders/skip.yaml": partial(predicts, part="segmentation.head", kind="SubPixelSkipHead"),
     "overlays/decoders/one_to_one.yaml": partial(predicts, part="detection", kind="OneToOneDecoder"),
     "overlays/losses/varifocal.yaml": partial(

@@ -45,7 +45,8 @@ def network() -> OCRNet:
         TAXONOMY,
         TinyEncoder(),
         lambda c, s: PathAggregationNeck(c, s, width=32),
-        AnchorFreeDecoder,
+        # Of random weights, distributions have means that are all alike.
+        lambda c, s, t: AnchorFreeDecoder(c, s, t, bins=None),
         lambda s, t: SubPixelDecoder(s, t, width=32, detail=8),
         FusionPostProcess(),
         input_size=(64, 64),

@@ -38,8 +38,13 @@ class TinyEncoder(Encoder):
         return maps
 
 
-def tiny_network(taxonomy: Taxonomy = TAXONOMY, detection: bool = True, segmentation: bool = True) -> OCRNet:
-    """Return a seeded network small enough for any test."""
+def tiny_network(
+    taxonomy: Taxonomy = TAXONOMY, detection: bool = True, segmentation: bool = True, bins: int | None = 16
+) -> OCRNet:
+    """Return a seeded network small enough for any test.
+
+    Without ``bins``, its boxes differ more, and fewer of their scores are alike.
+    """
     from ocrnet_pl.inference.fusion import FusionPostProcess
 
     torch.manual_seed(0)
@@ -47,7 +52,7 @@ def tiny_network(taxonomy: Taxonomy = TAXONOMY, detection: bool = True, segmenta
         taxonomy,
         TinyEncoder(),
         lambda c, s: PathAggregationNeck(c, s, width=8),
-        AnchorFreeDecoder if detection else None,
+        (lambda c, s, t: AnchorFreeDecoder(c, s, t, bins=bins)) if detection else None,
         (lambda s, t: SubPixelDecoder(s, t, width=8, detail=4)) if segmentation else None,
         FusionPostProcess(),
         input_size=(64, 64),

@@ -35,7 +35,7 @@ def noise(size: tuple[int, int], seed: int = 1) -> Tensor:
 
 def doubtful_network(**parts: bool) -> OCRNet:
     """An untrained network whose boxes all count."""
-    network = tiny_network(**parts).eval()
+    network = tiny_network(**parts, bins=None).eval()
     network.postprocess.decode.score_threshold = 1e-4
     return network
 

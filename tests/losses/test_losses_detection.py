@@ -169,7 +169,8 @@ def test_both_branches_learn_each_from_its_own_assignment() -> None:
     one, many = detected(batch), detected(batch, seed=3)
     loss = OneToOneDetectionLoss()
     terms = loss(Output(one._replace(one_to_many=many), None), batch)
-    assert list(terms) == ["box", "confidence", "class", "many_box", "many_confidence", "many_class"]
+    names = ["box", "confidence", "class", "dfl"]
+    assert list(terms) == [*names, *(f"many_{name}" for name in names)]
     for prefix, branch, topk in (("", one, 1), ("many_", many, 10)):
         alone = QualityDetectionLoss(TaskAlignedAssigner(topk=topk))(Output(branch, None), batch)
         for name, value in alone.items():

@@ -24,16 +24,19 @@ from tests.helpers.builders import TAXONOMY, TinyEncoder, make_batch, tiny_netwo
 
 STRIDES = [4, 8, 16]
 KINDS = {
-    "separate": lambda c, s, t: AnchorFreeDecoder(c, s, t),
-    "shared": lambda c, s, t: AnchorFreeDecoder(c, s, t, shared=True, depth=2),
+    "default": AnchorFreeDecoder,
+    "direct": lambda c, s, t: AnchorFreeDecoder(c, s, t, bins=None),
+    "shared": lambda c, s, t: AnchorFreeDecoder(c, s, t, shared=True, depth=2, bins=None),
     "distribution": lambda c, s, t: AnchorFreeDecoder(c, s, t, bins=9),
     "shared distribution": lambda c, s, t: AnchorFreeDecoder(c, s, t, shared=True, bins=9),
-    "coarse": lambda c, s, t: AnchorFreeDecoder(c, s, t, min_stride=8, max_stride=8),
+    "coarse": lambda c, s, t: AnchorFreeDecoder(c, s, t, min_stride=8, max_stride=8, bins=None),
     "one to one": OneToOneDecoder,
     "one to one, shared distribution": lambda c, s, t: OneToOneDecoder(
         c, s, t, lambda c, s, t: AnchorFreeDecoder(c, s, t, shared=True, bins=9)
     ),
 }
+BINS = {"default": 16, "one to one": 16, "direct": None, "shared": None, "coarse": None}
+"""Those of all others are nine."""
 COMPILED = {"coarse", "one to one, shared distribution"}
 """Between them they have every part; the others are slow to trace."""
 
@@ -63,7 +66,7 @@ def check_shapes(output: DetectionOutput, bins: int | None, strides: list[int]) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shapes(kind: str) -> None:
     decoder = made(kind)
-    bins = 9 if "distribution" in kind else None
+    bins = BINS.get(kind, 9)
     strides = [8] if kind == "coarse" else STRIDES
     trained, evaluated = decoder(maps()), decoder.eval()(maps())
     check_shapes(trained, bins, strides)
@@ -106,7 +109,7 @@ def test_a_box_is_the_mean_of_its_distribution() -> None:
         torch.testing.assert_close(output.boxes[1, candidate], by_hand, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["separate", "shared", "distribution"])
+@pytest.mark.parametrize("kind", ["default", "direct", "shared", "distribution"])
 def test_boxes_begin_small(kind: str) -> None:
     with torch.no_grad():
         output = made(kind).eval()(maps())
@@ -116,7 +119,7 @@ def test_boxes_begin_small(kind: str) -> None:
 
 def test_shared_towers_share_all_but_normalisation_and_factor() -> None:
     shared = made("shared").eval()
-    one_level = AnchorFreeDecoder([8], [4], TAXONOMY, shared=True, depth=2)
+    one_level = AnchorFreeDecoder([8], [4], TAXONOMY, shared=True, depth=2, bins=None)
     convolutions = [sum(p.numel() for p in d.parameters() if p.ndim == 4) for d in (shared, one_level)]
     assert convolutions[0] == convolutions[1]
     image = torch.randn(1, 8, 12, 12)

@@ -30,7 +30,7 @@ SIZES = ((48, 80), (64, 64), (33, 21), (150, 97), (1, 1), (7, 200))
 
 @pytest.fixture(scope="module")
 def network() -> LoadedNetwork:
-    made = tiny_network().eval()
+    made = tiny_network(bins=None).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for value in made.parameters():

@@ -109,8 +109,15 @@ def test_an_old_run_continues_and_is_evaluated_with_old_configs(
     root = f"--trainer.default_root_dir={tmp_path}"
     main(["fit", "--config", str(config), "--ckpt_path", str(checkpoint), root])
     # Paths alone are no difference between the two runs, a default that has changed since is one.
-    told = next(line for line in capfd.readouterr().err.splitlines() if line.startswith("Different from"))
+    lines = capfd.readouterr().err.splitlines()
+    told = next(line for line in lines if line.startswith("Different from"))
     assert "trainer.max_steps 1 -> 2" in told and "'rare': 0.05" in told
     assert "losses.weighting" not in told and "inference.tiling" not in told
+    # One that decides on the shape of the weights is the checkpoint's.
+    assert "model.detection.bins: None, as in the checkpoint; the default is now 16" in lines and "bins" not in told
+    wanted = "--model.detection.init_args.bins=8"
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(config), "--ckpt_path", str(checkpoint), root, wanted])
+    assert "weights of another network" in capfd.readouterr().err
     main(["validate", "--ckpt_path", str(checkpoint), "--trainer.limit_val_batches=1", root])
     assert "config: the checkpoint's own" in capfd.readouterr().err

@@ -101,5 +101,5 @@ def test_a_run_logs_them_unless_switched_off(tmp_path: Path, boxes, pixels) -> N
         trainer = make_trainer(tmp_path, max_epochs=1)
         trainer.fit(make_task(source.taxonomy, validation_loss=switch), make_data(source, source))
         logged = {name for name in trainer.logged_metrics if name.startswith("val/loss")}
-        wanted = {"box", "confidence", "class", "ce", "dice", "detection", "segmentation"}
+        wanted = {"box", "confidence", "class", "dfl", "ce", "dice", "detection", "segmentation"}
         assert logged == ({f"val/loss_{name}" for name in wanted} if switch else set())
