@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from ocrnet_pl.callbacks.continuation import Continuation
+from ocrnet_pl.callbacks.kept_shapes import keep_shapes
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError
@@ -65,12 +66,13 @@ def plain_config(parser: LightningArgumentParser, config: Namespace) -> dict[str
     return content
 
 
-def continuation(config: Namespace, parser: LightningArgumentParser) -> Continuation:
+def continuation(config: Namespace, parser: LightningArgumentParser, given: Container[str]) -> Continuation:
     """Return what to keep from the checkpoint from which a run continues, and print what differs from its run.
 
     Args:
         config: Config of ``fit``; in it, a damaged checkpoint is replaced by the newest whole one next to it.
         parser: Parser of the config.
+        given: Dotted keys, without ``init_args``, that the command line and its configs set.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
@@ -83,6 +85,7 @@ def continuation(config: Namespace, parser: LightningArgumentParser) -> Continua
     content = read_checkpoint(path, mmap=True)
     need_entries(content, path, "global_step", "state_dict", "taxonomy")
     kept = _take_origin(config, content, path)
+    keep_shapes(config, content.get(CONFIG_KEY), given)
     now = plain_config(parser, config)
     different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
     if different:

@@ -34,7 +34,6 @@ from ocrnet_pl.cli.finders import Finders
 from ocrnet_pl.cli.fit_options import OptionOfFit, unused_options
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
 from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
-from ocrnet_pl.cli.kept_shapes import keep_shapes
 from ocrnet_pl.cli.library_help import describe_options
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import (
@@ -52,7 +51,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.split_keys import SPLITS
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.storage.checkpoints import CONFIG_KEY, need_entries, read_checkpoint
+from ocrnet_pl.storage.checkpoints import need_entries, read_checkpoint
 from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
 from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
@@ -274,8 +273,7 @@ class OCRNetCLI(LightningCLI):
             return
         if self.config["subcommand"] == "fit":
             try:
-                keep_shapes(config, read_checkpoint(path, mmap=True).get(CONFIG_KEY), given_settings(Parser.words))
-                self._continuation = continuation(config, self._parser("fit"))
+                self._continuation = continuation(config, self._parser("fit"), given_settings(Parser.words))
                 self._kept = self._continuation.taxonomy
             except (CheckpointError, FileNotFoundError):
                 # Other processes would wait for this one: all refuse together, as soon as they can talk.
