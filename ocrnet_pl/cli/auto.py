@@ -194,6 +194,22 @@ class AutoChoice:
         self._without_budget(statistics, 1)
         return statistics
 
+    def from_network(self) -> None:
+        """Choose what the encoder determines: sizes that it takes, and stages that a short run does not train.
+
+        The random numbers of the run are those that it has without.
+        """
+        with isolate_rng():
+            built = self._built()
+        if any(built.model.network.size_refusal(size) is not None for size in built.data.training_sizes):
+            for choice in (
+                Choice("data.train_transforms", None, "the default"),
+                Choice("data.scales", [1.0], "the encoder takes no other sizes"),
+            ):
+                self._take(choice)
+        if self._short and (frozen := self._frozen(built.model.network.encoder)) is not None:
+            self._take(frozen)
+
     def from_measurement(self, statistics: Statistics) -> None:
         """Choose batch size and length of the run from the memory and the time of a few steps, and print all choices.
 
@@ -205,17 +221,6 @@ class AutoChoice:
         with isolate_rng():
             trainer = quiet_trainer(self.config["trainer"])
             built = self._built()
-            sizes = built.data.training_sizes
-            if any(built.model.network.size_refusal(size) is not None for size in sizes):
-                for choice in (
-                    Choice("data.train_transforms", None, "the default"),
-                    Choice("data.scales", [1.0], "the encoder takes no other sizes"),
-                ):
-                    self._take(choice)
-                built = self._built()
-            if self._short and (frozen := self._frozen(built.model.network.encoder)) is not None:
-                self._take(frozen)
-                built = self._built()
             memory = StepMemory(built.model, trainer.strategy.root_device, trainer.precision_plugin.forward_context)
             if "data.batch_size" not in self.given:
                 usual = self.config["data"]["batch_size"]

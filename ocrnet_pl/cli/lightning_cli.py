@@ -313,6 +313,8 @@ class OCRNetCLI(LightningCLI):
         elif name in (*MEASURED_FOR, *LOOKED_UP_FOR):
             statistics = choice.from_data()
             self._chosen = name in MEASURED_FOR
+            if self._chosen:
+                choice.from_network()
             # The others hear of it as soon as they can talk.
             if self._chosen and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 choice.from_measurement(statistics)

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 from ocrnet_pl.callbacks.same_choice import SameChoice
-from ocrnet_pl.cli.auto import given_settings, seconds_of
+from ocrnet_pl.cli.auto import AutoChoice, given_settings, seconds_of
 from ocrnet_pl.cli.data_choices import (
     batch_size,
     epochs,
@@ -193,6 +193,19 @@ def test_a_cpu_gets_small_batches_unless_a_budget_decides(
     assert re.search(rf"data\.batch_size +{batch} ", capsys.readouterr().out)
 
 
+def pretrained_config(folder: Path, weighted: bool = True) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Write a config with an encoder that has stages, and its weights file; return the config and the weights."""
+    model = timm.create_model("resnet10t", pretrained=False)
+    torch.save(model.state_dict(), folder / "w.pt")
+    path = config(folder)
+    content = yaml.safe_load(path.read_text())
+    encoder = {"name": "resnet10t", "weights": str(folder / "w.pt") if weighted else None}
+    content["model"]["encoder"] = {"class_path": "TimmEncoder", "init_args": encoder}
+    content["trainer"] |= {"limit_train_batches": 1, "limit_val_batches": 0}
+    path.write_text(yaml.safe_dump(content))
+    return path, model.state_dict()
+
+
 @pytest.mark.parametrize(
     ("words", "weighted", "stages"),
     [
@@ -212,14 +225,7 @@ def test_a_short_run_on_a_cpu_does_not_train_a_pretrained_encoders_first_stages(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    model = timm.create_model("resnet10t", pretrained=False)
-    torch.save(model.state_dict(), tmp_path / "w.pt")
-    path = config(tmp_path)
-    content = yaml.safe_load(path.read_text())
-    encoder = {"name": "resnet10t", "weights": str(tmp_path / "w.pt") if weighted else None}
-    content["model"]["encoder"] = {"class_path": "TimmEncoder", "init_args": encoder}
-    content["trainer"] |= {"limit_train_batches": 1, "limit_val_batches": 0}
-    path.write_text(yaml.safe_dump(content))
+    path, begun = pretrained_config(tmp_path, weighted)
     main(["fit", "--config", str(path), *words])
     run = tmp_path / "runs/tiny/version_0"
     saved = yaml.safe_load((run / "config.yaml").read_text())
@@ -228,7 +234,16 @@ def test_a_short_run_on_a_cpu_does_not_train_a_pretrained_encoders_first_stages(
     assert (said is not None) == (stages == 2)
     # Averaged like all others, from equal values.
     trained = weights(run)["network.encoder.model.layer1.0.conv1.weight"]
-    assert torch.allclose(trained, model.state_dict()["layer1.0.conv1.weight"], atol=1e-6) == (stages == 2)
+    assert torch.allclose(trained, begun["layer1.0.conv1.weight"], atol=1e-6) == (stages == 2)
+
+
+def test_processes_that_do_not_measure_freeze_the_same_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(AutoChoice, "from_measurement", AutoChoice.show)
+    path, _ = pretrained_config(tmp_path)
+    main(["fit", "--config", str(path), "--trainer.max_epochs=1"])
+    saved = yaml.safe_load((tmp_path / "runs/tiny/version_0/config.yaml").read_text())
+    assert saved["model"]["encoder"]["init_args"]["frozen_stages"] == 2
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
