@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from ocrnet_pl.distributed.first_process import say
-from ocrnet_pl.storage.checkpoints import config_value, flat_config
+from ocrnet_pl.storage.checkpoints import config_value
 
 _DETECTION = "model.detection"
 _SHAPING = ("init_args.bins", "init_args.decoder.init_args.bins")
@@ -22,10 +22,9 @@ def keep_shapes(config: Namespace, stored: Any, given: Container[str]) -> None:
         stored: The config in the checkpoint.
         given: Dotted keys, without ``init_args``, that the command line and its configs set.
     """
-    earlier = dict(flat_config(stored))
     same = config_value(stored, f"{_DETECTION}.class_path") == config.get(f"{_DETECTION}.class_path")
     for key in (f"{_DETECTION}.{name}" for name in _SHAPING):
-        plain = key.replace(".init_args", "")
-        if same and key in earlier and key in config and plain not in given and config[key] != earlier[key]:
-            say(f"{plain}: {earlier[key]!r}, as in the checkpoint; the default is now {config[key]!r}")
-            config[key] = earlier[key]
+        plain, earlier = key.replace(".init_args", ""), config_value(stored, key)
+        if same and key in config and plain not in given and config[key] != earlier:
+            say(f"{plain}: {earlier!r}, as in the checkpoint; the default is now {config[key]!r}")
+            config[key] = earlier

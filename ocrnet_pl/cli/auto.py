@@ -142,6 +142,7 @@ class AutoChoice:
         budget = None if isinstance(config["auto"], bool) else config["auto"]["budget"]
         self.budget = None if budget is None else seconds_of(budget)
         self._short = False
+        self._whole: Namespace | None = None
         if self.given.get("auto.budget") == "" and self.given.get("trainer.max_epochs"):
             # What the command line asks for overrides the length in a config, such as the one that `init` wrote, and
             # the validations at that length.
@@ -293,7 +294,12 @@ class AutoChoice:
             self._take(data_choices.validations(self.config["trainer"]["max_epochs"]))
 
     def _built(self) -> Namespace:
-        """Build data and network as the run will, without the encoder's weights, which cost no time in a step."""
+        """Return data and network as in the run, without the encoder's weights, which cost no time in a step.
+
+        They are built again only where a setting has changed since: reading a large data set takes a while.
+        """
+        if self._whole is not None:
+            return self._whole
         config = self.config.clone()
         if config["model"]["encoder"]:
             ReplacedWeights(config["model"]["encoder"])
@@ -302,6 +308,7 @@ class AutoChoice:
         for key in ("logger", "callbacks", "plugins", "profiler"):
             config["trainer"][key] = None
         built: Namespace = self.parser.instantiate_classes(config)
+        self._whole = built
         return built
 
     @property
@@ -334,6 +341,7 @@ class AutoChoice:
             self.rows.append(row)
 
     def _set(self, key: str, value: Any) -> None:
+        self._whole = None
         if key == "data.train_transforms" and value is not None:
             value = _transforms(value)
         self.config[key] = value
