@@ -11,29 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ocrnet_pl.taxonomy import Taxonomy
+from ocrnet_pl.taxonomy import Segment, Taxonomy
 
 if TYPE_CHECKING:
     from PIL import Image
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One segment of a panoptic map.
-
-    Attributes:
-        id: Value of its pixels in the map, from 1.
-        category: Index into ``taxonomy.categories``.
-        score: Score of the segment, 0 to 1; 1 for stuff.
-        area: Number of pixels.
-        instance: Row of the prediction's boxes; None for stuff.
-    """
-
-    id: int
-    category: int
-    score: float
-    area: int
-    instance: int | None = None
 
 
 @dataclass(repr=False)

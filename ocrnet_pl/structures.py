@@ -20,9 +20,9 @@ from torchvision import tv_tensors
 
 from ocrnet_pl.prediction import Prediction as Prediction
 from ocrnet_pl.prediction import Predictions as Predictions
-from ocrnet_pl.prediction import Segment as Segment
 from ocrnet_pl.taxonomy import IGNORE_INDEX as IGNORE_INDEX
 from ocrnet_pl.taxonomy import Category as Category
+from ocrnet_pl.taxonomy import Segment as Segment
 from ocrnet_pl.taxonomy import Taxonomy as Taxonomy
 
 _WAITED_FOR = ("cpu", "mps")

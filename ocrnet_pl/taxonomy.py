@@ -1,4 +1,4 @@
-"""The categories of a data set, from which every class count comes."""
+"""The categories of a data set, from which every class count comes, and the segments that have one."""
 
 from __future__ import annotations
 
@@ -206,6 +206,25 @@ class Taxonomy:
             return cls(tuple(_category(entry) for entry in data["categories"]))
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"taxonomy: an entry is missing or wrong ({error})") from error
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a panoptic map.
+
+    Attributes:
+        id: Value of its pixels in the map, from 1.
+        category: Index into ``taxonomy.categories``.
+        score: Score of the segment, 0 to 1; 1 for stuff.
+        area: Number of pixels.
+        instance: Row of the prediction's boxes; None for stuff.
+    """
+
+    id: int
+    category: int
+    score: float
+    area: int
+    instance: int | None = None
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -78,8 +78,8 @@ class AnyCommand(Generic[RunT]):
         arguments: Function that adds options to those of the config, which every subcommand takes.
         needs_checkpoint: Whether a command line without ``--ckpt_path`` is refused, and parts that the config lacks are
             taken from the checkpoint's own. The command adds the option itself.
-        uses_of_model: Of a command that takes the network from the checkpoint, the options of ``model`` that it uses;
-            others are refused on its command line, and not in config files, which may be those of the training.
+        uses_of_model: The options of ``model`` that a command uses which takes the network from the checkpoint; others
+            are refused on its command line, and not in config files, which may be those of the training.
             None for a command that builds the network from the config, or needs none.
         exported: What it does with an exported file; None if it takes checkpoints only. A word that follows the name
             of such a command is its ``--ckpt_path``.

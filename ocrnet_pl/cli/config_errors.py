@@ -22,7 +22,7 @@ from ocrnet_pl.cli.option_types import Made, Shape, accepts, fitting, namesakes,
 from ocrnet_pl.cli.suggestions import closest, did_you_mean
 from ocrnet_pl.cli.written_settings import Layer, layers, place
 from ocrnet_pl.data.readers import yaml_text
-from ocrnet_pl.errors import UsageError
+from ocrnet_pl.errors import UsageError, one_line
 from ocrnet_pl.storage.import_paths import current_path
 
 _SPEC = ("class_path", "init_args", "dict_kwargs")
@@ -227,8 +227,7 @@ def _found(name: str, shape: Shape) -> tuple[Any, int] | str:
     except AttributeError:
         return f"there is no class {name!r}{closest(short, sorted(candidates), 0.7)}"
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return f"{name!r} cannot be imported ({reason}){closest(short, sorted(candidates), 0.7, same=True)}"
+        return f"{name!r} cannot be imported ({one_line(error)}){closest(short, sorted(candidates), 0.7, same=True)}"
     for part in shape.parts:
         if part.takes(found):
             return found, part.given

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_USAGE
 from ocrnet_pl.cli.system_errors import error_line
-from ocrnet_pl.errors import DEBUG_VARIABLE, UsageError
+from ocrnet_pl.errors import DEBUG_VARIABLE, UsageError, one_line
 from ocrnet_pl.storage.exported_files import is_exported
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _of_parser(error: argparse.ArgumentError, name: str, parser: ArgumentParser,
         found = first_mistake(parser, words)
         if found is not None:
             return found
-    text = " ".join(str(error).split())
+    text = one_line(error)
     actions: list[Any] = parser._actions
     there = {each.option_strings[0] for each in actions if each.option_strings} - {
         "--config",

@@ -16,25 +16,7 @@ from ocrnet_pl.runtime.painting import draw_boxes, kept_layers, tinted
 from ocrnet_pl.runtime.plain_result import check_score, plain_result, short_text
 from ocrnet_pl.runtime.run_lengths import encoded_instances
 from ocrnet_pl.taxonomy import IGNORE_INDEX, Taxonomy
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One segment of a panoptic map.
-
-    Attributes:
-        id: Value of its pixels in the map, from 1.
-        category: Index into ``taxonomy.categories``.
-        score: Score of the segment, 0 to 1; 1 for stuff.
-        area: Number of pixels.
-        instance: Row of the prediction's boxes; None for stuff.
-    """
-
-    id: int
-    category: int
-    score: float
-    area: int
-    instance: int | None = None
+from ocrnet_pl.taxonomy import Segment as Segment
 
 
 @dataclass(repr=False)
