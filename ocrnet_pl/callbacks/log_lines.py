@@ -65,7 +65,7 @@ class LogLines(Callback):
             self._say_training(trainer)
 
     def _say_training(self, trainer: Trainer, where: str = "") -> None:
-        parts = [f"{where}step {trainer.global_step}"]
+        parts = [f"{where}{_step(trainer)}"]
         if self._losses is not None:
             total, count = self._losses.tolist()
             parts.append(f"loss {total / count if count else math.nan:.4f}")
@@ -133,7 +133,7 @@ class LogLines(Callback):
         """Print the results of the validation."""
         if self._speaks and not trainer.sanity_checking:
             fitting = trainer.state.fn == "fit"
-            where = f"{_epoch(trainer)}, step {trainer.global_step}, " if fitting else ""
+            where = f"{_epoch(trainer)}, {_step(trainer)}, " if fitting else ""
             _say(f"{where}validation: {figures_text(trainer.callback_metrics, 'val', figures_of(pl_module))}")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -163,6 +163,10 @@ def figures_text(values: Mapping[str, Any], stage: str, figures: Iterable[Figure
 def _epoch(trainer: Trainer) -> str:
     last = trainer.max_epochs
     return f"epoch {trainer.current_epoch + 1}" + (f" of {last}" if last is not None and last > 0 else "")
+
+
+def _step(trainer: Trainer) -> str:
+    return f"step {trainer.global_step}" + (f" of {trainer.max_steps}" if trainer.max_steps > 0 else "")
 
 
 def _say(line: str) -> None:

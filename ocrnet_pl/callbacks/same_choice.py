@@ -11,7 +11,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 
 
 class SameChoice(Callback):
-    """Passes batch size, epochs, interval of validations and rates from the first process to the others.
+    """Passes batch size, length, interval of validations and rates from the first process to the others.
 
     The first process measures before the processes can talk to each other; the others were built without.
     """
@@ -21,12 +21,17 @@ class SameChoice(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, JointDataModule):
             return
-        own = (data.batch_size, data.loading.eval_batch_size, trainer.max_epochs, trainer.check_val_every_n_epoch)
-        batch, evaluated, epochs, every = trainer.strategy.broadcast(own)
+        own = (
+            *(data.batch_size, data.loading.eval_batch_size),
+            *(trainer.max_epochs, trainer.max_steps),
+            *(trainer.check_val_every_n_epoch, trainer.val_check_interval),
+        )
+        batch, evaluated, epochs, steps, every, interval = trainer.strategy.broadcast(own)
         data.loading = replace(data.loading, batch_size=batch, eval_batch_size=evaluated)
         if epochs is not None:
             trainer.fit_loop.max_epochs = epochs
-        trainer.check_val_every_n_epoch = every
+        trainer.fit_loop.epoch_loop.max_steps = steps
+        trainer.check_val_every_n_epoch, trainer.val_check_interval = every, interval
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the rates that the first process begins with, of the optimiser and of its schedule."""

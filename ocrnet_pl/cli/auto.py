@@ -1,4 +1,4 @@
-"""The option ``auto``: input size, levels, scales, batch size and epochs, chosen from the data and a budget."""
+"""The option ``auto``: input size, levels, scales, batch size and length, chosen from the data and a budget."""
 
 from __future__ import annotations
 
@@ -58,13 +58,11 @@ _KEYS = (
     "data.scales",
     "data.train_transforms",
     "data.batch_size",
-    "trainer.max_epochs",
-    "trainer.check_val_every_n_epoch",
 )
 _CROPS = {"data.train_transforms", "data.scales"}
 _LENGTHS = {"trainer.max_epochs", "trainer.max_steps"}
-_INTERVAL = "trainer.check_val_every_n_epoch"
-_INTERVALS = {_INTERVAL, "trainer.val_check_interval"}
+_EVERY = "trainer.check_val_every_n_epoch"
+_INTERVALS = {_EVERY, "trainer.val_check_interval"}
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?\s*")
 
@@ -74,7 +72,7 @@ class Auto:
     """How settings are chosen from the data.
 
     Attributes:
-        budget: Time of the run from which the number of epochs follows, as a number with its unit s, m, h or d, such
+        budget: Time of the run from which the number of steps follows, as a number with its unit s, m, h or d, such
             as 30m or 8h; null chooses about 6000 steps.
     """
 
@@ -87,7 +85,7 @@ def add_auto_option(parser: LightningArgumentParser) -> None:
         "--auto",
         type=bool | Auto,
         default=False,
-        help="Whether input size, levels, scales, batch size and epochs are chosen from the data: true or false, or "
+        help="Whether input size, levels, scales, batch size and length are chosen from the data: true or false, or "
         "the budget that the run has, such as {budget: 30m}; what is set elsewhere is kept.",
     )
     if Parser.words[0] not in (*MEASURED_FOR, *LOOKED_UP_FOR):
@@ -143,12 +141,13 @@ class AutoChoice:
         self.budget = None if budget is None else seconds_of(budget)
         self._short = False
         self._whole: Namespace | None = None
-        if self.given.get("auto.budget") == "" and self.given.get("trainer.max_epochs"):
+        if self.given.get("auto.budget") == "" and not any(self.given.get(key) == "" for key in _LENGTHS):
             # What the command line asks for overrides the length in a config, such as the one that `init` wrote, and
             # the validations at that length.
-            del self.given["trainer.max_epochs"]
-            if self.given.get(_INTERVAL):
-                del self.given[_INTERVAL]
+            in_config = any(key in self.given for key in _LENGTHS)
+            for key in (*_LENGTHS, *_INTERVALS) if in_config else ():
+                if self.given.get(key):
+                    del self.given[key]
         # What is chosen stands in the run's config, which does not choose again.
         config["auto"] = False
         self.rows: list[tuple[str, str, str]] = []
@@ -169,6 +168,12 @@ class AutoChoice:
             value = config_value(stored, key)
             if value is not None and _plain(key) not in self.given and self._has(key):
                 self._set(key, value)
+        for keys in (_LENGTHS, _INTERVALS):
+            values = {key: config_value(stored, key) for key in keys}
+            # One of them says how to read the other, also where it is null.
+            if not self.given.keys() & keys and any(value is not None for value in values.values()):
+                for key, value in values.items():
+                    self._set(key, value)
         say(f"auto: nothing is chosen again; the settings are those of {found}")
 
     def from_data(self) -> Statistics:
@@ -231,11 +236,16 @@ class AutoChoice:
             processes = trainer.world_size
             self._without_budget(statistics, processes)
             if self.budget is not None and not self.given.keys() & _LENGTHS:
-                speed, evaluated = self._speed(memory, built.data, statistics.images, self.budget, processes)
-                choices, warning = length(speed, statistics.images, evaluated, self.budget)
+                speed, evaluated = self._speed(memory, built.data, self.budget, processes)
+                accumulated = self.config["trainer"]["accumulate_grad_batches"]
+                every = self.config[_EVERY] if self.given.keys() & _INTERVALS else None
+                choices, warning = length(speed, statistics.images, evaluated, self.budget, accumulated, every)
+                # The steps count, not the epochs.
+                self._set("trainer.max_epochs", -1)
+                if every is None:
+                    self._set(_EVERY, None)
                 for choice in choices:
-                    if choice.key != _INTERVAL or not self.given.keys() & _INTERVALS:
-                        self._take(choice)
+                    self._take(choice)
                 if warning:
                     say(f"warning: {warning}")
             elif self.budget is not None:
@@ -260,9 +270,7 @@ class AutoChoice:
         if steps is not None and self._has(RATE):
             self._take(data_choices.learning_rate(steps))
 
-    def _speed(
-        self, memory: StepMemory, data: JointDataModule, images: int, budget: float, processes: int
-    ) -> tuple[Speed, int]:
+    def _speed(self, memory: StepMemory, data: JointDataModule, budget: float, processes: int) -> tuple[Speed, int]:
         """Choose the batch size for a budget; return the speed of the run with it, and its validation images."""
         load, evaluated = load_seconds(data), 0 if data.val is None else len(data.val)
         batch, workers = self.config["data"]["batch_size"], self.config["data"]["num_workers"]
@@ -272,7 +280,7 @@ class AutoChoice:
 
         if "data.batch_size" in self.given:
             return measured(batch), evaluated
-        speed, why = batch_of_budget(measured, batch, images, evaluated, budget)
+        speed, why = batch_of_budget(measured, batch, evaluated, budget)
         if why is not None:
             self._take(Choice("data.batch_size", speed.batch, why))
         return speed, evaluated
@@ -285,9 +293,12 @@ class AutoChoice:
         _show(title, self.rows)
 
     def _without_budget(self, statistics: Statistics, processes: int) -> None:
+        """Choose the length of a run without a budget, unless the user did."""
         if self.given.keys() & _LENGTHS:
             for key in sorted(self.given.keys() & _LENGTHS):
                 self._take(Choice(key, None, ""))
+            return
+        if self.budget is not None:
             return
         self._take(data_choices.epochs(statistics, self.config["data"]["batch_size"] * processes))
         if not self.given.keys() & _INTERVALS:

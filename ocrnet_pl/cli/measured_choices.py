@@ -21,7 +21,7 @@ _OVERHEAD = 1.1
 _EVALUATION = 0.5
 """Time of an image in validation, as a share of its time in training."""
 _VALIDATIONS = 10
-_VALIDATION_SHARE = 0.1
+_VALIDATION_SHARE = 0.05
 _FEWEST_STEPS = 500
 _FEWEST_EPOCHS = 5
 _STEPS_WORTH_A_SMALL_BATCH = 500
@@ -52,11 +52,11 @@ class Speed(NamedTuple):
         """Return the number of steps of an epoch."""
         return math.ceil(images / (self.batch * self.processes))
 
-    def epoch(self, images: int) -> float:
-        """Return the seconds of an epoch; loading processes work while the network does."""
+    @property
+    def batch_seconds(self) -> float:
+        """Seconds of a batch in a run; loading processes work while the network does."""
         loading = self.load * self.batch
-        own = max(self.step, loading / self.workers) if self.workers else self.step + loading
-        return self.steps(images) * own * _OVERHEAD
+        return (max(self.step, loading / self.workers) if self.workers else self.step + loading) * _OVERHEAD
 
     def validation(self, images: int) -> float:
         """Return the seconds of a validation."""
@@ -64,51 +64,56 @@ class Speed(NamedTuple):
         return math.ceil(images / self.processes) * own * _OVERHEAD
 
 
-def length(speed: Speed, images: int, evaluated: int, budget: float) -> tuple[list[Choice], str | None]:
-    """Choose epochs and validations that fit a budget.
+def length(
+    speed: Speed, images: int, evaluated: int, budget: float, accumulated: int = 1, every: int | None = None
+) -> tuple[list[Choice], str | None]:
+    """Choose the steps and validations that fit a budget, with a validation after the last step.
 
     Args:
         speed: The run's speed.
         images: Number of training images.
         evaluated: Number of validation images; 0 for none.
         budget: Seconds of the run.
+        accumulated: Number of batches per optimiser step.
+        every: Number of epochs between two validations, of which there is at least one; None to choose.
 
     Returns:
         The choices, and a warning if the budget is too short for any training worth the name.
     """
-    epoch, validation = speed.epoch(images), speed.validation(evaluated)
-    count, fits = _within(speed, images, evaluated, budget)
-    steps = speed.steps(images)
-    least = min(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS / steps))
-    chosen = min(MOST_EPOCHS, max(least, fits))
-    every = max(1, math.ceil(chosen / count))
-    # The last epoch is one that is validated.
-    chosen = max(chosen // every * every, math.ceil(least / every) * every)
-    seconds = chosen * epoch + (chosen // every) * validation
-    why = f"{chosen * steps} steps of {speed.step:.3g} s and {chosen // every} validation(s), about {clock(seconds)}"
-    if fits > MOST_EPOCHS:
+    epoch, validation = speed.steps(images), speed.validation(evaluated)
+    count, fits = _within(speed, evaluated, budget)
+    batches = min(MOST_EPOCHS * epoch, fits)
+    # The last step of an epoch may be one of fewer batches: whole epochs have a known number of steps.
+    unit = 1 if accumulated == 1 else epoch
+    interval = max(1, batches // (count * unit)) * unit if every is None else every * epoch
+    batches = max(1, batches // interval) * interval
+    steps = batches // epoch * math.ceil(epoch / accumulated) + batches % epoch
+    seconds = batches * speed.batch_seconds + batches // interval * validation
+    why = f"{speed.step:.3g} s per batch, with {batches // interval} validation(s) about {clock(seconds)}"
+    if fits > MOST_EPOCHS * epoch:
         why += "; more is of little use"
-    warning = None
+    warning, least = None, min(_FEWEST_STEPS, _FEWEST_EPOCHS * epoch)
     if fits < least:
         warning = (
-            f"auto.budget: {clock(budget)} is too short for {images} images: {chosen} epochs, the least that is "
-            f"of use, take about {clock(seconds)}; give more time, or a smaller data.size"
+            f"auto.budget: {clock(budget)} is too short for {images} images: it holds {fits} batches, and {least}, the "
+            f"least that is of use, take about {clock(least * speed.batch_seconds + validation)}; give more time, or a "
+            "smaller data.size"
         )
-    return [
-        Choice("trainer.max_epochs", chosen, why),
-        Choice("trainer.check_val_every_n_epoch", every, f"validations take {validation:.3g} s each"),
-    ], warning
+    chosen = [Choice("trainer.max_steps", steps, why)]
+    if every is None:
+        chosen.append(Choice("trainer.val_check_interval", interval, f"validations take {validation:.3g} s each"))
+    return chosen, warning
 
 
-def _within(speed: Speed, images: int, evaluated: int, budget: float) -> tuple[int, int]:
-    """Return the number of validations and of epochs that fit a budget; arguments as of :func:`length`."""
+def _within(speed: Speed, evaluated: int, budget: float) -> tuple[int, int]:
+    """Return the number of validations and of batches that fit a budget; arguments as of :func:`length`."""
     validation = speed.validation(evaluated)
     count = _VALIDATIONS if not validation else max(1, min(_VALIDATIONS, int(_VALIDATION_SHARE * budget / validation)))
-    return count, int((budget - count * validation) / speed.epoch(images))
+    return count, max(0, int((budget - count * validation) / speed.batch_seconds))
 
 
 def batch_of_budget(
-    measured: Callable[[int], Speed], batch: int, images: int, evaluated: int, budget: float
+    measured: Callable[[int], Speed], batch: int, evaluated: int, budget: float
 ) -> tuple[Speed, str | None]:
     """Halve the batch while a budget has few steps, as long as that makes more of them.
 
@@ -118,7 +123,6 @@ def batch_of_budget(
     Args:
         measured: Returns the speed of a run with a batch size.
         batch: The usual batch size.
-        images: Number of training images.
         evaluated: Number of validation images; 0 for none.
         budget: Seconds of the run.
 
@@ -127,7 +131,7 @@ def batch_of_budget(
     """
 
     def steps(speed: Speed) -> int:
-        return _within(speed, images, evaluated, budget)[1] * speed.steps(images)
+        return _within(speed, evaluated, budget)[1]
 
     speed, why = measured(batch), None
     while speed.batch // 2 >= _SMALLEST_BATCH and steps(speed) < _STEPS_WORTH_A_SMALL_BATCH:

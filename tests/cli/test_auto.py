@@ -88,29 +88,49 @@ def test_few_images_get_a_small_batch_and_many_epochs() -> None:
     assert validations(300).value == 10 and validations(20).value == 1
 
 
-def test_the_budget_determines_the_epochs() -> None:
-    # Ten steps of a second and, in the time of one, the next batch; three validations would take 5 s each.
+def planned(speed: Speed, evaluated: int, budget: float, *words: Any) -> tuple[dict[str, Any], str | None]:
+    """Return what is chosen for 80 images."""
+    choices, warning = length(speed, 80, evaluated, budget, *words)
+    return {choice.key.removeprefix("trainer."): choice.value for choice in choices}, warning
+
+
+def test_the_budget_determines_the_steps() -> None:
+    # Ten batches of a second and, in the time of one, the next batch.
     speed = Speed(step=1.0, load=0.1, batch=8, workers=1, processes=1)
-    (number, every), warning = length(speed, 80, 0, 1100.0)
-    assert (number.value, every.value, warning) == (100, 10, None)
-    (number, _), warning = length(speed._replace(load=0.25), 80, 0, 1100.0)  # the loader takes two seconds per batch
-    assert number.value == 50
-    (number, _), warning = length(speed._replace(processes=2), 80, 0, 1100.0)
-    assert number.value == 200 and warning is None
-    (number, every), warning = length(speed, 80, 80, 1100.0)
-    assert number.value < 100 and number.value % every.value == 0
-    (number, every), warning = length(speed, 80, 0, 10.0)
-    assert number.value == 5 and warning is not None and "10 s is too short" in warning
+    assert planned(speed, 0, 1101.0) == ({"max_steps": 1000, "val_check_interval": 100}, None)
+    # The loader takes two seconds per batch, and where no process loads, it comes on top.
+    assert planned(speed._replace(load=0.25), 0, 1101.0)[0]["max_steps"] == 500
+    assert planned(speed._replace(load=0.25, workers=0), 0, 1101.0)[0]["max_steps"] == 330
+    assert planned(speed, 0, 1e9)[0]["max_steps"] == 3000
+    # Validations take 8.8 s: six of them fit a twentieth of the budget, and 952 batches beside them.
+    found, _ = planned(speed, 80, 1101.0)
+    assert (found["max_steps"], found["val_check_interval"]) == (6 * 158, 158)
+    # A run is not longer than its budget, but makes a step.
+    found, warning = planned(speed, 0, 10.0)
+    assert (found["max_steps"], found["val_check_interval"]) == (9, 1)
+    assert warning is not None and "10 s is too short" in warning and "9 batches, and 50" in warning
+    assert planned(speed, 80, 0.5)[0]["max_steps"] == 1
+
+
+def test_the_last_step_within_a_budget_is_validated_also_where_batches_or_epochs_are_counted() -> None:
+    speed = Speed(step=1.0, load=0.1, batch=8, workers=1, processes=1)
+    # Four steps of three batches and, of the last one, one: whole epochs.
+    found, _ = planned(speed, 0, 1101.0, 3)
+    assert (found["val_check_interval"], found["max_steps"]) == (100, 400)
+    # Every seven epochs: in 1000 batches, 14 times.
+    found, _ = planned(speed, 0, 1101.0, 1, 7)
+    assert found == {"max_steps": 980}
+    assert planned(speed, 0, 1101.0, 3, 7)[0] == {"max_steps": 392}
 
 
 @pytest.mark.parametrize(
     ("budget", "fixed", "batch", "steps"),
     # Of 160 images, in tenths of a second per image: 1100 s are 1000 s of steps.
     [
-        (550.0, 0.0, 8, "620 steps in the budget instead of 310"),
-        (200.0, 0.0, 4, "440 steps in the budget instead of 220"),
+        (550.0, 0.0, 8, "624 steps in the budget instead of 312"),
+        (200.0, 0.0, 4, "454 steps in the budget instead of 227"),
         # The smallest.
-        (40.0, 0.0, 4, "80 steps in the budget instead of 40"),
+        (40.0, 0.0, 4, "90 steps in the budget instead of 45"),
         (1000.0, 0.0, 16, None),
         # A step takes as long with fewer images.
         (1100.0, 10.0, 16, None),
@@ -122,7 +142,7 @@ def test_a_short_budget_has_smaller_batches_where_they_make_more_steps(
     def measured(count: int) -> Speed:
         return Speed(fixed + 0.1 * count, 0.0, count, 1, 1)
 
-    speed, why = batch_of_budget(measured, 16, 160, 0, budget)
+    speed, why = batch_of_budget(measured, 16, 0, budget)
     assert (speed.batch, why) == (batch, steps)
 
 
@@ -161,18 +181,36 @@ def config(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("words", "epochs", "interval"), [((), 5, 5), (("--trainer.max_epochs=2",), 2, 2)])
+@pytest.mark.parametrize(
+    ("lengths", "words", "length", "interval"),
+    [
+        ({"max_epochs": 50, "check_val_every_n_epoch": 2}, (), (-1, 1), (None, 1)),
+        ({"max_epochs": 50, "check_val_every_n_epoch": 2}, ("--trainer.max_epochs=2",), (2, -1), (2, None)),
+        # As in the config of an earlier run with a budget.
+        (
+            {"max_epochs": -1, "max_steps": 90, "check_val_every_n_epoch": None, "val_check_interval": 30},
+            (),
+            (-1, 1),
+            (None, 1),
+        ),
+    ],
+)
 def test_a_budget_on_the_command_line_overrides_the_length_in_a_config(
-    words: tuple[str, ...], epochs: int, interval: int, tmp_path: Path
+    lengths: dict[str, Any],
+    words: tuple[str, ...],
+    length: tuple[int, int],
+    interval: tuple[int | None, int | None],
+    tmp_path: Path,
 ) -> None:
     path = config(tmp_path)
     content = yaml.safe_load(path.read_text())
     del content["auto"]
-    content["trainer"] |= {"max_epochs": 50, "check_val_every_n_epoch": 2, "limit_train_batches": 1}
+    content["trainer"] |= lengths | {"limit_train_batches": 1}
     path.write_text(yaml.safe_dump(content))
     main(["fit", "--config", str(path), "--auto.budget", "0.02s", *words])
     saved = yaml.safe_load((tmp_path / "runs/tiny/version_0/config.yaml").read_text())["trainer"]
-    assert (saved["max_epochs"], saved["check_val_every_n_epoch"]) == (epochs, interval)
+    assert (saved["max_epochs"], saved["max_steps"]) == length
+    assert (saved["check_val_every_n_epoch"], saved["val_check_interval"]) == interval
 
 
 @pytest.mark.parametrize(("words", "batch"), [((), 4), (("--auto.budget=2h",), 16)])
@@ -263,8 +301,8 @@ def test_a_run_chooses_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert re.search("auto.budget: .* s is too short for 8 images", printed.err)
     runs = tmp_path / "runs/tiny"
     saved = yaml.safe_load((runs / "version_0/config.yaml").read_text())
-    # Two steps per epoch of the eight scenes: the least are five epochs.
-    assert saved["auto"] is False and saved["trainer"]["max_epochs"] == 5 and saved["data"]["batch_size"] == 4
+    assert saved["auto"] is False and saved["trainer"]["max_steps"] == 1 and saved["data"]["batch_size"] == 4
+    assert (saved["trainer"]["max_epochs"], saved["trainer"]["check_val_every_n_epoch"]) == (-1, None)
     assert saved["data"]["size"] == 64 and saved["data"]["scales"] == [1.0]
     strides = {key: saved["model"]["detection"]["init_args"][f"{key}_stride"] for key in ("min", "max")}
     # Objects of 32 to 50 pixels would need no level of stride 32, which is given.
@@ -278,12 +316,13 @@ def test_a_run_chooses_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     # What continues does not choose, and takes its settings from the run, also those of other defaults here.
     checkpoint = str(runs / "version_0/checkpoints/last.ckpt")
     capsys.readouterr()
-    main(["fit", "--config", str(path), "--ckpt_path", checkpoint, "--trainer.max_epochs", "6"])
+    main(["fit", "--config", str(path), "--ckpt_path", checkpoint, "--trainer.max_steps", "3"])
     said = capsys.readouterr()
     assert "auto: nothing is chosen again" in said.err and "too short" not in said.err
     continued = yaml.safe_load((runs / "version_2/config.yaml").read_text())
     assert continued["model"]["detection"] == saved["model"]["detection"]
-    assert continued["data"]["batch_size"] == 4 and continued["trainer"]["max_epochs"] == 6
+    assert continued["data"]["batch_size"] == 4 and continued["trainer"]["max_steps"] == 3
+    assert continued["trainer"]["val_check_interval"] == 1 and continued["trainer"]["check_val_every_n_epoch"] is None
 
 
 def test_the_other_processes_take_what_the_first_one_measured(tmp_path: Path) -> None:
@@ -293,9 +332,10 @@ def test_the_other_processes_take_what_the_first_one_measured(tmp_path: Path) ->
     data = JointDataModule(SyntheticSource(8, 1, 64), batch_size=16)
     trainer._data_connector.attach_datamodule(LightningModule(), data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.strategy, "broadcast", lambda own: (4, 2, 50, 5))
+        patch.setattr(trainer.strategy, "broadcast", lambda own: (4, 2, -1, 50, None, 5))
         SameChoice().setup(trainer, LightningModule(), "fit")
-    assert (trainer.max_epochs, trainer.check_val_every_n_epoch) == (50, 5)
+    assert (trainer.max_epochs, trainer.max_steps) == (-1, 50)
+    assert (trainer.check_val_every_n_epoch, trainer.val_check_interval) == (None, 5)
     assert (data.batch_size, data.loading.eval_batch_size) == (4, 2)
 
 
