@@ -3,8 +3,10 @@
 Each model trains in a process of its own, one after the other, and leaves a JSON file: repeat the command to go on
 after an interruption. Run: ``python benchmarks/peers.py --data path/to/nuclei --budgets 60 240 1200``.
 
-The data is the config's: any source of the project. A config that names COCO instances with semantic PNGs, such as
-``CocoInstances`` with ``semantic_masks``, is read in the same way by all models.
+The data is the config's: any source of the project. Where the config has ``auto``, the joint network's settings are
+chosen from the data and the budget, and the peers take what the config says, or else the defaults. A config that names
+COCO instances with semantic PNGs, such as ``CocoInstances`` with ``semantic_masks``, is read in the same way by all
+models.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from ocrnet_pl.models.ocrnet import OCRNet
@@ -41,7 +42,7 @@ class JointPredictor:
 def train_joint(
     settings: Settings, folder: Path, words: Sequence[str], device: torch.device
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Measure the speed of a few steps, then train for as many as fit the budget.
+    """Train for as many steps as fit the budget, by the speed of a few, or as ``auto`` chooses if the config has it.
 
     Args:
         settings: Settings of the comparison.
@@ -52,17 +53,19 @@ def train_joint(
     Returns:
         The network and what is known of its training.
     """
-    batch_size = int(settings.content()["data"].get("batch_size", 16))
     steps = settings.steps
-    if steps is None:
+    if steps is None and not settings.content().get("auto"):
+        batch_size = int(settings.content()["data"].get("batch_size", 16))
         probe = _fit(settings, folder / "probe", words, _PROBE_STEPS)
         # Of the last steps: the first ones also read the images and fill the caches.
         steps = max(1, round(settings.budget * probe["last"]["train/images_per_s"] / batch_size))
     summary = _fit(settings, folder / "run", words, steps)
-    network = OCRNet.from_checkpoint(folder / "run" / "joint" / "version_0" / "checkpoints" / "last.ckpt", device)
+    run = folder / "run" / "joint" / "version_0"
+    network = OCRNet.from_checkpoint(run / "checkpoints" / "last.ckpt", device)
+    batch_size = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["batch_size"]
     speed = summary["images_per_s"]
     # A run of one step has no speed.
-    seconds = steps * batch_size / speed if speed else summary["time_s"]
+    seconds = summary["steps"] * batch_size / speed if speed else summary["time_s"]
     return network.to(device), {
         "steps": summary["steps"],
         "train_s": seconds,
@@ -71,7 +74,8 @@ def train_joint(
     }
 
 
-def _fit(settings: Settings, folder: Path, words: Sequence[str], steps: int) -> dict[str, Any]:
+def _fit(settings: Settings, folder: Path, words: Sequence[str], steps: int | None) -> dict[str, Any]:
+    """Train for some steps, or for as long as ``auto`` makes of the budget; return the run's summary."""
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "ocrnet_pl", "fit", "--config", str(settings.config)]
     options = {
@@ -80,15 +84,20 @@ def _fit(settings: Settings, folder: Path, words: Sequence[str], steps: int) -> 
         "data.size": settings.size,
         "data.evaluate_at": "input",
         "trainer.default_root_dir": folder,
-        "trainer.max_epochs": -1,
-        "trainer.max_steps": steps,
-        "trainer.check_val_every_n_epoch": "null",
-        "trainer.val_check_interval": steps,
         "trainer.num_sanity_val_steps": 0,
         # The probe ends with a speed.
         "trainer.log_every_n_steps": _PROBE_STEPS // 4,
         "pictures.enabled": "false",
     }
+    if steps is None:
+        options["auto.budget"] = settings.budget
+    else:
+        options |= {
+            "trainer.max_epochs": -1,
+            "trainer.max_steps": steps,
+            "trainer.check_val_every_n_epoch": "null",
+            "trainer.val_check_interval": steps,
+        }
     if settings.data is not None:
         options["data.root"] = settings.data
     for name, value in settings.encoder_arguments().items():

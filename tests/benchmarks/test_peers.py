@@ -211,6 +211,22 @@ def test_the_joint_network_trains_by_the_command_line(
     assert {"map", "miou", "pq", "mask_map"} <= set(result)
 
 
+@pytest.mark.slow
+def test_a_config_with_auto_trains_as_long_as_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_ROUNDS", 1)
+    monkeypatch.setattr(evaluation, "_WARM_UP", 0)
+    config = json.loads(json.dumps(CONFIG)) | {"auto": True}
+    del config["data"]["batch_size"]
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    run_one("joint", Settings(path, None, budget=2.0, steps=None, size=64, encoder={}, seed=0), tmp_path / "joint")
+    result = json.loads((tmp_path / "joint" / "result.json").read_text())
+    chosen = yaml.safe_load((tmp_path / "joint/run/joint/version_0/config.yaml").read_text())
+    assert chosen["data"]["batch_size"] == 4 and chosen["trainer"]["max_steps"] == result["steps"] > 2
+    assert result["train_s"] == pytest.approx(result["steps"] * 4 / result["images_per_s"])
+    assert not (tmp_path / "joint" / "probe").exists()
+
+
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
     assert "AGPL" in str(missing("ultralytics"))
