@@ -18,6 +18,7 @@ from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY, differences, need_entries, read_checkpoint, usable_checkpoint
+from ocrnet_pl.storage.earlier_settings import parts_now
 from ocrnet_pl.storage.plain_values import plain_values
 from ocrnet_pl.storage.saved_network import saved_taxonomy
 from ocrnet_pl.structures import Taxonomy
@@ -85,7 +86,8 @@ def continuation(config: Namespace, parser: LightningArgumentParser, given: Cont
     content = read_checkpoint(path, mmap=True)
     need_entries(content, path, "global_step", "state_dict", "taxonomy")
     kept = _take_origin(config, content, path)
-    keep_shapes(config, content.get(CONFIG_KEY), given)
+    parts = content.get("hyper_parameters")
+    keep_shapes(config, parts_now(parts) if isinstance(parts, Mapping) else {}, given)
     now = plain_config(parser, config)
     different = [line for line in differences(content, now) if not line.startswith(_OWN_TO_A_START)]
     if different:

@@ -95,8 +95,10 @@ class SubPixelHead(nn.Sequential):
 class SubPixelSkipHead(nn.Module):
     """Classifies at a multiple of the map's resolution, from the map and from the encoder's map of that resolution.
 
-    The encoder's map has its own norm, which brings it to the scale of the others: its statistics are those of the
-    images that the encoder was pretrained on, and added as it is, it drowns what the neck says.
+    What the encoder's map adds is a correction that is nothing at first and is learnt (Goyal et al., "Accurate, Large
+    Minibatch SGD", 2017, begin residual branches in this way). The encoder's map has its own norm, which brings it to
+    the scale of the others: its statistics are those of the images that the encoder was pretrained on, and added as it
+    is, it drowns what the neck says.
 
     Args:
         width: Number of channels of the map.
@@ -111,7 +113,9 @@ class SubPixelSkipHead(nn.Module):
         super().__init__()
         self.up = nn.Sequential(*_sub_pixels(width, upscale, detail))
         self.skip = nn.BatchNorm2d(skip)
-        self.mix = ConvNorm(detail + skip, detail)
+        norm = nn.BatchNorm2d(detail)
+        nn.init.zeros_(norm.weight)
+        self.correct = nn.Sequential(nn.Conv2d(detail + skip, detail, 1, bias=False), norm)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(detail, classes, 3, padding=1)
 
@@ -122,8 +126,9 @@ class SubPixelSkipHead(nn.Module):
             pixels: The map [B, width, h, w].
             finer: The encoder's map [B, skip, upscale * h, upscale * w].
         """
-        both = torch.cat((self.up(pixels), self.skip(finer)), 1)
-        logits: Tensor = self.classify(self.dropout(self.mix(both)))
+        detail = self.up(pixels)
+        correction = self.correct(torch.cat((detail, self.skip(finer)), 1))
+        logits: Tensor = self.classify(self.dropout(detail + correction))
         return logits
 
     def class_rows(self, name: str) -> DeclaredRows:
@@ -158,7 +163,8 @@ class SubPixelDecoder(SegmentationDecoder):
         dropout: Share of channels, 0 to 1, that is zeroed before the logits in training; 0 for none.
         separable: Whether the convolution at the finest stride is depthwise separable, which takes an eighth of its
             multiplications.
-        skip: Whether the logits also see the encoder's map of their own stride, which is finer than all of the neck's.
+        skip: Whether the logits also see the encoder's map of their own stride, which is finer than all of the neck's;
+            null if the encoder has one.
 
     Raises:
         ValueError: The taxonomy has no segmentation class, or the encoder has no map at the logits' stride for
@@ -174,24 +180,24 @@ class SubPixelDecoder(SegmentationDecoder):
         detail: int = 16,
         dropout: float = 0.0,
         separable: bool = False,
-        skip: bool = False,
+        skip: bool | None = None,
     ) -> None:
         super().__init__()
         classes = semantic_count(taxonomy)
         self.stride = shapes.strides[0] // upscale
         self.pixels = PyramidSum(shapes.channels, width, separable)
         self.head: SubPixelHead | SubPixelSkipHead
-        if skip:
-            self._finer = self._own_stride(shapes)
+        self._finer = None if skip is False else self._own_stride(shapes, asked=skip is True)
+        if self._finer is None:
+            self.head = SubPixelHead(width, classes, upscale, detail, dropout)
+        else:
             finer = shapes.encoder_channels[self._finer]
             self.head = SubPixelSkipHead(width, finer, classes, upscale, detail, dropout)
-        else:
-            self.head = SubPixelHead(width, classes, upscale, detail, dropout)
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Return the logits [B, S, H / stride, W / stride]."""
         pixels = self.pixels(features.maps)
-        if isinstance(self.head, SubPixelSkipHead):
+        if self._finer is not None:
             return (self.head(pixels, features.encoder_maps[self._finer]),)
         return (self.head(pixels),)
 
@@ -199,10 +205,10 @@ class SubPixelDecoder(SegmentationDecoder):
         """Return the rows of the head."""
         return self.head.class_rows("head")
 
-    def _own_stride(self, shapes: Shapes) -> int:
-        """Return the index of the encoder's map at the logits' stride."""
+    def _own_stride(self, shapes: Shapes, asked: bool) -> int | None:
+        """Return the index of the encoder's map at the logits' stride; None if it has none and none was asked for."""
         index = last_of_each_stride(shapes.encoder_strides).get(self.stride)
-        if index is None:
+        if index is None and asked:
             raise ValueError(
                 f"segmentation: skip reads the encoder's map at stride {self.stride}, and its maps have "
                 f"{shapes.encoder_strides}; set skip to false, or take another encoder or upscale"

@@ -13,6 +13,7 @@ from ocrnet_pl.storage.import_paths import with_current_paths
 _SCHEDULE = ("warmup_steps", "final_lr")
 """Keys of the model that are options of its default schedule now."""
 _DEFAULT = "ocrnet_pl.training.schedules.WarmupCosine"
+_SUB_PIXEL = "ocrnet_pl.models.segmentation.SubPixelDecoder"
 
 
 def model_now(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +25,18 @@ def model_now(model: Mapping[str, Any]) -> dict[str, Any]:
         scheduler = dict(given) if isinstance(given, Mapping) else {"class_path": given or _DEFAULT}
         options = scheduler.get("init_args")
         now["scheduler"] = scheduler | {"init_args": moved | dict(options if isinstance(options, Mapping) else {})}
+    return now
+
+
+def parts_now(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a saved network's parts were made, with today's keys and arguments."""
+    now = model_now(parts)
+    pixels = now.get("segmentation")
+    if isinstance(pixels, Mapping) and pixels.get("class_path") == _SUB_PIXEL:
+        arguments = pixels.get("init_args")
+        if isinstance(arguments, Mapping):
+            # Before there was this argument, there was nothing that it could turn on.
+            now["segmentation"] = {**pixels, "init_args": {"skip": False, **arguments}}
     return now
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.storage.earlier_settings import model_now
+from ocrnet_pl.storage.earlier_settings import parts_now
 from ocrnet_pl.storage.plain_values import plain_values, shown
 from ocrnet_pl.structures import Taxonomy
 
@@ -83,7 +83,7 @@ def _network(content: Mapping[str, Any], key: str, where: str, weights: dict[str
     return SavedNetwork(
         content=content,
         key=key,
-        parts=model_now(parts),
+        parts=parts_now(parts),
         unrecorded=unrecorded_parts(content, where),
         taxonomy=saved_taxonomy(content, where),
         input_size=saved_size(content, where),

@@ -7,7 +7,7 @@ from typing import Any
 
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY
-from ocrnet_pl.storage.earlier_settings import config_now
+from ocrnet_pl.storage.earlier_settings import config_now, parts_now
 from ocrnet_pl.storage.interpolation import InterpolationError, each_text, resolved
 from ocrnet_pl.storage.plain_values import plain_values, shown
 from ocrnet_pl.storage.saved_network import unrecorded_parts
@@ -85,6 +85,7 @@ def stored_config(
     for name in ("model", "data"):
         if not isinstance(config, dict) or not isinstance(config.get(name), dict):
             raise CheckpointError(f"{where}: there is no section {name!r}; give --config FILE")
+    config["model"] = parts_now(config["model"])
     missed: list[str] = []
     taken: dict[str, Any] = {"name": _name(config.get("name", "run"), where)}
     if type(config.get("seed_everything")) in (bool, int):

@@ -103,8 +103,7 @@ TOGETHER = [
         "overlays/balancing/gradnorm.yaml",
     ],
     [
-        *("formats/bdd100k.yaml", "overlays/decoders/shared_towers.yaml", "overlays/decoders/skip.yaml"),
-        "overlays/balancing/pcgrad.yaml",
+        *("formats/bdd100k.yaml", "overlays/decoders/shared_towers.yaml", "overlays/balancing/pcgrad.yaml"),
     ],
     ["overlays/decoders/deeplabv3plus.yaml", "overlays/transfer/teacher.yaml", "overlays/inference/multiscale.yaml"],
     [
@@ -276,7 +275,6 @@ CHECKS: dict[str, Callable[[Run], None]] = {
     "overlays/decoders/unet.yaml": partial(predicts, part="segmentation", kind="SmpUnet"),
     "overlays/decoders/deeplabv3plus.yaml": partial(predicts, part="segmentation", kind="SmpDeepLabV3Plus"),
     "overlays/decoders/shared_towers.yaml": partial(predicts, part="detection", kind="AnchorFreeDecoder"),
-    "overlays/decoders/skip.yaml": partial(predicts, part="segmentation.head", kind="SubPixelSkipHead"),
     "overlays/decoders/one_to_one.yaml": partial(predicts, part="detection", kind="OneToOneDecoder"),
     "overlays/losses/varifocal.yaml": partial(
         trains,

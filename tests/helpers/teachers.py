@@ -31,7 +31,7 @@ def write_teacher(path: Path, taxonomy: Taxonomy = TAXONOMY, **changes: Any) -> 
         "detection": {"class_path": "ocrnet_pl.models.detection.AnchorFreeDecoder"},
         "segmentation": {
             "class_path": "ocrnet_pl.models.segmentation.SubPixelDecoder",
-            "init_args": {"width": 8, "detail": 4},
+            "init_args": {"width": 8, "detail": 4, "skip": None},
         },
         "postprocess": {"class_path": "ocrnet_pl.inference.fusion.FusionPostProcess"},
     } | changes

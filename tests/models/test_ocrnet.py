@@ -9,7 +9,7 @@ from ocrnet_pl.models.detection import AnchorFreeDecoder, make_points
 from ocrnet_pl.models.encoder import TimmEncoder
 from ocrnet_pl.models.necks import PathAggregationNeck
 from ocrnet_pl.models.ocrnet import OCRNet
-from ocrnet_pl.models.segmentation import SubPixelDecoder
+from ocrnet_pl.models.segmentation import SubPixelDecoder, SubPixelHead
 from ocrnet_pl.structures import Taxonomy
 from tests.helpers.builders import TAXONOMY, TinyEncoder, tiny_network
 from tests.models.test_encoder import NAMES
@@ -124,23 +124,35 @@ def test_a_separable_decoder_multiplies_less_and_gives_the_same_kind_of_map() ->
 
 def test_a_decoder_with_a_skip_sees_what_only_the_encoder_s_finer_map_shows() -> None:
     shapes = Shapes([16, 16], [4, 8], [6, 8, 8], [2, 4, 8])
-    decoder = SubPixelDecoder(shapes, TAXONOMY, width=16, skip=True).eval()
+    decoder = SubPixelDecoder(shapes, TAXONOMY, width=16).eval()
     neck = [torch.randn(1, 16, 8, 6), torch.randn(1, 16, 4, 3)]
     finer, coarser = torch.randn(1, 6, 16, 12), [torch.randn(1, 8, 8, 6), torch.randn(1, 8, 4, 3)]
     changed = finer.clone()
     # A line of one cell, as of a pole.
     changed[:, :, :, 5] += 3
-    with torch.no_grad():
-        (before,), (after,) = (decoder(Features(neck, [fine, *coarser], None)) for fine in (finer, changed))
+
+    def pair() -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            (before,), (after,) = (decoder(Features(neck, [fine, *coarser], None)) for fine in (finer, changed))
+        return before, after
+
+    # What it sees there is nothing at first, and is learnt.
+    assert torch.equal(*pair())
+    torch.nn.init.ones_(decoder.head.correct[1].weight)
+    before, after = pair()
     assert before.shape == (1, TAXONOMY.num_semantic, 16, 12) and decoder.stride == 2
     columns = (after - before).abs().amax((0, 1, 2)) > 1e-6
-    # Two convolutions of 3 x 3 see two cells to each side.
-    assert columns.nonzero().flatten().tolist() == [3, 4, 5, 6, 7]
+    # The last convolution, of 3 x 3, sees a cell to each side.
+    assert columns.nonzero().flatten().tolist() == [4, 5, 6]
     # Dilated stages give two maps of one stride, of which the last one is read, as by the neck.
     dilated = SubPixelDecoder(Shapes([16], [4], [6, 8, 12], [2, 4, 4]), TAXONOMY, width=16, upscale=1, skip=True)
     assert dilated.head.skip.num_features == 12
+    # Whoever asks for one gets it, or is told; by default there is one where there can be.
+    coarse = Shapes([16], [4], [8, 8], [4, 8])
+    assert isinstance(SubPixelDecoder(coarse, TAXONOMY).head, SubPixelHead)
+    assert isinstance(SubPixelDecoder(shapes, TAXONOMY, skip=False).head, SubPixelHead)
     with pytest.raises(ValueError, match=r"skip reads the encoder's map at stride 2, and its maps have \[4, 8\]"):
-        SubPixelDecoder(Shapes([16], [4], [8, 8], [4, 8]), TAXONOMY, skip=True)
+        SubPixelDecoder(coarse, TAXONOMY, skip=True)
 
 
 @pytest.mark.parametrize("skip", [False, True])

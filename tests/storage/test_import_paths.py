@@ -115,6 +115,7 @@ def test_an_old_run_continues_and_is_evaluated_with_old_configs(
     assert "losses.weighting" not in told and "inference.tiling" not in told
     # One that decides on the shape of the weights is the checkpoint's.
     assert "model.detection.bins: None, as in the checkpoint; the default is now 16" in lines and "bins" not in told
+    assert "model.segmentation.skip: False, as in the checkpoint; the default is now None" in lines
     wanted = "--model.detection.init_args.bins=8"
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(config), "--ckpt_path", str(checkpoint), root, wanted])
