@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ocrnet_pl.inference.pixels import BoxPixels, SemanticMap, look_up
+from ocrnet_pl.inference.pixels import BoxLines, BoxPixels, SemanticMap, look_up
+from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.inference.tables import ClassTables
 
 
@@ -40,10 +41,7 @@ def find_claims(
         tables: What fusion knows of each class, and its settings.
     """
     settings = tables.settings
-    # A Gaussian in both directions: how much the box's score counts at each of its pixels.
-    narrow = -1 / (2 * settings.spread**2)
-    in_row = torch.exp(pixels.row_offset.square() * narrow) * scores[pixels.row_box]
-    in_column = torch.exp(pixels.column_offset.square() * narrow)
+    in_row, in_column = place_weights(pixels, scores, settings)
     weight = look_up(in_row, pixels.row) * look_up(in_column, pixels.column)
     layer = of_class[pixels.row_box] * semantic.labels.numel()
     own = look_up(semantic.probability.flatten(), look_up(layer, pixels.row) + pixels.pixel).to(scores.dtype)
@@ -53,6 +51,21 @@ def find_claims(
         claims = claims[_may_change(pixels, claims, of_class, semantic, tables.raw_pixels)]
     own, weight = look_up(own, claims), look_up(weight, claims)
     return Claims(look_up(pixels.pixel, claims), look_up(pixels.row, claims), own, own * weight)
+
+
+def place_weights(lines: BoxLines | BoxPixels, scores: Tensor, settings: FusionSettings) -> tuple[Tensor, Tensor]:
+    """Return how much the boxes' scores count in each of their rows, and the factor on it in each of their columns.
+
+    A Gaussian in both directions, float [rows] and float [columns]; at a pixel it is the product of both.
+
+    Args:
+        lines: The rows and columns of the boxes.
+        scores: float [N], the boxes' scores.
+        settings: The settings of fusion.
+    """
+    narrow = -1 / (2 * settings.spread**2)
+    in_row = torch.exp(lines.row_offset.square() * narrow) * scores[lines.row_box]
+    return in_row, torch.exp(lines.column_offset.square() * narrow)
 
 
 def _may_change(pixels: BoxPixels, claims: Tensor, of_class: Tensor, semantic: SemanticMap, kept: Tensor) -> Tensor:

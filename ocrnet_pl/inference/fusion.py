@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from ocrnet_pl.inference.box_choice import Choices
-from ocrnet_pl.inference.claims import Claims, find_claims
 from ocrnet_pl.inference.decode import Decode, Detections
 from ocrnet_pl.inference.fetching import fetch
 from ocrnet_pl.inference.geometry import boxes_to_original, clip_boxes, maps_to_original
 from ocrnet_pl.inference.heuristic import HeuristicMerge
 from ocrnet_pl.inference.nesting import SURE, find_nesting
 from ocrnet_pl.inference.operating_points import NO_POINT
+from ocrnet_pl.inference.ownership import find_owners
 from ocrnet_pl.inference.panoptic import add_panoptic
-from ocrnet_pl.inference.pixels import BoxReach, SemanticMap, box_pixels, look_up, strongest, tight_bounds
+from ocrnet_pl.inference.pixels import SemanticMap, look_up
 from ocrnet_pl.inference.score_calibration import ONE_PASS, ScoreCalibration
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.inference.tables import ClassTables
@@ -265,67 +265,41 @@ class FusionPostProcess(PostProcess):
         settings = self.settings
         tables = self._tables(taxonomy, semantic.top.device)
         boxes, scores, labels = detections
-        height, width = semantic.size
         of_class = tables.semantic_of[labels]
         joined = of_class >= 0
         inside = clip_boxes(boxes, semantic.size)
         confident = joined & (scores >= SURE)
         corner = math.exp(-1 / settings.spread**2)
         nesting = find_nesting(detections._replace(boxes=inside), confident, of_class, semantic, corner)
-        best: Claims | None = None
-        claimed = torch.zeros_like(labels)
-        # Boxes of classes without pixels get none.
-        for pixels in box_pixels(boxes * joined[:, None], semantic.size):
-            claims = find_claims(pixels, scores, of_class, semantic, tables)
-            if nesting is not None:
-                claims.evidence.mul_(look_up(nesting.factor[pixels.row_box], claims.row))
-            # The claims are in the order of the rows, and to count them otherwise makes a GPU wait.
-            ends = torch.arange(len(pixels.row_box) + 1, device=boxes.device)
-            of_row = torch.searchsorted(claims.row, ends).diff()
-            claimed.scatter_add_(0, pixels.row_box, of_row)
-            if best is not None:
-                claims = Claims(*map(torch.cat, zip(best, claims, strict=True)))
-            won = strongest(claims.pixel, claims.evidence, semantic.size)
-            best = Claims(*(look_up(part, won) for part in claims))
-        assert best is not None
-        pixel, owner = best.pixel, look_up(pixels.row_box, best.row)
+        own = find_owners(boxes, scores, of_class, None if nesting is None else nesting.factor, semantic, tables)
 
         # Agreement: how many of the pixels that an ellipse in the box would cover it owns, and how certainly. A thin or
         # hollow object owns few of them, and yet its claimed pixels reach all sides of its box.
-        reach = BoxReach(pixels, len(boxes))
-        reach.add(pixel, best.row)
-        count = reach.count()
         area = (inside[:, 2:] - inside[:, :2]).clamp(min=1).prod(-1)
-        owned = torch.zeros_like(scores).scatter_add(0, owner, best.probability)
+        claimed = own.claimed
         if nesting is not None:
             # The pixels of a right box nested in it do not belong to its object.
-            claimed.scatter_add_(0, nesting.outer, -count[nesting.inner] * nesting.both)
-        reached = reach.share() ** 3 * (count / torch.maximum(claimed, count).clamp(min=1))
-        sureness = owned / count.clamp(min=1)
-        agreement = torch.maximum(owned / (area * torch.pi / 4), reached * sureness).clamp(1e-3, 1.0)
+            claimed = claimed.scatter_add(0, nesting.outer, -own.owned[nesting.inner] * nesting.both)
+        reached = own.share**3 * (own.owned / torch.maximum(claimed, own.owned).clamp(min=1))
+        sureness = own.certainty / own.owned.clamp(min=1)
+        agreement = torch.maximum(own.certainty / (area * torch.pi / 4), reached * sureness).clamp(1e-3, 1.0)
         if settings.raw_boxes:
             joined = joined & ~tables.raw_boxes[labels]
         fused_scores = scores * torch.where(joined, agreement.pow(settings.rescore), 1.0)
         # Only boxes that own what they enclose may move: the box of a half-hidden object extends beyond its pixels.
         trust = settings.refine * (joined & (agreement > TRUSTED)).to(boxes.dtype)[:, None]
-        refined = boxes + trust * (tight_bounds(pixel, best.row, pixels.row_box, boxes, width) - boxes)
+        refined = boxes + trust * (own.bounds - boxes)
 
         order = fused_scores.argsort(descending=True, stable=True)
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order), device=order.device)
-        instances = torch.zeros(height * width, dtype=torch.int32, device=boxes.device)
-        instances[pixel] = look_up(rank.to(torch.int32) + 1, owner)
-        # A pixel in an instance takes the instance's class.
-        corrected = semantic.labels.to(torch.uint8).flatten()
-        corrected[pixel] = look_up(of_class.to(torch.uint8), owner)
-        prediction = Prediction(
-            refined[order],
-            fused_scores[order],
-            labels[order],
-            corrected.view(height, width),
-            instances.view(height, width),
-        )
-        return Corrected(prediction, scores[order], torch.maximum(count / area, reached)[order])
+        # A pixel in an instance takes the instance's class; what nobody owns has a place of its own, the first.
+        numbers = torch.cat((rank.new_zeros(1), rank + 1)).to(torch.int32)
+        classes = torch.cat((of_class.new_zeros(1), of_class)).to(torch.uint8)
+        place = own.owner + 1
+        corrected = torch.where(place > 0, look_up(classes, place), semantic.labels.to(torch.uint8))
+        prediction = Prediction(refined[order], fused_scores[order], labels[order], corrected, look_up(numbers, place))
+        return Corrected(prediction, scores[order], torch.maximum(own.owned / area, reached)[order])
 
     def with_panoptic(self, corrected: Corrected, taxonomy: Taxonomy) -> Prediction:
         """Return the prediction with its panoptic map: confident instances that fill their boxes, then stuff.

@@ -108,6 +108,66 @@ class BoxReach:
         return values.new_zeros(self._num_boxes).scatter_add(0, box, values)
 
 
+class BoxLines(NamedTuple):
+    """The rows and columns of pixels whose centre is in each of N boxes, box by box.
+
+    Attributes:
+        first_row: int64 [N], the image's row that is each box's first.
+        first_column: int64 [N], the image's column that is each box's first.
+        rows: int64 [N], the number of each box's rows.
+        columns: int64 [N], the number of each box's columns.
+        row_box: int64 [rows], the box of each row of a box.
+        column_box: int64 [columns], the box of each column of a box.
+        row_offset: float [rows], distance from the box's centre in half heights, -1 to 1.
+        column_offset: float [columns], distance from the box's centre in half widths, -1 to 1.
+        pairs: Number of pairs of a box and a pixel in it.
+    """
+
+    first_row: Tensor
+    first_column: Tensor
+    rows: Tensor
+    columns: Tensor
+    row_box: Tensor
+    column_box: Tensor
+    row_offset: Tensor
+    column_offset: Tensor
+    pairs: int
+
+
+def box_lines(boxes: Tensor, size: tuple[int, int]) -> BoxLines:
+    """List the rows and columns of the pixels whose centre is in each box.
+
+    Args:
+        boxes: float [N, 4], xyxy, within the image.
+        size: (height, width) of the image.
+    """
+    height, width = size
+    # A pixel's centre is at its index plus a half.
+    first = (boxes - 0.5).ceil().long()
+    x1, x2 = first[:, 0].clamp(0, width), first[:, 2].clamp(0, width)
+    y1, y2 = first[:, 1].clamp(0, height), first[:, 3].clamp(0, height)
+    columns, rows = (x2 - x1).clamp(min=0), (y2 - y1).clamp(min=0)
+    # All sizes in one transfer.
+    num_columns, num_rows, pairs = torch.stack((columns.sum(), rows.sum(), (columns * rows).sum())).tolist()
+    column_box, x = _lines(columns, x1, num_columns)
+    row_box, y = _lines(rows, y1, num_rows)
+    center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=0.5)
+    row_offset = (y + 0.5 - center[row_box, 1]) / half[row_box, 1]
+    column_offset = (x + 0.5 - center[column_box, 0]) / half[column_box, 0]
+    return BoxLines(y1, x1, rows, columns, row_box, column_box, row_offset, column_offset, pairs)
+
+
+def _lines(counts: Tensor, first: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """List the rows (or columns) of all boxes: the box of each, and its place in the image."""
+    box = torch.repeat_interleave(counts, output_size=total)
+    return box, torch.arange(len(box), device=counts.device) + (first - _starts(counts))[box]
+
+
+def _starts(counts: Tensor) -> Tensor:
+    """Return the number of elements before each box's own."""
+    return counts.cumsum(0) - counts
+
+
 def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iterator[BoxPixels]:
     """List the pixels whose centre is in each box; the work grows with the boxes' area, not with boxes x image.
 
@@ -119,24 +179,15 @@ def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iter
     Yields:
         All pairs at once if they fit into one block, else block by block, in order.
     """
-    height, width = size
-    # A pixel's centre is at its index plus a half.
-    first = (boxes - 0.5).ceil().long()
-    x1, x2 = first[:, 0].clamp(0, width), first[:, 2].clamp(0, width)
-    y1, y2 = first[:, 1].clamp(0, height), first[:, 3].clamp(0, height)
-    columns, rows = (x2 - x1).clamp(min=0), (y2 - y1).clamp(min=0)
-    # All sizes in one transfer.
-    num_columns, num_rows, total = torch.stack((columns.sum(), rows.sum(), (columns * rows).sum())).tolist()
-    column_box, x, column_start = _lines(columns, x1, num_columns)
-    row_box, y, _ = _lines(rows, y1, num_rows)
-    lengths = columns[row_box]
+    lines = box_lines(boxes, size)
+    row_box = lines.row_box
+    num_rows = len(row_box)
+    y = torch.arange(num_rows, device=boxes.device) + (lines.first_row - _starts(lines.rows))[row_box]
+    lengths = lines.columns[row_box]
     row_end = lengths.cumsum(0)
     row_start = row_end - lengths
-    first_pixel = y * width + x1[row_box]
-    pixel_shift, column_shift = first_pixel - row_start, first_pixel - column_start[row_box]
-    center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=0.5)
-    row_offset = (y + 0.5 - center[row_box, 1]) / half[row_box, 1]
-    column_offset = (x + 0.5 - center[column_box, 0]) / half[column_box, 0]
+    first_pixel = y * size[1] + lines.first_column[row_box]
+    pixel_shift, column_shift = first_pixel - row_start, first_pixel - _starts(lines.columns)[row_box]
 
     def pairs(first_row: int, last_row: int, count: int) -> BoxPixels:
         row = torch.repeat_interleave(lengths[first_row:last_row], output_size=count)
@@ -146,23 +197,18 @@ def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iter
             place += row_start[first_row]
         pixel = place + look_up(pixel_shift, row)
         column = pixel - look_up(column_shift, row)
-        return BoxPixels(pixel, row, column, row_box, column_box, row_offset, column_offset, column_shift)
+        return BoxPixels(
+            pixel, row, column, row_box, lines.column_box, lines.row_offset, lines.column_offset, column_shift
+        )
 
-    if total <= block:
-        yield pairs(0, num_rows, total)
+    if lines.pairs <= block:
+        yield pairs(0, num_rows, lines.pairs)
         return
     # A block ends with the row in which the pairs reach a multiple of its size.
-    cuts = torch.searchsorted(row_end, torch.arange(block, total, block, device=boxes.device)) + 1
-    ends = {0: 0, num_rows: total} | dict(torch.stack((cuts, row_end[cuts - 1]), 1).tolist())
+    cuts = torch.searchsorted(row_end, torch.arange(block, lines.pairs, block, device=boxes.device)) + 1
+    ends = {0: 0, num_rows: lines.pairs} | dict(torch.stack((cuts, row_end[cuts - 1]), 1).tolist())
     for first_row, last_row in pairwise(sorted(ends)):
         yield pairs(first_row, last_row, ends[last_row] - ends[first_row])
-
-
-def _lines(counts: Tensor, first: Tensor, total: int) -> tuple[Tensor, Tensor, Tensor]:
-    """List the rows (or columns) of all boxes: the box of each, its place in the image, and each box's first one."""
-    start = counts.cumsum(0) - counts
-    box = torch.repeat_interleave(counts, output_size=total)
-    return box, torch.arange(len(box), device=counts.device) + (first - start)[box], start
 
 
 def look_up(table: Tensor, index: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from ocrnet_pl.inference import fusion, nesting
+from ocrnet_pl.inference import fusion, nesting, ownership
 from ocrnet_pl.inference.decode import Detections
 from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.pixels import SemanticMap, box_pixels
@@ -165,8 +165,9 @@ def test_nesting_block_by_block_is_that_of_one_pass(block: int, monkeypatch: pyt
     post = FusionPostProcess()
     semantic, detections = random_scene(2)
     assert fuse_by_loops(detections, semantic, post.settings, TAXONOMY).before
+    monkeypatch.setattr(fusion, "find_owners", ownership.owners_by_list)
     want = post.correct(detections, semantic, TAXONOMY)
-    for module in (fusion, nesting):
+    for module in (ownership, nesting):
         monkeypatch.setattr(module, "box_pixels", partial(box_pixels, block=block))
     monkeypatch.setattr(nesting, "nested_pairs", partial(nesting.nested_pairs, block=block))
     got = post.correct(detections, semantic, TAXONOMY)

@@ -6,10 +6,11 @@ import pytest
 import torch
 import torchvision
 
-from ocrnet_pl.inference import fusion
+from ocrnet_pl.inference import fusion, ownership
 from ocrnet_pl.inference.decode import Decode, Detections
-from ocrnet_pl.inference.fusion import FusionPostProcess, SemanticMap, box_pixels, strongest, tight_bounds
+from ocrnet_pl.inference.fusion import FusionPostProcess
 from ocrnet_pl.inference.geometry import boxes_to_original, maps_to_original
+from ocrnet_pl.inference.pixels import SemanticMap, box_pixels, strongest, tight_bounds
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.structures import DetectionOutput, Placement, Taxonomy
 from tests.helpers.builders import TAXONOMY, make_batch, tiny_network
@@ -186,8 +187,9 @@ def test_fusion_block_by_block_is_that_of_one_pass(
     detections = Detections(boxes, scores, (torch.arange(12) % 3).repeat(2))
     post = FusionPostProcess()
     post.settings = settings
+    monkeypatch.setattr(fusion, "find_owners", ownership.owners_by_list)
     want = post.correct(detections, semantic, TAXONOMY)
-    monkeypatch.setattr(fusion, "box_pixels", partial(box_pixels, block=block))
+    monkeypatch.setattr(ownership, "box_pixels", partial(box_pixels, block=block))
     got = post.correct(detections, semantic, TAXONOMY)
     assert got.prediction.instances.unique().numel() > 5
     for name in ("boxes", "scores", "labels", "semantic", "instances"):
