@@ -218,6 +218,7 @@ def write_retail(root: Path) -> None:
 
 DATA: dict[str, Callable[[Path], None]] = {
     "nuclei.yaml": write_nuclei,
+    "auto.yaml": write_nuclei,
     "formats/mixture.yaml": write_nuclei,
     "formats/packed.yaml": write_packed_nuclei,
     "formats/yolo.yaml": write_yolo,
