@@ -57,6 +57,7 @@ _KEYS = (
     RATE,
     "data.scales",
     "data.train_transforms",
+    "data.cache",
     "data.batch_size",
 )
 _CROPS = {"data.train_transforms", "data.scales"}
@@ -195,6 +196,8 @@ class AutoChoice:
         crops = not self.given.keys() & _CROPS
         for choice in data_choices.scales(statistics, self._size, crops=crops, cheap=self._short):
             self._take(choice)
+        if self._short and (cache := data_choices.cache(statistics)) is not None:
+            self._take(cache)
         # With a budget, the time of a step decides.
         self._take(data_choices.batch_size(statistics, self._size, accelerated or self.budget is not None))
         self._without_budget(statistics, 1)
@@ -315,7 +318,8 @@ class AutoChoice:
         if config["model"]["encoder"]:
             ReplacedWeights(config["model"]["encoder"])
         config["model"]["compile_backend"] = config["model"]["compile_mode"] = None
-        config["data"]["cache"], config["data"]["num_workers"] = False, 0
+        # In a folder, it would stay there.
+        config["data"]["cache"], config["data"]["num_workers"] = config["data"]["cache"] is True, 0
         for key in ("logger", "callbacks", "plugins", "profiler"):
             config["trainer"][key] = None
         built: Namespace = self.parser.instantiate_classes(config)

@@ -26,6 +26,10 @@ _WHOLE_IN_CROP, _WHOLE_IN_CHEAP_CROP = 0.25, 0.5
 _SPREAD = 4.0
 _STEPS = 6000
 _CPU_BATCH = 4
+_BYTES_PER_PIXEL = 8
+"""Of a decoded sample: its colours, its classes and its instances."""
+_MOST_CACHED = 1.0
+"""Gigabytes of decoded images that any machine has to spare."""
 _SHORT_BUDGET = 3600.0
 _FINE_STRIDE = 4
 _SHORT_RUN = 1000
@@ -206,6 +210,15 @@ def frozen_stages(strides: Sequence[int]) -> Choice | None:
     count = sum(stride <= _FINE_STRIDE for stride in strides)
     why = "a short run on a CPU: what sees edges is pretrained, and training it takes time"
     return Choice("model.encoder.init_args.frozen_stages", count, why) if count else None
+
+
+def cache(statistics: Statistics) -> Choice | None:
+    """Choose to keep the decoded images of a short run on a CPU in memory; None where they are too large for that."""
+    height, width = statistics.size
+    gigabytes = statistics.images * height * width * _BYTES_PER_PIXEL / 1e9
+    if gigabytes > _MOST_CACHED:
+        return None
+    return Choice("data.cache", True, f"a short run on a CPU: each image is decoded once, into {gigabytes:.2g} GB")
 
 
 def batch_size(statistics: Statistics, size: Size, accelerated: bool = True) -> Choice:

@@ -18,6 +18,7 @@ from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.cli.auto import AutoChoice, given_settings, seconds_of
 from ocrnet_pl.cli.data_choices import (
     batch_size,
+    cache,
     epochs,
     frozen_stages,
     input_size,
@@ -29,7 +30,6 @@ from ocrnet_pl.cli.data_choices import (
     validations,
 )
 from ocrnet_pl.cli.main import main
-from ocrnet_pl.cli.measured_choices import Speed, batch_of_budget, length
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.errors import UsageError
@@ -79,6 +79,13 @@ def test_the_stages_up_to_stride_4_are_not_trained(strides: tuple[int, ...], sta
     assert (None if choice is None else choice.value) == stages
 
 
+def test_a_short_run_keeps_in_memory_what_is_small() -> None:
+    found = measure(SyntheticSource(32, 1, 256))
+    choice = cache(found)
+    assert choice is not None and choice.value is True and "into 0.017 GB" in choice.reason
+    assert cache(found._replace(images=2000)) is None
+
+
 def test_few_images_get_a_small_batch_and_many_epochs() -> None:
     few = measure(SyntheticSource(6, 1, 256, min_size=0.4, max_size=0.6))
     assert batch_size(few, (256, 256)).value == 3 and epochs(few, 3).value == 300
@@ -86,64 +93,6 @@ def test_few_images_get_a_small_batch_and_many_epochs() -> None:
     assert batch_size(many, (256, 256)).value == 16 and epochs(many, 16).value == 20
     assert batch_size(many, (256, 256), accelerated=False).value == 4
     assert validations(300).value == 10 and validations(20).value == 1
-
-
-def planned(speed: Speed, evaluated: int, budget: float, *words: Any) -> tuple[dict[str, Any], str | None]:
-    """Return what is chosen for 80 images."""
-    choices, warning = length(speed, 80, evaluated, budget, *words)
-    return {choice.key.removeprefix("trainer."): choice.value for choice in choices}, warning
-
-
-def test_the_budget_determines_the_steps() -> None:
-    # Ten batches of a second and, in the time of one, the next batch.
-    speed = Speed(step=1.0, load=0.1, batch=8, workers=1, processes=1)
-    assert planned(speed, 0, 1101.0) == ({"max_steps": 1000, "val_check_interval": 100}, None)
-    # The loader takes two seconds per batch, and where no process loads, it comes on top.
-    assert planned(speed._replace(load=0.25), 0, 1101.0)[0]["max_steps"] == 500
-    assert planned(speed._replace(load=0.25, workers=0), 0, 1101.0)[0]["max_steps"] == 330
-    assert planned(speed, 0, 1e9)[0]["max_steps"] == 3000
-    # Validations take 8.8 s: six of them fit a twentieth of the budget, and 952 batches beside them.
-    found, _ = planned(speed, 80, 1101.0)
-    assert (found["max_steps"], found["val_check_interval"]) == (6 * 158, 158)
-    # A run is not longer than its budget, but makes a step.
-    found, warning = planned(speed, 0, 10.0)
-    assert (found["max_steps"], found["val_check_interval"]) == (9, 1)
-    assert warning is not None and "10 s is too short" in warning and "9 batches, and 50" in warning
-    assert planned(speed, 80, 0.5)[0]["max_steps"] == 1
-
-
-def test_the_last_step_within_a_budget_is_validated_also_where_batches_or_epochs_are_counted() -> None:
-    speed = Speed(step=1.0, load=0.1, batch=8, workers=1, processes=1)
-    # Four steps of three batches and, of the last one, one: whole epochs.
-    found, _ = planned(speed, 0, 1101.0, 3)
-    assert (found["val_check_interval"], found["max_steps"]) == (100, 400)
-    # Every seven epochs: in 1000 batches, 14 times.
-    found, _ = planned(speed, 0, 1101.0, 1, 7)
-    assert found == {"max_steps": 980}
-    assert planned(speed, 0, 1101.0, 3, 7)[0] == {"max_steps": 392}
-
-
-@pytest.mark.parametrize(
-    ("budget", "fixed", "batch", "steps"),
-    # Of 160 images, in tenths of a second per image: 1100 s are 1000 s of steps.
-    [
-        (550.0, 0.0, 8, "624 steps in the budget instead of 312"),
-        (200.0, 0.0, 4, "454 steps in the budget instead of 227"),
-        # The smallest.
-        (40.0, 0.0, 4, "90 steps in the budget instead of 45"),
-        (1000.0, 0.0, 16, None),
-        # A step takes as long with fewer images.
-        (1100.0, 10.0, 16, None),
-    ],
-)
-def test_a_short_budget_has_smaller_batches_where_they_make_more_steps(
-    budget: float, fixed: float, batch: int, steps: str | None
-) -> None:
-    def measured(count: int) -> Speed:
-        return Speed(fixed + 0.1 * count, 0.0, count, 1, 1)
-
-    speed, why = batch_of_budget(measured, 16, 0, budget)
-    assert (speed.batch, why) == (batch, steps)
 
 
 def test_a_budget_is_a_duration() -> None:
@@ -268,6 +217,7 @@ def test_a_short_run_on_a_cpu_does_not_train_a_pretrained_encoders_first_stages(
     run = tmp_path / "runs/tiny/version_0"
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["model"]["encoder"]["init_args"]["frozen_stages"] == stages
+    assert saved["data"]["cache"] is ("--auto.budget=2h" not in words)
     said = re.search(r"model\.encoder\.frozen_stages +2  \(a short run on a CPU", capsys.readouterr().out)
     assert (said is not None) == (stages == 2)
     # Averaged like all others, from equal values.
