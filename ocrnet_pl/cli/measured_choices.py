@@ -24,7 +24,7 @@ _VALIDATIONS = 10
 _VALIDATION_SHARE = 0.05
 _FEWEST_STEPS = 500
 _FEWEST_EPOCHS = 5
-_STEPS_WORTH_A_SMALL_BATCH = 500
+_STEPS_WORTH_A_SMALL_BATCH = 3000
 """Number of steps below which more of them teach more than more images in each."""
 _SMALLEST_BATCH = 4
 _GAIN = 1.5

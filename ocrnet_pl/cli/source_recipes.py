@@ -33,6 +33,17 @@ def object_limit(model: Namespace, input_size: Size) -> Callable[[Size], int] | 
     return lambda size: limit if tile is None else limit * tile.count(size, input_size)
 
 
+def widest_box(model: Namespace) -> float | None:
+    """Return the longest side that a config's network can give a box, in pixels of its input; None without a limit."""
+    detection = model["detection"]
+    arguments = detection and detection.get("init_args")
+    if arguments and arguments.get("decoder"):
+        arguments = arguments["decoder"].get("init_args")
+    if not arguments or arguments.get("bins") is None or arguments.get("max_stride") is None:
+        return None
+    return float(2 * (arguments["bins"] - 1) * arguments["max_stride"])
+
+
 def source_recipe(split: str, config: Namespace) -> Recipe:
     """Return how to make the source of a split from the checked part of the config that describes it."""
     parser = ArgumentParser()

@@ -99,6 +99,7 @@ def check(
     *,
     input_size: Size,
     object_limit: Callable[[Size], int] | None,
+    widest: float | None,
     workers: int,
     limit: int | None,
     log: FindingLog,
@@ -111,6 +112,7 @@ def check(
         input_size: (height, width) of the network's input.
         object_limit: Returns the largest number of boxes that the network returns for an image of a given size; None
             for any number.
+        widest: The longest side at the input size, in pixels, that the network can give a box; None for any.
         workers: Number of loading processes; 0 for none.
         limit: Largest number of images to examine per split, evenly spread; None for all.
         log: Log for the findings.
@@ -124,7 +126,7 @@ def check(
     with Progress() as progress:
         for split, indices in zip(splits, chosen, strict=True):
             work = progress.add(f"reading {split.name}", len(indices))
-            result = Examined(split, SplitStatistics(split.name, split.source.taxonomy, object_limit), indices)
+            result = Examined(split, SplitStatistics(split.name, split.source.taxonomy, object_limit, widest), indices)
             result.thumbnails = np.zeros((len(indices), SIDE, SIDE), dtype=np.uint8)
             for position, record in enumerate(_look(split, indices, input_size, workers)):
                 _take(result, position, record, log)
@@ -223,6 +225,9 @@ def _conclude(examined: Examined, log: FindingLog) -> None:
         share = statistics.tiny / max(1, int(statistics.boxes.sum()))
         text = f"{statistics.tiny:,} boxes ({share:.1%}) have a side under 4 pixels at the input size"
         log.add(Finding(Kind.SMALL_BOXES, name, text))
+    if statistics.wide:
+        text = f"{statistics.wide:,} boxes have a side of more than {statistics.widest:g} pixels at the input size"
+        log.add(Finding(Kind.WIDE_BOXES, name, text))
     if statistics.over_limit.images:
         log.add(Finding(Kind.MANY_OBJECTS, name, str(statistics.over_limit)))
     first: dict[bytes, int] = {}

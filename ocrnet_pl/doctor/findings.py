@@ -167,6 +167,12 @@ class Kind(Enum):
         "An image has more boxes than the decoder keeps per image, so the others are always missed.",
         "Raise the option if images to predict will have as many; a higher limit costs some time.",
     )
+    WIDE_BOXES = _Text(
+        "Boxes that are larger than the network can place",
+        Level.WARNING,
+        "At the network's input size a side is longer than twice the farthest distance of the decoder's bins.",
+        "Set bins of model.detection to null or to more, or train at a smaller data.size.",
+    )
     BOX_LOOSE = _Text(
         "Boxes that do not fit their masks",
         Level.NOTE,

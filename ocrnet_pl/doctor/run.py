@@ -27,6 +27,7 @@ def run_check(
     workers: int,
     title: str,
     object_limit: Callable[[Size], int] | None = None,
+    widest: float | None = None,
 ) -> int:
     """Check the data, print and write the report, and write the corrected copy if requested.
 
@@ -40,6 +41,7 @@ def run_check(
         title: Title of the page.
         object_limit: Returns the largest number of boxes that the network returns for an image of a given size; None
             for any number.
+        widest: The longest side at the input size, in pixels, that the network can give a box; None for any.
 
     Returns:
         The number of errors.
@@ -68,6 +70,7 @@ def run_check(
                 recipes,
                 input_size=input_size,
                 object_limit=object_limit,
+                widest=widest,
                 workers=workers,
                 limit=limit,
                 log=log,

@@ -32,6 +32,7 @@ class Measures(NamedTuple):
         crowds: int64 [D], number of crowds by class.
         sizes: int64 [D, bins of ``BOX_EDGES``], histogram of box sizes by class.
         tiny: Number of boxes that are tiny at the input size.
+        longer: float [boxes], the longer side of each box at the input size in pixels, without crowds.
         pixels: int64 [S + 1], number of pixels by class, the ignored ones last; None without a map.
         boxed: Whether the image was labelled for boxes.
         agreement: [D, 3], the result of :func:`~ocrnet_pl.doctor.agreement.map_agreement`.
@@ -42,6 +43,7 @@ class Measures(NamedTuple):
     crowds: NDArray[np.int64]
     sizes: NDArray[np.int64]
     tiny: int
+    longer: NDArray[np.float64]
     pixels: NDArray[np.int64] | None
     boxed: bool
     agreement: NDArray[np.float64]
@@ -63,7 +65,7 @@ def measure(sample: Sample, taxonomy: Taxonomy, input_size: Size) -> Measures:
     sizes = np.zeros((classes, len(BOX_EDGES) - 1), dtype=np.int64)
     np.add.at(sizes, (labels[~crowd], bins), 1)
     scale = letterbox_placement(sample.size, input_size).scale
-    shorter = (sides * [scale[1], scale[0]]).min(1) if len(sides) else np.zeros(0)
+    scaled = sides * [scale[1], scale[0]]
     pixels = None
     if sample.semantic is not None:
         counts = np.bincount(sample.semantic.numpy().reshape(-1), minlength=256)
@@ -73,7 +75,8 @@ def measure(sample: Sample, taxonomy: Taxonomy, input_size: Size) -> Measures:
         np.bincount(labels[~crowd], minlength=classes),
         np.bincount(labels[crowd], minlength=classes),
         sizes,
-        int((shorter < TINY).sum()),
+        int((scaled < TINY).any(1).sum()),
+        scaled.max(1),
         pixels,
         bool(sample.supervision.detection.any()),
         map_agreement(sample, taxonomy),
@@ -88,6 +91,7 @@ class SplitStatistics:
         taxonomy: Categories of its source.
         limit: Returns the largest number of boxes that the network returns for an image of a given (height, width);
             None for any number.
+        widest: The longest side at the input size, in pixels, that the network can give a box; None for any.
 
     Attributes:
         images: Number of readable images.
@@ -97,6 +101,8 @@ class SplitStatistics:
         crowds: int64 [D], number of crowds by class.
         sizes: int64 [D, bins of ``BOX_EDGES``], histogram of box sizes by class.
         tiny: Number of boxes that are tiny at the input size.
+        widest: The longest side at the input size, in pixels, that the network can give a box.
+        wide: Number of boxes with a longer side than that.
         pixels: int64 [S + 1], number of pixels by class, the ignored ones last.
         pixel_images: int64 [S], number of images with a pixel of the class.
         maps: Number of images with a map of classes.
@@ -109,10 +115,16 @@ class SplitStatistics:
         largest: (height, width) of the image with the most pixels.
     """
 
-    def __init__(self, name: str, taxonomy: Taxonomy, limit: Callable[[Size], int] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        taxonomy: Taxonomy,
+        limit: Callable[[Size], int] | None = None,
+        widest: float | None = None,
+    ) -> None:
         self.name = name
         self.taxonomy = taxonomy
-        self.images = self.unreadable = self.tiny = self.maps = self.boxed = 0
+        self.images = self.unreadable = self.tiny = self.wide = self.maps = self.boxed = 0
         self.boxes = np.zeros(taxonomy.num_detection, dtype=np.int64)
         self.box_images = np.zeros_like(self.boxes)
         self.crowds = np.zeros_like(self.boxes)
@@ -123,6 +135,7 @@ class SplitStatistics:
         self.counts = np.zeros(len(COUNT_EDGES) - 1, dtype=np.int64)
         self.sides = np.zeros(len(IMAGE_EDGES) - 1, dtype=np.int64)
         self._limit = limit
+        self.widest = np.inf if widest is None else widest
         self.over_limit = OverLimit()
         self.smallest: Size = (0, 0)
         self.largest: Size = (0, 0)
@@ -138,6 +151,7 @@ class SplitStatistics:
         self.crowds += measures.crowds
         self.sizes += measures.sizes
         self.tiny += measures.tiny
+        self.wide += int((measures.longer > self.widest).sum())
         self.agreement += measures.agreement
         self.sides += np.histogram(max(measures.size), IMAGE_EDGES)[0]
         if measures.boxed:

@@ -48,11 +48,11 @@ def test_the_last_step_within_a_budget_is_validated_also_where_batches_or_epochs
     ("budget", "fixed", "batch", "steps"),
     # Of 160 images, in tenths of a second per image: 1100 s are 1000 s of steps.
     [
-        (550.0, 0.0, 8, "624 steps in the budget instead of 312"),
+        (3000.0, 0.0, 8, "3409 steps in the budget instead of 1704"),
         (200.0, 0.0, 4, "454 steps in the budget instead of 227"),
         # The smallest.
         (40.0, 0.0, 4, "90 steps in the budget instead of 45"),
-        (1000.0, 0.0, 16, None),
+        (6000.0, 0.0, 16, None),
         # A step takes as long with fewer images.
         (1100.0, 10.0, 16, None),
     ],

@@ -245,6 +245,11 @@ def test_statistics_are_those_of_a_naive_count() -> None:
     # The longer side, 96, is scaled to 64.
     sides = [min(b[2] - b[0], b[3] - b[1]) * 2 / 3 for s in samples for b in s.boxes.tolist()]
     assert statistics.tiny == sum(side < 4 for side in sides)
+    longer = sorted(max(b[2] - b[0], b[3] - b[1]) * 2 / 3 for s in samples for b in s.boxes.tolist())
+    limited = SplitStatistics("train", source.taxonomy, widest=(longer[-3] + longer[-4]) / 2)
+    for sample in samples:
+        limited.add(measure(sample, source.taxonomy, (64, 64)))
+    assert limited.wide == 3 and statistics.wide == 0
     assert statistics.sizes.sum() == statistics.boxes.sum() == len(sides)
     sizes = [((b[2] - b[0]) * (b[3] - b[1])) ** 0.5 for s in samples for b in s.boxes.tolist()]
     assert statistics.sizes[:, :8].sum() == sum(size < 16 for size in sizes)

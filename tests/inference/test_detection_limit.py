@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -204,6 +205,26 @@ def test_the_check_knows_the_limit_of_the_config(tmp_path: Path) -> None:
     found = [row for row in findings(tmp_path / "out") if row["kind"] == "many_objects"]
     assert [row["split"] for row in found] == ["train", "val"]
     assert "its limit is 2" in found[0]["message"]
+
+
+def test_the_check_knows_how_large_a_box_the_network_can_place(tmp_path: Path) -> None:
+    root = write_clean(tmp_path / "data", lengths=(3, 2))
+    path = config(root, tmp_path / "config.yaml")
+
+    def wide(*words: str) -> list[str]:
+        out = tmp_path / "out"
+        assert check("--config", path, "--output", out, "--data.size", 1024, *words) == 0
+        return [row["message"] for row in findings(out) if row["kind"] == "wide_boxes"]
+
+    # One bin of the coarsest level to each side of a candidate.
+    bins = "--model.detection.init_args.bins"
+    one, *_ = wide(bins, "2", "--model.detection.init_args.max_stride", "16")
+    assert re.fullmatch(r"\d+ boxes have a side of more than 32 pixels at the input size", one)
+    shared = (
+        "{class_path: OneToOneDecoder, init_args: {decoder: {class_path: AnchorFreeDecoder, init_args: {bins: 2}}}}"
+    )
+    assert "more than 64 pixels" in wide("--model.detection", shared)[0]
+    assert wide() == wide(bins, "null") == []
 
 
 def test_the_table_shows_the_best_hundred_where_they_are_not_all() -> None:

@@ -37,7 +37,7 @@ def check_data(run: Run) -> int:
         DataError: There is no source, or the copy cannot be written.
         ValueError: There are too many loading processes.
     """
-    from ocrnet_pl.cli.source_recipes import object_limit, source_recipe
+    from ocrnet_pl.cli.source_recipes import object_limit, source_recipe, widest_box
     from ocrnet_pl.data.loading.loader_options import check_workers
     from ocrnet_pl.data.split_keys import SPLITS
     from ocrnet_pl.doctor.run import run_check
@@ -59,6 +59,7 @@ def check_data(run: Run) -> int:
         workers=data["num_workers"],
         title=config["name"],
         object_limit=object_limit(config["model"], input_size),
+        widest=widest_box(config["model"]),
     )
     return EXIT_ERROR if errors else 0
 
