@@ -11,7 +11,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 
 
 class SameChoice(Callback):
-    """Passes batch size, length, interval of validations and rates from the first process to the others.
+    """Passes batch size, transforms, length, interval of validations and rates from the first process to the others.
 
     The first process measures before the processes can talk to each other; the others were built without.
     """
@@ -22,11 +22,11 @@ class SameChoice(Callback):
         if not isinstance(data, JointDataModule):
             return
         own = (
-            *(data.batch_size, data.loading.eval_batch_size),
+            *(data.batch_size, data.loading.eval_batch_size, data.train_transforms),
             *(trainer.max_epochs, trainer.max_steps),
             *(trainer.check_val_every_n_epoch, trainer.val_check_interval),
         )
-        batch, evaluated, epochs, steps, every, interval = trainer.strategy.broadcast(own)
+        batch, evaluated, data.train_transforms, epochs, steps, every, interval = trainer.strategy.broadcast(own)
         data.loading = replace(data.loading, batch_size=batch, eval_batch_size=evaluated)
         if epochs is not None:
             trainer.fit_loop.max_epochs = epochs

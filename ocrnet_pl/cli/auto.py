@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from ocrnet_pl.cli.measured_choices import (
     Speed,
     batch_of_budget,
     clock,
+    epochs_within,
     fitting_batch,
     length,
     load_seconds,
@@ -30,9 +31,8 @@ from ocrnet_pl.cli.measured_choices import (
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.source_recipes import source_recipe
-from ocrnet_pl.cli.written_settings import entries
+from ocrnet_pl.cli.written_settings import given_settings
 from ocrnet_pl.data.datamodule import JointDataModule
-from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.transforms import Transform
 from ocrnet_pl.distributed.first_process import say
 from ocrnet_pl.errors import CheckpointError, DataError, UsageError
@@ -140,7 +140,7 @@ class AutoChoice:
         self.given = given_settings(words)
         budget = None if isinstance(config["auto"], bool) else config["auto"]["budget"]
         self.budget = None if budget is None else seconds_of(budget)
-        self._short = False
+        self._short = self._crops = False
         self._whole: Namespace | None = None
         if self.given.get("auto.budget") == "" and not any(self.given.get(key) == "" for key in _LENGTHS):
             # What the command line asks for overrides the length in a config, such as the one that `init` wrote, and
@@ -196,6 +196,7 @@ class AutoChoice:
         crops = not self.given.keys() & _CROPS
         for choice in data_choices.scales(statistics, self._size, crops=crops, cheap=self._short):
             self._take(choice)
+            self._crops = choice.key == "data.train_transforms"
         if self._short and (cache := data_choices.cache(statistics)) is not None:
             self._take(cache)
         # With a budget, the time of a step decides.
@@ -216,6 +217,7 @@ class AutoChoice:
                 Choice("data.scales", [1.0], "the encoder takes no other sizes"),
             ):
                 self._take(choice)
+            self._crops = False
         if self._short and (frozen := self._frozen(built.model.network.encoder)) is not None:
             self._take(frozen)
 
@@ -240,6 +242,8 @@ class AutoChoice:
             self._without_budget(statistics, processes)
             if self.budget is not None and not self.given.keys() & _LENGTHS:
                 speed, evaluated = self._speed(memory, built.data, self.budget, processes)
+                if self._augment(statistics, epochs_within(speed, statistics.images, evaluated, self.budget)):
+                    speed = speed._replace(load=load_seconds(self._built().data))
                 accumulated = self.config["trainer"]["accumulate_grad_batches"]
                 every = self.config[_EVERY] if self.given.keys() & _INTERVALS else None
                 choices, warning = length(speed, statistics.images, evaluated, self.budget, accumulated, every)
@@ -304,8 +308,17 @@ class AutoChoice:
         if self.budget is not None:
             return
         self._take(data_choices.epochs(statistics, self.config["data"]["batch_size"] * processes))
+        self._augment(statistics, self.config["trainer"]["max_epochs"])
         if not self.given.keys() & _INTERVALS:
             self._take(data_choices.validations(self.config["trainer"]["max_epochs"]))
+
+    def _augment(self, statistics: Statistics, epochs: float) -> bool:
+        """Choose the transforms of a run that sees each image so often, unless the user did; return whether it did."""
+        choice = data_choices.augmentation(statistics, epochs, self._crops)
+        if choice is None or self.given.keys() & _CROPS:
+            return False
+        self._take(choice)
+        return True
 
     def _built(self) -> Namespace:
         """Return data and network as in the run, without the encoder's weights, which cost no time in a step.
@@ -365,31 +378,6 @@ class AutoChoice:
             arguments = encoder and encoder.get("init_args")
             if arguments and "input_size" in arguments:
                 arguments["input_size"] = value
-
-
-def given_settings(words: list[str]) -> dict[str, str]:
-    """Return what a command line and its configs set: the place of each by its dotted key, without ``init_args``."""
-    found: dict[str, str] = {}
-    for entry in entries(words):
-        # The last place counts, which stands first.
-        where = f" in {entry.where.removeprefix('config ').removesuffix(': ')}" if entry.where else ""
-        for key in (entry.path, *(() if entry.where else _inside(entry.path, entry.value))):
-            found.setdefault(key, where)
-    return found
-
-
-def _inside(path: str, text: str) -> Iterator[str]:
-    """Yield the keys of a mapping that stands on the command line."""
-    try:
-        pending = [(path, yaml_text.load(text))] if text.lstrip().startswith("{") else []
-    except yaml_text.YamlError:
-        return
-    while pending:
-        path, value = pending.pop()
-        if isinstance(value, dict):
-            pending += [(path if key == "init_args" else f"{path}.{key}", inner) for key, inner in value.items()]
-        else:
-            yield path
 
 
 def _plain(key: str) -> str:

@@ -31,6 +31,8 @@ _BYTES_PER_PIXEL = 8
 _MOST_CACHED = 1.0
 """Gigabytes of decoded images that any machine has to spare."""
 _SHORT_BUDGET = 3600.0
+_MANY_EPOCHS = 30
+"""Number of times that an image may be seen before the network learns it by heart."""
 _FINE_STRIDE = 4
 _SHORT_RUN = 1000
 _SHORT_RATE, _LEAST_RATE = 0.008, 0.001
@@ -50,6 +52,7 @@ class Statistics(NamedTuple):
         object_side: Side of the small objects in pixels, the first quartile; None without boxes.
         most_boxes: Largest number of boxes of an image.
         large_side: Longer side of the large objects in pixels, which one in twenty exceeds; None without boxes.
+        outlined: Whether objects have masks.
     """
 
     images: int
@@ -58,6 +61,7 @@ class Statistics(NamedTuple):
     object_side: float | None
     most_boxes: int
     large_side: float | None = None
+    outlined: bool = False
 
 
 class Choice(NamedTuple):
@@ -86,10 +90,13 @@ def measure(source: Source) -> Statistics:
     longer: list[float] = []
     most = 0
     broken: DataError | None = None
+    outlined = False
     for index in chosen:
         try:
             size = source.image_size(index)
             boxes = source.image_boxes(index)
+            # All images of a source are labelled alike.
+            outlined = outlined if sizes else source[index].instances is not None
         except DataError as error:  # the check that follows names every one
             broken = error
             continue
@@ -105,7 +112,7 @@ def measure(source: Source) -> Statistics:
     height, width = np.median(shapes, axis=0).astype(int).tolist()
     small = float(np.percentile(sides, 25)) if sides else None
     large = float(np.percentile(longer, 95)) if longer else None
-    return Statistics(len(source), (height, width), bool(np.ptp(ratios) < 0.1), small, most, large)
+    return Statistics(len(source), (height, width), bool(np.ptp(ratios) < 0.1), small, most, large, outlined)
 
 
 def input_size(statistics: Statistics) -> Choice:
@@ -186,17 +193,37 @@ def scales(statistics: Statistics, size: Size, *, crops: bool = True, cheap: boo
         zoom = round(1 / _CROP, 4)
         # Pixels of images that are not scaled down stay as sharp as in validation.
         least, most = (zoom, zoom) if scale >= 1 else (round(0.8 * zoom, 4), round(1.25 * zoom, 4))
-        transforms = [
-            {"class_path": "RandomScaleJitter", "init_args": {"minimum": least, "maximum": most}},
-            {"class_path": "RandomFlip"},
-            {"class_path": "ColorJitter"},
-        ]
+        transforms = _transforms({"minimum": least, "maximum": most}, paste=False)
         small = "objects are small in the image: crops of 3/4 show them whole, at 0.56 of the cost"
         why = small if share <= _WHOLE_IN_CROP else "a short run on a CPU: crops of 3/4 take 0.56 of the time"
         return [Choice("data.scales", [_CROP], why), Choice("data.train_transforms", transforms, "the crops' own")]
     if statistics.large_side / max(statistics.object_side, 1e-3) > _SPREAD:
         return [Choice("data.scales", [0.75, 1.0, 1.25], "the sizes of objects vary much")]
     return [Choice("data.scales", [1.0], "objects are of similar size")]
+
+
+def augmentation(statistics: Statistics, epochs: float, crops: bool) -> Choice | None:
+    """Choose transforms that show other images each time, where a run sees each image often; None for the usual ones.
+
+    Args:
+        statistics: Statistics of the training set.
+        epochs: Number of times that the run sees each image.
+        crops: Whether batches are crops.
+    """
+    if epochs <= _MANY_EPOCHS:
+        return None
+    zoom = 1 / _CROP
+    sizes = {"minimum": round(0.8 * zoom, 4), "maximum": round(1.25 * zoom, 4)} if crops else {}
+    why = f"each image is seen {epochs:.0f} times: sizes vary"
+    why += " more, and objects of other images are pasted" if statistics.outlined else " more"
+    return Choice("data.train_transforms", _transforms(sizes, statistics.outlined), why)
+
+
+def _transforms(sizes: dict[str, float], paste: bool) -> list[dict[str, Any]]:
+    """Return the transforms of training images, with arguments of the scale jitter."""
+    jitter, flip = {"class_path": "RandomScaleJitter", "init_args": sizes}, {"class_path": "RandomFlip"}
+    pasted = [{"class_path": "CopyPaste", "init_args": {"partner_transforms": [jitter, flip]}}] if paste else []
+    return [jitter, *pasted, flip, {"class_path": "ColorJitter"}]
 
 
 def frozen_stages(strides: Sequence[int]) -> Choice | None:

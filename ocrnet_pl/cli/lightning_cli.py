@@ -24,7 +24,7 @@ from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
 from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation, plain_config
 from ocrnet_pl.callbacks.tracked_checkpoints import TrackedCheckpoints
-from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option, given_settings
+from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
 from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
 from ocrnet_pl.cli.checkpoint_option import describe_checkpoint, refuse_code
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
@@ -47,6 +47,7 @@ from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.sections import add_sections, lay_under
 from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS, sentence
 from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
+from ocrnet_pl.cli.written_settings import given_settings
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.split_keys import SPLITS

@@ -112,6 +112,11 @@ def _within(speed: Speed, evaluated: int, budget: float) -> tuple[int, int]:
     return count, max(0, int((budget - count * validation) / speed.batch_seconds))
 
 
+def epochs_within(speed: Speed, images: int, evaluated: int, budget: float) -> float:
+    """Return how many times a run of some seconds sees each image; arguments as of :func:`length`."""
+    return min(MOST_EPOCHS, _within(speed, evaluated, budget)[1] / speed.steps(images))
+
+
 def batch_of_budget(
     measured: Callable[[int], Speed], batch: int, evaluated: int, budget: float
 ) -> tuple[Speed, str | None]:

@@ -62,6 +62,31 @@ def entries(words: list[str]) -> list[Entry]:
     return found
 
 
+def given_settings(words: list[str]) -> dict[str, str]:
+    """Return what a command line and its configs set: the place of each by its dotted key, without ``init_args``."""
+    found: dict[str, str] = {}
+    for entry in entries(words):
+        # The last place counts, which stands first.
+        where = f" in {entry.where.removeprefix('config ').removesuffix(': ')}" if entry.where else ""
+        for key in (entry.path, *(() if entry.where else _inside(entry.path, entry.value))):
+            found.setdefault(key, where)
+    return found
+
+
+def _inside(path: str, text: str) -> Iterator[str]:
+    """Yield the keys of a mapping that stands on the command line."""
+    try:
+        pending = [(path, yaml_text.load(text))] if text.lstrip().startswith("{") else []
+    except yaml_text.YamlError:
+        return
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(path if key == "init_args" else f"{path}.{key}", inner) for key, inner in value.items()]
+        else:
+            yield path
+
+
 def _entries_of(node: Any, file: str, path: str) -> Iterator[Entry]:
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:

@@ -15,8 +15,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 from ocrnet_pl.callbacks.same_choice import SameChoice
-from ocrnet_pl.cli.auto import AutoChoice, given_settings, seconds_of
+from ocrnet_pl.cli import auto
+from ocrnet_pl.cli.auto import AutoChoice, seconds_of
 from ocrnet_pl.cli.data_choices import (
+    augmentation,
     batch_size,
     cache,
     epochs,
@@ -30,8 +32,10 @@ from ocrnet_pl.cli.data_choices import (
     validations,
 )
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.cli.written_settings import given_settings
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
+from ocrnet_pl.data.transforms import RandomFlip
 from ocrnet_pl.errors import UsageError
 from tests.helpers.tiny_run import TINY, fails
 
@@ -84,6 +88,34 @@ def test_a_short_run_keeps_in_memory_what_is_small() -> None:
     choice = cache(found)
     assert choice is not None and choice.value is True and "into 0.017 GB" in choice.reason
     assert cache(found._replace(images=2000)) is None
+
+
+def test_a_run_that_sees_images_often_varies_them_more() -> None:
+    found = measure(SyntheticSource(32, 1, 256, min_size=0.02, max_size=0.06))
+    assert found.outlined and augmentation(found, 30, crops=True) is None
+    choice = augmentation(found, 61, crops=True)
+    assert choice is not None and choice.key == "data.train_transforms" and "61 times" in choice.reason
+    kinds = [transform["class_path"] for transform in choice.value]
+    assert kinds == ["RandomScaleJitter", "CopyPaste", "RandomFlip", "ColorJitter"]
+    assert choice.value[0]["init_args"] == {"minimum": 1.0667, "maximum": 1.6667}
+    # Pasted objects have the sizes of the others.
+    assert choice.value[1]["init_args"]["partner_transforms"][0] == choice.value[0]
+    plain = augmentation(found._replace(outlined=False), 61, crops=False)
+    assert plain is not None and [transform["class_path"] for transform in plain.value] == [kinds[0], *kinds[2:]]
+    assert plain.value[0]["init_args"] == {}
+
+
+@pytest.mark.parametrize(("words", "pastes"), [((), True), (("--data.train_transforms", "null"), False)])
+def test_a_long_run_pastes_objects_unless_the_transforms_are_given(
+    words: tuple[str, ...], pastes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the budget held sixty passes over the images, of which a single step is trained.
+    monkeypatch.setattr(auto, "epochs_within", lambda *_: 60.0)
+    path = config(tmp_path)
+    main(["fit", "--config", str(path), *words])
+    saved = yaml.safe_load((tmp_path / "runs/tiny/version_0/config.yaml").read_text())
+    assert saved["trainer"]["max_steps"] == 1
+    assert ("CopyPaste" in str(saved["data"]["train_transforms"])) == pastes
 
 
 def test_few_images_get_a_small_batch_and_many_epochs() -> None:
@@ -282,11 +314,12 @@ def test_the_other_processes_take_what_the_first_one_measured(tmp_path: Path) ->
     data = JointDataModule(SyntheticSource(8, 1, 64), batch_size=16)
     trainer._data_connector.attach_datamodule(LightningModule(), data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.strategy, "broadcast", lambda own: (4, 2, -1, 50, None, 5))
+        patch.setattr(trainer.strategy, "broadcast", lambda own: (4, 2, [RandomFlip()], -1, 50, None, 5))
         SameChoice().setup(trainer, LightningModule(), "fit")
     assert (trainer.max_epochs, trainer.max_steps) == (-1, 50)
     assert (trainer.check_val_every_n_epoch, trainer.val_check_interval) == (None, 5)
     assert (data.batch_size, data.loading.eval_batch_size) == (4, 2)
+    assert [type(transform) for transform in data.train_transforms] == [RandomFlip]
 
 
 def test_the_other_processes_take_the_rates_of_the_first_one(tmp_path: Path) -> None:
