@@ -210,12 +210,13 @@ def augmentation(statistics: Statistics, epochs: float, crops: bool) -> Choice |
         epochs: Number of times that the run sees each image.
         crops: Whether batches are crops.
     """
-    if epochs <= _MANY_EPOCHS:
+    # The usual transforms of whole images vary their sizes as it is.
+    if epochs <= _MANY_EPOCHS or not (crops or statistics.outlined):
         return None
     zoom = 1 / _CROP
     sizes = {"minimum": round(0.8 * zoom, 4), "maximum": round(1.25 * zoom, 4)} if crops else {}
-    why = f"each image is seen {epochs:.0f} times: sizes vary"
-    why += " more, and objects of other images are pasted" if statistics.outlined else " more"
+    changes = ["sizes vary more"] * crops + ["objects of other images are pasted"] * statistics.outlined
+    why = f"each image is seen {epochs:.0f} times: {' and '.join(changes)}"
     return Choice("data.train_transforms", _transforms(sizes, statistics.outlined), why)
 
 

@@ -100,9 +100,12 @@ def test_a_run_that_sees_images_often_varies_them_more() -> None:
     assert choice.value[0]["init_args"] == {"minimum": 1.0667, "maximum": 1.6667}
     # Pasted objects have the sizes of the others.
     assert choice.value[1]["init_args"]["partner_transforms"][0] == choice.value[0]
-    plain = augmentation(found._replace(outlined=False), 61, crops=False)
+    boxes_only = found._replace(outlined=False)
+    plain = augmentation(boxes_only, 61, crops=True)
     assert plain is not None and [transform["class_path"] for transform in plain.value] == [kinds[0], *kinds[2:]]
-    assert plain.value[0]["init_args"] == {}
+    assert augmentation(boxes_only, 61, crops=False) is None
+    whole = augmentation(found, 61, crops=False)
+    assert whole is not None and whole.value[0]["init_args"] == {}
 
 
 @pytest.mark.parametrize(("words", "pastes"), [((), True), (("--data.train_transforms", "null"), False)])
