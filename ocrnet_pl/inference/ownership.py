@@ -152,12 +152,11 @@ def owners_by_box(
         any_in_column[band.columns] |= mine.any(0)
     first, last = [], []
     reached = torch.ones_like(of_class)
-    for start, length, line_box, there in (
-        (lines.first_column, lines.columns, lines.column_box, any_in_column),
-        (lines.first_row, lines.rows, lines.row_box, any_in_row),
+    for line_box, line, there in (
+        (lines.column_box, lines.x, any_in_column),
+        (lines.row_box, lines.y, any_in_row),
     ):
-        low = (torch.arange(len(line_box)) + (start + length - length.cumsum(0))[line_box]).to(scores.dtype)
-        nowhere = torch.full_like(scores, torch.inf)
+        low, nowhere = line.to(scores.dtype), torch.full_like(scores, torch.inf)
         first.append(nowhere.scatter_reduce(0, line_box, low.masked_fill(~there, torch.inf), "amin"))
         last.append((-nowhere).scatter_reduce(0, line_box, (low + 1).masked_fill(~there, -torch.inf), "amax"))
         reached *= torch.zeros_like(of_class).scatter_add(0, line_box, there.long())

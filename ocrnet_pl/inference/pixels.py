@@ -118,6 +118,8 @@ class BoxLines(NamedTuple):
         columns: int64 [N], the number of each box's columns.
         row_box: int64 [rows], the box of each row of a box.
         column_box: int64 [columns], the box of each column of a box.
+        y: int64 [rows], the row of the image.
+        x: int64 [columns], the column of the image.
         row_offset: float [rows], distance from the box's centre in half heights, -1 to 1.
         column_offset: float [columns], distance from the box's centre in half widths, -1 to 1.
         pairs: Number of pairs of a box and a pixel in it.
@@ -129,6 +131,8 @@ class BoxLines(NamedTuple):
     columns: Tensor
     row_box: Tensor
     column_box: Tensor
+    y: Tensor
+    x: Tensor
     row_offset: Tensor
     column_offset: Tensor
     pairs: int
@@ -154,7 +158,7 @@ def box_lines(boxes: Tensor, size: tuple[int, int]) -> BoxLines:
     center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=0.5)
     row_offset = (y + 0.5 - center[row_box, 1]) / half[row_box, 1]
     column_offset = (x + 0.5 - center[column_box, 0]) / half[column_box, 0]
-    return BoxLines(y1, x1, rows, columns, row_box, column_box, row_offset, column_offset, pairs)
+    return BoxLines(y1, x1, rows, columns, row_box, column_box, y, x, row_offset, column_offset, pairs)
 
 
 def _lines(counts: Tensor, first: Tensor, total: int) -> tuple[Tensor, Tensor]:
@@ -180,13 +184,11 @@ def box_pixels(boxes: Tensor, size: tuple[int, int], block: int = BLOCK) -> Iter
         All pairs at once if they fit into one block, else block by block, in order.
     """
     lines = box_lines(boxes, size)
-    row_box = lines.row_box
-    num_rows = len(row_box)
-    y = torch.arange(num_rows, device=boxes.device) + (lines.first_row - _starts(lines.rows))[row_box]
+    row_box, num_rows = lines.row_box, len(lines.row_box)
     lengths = lines.columns[row_box]
     row_end = lengths.cumsum(0)
     row_start = row_end - lengths
-    first_pixel = y * size[1] + lines.first_column[row_box]
+    first_pixel = lines.y * size[1] + lines.first_column[row_box]
     pixel_shift, column_shift = first_pixel - row_start, first_pixel - _starts(lines.columns)[row_box]
 
     def pairs(first_row: int, last_row: int, count: int) -> BoxPixels:
