@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -160,7 +159,7 @@ class StepMemory:
             self.optimizer.zero_grad(set_to_none=True)
 
     def seconds(self, size: Size, count: int, steps: int = 3) -> float:
-        """Return the median seconds of a step, after one that is not counted.
+        """Return the seconds of the fastest step, after one that is not counted: other programs slow down the others.
 
         Args:
             size: (height, width) of the images.
@@ -176,7 +175,7 @@ class StepMemory:
                 torch.cuda.synchronize(self.device)
             times.append(time.perf_counter() - start)
         self.optimizer.zero_grad(set_to_none=True)
-        return statistics.median(times[1:])
+        return min(times[1:])
 
     def _step(self, batch: Batch) -> None:
         total: Tensor

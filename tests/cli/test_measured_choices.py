@@ -49,9 +49,9 @@ def test_the_last_step_within_a_budget_is_validated_also_where_batches_or_epochs
     # Of 160 images, in tenths of a second per image: 1100 s are 1000 s of steps.
     [
         (3000.0, 0.0, 8, "3409 steps in the budget instead of 1704"),
-        (200.0, 0.0, 4, "454 steps in the budget instead of 227"),
+        (200.0, 0.0, 4, "454 steps in the budget instead of 113"),
         # The smallest.
-        (40.0, 0.0, 4, "90 steps in the budget instead of 45"),
+        (40.0, 0.0, 4, "90 steps in the budget instead of 22"),
         (6000.0, 0.0, 16, None),
         # A step takes as long with fewer images.
         (1100.0, 10.0, 16, None),
@@ -65,3 +65,10 @@ def test_a_short_budget_has_smaller_batches_where_they_make_more_steps(
 
     speed, why = batch_of_budget(measured, 16, 0, budget)
     assert (speed.batch, why) == (batch, steps)
+
+
+def test_a_size_that_was_slowed_down_does_not_hide_those_below_it() -> None:
+    def measured(count: int) -> Speed:
+        return Speed(0.1 * count * (3 if count == 8 else 1), 0.0, count, 1, 1)
+
+    assert batch_of_budget(measured, 16, 0, 200.0)[0].batch == 4
