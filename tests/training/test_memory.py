@@ -83,7 +83,7 @@ def test_what_an_earlier_step_freed_does_not_count() -> None:
 def test_the_command_measures_each_size_and_proposes_a_batch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    limit = gigabytes_above(50)
+    limit = gigabytes_above(120)
     main(["memory", "--config", config(tmp_path), "--limit_gb", str(limit), "--data.batch_size", "1"])
     shown = capsys.readouterr().out
     assert shown.index("64 x 64") < shown.index("32 x 32")
