@@ -142,13 +142,12 @@ class AutoChoice:
         self.budget = None if budget is None else seconds_of(budget)
         self._short = self._crops = False
         self._whole: Namespace | None = None
-        if self.given.get("auto.budget") == "" and not any(self.given.get(key) == "" for key in _LENGTHS):
+        lengths = [where for key, where in self.given.items() if key in _LENGTHS]
+        if self.given.get("auto.budget") == "" and lengths and all(lengths):
             # What the command line asks for overrides the length in a config, such as the one that `init` wrote, and
             # the validations at that length.
-            in_config = any(key in self.given for key in _LENGTHS)
-            for key in (*_LENGTHS, *_INTERVALS) if in_config else ():
-                if self.given.get(key):
-                    del self.given[key]
+            replaced = _LENGTHS | _INTERVALS
+            self.given = {key: where for key, where in self.given.items() if not where or key not in replaced}
         # What is chosen stands in the run's config, which does not choose again.
         config["auto"] = False
         self.rows: list[tuple[str, str, str]] = []

@@ -99,7 +99,7 @@ def check(
     *,
     input_size: Size,
     object_limit: Callable[[Size], int] | None,
-    widest: float | None,
+    widest: float | None = None,
     workers: int,
     limit: int | None,
     log: FindingLog,

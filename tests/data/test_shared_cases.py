@@ -142,13 +142,7 @@ def test_a_case(name: str, tmp_path: Path) -> None:
         except DataError as error:
             assert "\n" not in str(error)
     with (tmp_path / "findings.csv").open("w", newline="") as file:
-        options: dict[str, Any] = {
-            "input_size": (96, 96),
-            "object_limit": None,
-            "widest": None,
-            "workers": 0,
-            "limit": None,
-        }
+        options: dict[str, Any] = {"input_size": (96, 96), "object_limit": None, "workers": 0, "limit": None}
         log = FindingLog(file)
         check(recipes, **options, log=log, folder=tmp_path)
     with (tmp_path / "findings.csv").open(newline="") as file:

@@ -32,13 +32,7 @@ def _findings(tmp_path: Path, source: type[Source], **arguments: Any) -> list[Ma
 
     with (tmp_path / "findings.csv").open("w", newline="") as file:
         recipes = {"train": Recipe(make, source, arguments)}
-        options: dict[str, Any] = {
-            "input_size": (64, 64),
-            "object_limit": None,
-            "widest": None,
-            "workers": 0,
-            "limit": None,
-        }
+        options: dict[str, Any] = {"input_size": (64, 64), "object_limit": None, "workers": 0, "limit": None}
         check(recipes, **options, log=FindingLog(file), folder=tmp_path)
     with (tmp_path / "findings.csv").open(newline="") as file:
         return list(csv.DictReader(file))
