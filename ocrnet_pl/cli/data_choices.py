@@ -190,10 +190,8 @@ def scales(statistics: Statistics, size: Size, *, crops: bool = True, cheap: boo
     scale = _scale(statistics, size)
     share = statistics.large_side / min(statistics.size)
     if crops and share <= (_WHOLE_IN_CHEAP_CROP if cheap else _WHOLE_IN_CROP):
-        zoom = round(1 / _CROP, 4)
         # Pixels of images that are not scaled down stay as sharp as in validation.
-        least, most = (zoom, zoom) if scale >= 1 else (round(0.8 * zoom, 4), round(1.25 * zoom, 4))
-        transforms = _transforms({"minimum": least, "maximum": most}, paste=False)
+        transforms = _transforms(_zooms(varied=scale < 1), paste=False)
         small = "objects are small in the image: crops of 3/4 show them whole, at 0.56 of the cost"
         why = small if share <= _WHOLE_IN_CROP else "a short run on a CPU: crops of 3/4 take 0.56 of the time"
         return [Choice("data.scales", [_CROP], why), Choice("data.train_transforms", transforms, "the crops' own")]
@@ -213,11 +211,20 @@ def augmentation(statistics: Statistics, epochs: float, crops: bool) -> Choice |
     # The usual transforms of whole images vary their sizes as it is.
     if epochs <= _MANY_EPOCHS or not (crops or statistics.outlined):
         return None
-    zoom = 1 / _CROP
-    sizes = {"minimum": round(0.8 * zoom, 4), "maximum": round(1.25 * zoom, 4)} if crops else {}
+    sizes = _zooms(varied=True) if crops else {}
     changes = ["sizes vary more"] * crops + ["objects of other images are pasted"] * statistics.outlined
     why = f"each image is seen {epochs:.0f} times: {' and '.join(changes)}"
     return Choice("data.train_transforms", _transforms(sizes, statistics.outlined), why)
+
+
+def _zooms(varied: bool) -> dict[str, float]:
+    """Return arguments of the scale jitter with which crops show objects at the size that they have in whole images.
+
+    Args:
+        varied: Whether it may also be up to a quarter larger, or a fifth smaller.
+    """
+    least, most = (0.8, 1.25) if varied else (1.0, 1.0)
+    return {"minimum": round(least / _CROP, 4), "maximum": round(most / _CROP, 4)}
 
 
 def _transforms(sizes: dict[str, float], paste: bool) -> list[dict[str, Any]]:
