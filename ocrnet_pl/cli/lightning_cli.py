@@ -155,7 +155,6 @@ class OCRNetCLI(LightningCLI):
         parser.add_argument(
             "--version", type=str, default=None, help="Folder below the name; by default version_0, version_1, ..."
         )
-        describe_options(parser)
         add_auto_option(parser)
         if Parser.words[0] in ("fit", "joint-report", "cross-validate"):
             add_init_options(parser)
@@ -167,6 +166,7 @@ class OCRNetCLI(LightningCLI):
         # When the config is read, so that a checkpoint knows it as well. Encoders without this option get nothing.
         parser.link_arguments("data.size", "model.encoder.init_args.input_size")
         add_sections(parser)
+        describe_options(parser)
 
     def _dump_config(self) -> None:
         """Keep the config for the hyperparameters, as Lightning does, whose way of parsing takes ten times as long."""

@@ -97,8 +97,12 @@ def test_the_help_says_what_holds_here(subcommand: str, capsys: pytest.CaptureFi
     [
         (
             "fit",
-            ["Whether input size, levels, scales", "Number format: 32-true, bf16-mixed, 16-mixed;"],
-            ["Double precision"],
+            [
+                "Whether input size, levels, scales",
+                "Number format: 32-true, bf16-mixed, 16-mixed;",
+                "Number of validations in a row without an improvement",
+            ],
+            ["Double precision", "quantity to be monitored"],
         ),
         ("predict", ["NAME/VERSION below it", "null, true and false add none"], ["--auto", "TensorBoardLogger`"]),
         ("memory", ["Memory that a step may take, in GiB; null for 90 % of the available memory."], ["%%"]),
