@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from ocrnet_pl.cli import data_choices
 from ocrnet_pl.cli.data_choices import Choice, Statistics
+from ocrnet_pl.cli.image_directions import any_way_up
 from ocrnet_pl.cli.measured_choices import (
     Speed,
     batch_of_budget,
@@ -141,6 +143,7 @@ class AutoChoice:
         budget = None if isinstance(config["auto"], bool) else config["auto"]["budget"]
         self.budget = None if budget is None else seconds_of(budget)
         self._short = self._crops = False
+        self._any_way_up: Callable[[], bool] = lambda: False
         self._whole: Namespace | None = None
         lengths = [where for key, where in self.given.items() if key in _LENGTHS]
         if self.given.get("auto.budget") == "" and lengths and all(lengths):
@@ -186,6 +189,7 @@ class AutoChoice:
             raise DataError("auto: there is no data to choose settings for; set data.train")
         source = source_recipe("train", self.resolved(self.config["data"]["train"])).make()
         statistics = data_choices.measure(source)
+        self._any_way_up = functools.cache(functools.partial(any_way_up, source))
         self._take(data_choices.input_size(statistics))
         for choice in data_choices.levels(statistics, self._size):
             if self._has(choice.key):
@@ -313,8 +317,10 @@ class AutoChoice:
 
     def _augment(self, statistics: Statistics, epochs: float) -> bool:
         """Choose the transforms of a run that sees each image so often, unless the user did; return whether it did."""
-        choice = data_choices.augmentation(statistics, epochs, self._crops)
-        if choice is None or self.given.keys() & _CROPS:
+        if self.given.keys() & _CROPS:
+            return False
+        choice = data_choices.augmentation(statistics, epochs, self._crops, self._any_way_up)
+        if choice is None:
             return False
         self._take(choice)
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -191,7 +191,7 @@ def scales(statistics: Statistics, size: Size, *, crops: bool = True, cheap: boo
     share = statistics.large_side / min(statistics.size)
     if crops and share <= (_WHOLE_IN_CHEAP_CROP if cheap else _WHOLE_IN_CROP):
         # Pixels of images that are not scaled down stay as sharp as in validation.
-        transforms = _transforms(_zooms(varied=scale < 1), paste=False)
+        transforms = _transforms(_zooms(varied=scale < 1))
         small = "objects are small in the image: crops of 3/4 show them whole, at 0.56 of the cost"
         why = small if share <= _WHOLE_IN_CROP else "a short run on a CPU: crops of 3/4 take 0.56 of the time"
         return [Choice("data.scales", [_CROP], why), Choice("data.train_transforms", transforms, "the crops' own")]
@@ -200,21 +200,29 @@ def scales(statistics: Statistics, size: Size, *, crops: bool = True, cheap: boo
     return [Choice("data.scales", [1.0], "objects are of similar size")]
 
 
-def augmentation(statistics: Statistics, epochs: float, crops: bool) -> Choice | None:
+def augmentation(statistics: Statistics, epochs: float, crops: bool, any_way_up: Callable[[], bool]) -> Choice | None:
     """Choose transforms that show other images each time, where a run sees each image often; None for the usual ones.
 
     Args:
         statistics: Statistics of the training set.
         epochs: Number of times that the run sees each image.
         crops: Whether batches are crops.
+        any_way_up: Finds out whether images may be turned by quarters, for which it decodes some.
     """
-    # The usual transforms of whole images vary their sizes as it is.
-    if epochs <= _MANY_EPOCHS or not (crops or statistics.outlined):
+    if epochs <= _MANY_EPOCHS:
+        return None
+    changes = {
+        # The usual transforms of whole images vary their sizes as it is.
+        "sizes vary more": crops,
+        "images, which have no up, are turned": any_way_up(),
+        "objects of other images are pasted": statistics.outlined,
+    }
+    if not any(changes.values()):
         return None
     sizes = _zooms(varied=True) if crops else {}
-    changes = ["sizes vary more"] * crops + ["objects of other images are pasted"] * statistics.outlined
-    why = f"each image is seen {epochs:.0f} times: {' and '.join(changes)}"
-    return Choice("data.train_transforms", _transforms(sizes, statistics.outlined), why)
+    why = f"each image is seen {epochs:.0f} times: {', '.join(change for change, made in changes.items() if made)}"
+    _, turned, pasted = changes.values()
+    return Choice("data.train_transforms", _transforms(sizes, turned=turned, pasted=pasted), why)
 
 
 def _zooms(varied: bool) -> dict[str, float]:
@@ -227,11 +235,18 @@ def _zooms(varied: bool) -> dict[str, float]:
     return {"minimum": round(least / _CROP, 4), "maximum": round(most / _CROP, 4)}
 
 
-def _transforms(sizes: dict[str, float], paste: bool) -> list[dict[str, Any]]:
-    """Return the transforms of training images, with arguments of the scale jitter."""
+def _transforms(sizes: dict[str, float], *, turned: bool = False, pasted: bool = False) -> list[dict[str, Any]]:
+    """Return the transforms of training images.
+
+    Args:
+        sizes: Arguments of the scale jitter.
+        turned: Whether images are turned by quarters.
+        pasted: Whether objects of other images are pasted.
+    """
+    turn = [{"class_path": "RandomRotate90"}] if turned else []
     jitter, flip = {"class_path": "RandomScaleJitter", "init_args": sizes}, {"class_path": "RandomFlip"}
-    pasted = [{"class_path": "CopyPaste", "init_args": {"partner_transforms": [jitter, flip]}}] if paste else []
-    return [jitter, *pasted, flip, {"class_path": "ColorJitter"}]
+    paste = {"class_path": "CopyPaste", "init_args": {"partner_transforms": [*turn, jitter, flip]}}
+    return [*turn, jitter, *([paste] if pasted else []), flip, {"class_path": "ColorJitter"}]
 
 
 def frozen_stages(strides: Sequence[int]) -> Choice | None:

@@ -18,6 +18,7 @@ from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.cli import auto
 from ocrnet_pl.cli.auto import AutoChoice, seconds_of
 from ocrnet_pl.cli.data_choices import (
+    Statistics,
     augmentation,
     batch_size,
     cache,
@@ -92,20 +93,32 @@ def test_a_short_run_keeps_in_memory_what_is_small() -> None:
 
 def test_a_run_that_sees_images_often_varies_them_more() -> None:
     found = measure(SyntheticSource(32, 1, 256, min_size=0.02, max_size=0.06))
-    assert found.outlined and augmentation(found, 30, crops=True) is None
-    choice = augmentation(found, 61, crops=True)
-    assert choice is not None and choice.key == "data.train_transforms" and "61 times" in choice.reason
-    kinds = [transform["class_path"] for transform in choice.value]
-    assert kinds == ["RandomScaleJitter", "CopyPaste", "RandomFlip", "ColorJitter"]
-    assert choice.value[0]["init_args"] == {"minimum": 1.0667, "maximum": 1.6667}
+
+    def changed(statistics: Statistics, crops: bool, turned: bool = False) -> list[dict[str, Any]] | None:
+        choice = augmentation(statistics, 61, crops, lambda: turned)
+        assert choice is None or (choice.key == "data.train_transforms" and "61 times" in choice.reason)
+        return None if choice is None else choice.value
+
+    def kinds(transforms: list[dict[str, Any]] | None) -> list[str]:
+        return [transform["class_path"] for transform in transforms or []]
+
+    assert found.outlined and augmentation(found, 30, True, lambda: pytest.fail("looked at for nothing")) is None
+    crops = changed(found, crops=True)
+    assert crops is not None and kinds(crops) == ["RandomScaleJitter", "CopyPaste", "RandomFlip", "ColorJitter"]
+    assert crops[0]["init_args"] == {"minimum": 1.0667, "maximum": 1.6667}
     # Pasted objects have the sizes of the others.
-    assert choice.value[1]["init_args"]["partner_transforms"][0] == choice.value[0]
+    assert crops[1]["init_args"]["partner_transforms"] == [crops[0], crops[2]]
     boxes_only = found._replace(outlined=False)
-    plain = augmentation(boxes_only, 61, crops=True)
-    assert plain is not None and [transform["class_path"] for transform in plain.value] == [kinds[0], *kinds[2:]]
-    assert augmentation(boxes_only, 61, crops=False) is None
-    whole = augmentation(found, 61, crops=False)
-    assert whole is not None and whole.value[0]["init_args"] == {}
+    assert kinds(changed(boxes_only, crops=True)) == ["RandomScaleJitter", "RandomFlip", "ColorJitter"]
+    assert changed(boxes_only, crops=False) is None
+    # Before crops are cut, whose sides may differ; pasted objects are turned as well.
+    turned = changed(boxes_only, crops=False, turned=True)
+    assert kinds(turned) == ["RandomRotate90", "RandomScaleJitter", "RandomFlip", "ColorJitter"]
+    both = changed(found, crops=True, turned=True)
+    assert both is not None and kinds(both)[:3] == ["RandomRotate90", "RandomScaleJitter", "CopyPaste"]
+    assert kinds(both[2]["init_args"]["partner_transforms"]) == ["RandomRotate90", "RandomScaleJitter", "RandomFlip"]
+    whole = changed(found, crops=False)
+    assert whole is not None and whole[0]["init_args"] == {}
 
 
 @pytest.mark.parametrize(("words", "pastes"), [((), True), (("--data.train_transforms", "null"), False)])
