@@ -214,13 +214,13 @@ def augmentation(statistics: Statistics, epochs: float, crops: bool, any_way_up:
     changes = {
         # The usual transforms of whole images vary their sizes as it is.
         "sizes vary more": crops,
-        "images, which have no up, are turned": any_way_up(),
+        "images are turned, since they have no up": any_way_up(),
         "objects of other images are pasted": statistics.outlined,
     }
     if not any(changes.values()):
         return None
     sizes = _zooms(varied=True) if crops else {}
-    why = f"each image is seen {epochs:.0f} times: {', '.join(change for change, made in changes.items() if made)}"
+    why = f"each image is seen {epochs:.0f} times: {'; '.join(change for change, made in changes.items() if made)}"
     _, turned, pasted = changes.values()
     return Choice("data.train_transforms", _transforms(sizes, turned=turned, pasted=pasted), why)
 
