@@ -70,11 +70,16 @@ def run_calibration(
         DataError: The validation set does not fit the network, has too few images, or no labelled object.
         FileNotFoundError: There is no such checkpoint.
         OSError: The output cannot be written.
-        ValueError: The checkpoint is not one of this project, or its network detects nothing.
+        ValueError: The checkpoint is not one of this project, its network detects nothing, or the output is the
+            checkpoint itself or has the name of a report.
     """
     target = output or checkpoint.with_name(f"{checkpoint.stem}-calibrated.ckpt")
     if target.is_dir():
         raise ValueError(f"output {str(target)!r}: it is a folder; name a file")
+    if target.suffix in (".json", ".png"):
+        raise ValueError(f"output {str(target)!r}: a report gets this name; name a checkpoint, such as NAME.ckpt")
+    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
+        raise ValueError(f"output {str(target)!r}: it is the checkpoint that is calibrated; name another file")
     require_writable(target.parent)
     score_options = score_options or ScoreOptions()
     network = OCRNet.from_checkpoint(checkpoint, trust=trust)

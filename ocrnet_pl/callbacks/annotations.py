@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from ocrnet_pl.callbacks.chosen_boxes import least_score
-from ocrnet_pl.callbacks.process_lines import LineWriter
+from ocrnet_pl.callbacks.process_lines import LineWriter, refuse_equal_stems
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.callbacks.run_folder import run_folder
 from ocrnet_pl.inference.disagreements import Disagreement, Finder
@@ -56,6 +56,17 @@ class AnnotationWriter(LineWriter):
         """Find the run's folder."""
         folder = run_folder(trainer) if self.formats and stage == "predict" else None
         self._folder = None if folder is None else folder / "annotations"
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse images whose files would overwrite each other, and open the file for this process's lines.
+
+        Raises:
+            DataError: There are such images.
+        """
+        for each in self.formats:
+            if each.by_stem:
+                refuse_equal_stems(trainer, f"files of {each.folder}")
+        super().on_predict_start(trainer, pl_module)
 
     def on_predict_batch_end(
         self,

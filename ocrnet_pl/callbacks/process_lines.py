@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ocrnet_pl.data.sources.folder import ImageFolder
 from ocrnet_pl.storage.files import complete_file
 
 
@@ -96,6 +97,13 @@ class LineWriter(Callback):
         """Open the file for this process's lines."""
         if self._folder is not None:
             self._lines(trainer).start()
+
+
+def refuse_equal_stems(trainer: Trainer, what: str) -> None:
+    """Refuse images to predict whose files of this kind would have one name; see :class:`ImageFolder`."""
+    source = getattr(getattr(trainer.predict_dataloaders, "dataset", None), "source", None)
+    if isinstance(source, ImageFolder):
+        source.refuse_equal_stems(what)
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, Any]]:

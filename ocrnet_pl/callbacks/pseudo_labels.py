@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ocrnet_pl.callbacks.process_lines import ProcessLines
+from ocrnet_pl.callbacks.process_lines import ProcessLines, refuse_equal_stems
 from ocrnet_pl.callbacks.progress import stop_bar
 from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.storage.files import complete_file, write_json
@@ -169,6 +169,7 @@ class PseudoLabelWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file for this process's lines."""
+        refuse_equal_stems(trainer, "labels")
         self._lines(trainer).start()
 
     def _lines(self, trainer: Trainer) -> ProcessLines:

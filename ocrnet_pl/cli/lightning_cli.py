@@ -25,7 +25,7 @@ from ocrnet_pl.callbacks.same_choice import SameChoice
 from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation, plain_config
 from ocrnet_pl.callbacks.tracked_checkpoints import TrackedCheckpoints
 from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
-from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes
+from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes, refuse_without_points
 from ocrnet_pl.cli.checkpoint_option import describe_checkpoint, refuse_code
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
 from ocrnet_pl.cli.data_root import start_at_root
@@ -289,6 +289,7 @@ class OCRNetCLI(LightningCLI):
             # The one that the weights fit; whether it takes the data's is a question for the network.
             arguments["input_size"] = saved_size(content, f"checkpoint {path!r}")
         if self.config["subcommand"] == "predict":
+            refuse_without_points(config, content)
             self._taxonomy = saved_taxonomy(content, f"checkpoint {path!r}")
             config["data"]["root"] = None
             for split in SPLITS:

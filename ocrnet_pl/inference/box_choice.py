@@ -114,10 +114,7 @@ class Choices:
         if calibration is None and point.kind == NO_POINT:
             return cls(BoxChoice(None, allowed), BoxChoice(None, allowed))
         if calibration is None:
-            raise CheckpointError(
-                f"operating_point {operating_point!r}: the network has no operating points; run `python train.py "
-                "calibrate --ckpt_path FILE`, and use the checkpoint that it writes"
-            )
+            raise no_points(operating_point)
         plain = {way: _plain(calibration, way, allowed, taxonomy) for way in calibration.curves}
         if point.kind == NO_POINT:
             return cls(plain["raw"], plain.get("fused", plain["raw"]))
@@ -133,6 +130,14 @@ class Choices:
             for way, thresholds in found.items()
         }
         return cls(ways["raw"], ways.get("fused", ways["raw"]), refusals, True)
+
+
+def no_points(operating_point: str) -> CheckpointError:
+    """Return the error for an operating point of a network that was not calibrated."""
+    return CheckpointError(
+        f"operating_point {operating_point!r}: the network has no operating points; run `python train.py calibrate "
+        "--ckpt_path FILE`, and use the checkpoint that it writes"
+    )
 
 
 def _plain(calibration: ScoreCalibration, way: str, allowed: Tensor | None, taxonomy: Taxonomy) -> BoxChoice:

@@ -28,6 +28,8 @@ class AnnotationFormat(ABC):
 
     folder: ClassVar[str]
     """Name of the format's folder."""
+    by_stem: ClassVar[bool] = False
+    """Whether each image has a file of its name without the ending, so that no two images may share that."""
 
     def __init__(self, tolerance: float = 1.0, masks: bool = True) -> None:
         if not tolerance >= 0:

@@ -29,6 +29,7 @@ class Labelme(AnnotationFormat):
     """
 
     folder: ClassVar[str] = "labelme"
+    by_stem: ClassVar[bool] = True
 
     def write(self, image: LabelledImage, taxonomy: Taxonomy, folder: Path) -> Any:
         """Write the image's file."""

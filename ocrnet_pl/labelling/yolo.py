@@ -21,6 +21,7 @@ class Yolo(AnnotationFormat):
     """
 
     folder: ClassVar[str] = "yolo"
+    by_stem: ClassVar[bool] = True
 
     def write(self, image: LabelledImage, taxonomy: Taxonomy, folder: Path) -> Any:
         """Write the image's rows, and return its path."""

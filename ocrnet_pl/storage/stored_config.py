@@ -28,7 +28,7 @@ _OF_TRAINING = {
         "matmul_precision",
         "teacher",
     ),
-    "data": ("train", "train_transforms", "plain_epochs", "aspect_ratios", "predict_path", "cache"),
+    "data": ("train_transforms", "plain_epochs", "aspect_ratios", "predict_path", "cache"),
 }
 """Options of training, and of the machine that it ran on."""
 
@@ -44,7 +44,7 @@ _SOURCES = {
     "export": ("val",),
     "test": ("test", "val"),
     "predict": (),
-    "auto-label": (),
+    "auto-label": ("train",),
 }
 """The sources that a subcommand reads, the first of them that exists; others read none."""
 
@@ -208,5 +208,5 @@ def _let_paths_start_anew(data: dict[str, Any], root: Any) -> None:
         if isinstance(value, dict) and root is not None and value.get("root") == root:
             value["root"] = "."
 
-    for name in ("val", "test"):
+    for name in ("train", "val", "test"):
         undo(data.get(name))

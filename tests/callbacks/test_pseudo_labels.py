@@ -81,7 +81,11 @@ def test_the_folder_is_read_as_labels(tmp_path: Path) -> None:
         if name == "c.png":
             predictions[-1][1].certainty = torch.zeros(SIZE)
     trainer: Any = SimpleNamespace(
-        global_rank=0, is_global_zero=True, strategy=SimpleNamespace(barrier=lambda: None), progress_bar_callback=None
+        predict_dataloaders=None,
+        global_rank=0,
+        is_global_zero=True,
+        strategy=SimpleNamespace(barrier=lambda: None),
+        progress_bar_callback=None,
     )
     module: Any = SimpleNamespace(taxonomy=TAXONOMY)
     writer.on_predict_start(trainer, module)

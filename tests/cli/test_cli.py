@@ -229,6 +229,18 @@ def test_a_folder_is_labelled_and_trained_on(
     label += [str(tmp_path / "out"), "--data.predict_path", str(tmp_path / "images"), "--certainty.pixel", "0.0"]
     main(label)
     assert "2 of 2 images labelled" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    # The config in the checkpoint also names the data that it was trained with.
+    own = [word for word in label if word not in words[:2]]
+    main([*own, "--trust=tests", "--output", str(tmp_path / "own")])
+    assert (tmp_path / "own" / "train.yaml").read_text().replace("own", "out") == (
+        tmp_path / "out" / "train.yaml"
+    ).read_text()
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.bmp")
+    assert (
+        "the labels would be those of 'a.bmp' as well" in fails(capsys, *label, "--output", str(tmp_path / "twice"))[1]
+    )
+    assert not (tmp_path / "twice").exists()
+    (tmp_path / "images" / "a.bmp").unlink()
     assert "exists; give another --output" in fails(capsys, *label)[1]
     main(["fit", *words, "--config", str(tmp_path / "out" / "train.yaml"), "--trainer.fast_dev_run", "true"])
 

@@ -167,6 +167,8 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
     assert "--ckpt_path" in complaint(capsys, tiny)
     assert "calibration.images" in complaint(capsys, tiny, *path, "--calibration.images=1")
     assert "it is a folder" in complaint(capsys, tiny, *path, "--output", str(tmp_path))
+    assert "it is the checkpoint that is calibrated" in complaint(capsys, tiny, *path, "--output", str(trained))
+    assert "a report gets this name" in complaint(capsys, tiny, *path, "--output", str(tmp_path / "new.json"))
     (tmp_path / "file").touch()
     assert f"{tmp_path / 'file'}: " in complaint(capsys, tiny, *path, "--output", str(tmp_path / "file" / "new.ckpt"))
     content = torch.load(trained, weights_only=True)

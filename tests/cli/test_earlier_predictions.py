@@ -13,6 +13,7 @@ import torch
 import torchvision
 import yaml
 from jsonargparse import Namespace
+from PIL import Image
 
 from ocrnet_pl.callbacks.prediction_writer import PredictionWriter
 from ocrnet_pl.callbacks.process_lines import ProcessLines
@@ -155,7 +156,16 @@ def test_what_was_damaged_or_changed_since_is_predicted_again(
     assert files(harmed) == expected
 
 
-@pytest.mark.parametrize("path", ["absent", "", "notes", "notes/a.txt"])
+_SAID = {
+    "absent": "there is no such folder or image",
+    "": "expected a path, got ''",
+    "notes": "there is no readable image",
+    # Of a single file, it says what is wrong with it.
+    "notes/a.txt": "this is not an image file",
+}
+
+
+@pytest.mark.parametrize("path", list(_SAID))
 def test_without_images_there_is_no_folder(
     path: str,
     run: tuple[list[str], Path],
@@ -170,8 +180,36 @@ def test_without_images_there_is_no_folder(
     with pytest.raises(SystemExit):
         main([*words, "--version=nothing", f"--data.predict_path={path}"])
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: ") and ("there is no" if path else "expected a path, got ''") in line
+    assert line.startswith("error: ") and _SAID[path] in line
     assert not (runs / "nothing").exists()
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_an_operating_point_that_is_not_there_costs_no_predictions(
+    earlier: bool, run: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, runs = run
+    folder = runs / ("whole" if earlier else "without_points")
+    before = files(folder)
+    with pytest.raises(SystemExit):
+        main([*words, "--version", folder.name, "--operating_point=best_f1", *["--overwrite"] * earlier])
+    assert "the network has no operating points" in capsys.readouterr().err.splitlines()[-1]
+    assert files(folder) == before and folder.exists() == earlier
+
+
+def test_images_whose_annotations_would_have_one_name_are_refused(
+    run: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "a.bmp"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (50, 40)).save(tmp_path / "images" / name)
+    words = [*run[0], f"--data.predict_path={tmp_path / 'images'}", f"--trainer.default_root_dir={tmp_path / 'runs'}"]
+    with pytest.raises(SystemExit):
+        main([*words, "--format", "coco", "yolo"])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith("a.png: the files of yolo would be those of 'a.bmp' as well; rename one of the images")
+    # Files of other formats name the images with their endings.
+    main([*words, "--version=coco", "--format", "coco"])
 
 
 def test_results_are_neither_mixed_nor_replaced_unasked(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ocrnet_pl.data.records import make_sample
 from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.folders import find_images
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.structures import Sample, Supervision, Taxonomy
@@ -48,6 +49,23 @@ class ImageFolder(Source):
         self._root = root if root.is_dir() else root.parent
         found, self.skipped = find_images(path)
         self._paths = [path for path in found if self._id(path) not in leave_out]
+
+    def refuse_equal_stems(self, what: str) -> None:
+        """Refuse images whose names differ in their ending alone, where each has a file of its name without it.
+
+        Args:
+            what: What the files are, in the plural.
+
+        Raises:
+            DataError: There are such images.
+        """
+        seen: dict[Path, Path] = {}
+        for path in self._paths:
+            other = seen.setdefault(path.with_suffix(""), path)
+            if other is not path:
+                raise DataError.at(
+                    path, f"the {what} would be those of {other.name!r} as well", advice="rename one of the images"
+                )
 
     @property
     def taxonomy(self) -> Taxonomy:
