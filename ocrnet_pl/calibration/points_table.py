@@ -34,6 +34,7 @@ def points_to_dict(scores: ScoreCalibration) -> dict[str, dict[str, Any]]:
 
 def points_table(scores: ScoreCalibration) -> Table:
     """Return a table of the points of the best F1, of the boxes that ``predict`` gives out."""
+    from rich.markup import escape
     from rich.table import Table
 
     way = "fused" if "fused" in scores.curves else "raw"
@@ -46,7 +47,7 @@ def points_table(scores: ScoreCalibration) -> Table:
             if best
             else ["", "", "0.000", "0.000"]
         )
-        table.add_row(name, str(curve.objects), *figures, f"{curve.recall.max(initial=0):.3f}")
+        table.add_row(escape(name), str(curve.objects), *figures, f"{curve.recall.max(initial=0):.3f}")
     for column in table.columns[1:]:
         column.justify = "right"
     return table
@@ -54,11 +55,12 @@ def points_table(scores: ScoreCalibration) -> Table:
 
 def errors_table(report: ScoreReport) -> Table:
     """Return a table of the gaps between probability and truth before and after."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("", "before", "after", title=f"Expected calibration error: {report.images} images")
     for name, (before, after) in report.reliability.items():
-        table.add_row(name, f"{before.error:.4f}", f"{after.error:.4f}")
+        table.add_row(escape(name), f"{before.error:.4f}", f"{after.error:.4f}")
     for column in table.columns[1:]:
         column.justify = "right"
     return table

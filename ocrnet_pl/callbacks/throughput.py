@@ -51,7 +51,9 @@ class Throughput(Callback):
             self.images_per_s = self._images / self._seconds
             step, images, seconds = self._logged
             # Batches that are accumulated for the next step have the same number.
-            if trainer.global_step > step and trainer.global_step % int(getattr(trainer, "log_every_n_steps", 1)) == 0:
+            # 0: nothing is logged in between.
+            every = int(getattr(trainer, "log_every_n_steps", 1))
+            if every and trainer.global_step > step and trainer.global_step % every == 0:
                 speed = (self._images - images) / (self._seconds - seconds)
                 pl_module.log("train/images_per_s", speed, batch_size=1)
                 self._logged = (trainer.global_step, self._images, self._seconds)

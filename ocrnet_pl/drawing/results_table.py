@@ -24,6 +24,7 @@ def results_tables(values: Mapping[str, float], stage: str, figures: Iterable[Fi
     Returns:
         One table for the whole set and, for up to 40 classes, one per class; none without figures.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     own = {key.removeprefix(f"{stage}/"): value for key, value in values.items() if key.startswith(f"{stage}/")}
@@ -42,7 +43,7 @@ def results_tables(values: Mapping[str, float], stage: str, figures: Iterable[Fi
     if rows:
         table = Table("", "raw", "fused", title=f"Results ({stage})")
         for title, raw, fused in rows:
-            table.add_row(title, value_text(raw), value_text(fused))
+            table.add_row(escape(title), value_text(raw), value_text(fused))
         tables.append(table)
     groups = {prefix + each.name: (each, prefix) for each in shown if each.per_class for prefix in ("", FUSED)}
     names = list(dict.fromkeys(key.partition("/")[2] for key in own if key.partition("/")[0] in groups))
@@ -54,7 +55,7 @@ def results_tables(values: Mapping[str, float], stage: str, figures: Iterable[Fi
     if columns and 1 < len(names) <= _MOST_CLASSES:
         table = Table("class", *(title for _, title in columns), title=f"Per class ({stage})")
         for name in names:
-            table.add_row(name, *(value_text(own.get(f"{group}/{name}")) for group, _ in columns))
+            table.add_row(escape(name), *(value_text(own.get(f"{group}/{name}")) for group, _ in columns))
         tables.append(table)
     for table in tables:
         for column in table.columns[1:]:

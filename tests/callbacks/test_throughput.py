@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,3 +32,14 @@ def test_the_curve_shows_where_a_run_becomes_slow(accumulated: int, monkeypatch:
     assert curve == {5: 8.0, 10: 8.0, 15: 4.0, 20: 4.0}
     fast, slow = 10 * accumulated - 1, 10 * accumulated - 1
     assert speed.images_per_s == pytest.approx(8 * (fast + slow) / (fast + 2 * slow))
+
+
+def test_a_run_that_logs_no_steps_has_no_curve_but_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(clock)))
+    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=0, world_size=1)
+    module: Any = SimpleNamespace(log=lambda *_, **__: pytest.fail("nothing is to be logged"))
+    speed, batch = Throughput(), ["image"] * 4
+    for trainer.global_step in range(1, 4):
+        speed.on_train_batch_end(trainer, module, None, batch, trainer.global_step)  # type: ignore[arg-type]
+    assert speed.images_per_s == 4.0

@@ -90,6 +90,17 @@ def test_a_config_without_folds_is_refused(tiny: Path, capsys: pytest.CaptureFix
     assert status == 1 and "data.train: there are no folds" in line and line.count("\n") == 1
 
 
+@pytest.mark.parametrize("count", [0, 1, -1])
+def test_fewer_than_two_folds_are_refused_before_the_first(
+    count: int, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words(tiny, tmp_path)
+    (tmp_path / "folds.yaml").write_text(FOLDS.replace("folds: 2", f"folds: {count}"))
+    status, line = fails(capsys, "cross-validate", *words)
+    assert status == 1 and f"folds is {count}, and at least 2 are needed" in line and line.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_intervals_are_those_of_nadeau_and_bengio() -> None:
     values = [0.61, 0.55, 0.70, 0.66, 0.58]
     figure = FoldFigure("miou", "mIoU", values)

@@ -44,6 +44,8 @@ def cross_validate(run: Run) -> int:
     counts = {int(each["folds"]) for found in splits.values() for each in found}
     if len(counts) > 1:
         raise ValueError(f"data: the numbers of folds {sorted(counts)} differ; {_ADVICE}")
+    if min(counts) < 2:
+        raise ValueError(f"data: folds is {min(counts)}, and at least 2 are needed; {_ADVICE}")
     output = config["output"] or Path(config["trainer"]["default_root_dir"], config["name"], "folds")
     # The runs' configs are files: they find the credentials in the environment, and resolve the references themselves.
     shared, variables = in_environment(run.written)
@@ -79,6 +81,7 @@ def _splits(part: Any) -> list[Any]:
 
 def _tables(figures: Any) -> list[Any]:
     """Return the table of the figures of the whole set, and that of the classes."""
+    from rich.markup import escape
     from rich.table import Table
 
     tables = []
@@ -92,7 +95,7 @@ def _tables(figures: Any) -> list[Any]:
         for figure in chosen:
             half, deviation = figure.half, figure.deviation
             table.add_row(
-                figure.title,
+                escape(figure.title),
                 f"{figure.mean:.4f}",
                 "-" if deviation is None else f"{deviation:.4f}",
                 "-" if half is None else f"{figure.mean - half:.4f} to {figure.mean + half:.4f}",
