@@ -245,6 +245,17 @@ def test_a_folder_is_labelled_and_trained_on(
     main(["fit", *words, "--config", str(tmp_path / "out" / "train.yaml"), "--trainer.fast_dev_run", "true"])
 
 
+@pytest.mark.parametrize("value", ["../../elsewhere", ""])
+def test_a_name_from_the_environment_stays_below_the_runs_too(
+    value: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUN_NAME", value)
+    words = ["--config", str(tiny), "--name", "${oc.env:RUN_NAME}", "--trainer.max_steps", "1"]
+    status, line = fails(capsys, "fit", *words, "--trainer.default_root_dir", str(tmp_path / "a" / "b"))
+    assert status == 2 and "name: expected the name of a folder below" in line.splitlines()[-1]
+    assert not list(tmp_path.rglob("version_0"))
+
+
 def test_print_config_shows_every_part(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", str(tiny), "--print_config"])
