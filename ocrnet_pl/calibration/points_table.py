@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ocrnet_pl.calibration.score_fit import ScoreReport
+from ocrnet_pl.drawing.figures_table import figures_table
 from ocrnet_pl.inference.operating_points import Curve
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
 
@@ -34,12 +35,8 @@ def points_to_dict(scores: ScoreCalibration) -> dict[str, dict[str, Any]]:
 
 def points_table(scores: ScoreCalibration) -> Table:
     """Return a table of the points of the best F1, of the boxes that ``predict`` gives out."""
-    from rich.markup import escape
-    from rich.table import Table
-
     way = "fused" if "fused" in scores.curves else "raw"
-    table = Table("", "objects", "score", "precision", "recall", "F1", "recall of all boxes")
-    table.title = f"Best F1 per class, {way} boxes: {scores.images} images"
+    rows = []
     for name, curve in scores.curves[way].items():
         best = _best(curve)
         figures = (
@@ -47,23 +44,15 @@ def points_table(scores: ScoreCalibration) -> Table:
             if best
             else ["", "", "0.000", "0.000"]
         )
-        table.add_row(escape(name), str(curve.objects), *figures, f"{curve.recall.max(initial=0):.3f}")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+        rows.append((name, str(curve.objects), *figures, f"{curve.recall.max(initial=0):.3f}"))
+    header = ("", "objects", "score", "precision", "recall", "F1", "recall of all boxes")
+    return figures_table(header, rows, f"Best F1 per class, {way} boxes: {scores.images} images")
 
 
 def errors_table(report: ScoreReport) -> Table:
     """Return a table of the gaps between probability and truth before and after."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("", "before", "after", title=f"Expected calibration error: {report.images} images")
-    for name, (before, after) in report.reliability.items():
-        table.add_row(escape(name), f"{before.error:.4f}", f"{after.error:.4f}")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+    rows = [(name, f"{before.error:.4f}", f"{after.error:.4f}") for name, (before, after) in report.reliability.items()]
+    return figures_table(("", "before", "after"), rows, f"Expected calibration error: {report.images} images")
 
 
 def _best(curve: Curve) -> dict[str, float] | None:

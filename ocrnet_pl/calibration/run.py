@@ -19,6 +19,7 @@ from ocrnet_pl.calibration.score_options import ScoreOptions
 from ocrnet_pl.calibration.search import SCORES, Calibration, Calibrator, Report
 from ocrnet_pl.calibration.shares import Shares
 from ocrnet_pl.data.datamodule import JointDataModule
+from ocrnet_pl.drawing.figures_table import figures_table
 from ocrnet_pl.drawing.progress import Progress
 from ocrnet_pl.drawing.reliability import plot_reliability
 from ocrnet_pl.errors import DataError
@@ -30,7 +31,7 @@ from ocrnet_pl.metrics.figures import BY_NAME
 from ocrnet_pl.metrics.reliability import Reliability
 from ocrnet_pl.models.ocrnet import OCRNet
 from ocrnet_pl.storage.checkpoints import read_checkpoint, write_checkpoint
-from ocrnet_pl.storage.files import require_writable, write_json
+from ocrnet_pl.storage.files import require_writable, same_file, write_json
 from ocrnet_pl.structures import CALIBRATION_KEY, FUSION_KEY, Sample
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def run_calibration(
         raise ValueError(f"output {str(target)!r}: it is a folder; name a file")
     if target.suffix in (".json", ".png"):
         raise ValueError(f"output {str(target)!r}: a report gets this name; name a checkpoint, such as NAME.ckpt")
-    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
+    if same_file(target, checkpoint):
         raise ValueError(f"output {str(target)!r}: it is the checkpoint that is calibrated; name another file")
     require_writable(target.parent)
     score_options = score_options or ScoreOptions()
@@ -191,13 +192,8 @@ def _show(report: Report, scores: ScoreCalibration, score_report: ScoreReport) -
 
 
 def _table(report: Report, group: str, count: int) -> Table:
-    from rich.table import Table
-
     ways = report.figures[group]
     # The merge by rule does not change boxes and pixels, so theirs are the raw ones.
-    table = Table("", "raw, merged by rule", *list(ways)[1:], title=f"Fusion, {group}: {count} images")
-    for key in SCORES:
-        table.add_row(BY_NAME[key].short, *(f"{figures[key]:.4f}" for figures in ways.values()))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+    header = ("", "raw, merged by rule", *list(ways)[1:])
+    rows = [(BY_NAME[key].short, *(f"{figures[key]:.4f}" for figures in ways.values())) for key in SCORES]
+    return figures_table(header, rows, f"Fusion, {group}: {count} images")

@@ -63,9 +63,9 @@ class AnnotationWriter(LineWriter):
         Raises:
             DataError: There are such images.
         """
-        for each in self.formats:
-            if each.by_stem:
-                refuse_equal_stems(trainer, f"files of {each.folder}")
+        by_stem = [each.folder for each in self.formats if each.by_stem]
+        if by_stem:
+            refuse_equal_stems(trainer, f"files of {by_stem[0]}")
         super().on_predict_start(trainer, pl_module)
 
     def on_predict_batch_end(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.sources.base import Source, at_equal_distances
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import Size, letterbox_placement
 from ocrnet_pl.report.search_space import RATE
@@ -84,7 +84,7 @@ def measure(source: Source) -> Statistics:
     Raises:
         DataError: None of them can be read.
     """
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)).tolist()
+    chosen = at_equal_distances(len(source), _LOOKED_AT)
     sizes: list[tuple[int, int]] = []
     sides: list[float] = []
     longer: list[float] = []
@@ -211,18 +211,18 @@ def augmentation(statistics: Statistics, epochs: float, crops: bool, any_way_up:
     """
     if epochs <= _MANY_EPOCHS:
         return None
-    changes = {
+    turned, pasted = any_way_up(), statistics.outlined
+    changes = [
         # The usual transforms of whole images vary their sizes as it is.
-        "sizes vary more": crops,
-        "images are turned, since they have no up": any_way_up(),
-        "objects of other images are pasted": statistics.outlined,
-    }
-    if not any(changes.values()):
+        *["sizes vary more"] * crops,
+        *["images are turned, since they have no up"] * turned,
+        *["objects of other images are pasted"] * pasted,
+    ]
+    if not changes:
         return None
-    sizes = _zooms(varied=True) if crops else {}
-    why = f"each image is seen {epochs:.0f} times: {'; '.join(change for change, made in changes.items() if made)}"
-    _, turned, pasted = changes.values()
-    return Choice("data.train_transforms", _transforms(sizes, turned=turned, pasted=pasted), why)
+    transforms = _transforms(_zooms(varied=True) if crops else {}, turned=turned, pasted=pasted)
+    why = f"each image is seen {epochs:.0f} times: {'; '.join(changes)}"
+    return Choice("data.train_transforms", transforms, why)
 
 
 def _zooms(varied: bool) -> dict[str, float]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ocrnet_pl.data.sources.base import Source
+from ocrnet_pl.data.sources.base import Source, at_equal_distances
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.structures import Sample
 
@@ -59,9 +58,8 @@ def any_way_up(source: Source) -> bool:
     there are enough images and boxes to say so. Of at most 64 images at equal distances, those that cannot be read are
     left out.
     """
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)).tolist()
     found: list[_Directions] = []
-    for index in chosen:
+    for index in at_equal_distances(len(source), _LOOKED_AT):
         try:
             found.append(_Directions.of(source[index]))
         except DataError:  # the check that follows names every one
@@ -77,7 +75,7 @@ def any_way_up(source: Source) -> bool:
     return abs(spread) < _ALIKE and all(_small(values) for values in (*images.T, *boxes.T))
 
 
-def _small(values: Sequence[float] | NDArray[np.float64]) -> bool:
+def _small(values: NDArray[np.float64]) -> bool:
     """Return whether the mean is surely small: with twice its standard error, below what counts as alike."""
     error = float(np.std(values)) / math.sqrt(len(values))
     return abs(float(np.mean(values))) + 2 * error < _ALIKE

@@ -39,6 +39,7 @@ from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import (
     check_classes,
     check_precision,
+    check_run_folder,
     check_runs_to_start,
     check_settings,
     check_training,
@@ -53,7 +54,7 @@ from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.split_keys import SPLITS
 from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import need_entries, read_checkpoint
-from ocrnet_pl.storage.run_folder import check_folder_name, held_folder, refuse_taken, release_folder
+from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
 from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
 from ocrnet_pl.storage.secrets import secrets_in
@@ -137,8 +138,10 @@ class OCRNetCLI(LightningCLI):
         if command is not None:
             for name in unused_options(command):
                 self.config[command.name].pop(name, None)
-        check_settings(self.config[self.config["subcommand"]])
-        refuse_code(self.config[self.config["subcommand"]])
+        config = self.config[self.config["subcommand"]]
+        check_settings(config)
+        check_run_folder(self._resolved(Namespace(name=config["name"], version=config["version"])))
+        refuse_code(config)
 
     def _add_command(self, parser: LightningArgumentParser, name: str) -> LightningArgumentParser:
         own = self.init_parser(description=sentence(name))
@@ -197,10 +200,6 @@ class OCRNetCLI(LightningCLI):
         """Return the trainer with the run's folder and the loggers that write to it."""
         root = Path(self._get(self.config_init, "trainer")["default_root_dir"])
         name, version = self._get(self.config_init, "name"), self._get(self.config_init, "version")
-        # By now references to environment variables have their values, which may be anything.
-        check_folder_name("name", name)
-        if version is not None:
-            check_folder_name("version", version)
         version = self._earlier.version(root / name, version)
         table = self._table = MetricsTable(root, name=name, version=version)
         given = self._get(self.config_init, "trainer").get("logger")

@@ -72,7 +72,7 @@ _PATHS = ("data.root", "data.predict_path", "trainer.default_root_dir", "init_fr
 
 
 def check_settings(config: Namespace) -> None:
-    """Raise an error for a run's name, version or seed that no run can have, and for a path that is empty.
+    """Raise an error for a seed that no run can have, and for a path that is empty.
 
     Args:
         config: The config of a subcommand.
@@ -83,12 +83,23 @@ def check_settings(config: Namespace) -> None:
     for key in _PATHS:
         if config.get(key) == "":
             raise UsageError(f"{key}: expected a path, got ''")
-    check_folder_name("name", config["name"])
-    if config["version"] is not None:
-        check_folder_name("version", config["version"])
     seed = config["seed_everything"]
     if not 0 <= int(seed) <= _LARGEST_SEED:
         raise UsageError(f"seed_everything: expected false, true or a number from 0 to {_LARGEST_SEED}, got {seed}")
+
+
+def check_run_folder(config: Namespace) -> None:
+    """Raise an error for a run's name or version that no folder of a run can have.
+
+    Args:
+        config: The options ``name`` and ``version``, in which references to the environment have their values.
+
+    Raises:
+        UsageError: One is such a name.
+    """
+    check_folder_name("name", config["name"])
+    if config["version"] is not None:
+        check_folder_name("version", config["version"])
 
 
 def check_precision(trainer: Trainer) -> None:

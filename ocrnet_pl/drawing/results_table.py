@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from ocrnet_pl.drawing.figures_table import figures_table
 from ocrnet_pl.metrics.figures import FIGURES, FUSED, Figure, Place, shown_in, value_text
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ def results_tables(values: Mapping[str, float], stage: str, figures: Iterable[Fi
     Returns:
         One table for the whole set and, for up to 40 classes, one per class; none without figures.
     """
-    from rich.markup import escape
-    from rich.table import Table
-
     own = {key.removeprefix(f"{stage}/"): value for key, value in values.items() if key.startswith(f"{stage}/")}
     shown = shown_in(Place.TABLE, figures)
     tables = []
@@ -41,10 +39,8 @@ def results_tables(values: Mapping[str, float], stage: str, figures: Iterable[Fi
             continue
         rows.append((figure.title, raw, fused))
     if rows:
-        table = Table("", "raw", "fused", title=f"Results ({stage})")
-        for title, raw, fused in rows:
-            table.add_row(escape(title), value_text(raw), value_text(fused))
-        tables.append(table)
+        texts = [(title, value_text(raw), value_text(fused)) for title, raw, fused in rows]
+        tables.append(figures_table(("", "raw", "fused"), texts, f"Results ({stage})"))
     groups = {prefix + each.name: (each, prefix) for each in shown if each.per_class for prefix in ("", FUSED)}
     names = list(dict.fromkeys(key.partition("/")[2] for key in own if key.partition("/")[0] in groups))
     columns = [
@@ -53,11 +49,7 @@ def results_tables(values: Mapping[str, float], stage: str, figures: Iterable[Fi
         if any(key.startswith(f"{group}/") for key in own)
     ]
     if columns and 1 < len(names) <= _MOST_CLASSES:
-        table = Table("class", *(title for _, title in columns), title=f"Per class ({stage})")
-        for name in names:
-            table.add_row(escape(name), *(value_text(own.get(f"{group}/{name}")) for group, _ in columns))
-        tables.append(table)
-    for table in tables:
-        for column in table.columns[1:]:
-            column.justify = "right"
+        header = ("class", *(title for _, title in columns))
+        per_class = [(name, *(value_text(own.get(f"{group}/{name}")) for group, _ in columns)) for name in names]
+        tables.append(figures_table(header, per_class, f"Per class ({stage})"))
     return tables

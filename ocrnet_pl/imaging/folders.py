@@ -58,9 +58,9 @@ def find_images(path: str | PathLike[str]) -> FoundImages:
             found.paths.append(file)
         else:
             found.skipped.append((str(file), reason))
-    if not found.paths and found.skipped and not root.is_dir():
-        raise DataError.at(root, found.skipped[0][1])
     if not found.paths:
+        if not root.is_dir():
+            raise DataError.at(root, found.skipped[0][1])
         films = sum(path.lower().endswith(FILM_SUFFIXES) for path, _ in found.skipped)
         advice = "give each film to the command `film`" if films else "give a folder of image files"
         raise DataError.at(root, "there is no readable image", advice=advice)

@@ -149,6 +149,7 @@ def _whole(value: Any) -> int | None:
 def run_table(runs: Iterable[RunRecord]) -> Table:
     """Build a table of states and figures for a terminal."""
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
     # Without vertical lines, names of runs are whole at 80 columns.
@@ -158,7 +159,7 @@ def run_table(runs: Iterable[RunRecord]) -> Table:
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for run in runs:
         table.add_row(
-            run.name,
+            escape(run.name),
             run.state if run.command in ("fit", "") else f"{run.state} ({run.command})",
             _progress(run),
             "" if run.seconds is None else duration(run.seconds),

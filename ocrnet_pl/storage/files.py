@@ -57,6 +57,11 @@ def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterat
         unfinished.unlink(missing_ok=True)
 
 
+def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Return whether two paths lead to one file, which is there."""
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
 def require_writable(folder: Path) -> None:
     """Check, before long work, that files can be written into a folder, which is made when they are.
 

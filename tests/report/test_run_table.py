@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ocrnet_pl.cli.main import main
-from ocrnet_pl.report.run_table import read_runs
+from ocrnet_pl.report.run_table import read_runs, run_table
 from tests.helpers.tiny_run import fails
 
 
@@ -91,3 +92,10 @@ def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     status, error = fails(capsys, "runs", "--trainer.default_root_dir", str(tmp_path))
     assert status == 1
     assert error == f"error: trainer.default_root_dir: no run in {str(tmp_path)!r} has written anything yet\n"
+
+
+def test_names_of_runs_are_printed_as_they_are(tmp_path: Path) -> None:
+    run(tmp_path, "[/]/version_0", status={"status": "running"})
+    console = Console(width=120, record=True)
+    console.print(run_table(read_runs(tmp_path)[0]))
+    assert " [/]/version_0 " in console.export_text()

@@ -81,8 +81,7 @@ def _splits(part: Any) -> list[Any]:
 
 def _tables(figures: Any) -> list[Any]:
     """Return the table of the figures of the whole set, and that of the classes."""
-    from rich.markup import escape
-    from rich.table import Table
+    from ocrnet_pl.drawing.figures_table import figures_table
 
     tables = []
     for title, chosen in (
@@ -91,19 +90,17 @@ def _tables(figures: Any) -> list[Any]:
     ):
         if not chosen or len(chosen) > 120:
             continue
-        table = Table("", "mean", "deviation", "95 % interval", "folds", title=title)
-        for figure in chosen:
-            half, deviation = figure.half, figure.deviation
-            table.add_row(
-                escape(figure.title),
+        rows = [
+            (
+                figure.title,
                 f"{figure.mean:.4f}",
-                "-" if deviation is None else f"{deviation:.4f}",
-                "-" if half is None else f"{figure.mean - half:.4f} to {figure.mean + half:.4f}",
+                "-" if figure.deviation is None else f"{figure.deviation:.4f}",
+                "-" if figure.half is None else f"{figure.mean - figure.half:.4f} to {figure.mean + figure.half:.4f}",
                 " ".join("-" if value != value else f"{value:.3f}" for value in figure.values),
             )
-        for column in table.columns[1:]:
-            column.justify = "right"
-        tables.append(table)
+            for figure in chosen
+        ]
+        tables.append(figures_table(("", "mean", "deviation", "95 % interval", "folds"), rows, title))
     return tables
 
 

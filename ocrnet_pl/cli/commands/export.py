@@ -105,9 +105,9 @@ def export(run: Run) -> int:
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"export needs {package}, which is not installed; run: pip install 'ocrnet-pl[export]'")
     from rich.console import Console
-    from rich.table import Table
 
     from ocrnet_pl.cli.export_images import calibration_images, check_images, measured_samples
+    from ocrnet_pl.drawing.figures_table import figures_table
     from ocrnet_pl.export.files import export_onnx, export_openvino, export_torch
     from ocrnet_pl.models.ocrnet import OCRNet
     from ocrnet_pl.storage.files import require_writable
@@ -145,12 +145,8 @@ def export(run: Run) -> int:
     else:
         write = {"onnx": export_onnx, "openvino": export_openvino, "torch_export": export_torch}[config["format"]]
         difference = write(network, output, images, config["raw"])
-    table = Table("largest difference", "found", "allowed", title=f"{output.name} against torch, {len(images)} images")
-    for line in difference.finish():
-        table.add_row(*line)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    Console().print(table)
+    title = f"{output.name} against torch, {len(images)} images"
+    Console().print(figures_table(("largest difference", "found", "allowed"), difference.finish(), title))
     if reduced is not None:
         Console().print(_shown(reduced, output, precision))
     if precision == "int8" and reduced is not None:
@@ -162,20 +158,17 @@ def export(run: Run) -> int:
 
 def _shown(reduced: Reduced, output: Path, name: str) -> Table:
     """Return a table of what fewer bits cost."""
-    from rich.table import Table
-
+    from ocrnet_pl.drawing.figures_table import figures_table
     from ocrnet_pl.export.reduced import TITLES
 
-    table = Table("", "float32", name, "change", title=f"{output.name}: what it costs")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for figure, before in reduced.before.items():
-        after = reduced.after[figure]
-        table.add_row(TITLES[figure], f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+    pairs = [(figure, before, reduced.after[figure]) for figure, before in reduced.before.items()]
     sizes, times = reduced.sizes, reduced.seconds
-    table.add_row("size, MiB", *(f"{size / 2**20:.2f}" for size in sizes), f"x {sizes[1] / sizes[0]:.2f}")
-    table.add_row("ms per image, one thread", *(f"{each * 1e3:.1f}" for each in times), f"x {times[1] / times[0]:.2f}")
-    return table
+    rows = [
+        *((TITLES[figure], f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}") for figure, old, new in pairs),
+        ("size, MiB", *(f"{size / 2**20:.2f}" for size in sizes), f"x {sizes[1] / sizes[0]:.2f}"),
+        ("ms per image, one thread", *(f"{each * 1e3:.1f}" for each in times), f"x {times[1] / times[0]:.2f}"),
+    ]
+    return figures_table(("", "float32", name, "change"), rows, f"{output.name}: what it costs")
 
 
 COMMAND = Command(

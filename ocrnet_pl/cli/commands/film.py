@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +66,7 @@ def predict_on_film(run: Run) -> int:
     from ocrnet_pl.inference.tiled_inference import Tiling
     from ocrnet_pl.models.base import PostProcess
     from ocrnet_pl.serving.served_network import checkpoint_network
+    from ocrnet_pl.storage.files import same_file
 
     config = run.config
     source = config["source"]
@@ -76,7 +76,7 @@ def predict_on_film(run: Run) -> int:
     name = "camera" if source.startswith(CAMERA) else Path(source.partition("?")[0]).stem or "film"
     output = config["output"] or Path(f"{name}-predicted.mp4")
     container_name(output)
-    if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
+    if same_file(source, output):
         raise UsageError(f"output {str(output)!r}: it is the film itself, which would be lost; give another --output")
     for path in (output, output.with_suffix(".csv")):
         if path.exists() and not config["overwrite"]:

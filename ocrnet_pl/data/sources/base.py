@@ -22,6 +22,12 @@ from ocrnet_pl.structures import Sample, Taxonomy
 S = TypeVar("S", bound="Source")
 
 
+def at_equal_distances(length: int, most: int) -> list[int]:
+    """Return the indices of at most so many elements of a sequence, at equal distances, the ends among them."""
+    indices: list[int] = np.unique(np.linspace(0, length - 1, min(most, length)).astype(int)).tolist()
+    return indices
+
+
 class Source(Dataset[Sample], ABC):
     """A labelled data set: a taxonomy, a length, and samples as they are stored, untransformed.
 

@@ -18,6 +18,7 @@ from ocrnet_pl.data.readers.folder_index import FolderIndex, pack_names
 from ocrnet_pl.data.readers.sample_assembly import Assembler, Instances, check_options, joint_taxonomy
 from ocrnet_pl.data.readers.tables import TableFile
 from ocrnet_pl.data.sources.assembled import AssembledSource
+from ocrnet_pl.data.sources.base import at_equal_distances
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES, MASK_SUFFIXES
@@ -250,7 +251,7 @@ class LabelledFolder(AssembledSource):
         if self._legend is None or self._legend.by_color or not len(both):
             return False
         large = False
-        for index in both[np.unique(np.linspace(0, len(both) - 1, _LOOKED_AT).astype(int))]:
+        for index in both[at_equal_distances(len(both), _LOOKED_AT)]:
             try:
                 ids = read_ids(join(self._maps, os.fsdecode(self._map_names[index])))
                 values = read_values(join(self._masks, os.fsdecode(self._mask_names[index])))
