@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, get_loader
+from jsonargparse import ArgumentParser, Namespace, get_loader
 
 from ocrnet_pl.cli.config_files import config_tree, kind_of
 from ocrnet_pl.cli.option_types import Made, Shape, accepts, fitting, namesakes, readable, shape_of
 from ocrnet_pl.cli.suggestions import closest, did_you_mean
-from ocrnet_pl.cli.written_settings import Layer, layers, place
+from ocrnet_pl.cli.written_settings import Layer, layers, place, place_of
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.errors import UsageError, one_line
 from ocrnet_pl.storage.import_paths import current_path
 
 _SPEC = ("class_path", "init_args", "dict_kwargs")
 _FILES = (".yaml", ".yml", ".json")
+_NULL = "tag:yaml.org,2002:null"
+_NOTHING_BELOW = "there is nothing below it; give it keys, or leave it out"
 
 
 def first_mistake(parser: Any, words: list[str]) -> str | None:
@@ -42,6 +44,51 @@ def first_mistake(parser: Any, words: list[str]) -> str | None:
         for mistake in comparison.of_layer(layer):
             return mistake
     return next(comparison.absent(), None)
+
+
+def first_null(parser: Any, config: Namespace, words: list[str]) -> str | None:
+    """Return one line about the first setting that is null and cannot be, or None if there is none.
+
+    The library takes null for any type, and hands it on to what cannot use it.
+
+    Args:
+        parser: The subcommand's parser.
+        config: What it found.
+        words: The command line.
+    """
+    for path, expected in _nulls(parser, config, ""):
+        return f"{place_of(path, '', words)}: {expected}"
+    return None
+
+
+def _nulls(parser: Any, config: Namespace, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys below one whose value is null and cannot be, each with what is expected there."""
+    for action in parser._actions:
+        own, hint = f"{path}.{action.dest}".lstrip("."), getattr(action, "_typehint", None)
+        value = config.get(action.dest, "")
+        if value is None and _is_section(action.dest, parser):
+            yield own, _NOTHING_BELOW
+        elif hint is None:
+            continue
+        elif value is None and (action.required or action.default is not None) and not accepts(hint, None):
+            yield (
+                own,
+                f"expected {readable(hint)}, got null{'' if action.required else '; leave it out for the default'}",
+            )
+        else:
+            shape = shape_of(hint)
+            kind = (shape.items or shape) if isinstance(value, list) else shape
+            for part in value if isinstance(value, list) else [value]:
+                made = _default(part, kind) if isinstance(part, Namespace) else None
+                inner = None if made is None else _parser_of(*made)
+                options = part.get("init_args") if inner is not None and "class_path" in part else part
+                if inner is not None and isinstance(options, Namespace):
+                    yield from _nulls(inner, options, own)
+
+
+def _is_section(dest: str, parser: Any) -> bool:
+    """Return whether a key has keys below it."""
+    return any(each.dest.startswith(f"{dest}.") for each in parser._actions if not each.dest.endswith(".help"))
 
 
 class _Comparison:
@@ -91,7 +138,7 @@ class _Comparison:
             self._given.add(own)
             dest = prefix + name
             actions = {action.dest: action for action in parser._actions}
-            if any(each.startswith(f"{dest}.") for each in actions if not each.endswith(".help")):
+            if _is_section(dest, parser):
                 yield from self._group(value, own, parser, f"{dest}.", owner)
             elif (action := parser._option_string_actions.get(f"--{dest}", actions.get(dest))) is not None:
                 hint = getattr(action, "_typehint", None)
@@ -115,8 +162,10 @@ class _Comparison:
             yield from self._keys(node, path, parser, prefix, owner)
         elif _names_file(node):
             yield from self._in_file(node, lambda tree: self._group(tree, path, parser, prefix, owner))
-        elif isinstance(node, yaml.SequenceNode) or node.value not in ("", "null", "{}"):
+        elif isinstance(node, yaml.SequenceNode) or node.value not in ("", "null", "~"):
             yield f"{place(self._file, node)}{_shown(path)}: expected keys, found {kind_of(node)}"
+        else:
+            yield f"{place(self._file, node)}{_shown(path)}: {_NOTHING_BELOW}"
 
     def _in_file(self, node: Any, compare: Any) -> Iterator[str]:
         """Compare what stands in a file that a setting names."""
@@ -146,7 +195,7 @@ class _Comparison:
         elif isinstance(node, yaml.ScalarNode) and shape.parts and not _plain(node, shape):
             yield from self._part(node, path, shape, default)
         elif "${" not in str(node.value) and not accepts(shape.hint, _plain_value(node)):
-            found = repr(node.value) if isinstance(node, yaml.ScalarNode) else kind_of(node)
+            found = "nothing" if node.value == "" else kind_of(node)
             yield f"{place(self._file, node)}{_shown(path)}: expected {readable(shape.hint)}, got {found}"
 
     def _part(self, node: Any, path: str, shape: Shape, default: Any) -> Iterator[str]:
@@ -166,6 +215,8 @@ class _Comparison:
         if chosen is None or parser is None or isinstance(node, yaml.ScalarNode):
             return
         options = keys.get("init_args")
+        if options is not None and options.tag == _NULL:
+            yield f"{place(self._file, options)}{_shown(path)}.init_args: {_NOTHING_BELOW}"
         if isinstance(options, yaml.MappingNode):
             yield from self._keys(options, path, parser, "", chosen[0])
         others = [pair for pair in node.value if str(pair[0].value) not in _SPEC]
@@ -289,8 +340,10 @@ def _plain(node: Any, shape: Shape) -> bool:
 
 
 def _plain_value(node: Any) -> Any:
+    if node.tag == _NULL or node.value == "":
+        return None if node.tag == _NULL else ""
     try:
-        return get_loader("yaml")(yaml.serialize(node)) if node.value != "" else ""
+        return get_loader("yaml")(yaml.serialize(node))
     except yaml_text.YamlError:  # not what it is marked as
         return node.value
 

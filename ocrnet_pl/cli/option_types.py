@@ -133,6 +133,9 @@ def accepts(hint: Any, value: Any) -> bool:
     """Return whether the parser takes a value for an option of a type; None for the type takes nothing."""
     if hint is None:
         return False
+    if value is None:
+        # The library takes null for any type.
+        return any(each in (None, type(None), Any, object) for each in _alternatives(hint))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:

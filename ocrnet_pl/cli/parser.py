@@ -12,7 +12,7 @@ from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim.lr_scheduler import LRScheduler
 
-from ocrnet_pl.cli.config_errors import first_mistake
+from ocrnet_pl.cli.config_errors import first_mistake, first_null
 from ocrnet_pl.cli.exit_codes import EXIT_USAGE
 from ocrnet_pl.cli.short_names import import_rooms
 from ocrnet_pl.cli.written_settings import entries, place_of
@@ -109,7 +109,10 @@ class Parser(LightningArgumentParser):
                 args = [f"{word.removesuffix('=None')}=null" if word.endswith("=None") else word for word in words]
             found: Namespace = super().parse_args(args, *more, **options)
             return found
-        return Namespace(config=None, subcommand=words[0], **{words[0]: own.parse_args(words[1:], *more, **options)})
+        of_subcommand = own.parse_args(words[1:], *more, **options)
+        if (null := first_null(own, of_subcommand, words)) is not None:
+            self._refuse(null)
+        return Namespace(config=None, subcommand=words[0], **{words[0]: of_subcommand})
 
     def dump(self, namespace: Namespace, *args: Any, **options: Any) -> str:
         """Write a config as text, without the credentials in it."""

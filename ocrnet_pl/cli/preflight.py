@@ -83,6 +83,8 @@ def check_settings(config: Namespace) -> None:
     for key in _PATHS:
         if config.get(key) == "":
             raise UsageError(f"{key}: expected a path, got ''")
+    if config["trainer"]["default_root_dir"] is None:
+        raise UsageError("trainer.default_root_dir: expected the folder of all runs, got null; leave it out for 'runs'")
     seed = config["seed_everything"]
     if not 0 <= int(seed) <= _LARGEST_SEED:
         raise UsageError(f"seed_everything: expected false, true or a number from 0 to {_LARGEST_SEED}, got {seed}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Mapping
 from importlib import resources
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ocrnet_pl.errors import WeightsError
 from ocrnet_pl.storage.checkpoints import read_checkpoint
+from ocrnet_pl.storage.initial_weights import check_finite
 
 HUB = "hub"
 PACKAGE_PREFIX = "package:"
@@ -80,7 +82,7 @@ def read_weights(weights: str) -> dict[str, Any]:
 
     Raises:
         WeightsError: The file is absent or unreadable.
-        CheckpointError: It is a damaged checkpoint.
+        CheckpointError: It is a damaged checkpoint, or holds values that are not finite.
     """
     path = resolve_weights(weights)
     if path.suffix == ".ckpt":
@@ -93,12 +95,19 @@ def read_weights(weights: str) -> dict[str, Any]:
                 content = load_file(path)
             else:
                 content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            # The library's own text advises to load the file in a way that runs what stands in it.
+            raise WeightsError(
+                f"encoder weights {weights!r}: the file cannot be read as weights: it holds other things than tensors, or "
+                "none at all; save the state_dict() of its model alone where it comes from, or a safetensors file"
+            ) from error
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise WeightsError(f"encoder weights {weights!r}: the file cannot be read as weights: {reason}") from error
     tensors = content.get("state_dict", content.get("model", content)) if isinstance(content, Mapping) else None
     if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise WeightsError(f"encoder weights {weights!r}: the file holds no tensors by name")
+    check_finite(tensors, f"encoder weights {weights!r}")
     if not any(key.startswith(_ENCODER) for key in tensors):
         return dict(tensors)
     # A checkpoint by another name is read with the same care.

@@ -185,9 +185,9 @@ def need_entries(content: Mapping[str, Any], path: str | Path, *names: str) -> N
 
 
 def usable_checkpoint(path: str | Path) -> tuple[Path, str | None]:
-    """Return the checkpoint itself or, if it is damaged, the newest whole one in its folder.
+    """Return the checkpoint itself or, for a damaged or missing ``last.ckpt``, the newest whole one in its folder.
 
-    So it is for a ``last.ckpt`` that is missing, which a run may lose as it is cut off; another name is a mistake.
+    A run may lose its ``last.ckpt`` as it is cut off; the others there are of the same run. Any other file was meant.
 
     Args:
         path: The requested checkpoint.
@@ -196,14 +196,14 @@ def usable_checkpoint(path: str | Path) -> tuple[Path, str | None]:
         What to load, and in one line why it is not the requested one; None if it is.
 
     Raises:
-        FileNotFoundError: There is no such file, and it is no ``last.ckpt`` with another one next to it.
-        CheckpointError: It is damaged, and no other one next to it is whole.
+        FileNotFoundError: There is no such file, nor, for a ``last.ckpt``, a whole one next to it.
+        CheckpointError: It is damaged, and, for a ``last.ckpt``, no other one next to it is whole.
     """
     asked = Path(path)
     try:
         verify_checkpoint(asked)
     except (CheckpointError, FileNotFoundError) as error:
-        if isinstance(error, FileNotFoundError) and asked.name != "last.ckpt":
+        if asked.name != "last.ckpt":
             raise
         others = [other for other in asked.parent.glob("*.ckpt") if other != asked and other.is_file()]
         for other in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):

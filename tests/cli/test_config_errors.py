@@ -127,6 +127,55 @@ def test_a_line_of_a_file_is_compared_with_what_can_be_set(
     assert "line" not in expected or said.startswith(f"config {wrong!r}, line ")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # All values of a file are null, which the library takes for a text; beside others it takes them as they are.
+        ("trainer:\n", "line 1: trainer: there is nothing below it; give it keys, or leave it out"),
+        ("name:\n", "line 1: name: expected str, got nothing"),
+        ("name: a\nema:\n", "line 2: ema: there is nothing below it; give it keys, or leave it out"),
+        ("early_stopping: null\n", "line 1: early_stopping: there is nothing below it; give it keys, or leave it out"),
+        (
+            "model:\n  neck:\n    class_path: PathAggregationNeck\n    init_args:\n",
+            "line 4: model.neck.init_args: there",
+        ),
+        ("model: {scheduler: null}\n", "line 1: model.scheduler: expected LRScheduler, got null; leave it out"),
+        (
+            "trainer: {accumulate_grad_batches: null}\n",
+            "line 1: trainer.accumulate_grad_batches: expected int, got null",
+        ),
+        ("data:\n  scales:\n", "line 2: data.scales: expected list[float], got null; leave it out for the default"),
+        ("data: {cache: {max_gb: null}}\n", "line 1: data.cache.max_gb: expected float, got null"),
+        (
+            "data:\n  train_transforms:\n  - class_path: RandomFlip\n  - class_path: RandomScaleJitter\n"
+            "    init_args: {minimum: null}\n",
+            "line 5: data.train_transforms.minimum: expected float, got null",
+        ),
+        (
+            "model:\n  encoder:\n    class_path: TimmEncoder\n    init_args:\n      frozen_stages: null\n",
+            "line 5: model.encoder.frozen_stages: expected int, got null",
+        ),
+    ],
+)
+def test_null_is_refused_where_nothing_can_use_it(
+    text: str, expected: str, parser: Parser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "null.yaml").write_text(text)
+    said = complaint(parser, capsys, "fit", *QUICKSTART, "--config", str(tmp_path / "null.yaml"))
+    assert said.startswith(f"config {str(tmp_path / 'null.yaml')!r}, {expected}")
+
+
+def test_null_is_taken_where_it_means_something(parser: Parser) -> None:
+    words = ["--trainer.max_time=null", "--model.balancing=null", "--data.train_transforms=null", "--data.root=null"]
+    words += ["--model.detection=null", "--trainer.callbacks+=LearningRateMonitor", "--name=null", "--name=mine"]
+    Parser.words = ["fit", *QUICKSTART, *words]
+    config = parser.parse_args(Parser.words)["fit"]
+    assert config["model"]["detection"] is None
+    assert config["trainer"]["callbacks"][0]["init_args"]["logging_interval"] is None
+    # What follows it counts.
+    assert config["name"] == "mine"
+
+
 def test_what_can_be_set_is_not_blamed(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
     """Settings of every kind that fit, before one that does not."""
     sound = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from ocrnet_pl.errors import CheckpointError, WeightsError
@@ -59,3 +60,18 @@ def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": 1}}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="holds no tensors by name"):
         TimmEncoder("test_resnet", str(tmp_path / "w.pt"))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    state["conv1.0.weight"][0, 0, 0, 0] = torch.nan
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(CheckpointError, match=r"nan\.pth': 1 of its tensors hold values that are not finite"):
+        TimmEncoder("test_resnet", weights=str(tmp_path / "nan.pth"))
+
+
+def test_a_file_with_python_objects_is_refused_without_advice_to_run_them(tmp_path: Path) -> None:
+    torch.save({"model": Path("somewhere"), "conv1.0.weight": torch.zeros(1)}, tmp_path / "objects.pth")
+    with pytest.raises(WeightsError, match="cannot be read as weights: it holds other things") as refused:
+        TimmEncoder("test_resnet", weights=str(tmp_path / "objects.pth"))
+    assert "weights_only" not in str(refused.value)

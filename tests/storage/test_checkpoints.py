@@ -120,6 +120,9 @@ def test_the_newest_whole_one_stands_in(run: Path, tmp_path: Path) -> None:
     # A mistyped name does not stand for another checkpoint.
     with pytest.raises(FileNotFoundError, match=r"bb\.ckpt"):
         usable_checkpoint(tmp_path / "bb.ckpt")
+    # Nor does a damaged one that was meant: what lies beside it may be of another run.
+    with pytest.raises(CheckpointError, match=r"c\.ckpt"):
+        usable_checkpoint(tmp_path / "c.ckpt")
 
 
 def test_no_room_or_no_right_to_write_ends_the_run_before_it_begins(
