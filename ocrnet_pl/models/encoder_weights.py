@@ -98,8 +98,8 @@ def read_weights(weights: str) -> dict[str, Any]:
         except pickle.UnpicklingError as error:
             # The library's own text advises to load the file in a way that runs what stands in it.
             raise WeightsError(
-                f"encoder weights {weights!r}: the file cannot be read as weights: it holds other things than tensors, or "
-                "none at all; save the state_dict() of its model alone where it comes from, or a safetensors file"
+                f"encoder weights {weights!r}: the file cannot be read as weights: it holds other things than "
+                "tensors, or none at all; save its state_dict() alone where it comes from, or as safetensors"
             ) from error
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

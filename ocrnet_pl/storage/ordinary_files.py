@@ -119,6 +119,11 @@ def read_text(path: str | PathLike[str], what: str = "file", most: int | None = 
     return text_of(read_bytes(path, what, most), path)
 
 
+def encoding_of(data: bytes) -> str:
+    """Return the encoding of a text by its first bytes: UTF-16 if it has that mark, or UTF-8 without one."""
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
 def text_of(data: bytes, path: str | PathLike[str]) -> str:
     """Return the text of a file as :func:`read_text` does.
 
@@ -131,7 +136,7 @@ def text_of(data: bytes, path: str | PathLike[str]) -> str:
     """
     problem = "it has a NUL character"
     try:
-        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+        text = data.decode(encoding_of(data))
         if "\0" not in text:
             return text
     except UnicodeDecodeError as error:

@@ -91,7 +91,7 @@ def write_folder(root: Path) -> None:
 
 def write_table(root: Path) -> None:
     """A table a split with classes, objects and boxes."""
-    root.mkdir()
+    root.mkdir(exist_ok=True)
     for split in ("train", "val"):
         with (root / f"{split}.csv").open("w", newline="") as file:
             writer = csv.writer(file)

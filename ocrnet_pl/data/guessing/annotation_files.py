@@ -8,6 +8,7 @@ from typing import Any
 from ocrnet_pl.data.guessing.folder_look import FolderLook, Found, Guess, by_folder, split_folders, split_of
 from ocrnet_pl.data.readers import yaml_text
 from ocrnet_pl.data.readers.values import is_text
+from ocrnet_pl.data.readers.xml_files import read_xml
 from ocrnet_pl.data.readers.yolo_names import is_plain
 from ocrnet_pl.data.sources.voc import VOC_CLASSES
 from ocrnet_pl.data.split_keys import SPLITS
@@ -215,12 +216,11 @@ def _voc(look: FolderLook, names: list[str], example: str) -> Guess | None:
             options[key] = os.path.join(above, name) if os.path.isdir(look.path(os.path.join(above, name))) else None
         labels: set[str] = set()
         for stem in own:
-            text = look.text(os.path.join(folder, stem + ".xml"))
-            labels |= {
-                part.partition("<")[0].strip()
-                for piece in text.split("<object>")[1:]
-                for part in piece.split("<name>")[1:2]
-            }
+            try:
+                objects = read_xml(look.path(os.path.join(folder, stem + ".xml"))).iterfind("object")
+            except DataError:  # the source names it, with what is wrong
+                continue
+            labels |= {(element.findtext("name") or "").strip() for element in objects}
         if not options["class_masks"] or not labels <= {*VOC_CLASSES}:
             options["classes"] = sorted(label for label in labels if label)
         lists = [
@@ -305,44 +305,3 @@ def _is_row(line: str) -> bool:
     except ValueError:
         return False
     return numbers[0].is_integer() and all(-0.1 <= number <= 1.1 for number in numbers[1:5])
-
-
-def of_csv(look: FolderLook) -> Guess | None:
-    """Recognise Open Images and a CSV of boxes."""
-    parts: list[Found] = []
-    page = reason = ""
-    for name in look.ending(".csv"):
-        lines = look.head(name).splitlines()
-        header = [cell.strip() for cell in lines[0].split(",")] if lines else []
-        rows = [line.split(",") for line in lines[1:-1] or lines[1:]]
-        if {"ImageID", "LabelName", "XMin", "YMax"} <= {*header}:
-            place = header.index("ImageID")
-            stems = [row[place] + ".jpg" for row in rows if len(row) == len(header)]
-            folder = look.folder_of(stems, name)
-            if folder is not None:
-                options: dict[str, Any] = {"images": folder, "boxes": name}
-                described = [one for one in look.ending(".csv") if "class-descriptions" in one]
-                verified = [
-                    one for one in look.ending(".csv") if "imagelabels" in one and os.path.basename(one)[:5] in name
-                ]
-                options |= {"descriptions": described[0]} if described else {}
-                options |= {"image_labels": verified[0]} if verified else {}
-                parts.append(Found(name, "OpenImages", options))
-                page, reason = "open_images", f"{name} has the columns of Open Images"
-        image = next((key for key in ("image", "filename", "file_name") if key in header), None)
-        if (image and {"xmin", "ymin", "xmax", "ymax"} <= {*header}) or (
-            image and {"x1", "y1", "x2", "y2"} <= {*header}
-        ):
-            label = next((key for key in ("label", "class", "category") if key in header), None)
-            folder = look.folder_of([row[header.index(image)] for row in rows if len(row) == len(header)], name)
-            if folder is not None and label is not None:
-                place = header.index(label)
-                text = read_text(look.path(name), "table").splitlines()[1:]
-                cells = [row.split(",") for row in text]
-                classes = sorted(
-                    {row[place].strip() for row in cells if len(row) == len(header) and row[place].strip()}
-                )
-                options = {"images": folder, "classes": classes, "boxes": name}
-                parts.append(Found(name, "LabelledFolder", options))
-                page, reason = "folder", f"{name} has columns for images, corners and labels"
-    return Guess(page, reason, tuple(parts)) if parts else None

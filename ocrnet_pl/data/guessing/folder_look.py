@@ -17,7 +17,7 @@ from ocrnet_pl.data.readers.folder_index import FolderIndex
 from ocrnet_pl.data.readers.json_text import read_json_value
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.suffixes import IMAGE_SUFFIXES
-from ocrnet_pl.storage.ordinary_files import PER_IMAGE, open_file, read_text
+from ocrnet_pl.storage.ordinary_files import PER_IMAGE, encoding_of, open_file, read_text
 
 _MOST_JSON = 400 << 20
 _HEAD = 4096
@@ -96,7 +96,8 @@ class FolderLook:
         """Return the beginning of a file as text; nothing if it is none."""
         try:
             with open_file(self.path(name)) as file:
-                return file.read(_HEAD).decode("utf-8-sig", "replace")
+                data = file.read(_HEAD)
+            return data.decode(encoding_of(data), "replace")
         except (DataError, OSError):
             return ""
 

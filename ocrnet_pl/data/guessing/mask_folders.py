@@ -100,7 +100,7 @@ def of_masks(look: FolderLook) -> Guess | None:
                 page = "cvat_masks"
             parts.append(Found(masks, "LabelledFolder", options))
             continue
-        names, is_map = _values(look, examples)
+        names, is_map = value_names(examples)
         if is_map:
             maps = {"instance_suffix": suffix} if suffix else {}
             derived = {"boxes_from_instances": True, "semantic_from_instances": True, "classes": ["object"]}
@@ -181,7 +181,7 @@ def _looks_like_masks(look: FolderLook, folder: str, suffix: str) -> bool:
     return True
 
 
-def _values(look: FolderLook, files: list[str]) -> tuple[dict[Any, str], bool]:
+def value_names(files: list[str]) -> tuple[dict[Any, str], bool]:
     """Return names for the values or colors of masks, and whether they are instance maps instead."""
     values: set[int] = set()
     colors: set[int] = set()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
-from ocrnet_pl.data.guessing.annotation_files import of_csv, of_json, of_xml, of_yolo
+from ocrnet_pl.data.guessing.annotation_files import of_json, of_xml, of_yolo
+from ocrnet_pl.data.guessing.csv_tables import of_csv
 from ocrnet_pl.data.guessing.folder_look import FolderLook, Found, Guess, split_of
 from ocrnet_pl.data.guessing.mask_folders import of_known_trees, of_masks, of_object_masks
 from ocrnet_pl.data.split_keys import SPLITS
@@ -32,7 +33,7 @@ def recognise(root: str | PathLike[str]) -> Guess:
     for find in (of_known_trees, of_yolo, of_json, of_xml, of_csv, of_object_masks, of_masks):
         found = find(look)
         if found is not None:
-            return found
+            return found._replace(parts=_of_same_classes(found.parts))
     if not look.images:
         raise DataError.at(look.root, "there is no image below it", advice="give the folder that contains the images")
     raise DataError.at(
@@ -40,6 +41,22 @@ def recognise(root: str | PathLike[str]) -> Guess:
         f"there are {sum(map(len, look.images.values()))} images, but no labels of a format that is known",
         advice="docs/formats has the known ones; to predict on images alone, use `predict`",
     )
+
+
+def _of_same_classes(parts: tuple[Found, ...]) -> tuple[Found, ...]:
+    """Give all parts the classes that were found in any of them: a split may lack a rare one."""
+    for key in ("classes", "semantic_names"):
+        given = [part.options[key] for part in parts if key in part.options]
+        if all(each == given[0] for each in given):
+            continue
+        if all(isinstance(each, list) for each in given):
+            shared: Any = sorted({name for each in given for name in each})
+        elif all(isinstance(each, dict) for each in given):
+            shared = dict(sorted({value: name for each in given for value, name in each.items()}.items()))
+        else:
+            continue
+        parts = tuple(p._replace(options=p.options | {key: shared}) if key in p.options else p for p in parts)
+    return parts
 
 
 def arranged(guess: Guess) -> Parts:

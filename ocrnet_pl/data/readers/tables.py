@@ -103,7 +103,7 @@ class TableFile:
     def _read_csv(self) -> dict[str, list[Any]]:
         try:
             with StringIO(read_text(self.path, "table"), newline="") as file:
-                reader = csv.reader(file, strict=True, delimiter=_delimiter(file.readline()))
+                reader = csv.reader(file, strict=True, delimiter=delimiter_of(file.readline()))
                 file.seek(0)
                 header = [name.strip() for name in next(reader, [])]
                 if not any(header):
@@ -155,7 +155,7 @@ class TableFile:
         return columns
 
 
-def _delimiter(header: str) -> str:
+def delimiter_of(header: str) -> str:
     """Return what separates the cells: a comma, or the semicolon or tab of other locales if there is no comma."""
     return next((sign for sign in (",", ";", "\t") if sign in header), ",")
 

@@ -208,7 +208,13 @@ class YoloData:
             number = int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 10 else key
             if not is_whole(number) or not 0 <= number < 1 << 31 or number in by_id:
                 raise self.error("names", f"expected ids from 0, each once, found {shown(key)}", "write `0: cat`")
-            # YAML reads a bare `no` or `1` as something other than text.
+            if isinstance(name, bool):
+                raise self.error(
+                    f"names.{key}",
+                    f"YAML reads this name as {str(name).lower()}",
+                    "put it in quotes, as in 'yes' or 'no'",
+                )
+            # YAML reads a bare `1` as something other than text.
             text = "" if isinstance(name, dict | list | set) else str(name)
             if name is None or not is_text(text) or text in taken:
                 raise self.error(f"names.{key}", f"expected a unique name, found {shown(text)}", "rename it")

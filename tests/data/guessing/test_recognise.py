@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from tests.helpers.tool_data import TOOLS
 WRITERS = TOOLS | {
     "yolo": config_data.write_yolo,
     "folder": config_data.write_folder,
+    "table": config_data.write_table,
     "coco_instances": config_data.write_nuclei,
     "voc": config_data.write_voc,
     "cityscapes": config_data.write_cityscapes,
@@ -62,6 +65,43 @@ def test_masks_without_names_are_named_by_their_values(tmp_path: Path) -> None:
     assert sources["val"][1]["semantic_names"] == {0: "background", 4: "class_4"}
     semantic = opened(*sources["train"], tmp_path)[0].semantic
     assert semantic is not None and np.array_equal(semantic, np.select([values == 0, values == 4], [0, 1], 255))
+
+
+@pytest.mark.parametrize(
+    ("separator", "encoding"), [(",", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16")], ids=["comma", "semicolon", "tab"]
+)
+def test_boxes_of_a_spreadsheet(tmp_path: Path, separator: str, encoding: str) -> None:
+    """Cells with commas are in quotes, and each split lacks a class of the other."""
+    for split, label in (("train", "cat, or dog"), ("val", "cow")):
+        picture(tmp_path / split / "a.jpg")
+        table = io.StringIO(newline="")
+        csv.writer(table, delimiter=separator).writerows(
+            [["filename", "class", "xmin", "ymin", "xmax", "ymax"], ["a.jpg", label, 1, 2, 7, 9]]
+        )
+        (tmp_path / f"{split}.csv").write_text(table.getvalue(), encoding=encoding)
+    sources = arranged(recognise(tmp_path))
+    assert [options["classes"] for _, options in sources.values()] == [["cat, or dog", "cow"]] * 2
+    assert opened(*sources["val"], tmp_path)[0].labels.tolist() == [1]
+
+
+def test_maps_beside_a_csv_of_boxes_are_read_too(tmp_path: Path) -> None:
+    config_data.write_folder(tmp_path)
+    guess = recognise(tmp_path)
+    assert "semantic_names" in guess.missing
+    sample = opened(*arranged(guess)["train"], tmp_path)[0]
+    assert len(sample.labels) == 1 and sample.semantic is not None
+
+
+def test_names_of_classes_in_xml_are_read_as_xml(tmp_path: Path) -> None:
+    for number in range(2):
+        picture(tmp_path / f"images/{number}.jpg")
+        box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>7</xmax><ymax>9</ymax></bndbox>"
+        names = ("<name>rock &amp; roll</name>", "<name ><![CDATA[a<b]]></name>")
+        objects = "".join(f"<object>{name}{box}</object>" for name in names)
+        size = "<size><width>10</width><height>12</height><depth>3</depth></size>"
+        config_data.text(tmp_path / f"labels/{number}.xml", f"<annotation>{size}{objects}</annotation>")
+    _, options = recognise(tmp_path).parts[0][1:]
+    assert options["classes"] == ["a<b", "rock & roll"]
 
 
 def test_semantic_pngs_beside_a_json(tmp_path: Path) -> None:

@@ -360,3 +360,10 @@ def test_real_polygons_and_masks(shared_data: Path) -> None:
         agreed, total = agreed + int((of_box == semantic)[seen].sum()), total + int(seen.sum())
     # The polygons and the PNG are two drawings of the same objects.
     assert total > 100_000 and agreed / total > 0.9
+
+
+@pytest.mark.parametrize("name", ["no", "Yes", "off", "true"])
+def test_a_name_that_yaml_takes_for_true_or_false_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data.yaml").write_text(f"train: images\nnames: [cat, {name}]\n")
+    with pytest.raises(DataError, match=r"data\.yaml: names\.1: YAML reads this name as (true|false); put"):
+        Yolo(root=tmp_path)
