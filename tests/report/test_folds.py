@@ -90,14 +90,20 @@ def test_a_config_without_folds_is_refused(tiny: Path, capsys: pytest.CaptureFix
     assert status == 1 and "data.train: there are no folds" in line and line.count("\n") == 1
 
 
-@pytest.mark.parametrize("count", [0, 1, -1])
-def test_fewer_than_two_folds_are_refused_before_the_first(
-    count: int, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("was", "now", "expected"),
+    [
+        *(("folds: 2", f"folds: {count}", f"folds is {count}, and at least 2 are needed") for count in (0, 1, -1)),
+        ("part: val", "part: train", "data.val: the part of its Split is 'train'; set it to 'val'"),
+    ],
+)
+def test_wrong_folds_are_refused_before_the_first(
+    was: str, now: str, expected: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = _words(tiny, tmp_path)
-    (tmp_path / "folds.yaml").write_text(FOLDS.replace("folds: 2", f"folds: {count}"))
+    (tmp_path / "folds.yaml").write_text(FOLDS.replace(was, now))
     status, line = fails(capsys, "cross-validate", *words)
-    assert status == 1 and f"folds is {count}, and at least 2 are needed" in line and line.count("\n") == 1
+    assert status == 1 and expected in line and line.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

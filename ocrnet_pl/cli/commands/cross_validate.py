@@ -41,6 +41,9 @@ def cross_validate(run: Run) -> int:
     for name, found in splits.items():
         if not found:
             raise ValueError(f"data.{name}: there are no folds; {_ADVICE}")
+        part = next((each["part"] for each in found if each["part"] != name), name)
+        if part != name:
+            raise ValueError(f"data.{name}: the part of its Split is {part!r}; set it to {name!r}")
     counts = {int(each["folds"]) for found in splits.values() for each in found}
     if len(counts) > 1:
         raise ValueError(f"data: the numbers of folds {sorted(counts)} differ; {_ADVICE}")

@@ -105,10 +105,15 @@ class Split(Wrapped):
 
         rest = np.flatnonzero(owner < 0)
         if folds is not None:
-            chosen = _divide(group_of, [(number, 1 / folds) for number in range(folds)], seed) == fold
-            owner = np.where(chosen, number["val"], number["train"])
-            if not chosen.any():
-                raise DataError(f"Split: folds: fold {fold} has no images; there are fewer groups than {folds} folds")
+            fold_of = _divide(group_of, [(number, 1 / folds) for number in range(folds)], seed)
+            empty = np.setdiff1d(np.arange(folds), fold_of)
+            # Of any fold, so that a cross-validation does not end when the turn comes to that one.
+            if len(empty):
+                raise DataError(
+                    f"Split: folds: fold {empty[0]} of {folds} has no images; the {len(source)} images are in "
+                    f"{len(np.unique(group_of))} groups; take fewer folds"
+                )
+            owner = np.where(fold_of == fold, number["val"], number["train"])
         elif fractions:
             owner[rest] = _divide(group_of[rest], [(number[n], f) for n, f in fractions.items()], seed)
         else:
