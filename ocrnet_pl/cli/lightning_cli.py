@@ -372,6 +372,8 @@ class OCRNetCLI(LightningCLI):
             check_training(self.trainer, self.model, self.datamodule, self._get(self.config_init, "trainer"), keys)
         if self.subcommand == "predict":
             self.datamodule.images_to_predict()
+            # Before earlier predictions make room.
+            self.model.network.check_channels(self.datamodule.predict_channels)
         # The other processes learn its name from the first; a trial run has no folder.
         trial = bool(getattr(self.trainer, "fast_dev_run", False))
         with ExitStack() as held:

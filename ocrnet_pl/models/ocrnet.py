@@ -114,6 +114,14 @@ class OCRNet(SavableNetwork):
         """Return the rows and columns that are added to images of this (height, width)."""
         return -size[0] % self.divisor, -size[1] % self.divisor
 
+    def check_channels(self, count: int) -> None:
+        """Raise DataError if the encoder does not take images of so many channels."""
+        if count != self.in_channels:
+            raise DataError(
+                f"the images have {count} channels, the encoder takes {self.in_channels}; set `channels` of "
+                "the sources (`data.predict_channels` to predict) or `in_channels` of the encoder"
+            )
+
     def size_refusal(self, size: tuple[int, int]) -> str | None:
         """Return why the network takes no images of this (height, width), and what to do; None if it does."""
         only = self.encoder.fixed_size
@@ -145,11 +153,7 @@ class OCRNet(SavableNetwork):
 
     def _computed(self, images: Tensor) -> Output:
         """Return the output for images that are computed together."""
-        if images.shape[1] != self.in_channels:
-            raise DataError(
-                f"the images have {images.shape[1]} channels, the encoder takes {self.in_channels}; set `channels` of "
-                "the sources (`data.predict_channels` to predict) or `in_channels` of the encoder"
-            )
+        self.check_channels(images.shape[1])
         normalised = (images - self.mean) / self.std
         size = (images.shape[-2], images.shape[-1])
         if (refusal := self.size_refusal(size)) is not None:

@@ -185,15 +185,22 @@ def test_without_images_there_is_no_folder(
 
 
 @pytest.mark.parametrize("earlier", [True, False])
-def test_an_operating_point_that_is_not_there_costs_no_predictions(
-    earlier: bool, run: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--operating_point=best_f1", "the network has no operating points"),
+        ("--data.predict_channels=4", "the images have 4 channels, the encoder takes 3"),
+    ],
+)
+def test_what_cannot_be_costs_no_predictions(
+    earlier: bool, option: str, expected: str, run: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words, runs = run
     folder = runs / ("whole" if earlier else "without_points")
     before = files(folder)
     with pytest.raises(SystemExit):
-        main([*words, "--version", folder.name, "--operating_point=best_f1", *["--overwrite"] * earlier])
-    assert "the network has no operating points" in capsys.readouterr().err.splitlines()[-1]
+        main([*words, "--version", folder.name, option, *["--overwrite"] * earlier])
+    assert expected in capsys.readouterr().err.splitlines()[-1]
     assert files(folder) == before and folder.exists() == earlier
 
 
