@@ -71,7 +71,8 @@ class LogLines(Callback):
             parts.append(f"loss {total / count if count else math.nan:.4f}")
         rates = sorted({float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups})
         parts.append(f"lr {' to '.join(f'{rate:.2e}' for rate in dict.fromkeys((rates[0], rates[-1])))}")
-        parts.append(f"{self._throughput.images_per_s:.1f} images/s")
+        speed = self._throughput.images_per_s
+        parts += [f"{speed:.1f} images/s"] if speed else []
         left = self._throughput.seconds_left(trainer)
         parts += [f"{duration(left)} left"] if left is not None else []
         _say(f"{_epoch(trainer)}, {', '.join(parts)}")

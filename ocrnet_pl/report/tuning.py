@@ -133,11 +133,12 @@ def run_search(
         trial = study.ask()
         values = {name: setting.suggest(trial, name) for name, setting in space.items()}
         start = time.monotonic()
-        state, score = _Trial(search, trial, study).run(dump(with_values(config, values)), began + search.seconds)
+        training = _Trial(search, trial, study)
+        state, score = training.run(dump(with_values(config, values)), began + search.seconds)
         if state == complete:
             longest = max(longest, time.monotonic() - start)
         study.tell(trial, score if state == complete else None, state)
-        _say(study, trial.number, state, score, time.monotonic() - start)
+        _say(study, training, state, score, time.monotonic() - start)
         _write_results(search, study, space, config, dump)
     if not any(each.state == complete for each in study.trials):
         raise RunError(
@@ -151,7 +152,11 @@ def _waiting(study: optuna.Study) -> bool:
 
 
 class _Trial:
-    """One training in a process of its own, which is watched."""
+    """One training in a process of its own, which is watched.
+
+    Attributes:
+        failure: Why it failed, in one line with its log; empty if it did not.
+    """
 
     def __init__(self, search: Search, trial: optuna.Trial, study: optuna.Study) -> None:
         self.search, self.trial, self.study = search, trial, study
@@ -159,6 +164,7 @@ class _Trial:
         self.folder = search.output / "runs" / "tune" / self.name
         self.log = self.folder.with_name(f"{self.name}.log")
         self.scores: list[float] = []
+        self.failure = ""
 
     def run(self, config: str, deadline: float) -> tuple[Any, float | None]:
         """Train, and return the state of the trial and its last score."""
@@ -181,9 +187,9 @@ class _Trial:
         if behind:
             return TrialState.PRUNED, self.scores[-1] if self.scores else None
         if process.returncode != 0 or not self.scores:
+            self.failure = f"{last_error(self.log) or 'there was no validation'}; its log: {self.log}"
             if self.trial.number == 0:
-                reason = last_error(self.log) or "there was no validation"
-                raise RunError(f"the first trial failed: {reason}; its log: {self.log}")
+                raise RunError(f"the first trial failed: {self.failure}")
             return TrialState.FAIL, None
         return TrialState.COMPLETE, self.scores[-1]
 
@@ -240,12 +246,13 @@ def scores_in(table: Path, metric: str) -> list[float]:
     return [score for score in scores if math.isfinite(score)]
 
 
-def _say(study: optuna.Study, number: int, state: Any, score: float | None, seconds: float) -> None:
+def _say(study: optuna.Study, training: _Trial, state: Any, score: float | None, seconds: float) -> None:
     text = {"COMPLETE": "finished", "PRUNED": "ended early", "FAIL": "failed"}[state.name]
     shown = "" if score is None else f", {score:.4f}"
     finished = [each for each in study.trials if each.state.name == "COMPLETE"]
     best = f"; best {study.best_value:.4f} (trial {study.best_trial.number})" if finished else ""
-    print(f"trial {number}: {text}{shown} in {duration(seconds)}{best}", flush=True)
+    why = f": {training.failure}" if training.failure else ""
+    print(f"trial {training.trial.number}: {text}{shown} in {duration(seconds)}{best}{why}", flush=True)
 
 
 def _write_results(

@@ -30,3 +30,18 @@ def test_the_look_at_a_few_batches_before_training_is_not_taken_for_a_validation
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("validation before training, batch 1 of 2 (50%)")
     assert second.startswith("validation, batch 1 of 10 (10%)")
+
+
+@pytest.mark.parametrize("speed", [0.0, 3.25])
+def test_a_speed_that_is_not_known_yet_is_left_out(speed: float, capsys: pytest.CaptureFixture[str]) -> None:
+    throughput = Throughput()
+    throughput.images_per_s = speed
+    lines = LogLines(throughput)
+    lines._speaks = True
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.5}])
+    trainer: Any = SimpleNamespace(
+        global_step=1, max_steps=-1, current_epoch=0, max_epochs=1, optimizers=[optimizer], estimated_stepping_batches=1
+    )
+    module: Any = None
+    lines.on_train_epoch_end(trainer, module)
+    assert ("images/s" in capsys.readouterr().err) == (speed > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,9 @@ time.sleep(0 if len(scores) == 2 else 60)
 """
 
 
-def test_what_falls_behind_is_ended_and_what_fails_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_falls_behind_is_ended_and_what_fails_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lists = [*([["0.5", "0.6"]] * 4), ["0.1"], ["bad"], ["0.7", "0.8"]]
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
@@ -186,6 +189,8 @@ def test_what_falls_behind_is_ended_and_what_fails_is_counted(tmp_path: Path, mo
     study = run_search(search(tmp_path / "out", trials=7), CONFIG, SPACE, yaml.safe_dump)
     assert [each.state.name for each in study.trials] == [*["COMPLETE"] * 4, "PRUNED", "FAIL", "COMPLETE"]
     assert study.best_trial.number == 6 and study.best_value == 0.8
+    said = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"trial 5: failed in \S+; best 0.6000 \(trial \d\): no such data; its log: .*0005.log", said[5])
     lists[0] = ["bad"]
     with pytest.raises(RunError, match=r"the first trial failed: no such data; its log: .*trial_0000.log"):
         run_search(search(tmp_path / "other"), CONFIG, SPACE, yaml.safe_dump)
