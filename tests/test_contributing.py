@@ -88,10 +88,12 @@ def test_the_format_trains_and_names_a_wrong_line(parts: Path, tiny: Path, capsy
     words = ["fit", *words_of(tiny, parts, FORMAT % images)]
     main(words)
     assert (parts / "format/version_0/checkpoints/last.ckpt").exists()
-    (images / "boxes.txt").write_text(lines + "b.png 1 1 9 9 cow\n")
-    with pytest.raises(SystemExit):
-        main(words)
-    assert "boxes.txt: line 4: there is no class 'cow'" in capsys.readouterr().err
+    for wrong in ("b.png 1 1 9 9 cow", "b.png 1 1 9 cat"):
+        (images / "boxes.txt").write_text(f"{lines}\n{wrong}\n")
+        with pytest.raises(SystemExit):
+            main(words)
+        expected = "boxes.txt: line 5: expected `image x1 y1 x2 y2` and one of ['cat', 'dog']"
+        assert expected in capsys.readouterr().err
 
 
 def test_the_subcommand_is_found_and_counts(

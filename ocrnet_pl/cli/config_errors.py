@@ -143,7 +143,10 @@ class _Comparison:
             elif (action := parser._option_string_actions.get(f"--{dest}", actions.get(dest))) is not None:
                 hint = getattr(action, "_typehint", None)
                 if hint is not None:
-                    shape = shape_of(hint, str(key.value).endswith("+") or not self._file)
+                    appended = str(key.value).endswith("+")
+                    if not self._file and not appended and _needs_list(hint, value):
+                        yield f"{_shown(own)}: expected a list; to add to it, write --{own}+={value.value}"
+                    shape = shape_of(hint, appended or not self._file)
                     several = action.nargs is not None and isinstance(value, yaml.SequenceNode)
                     for each in value.value if several else [value]:
                         yield from self._value(each, own, shape, action.default)
@@ -195,7 +198,7 @@ class _Comparison:
         elif isinstance(node, yaml.ScalarNode) and shape.parts and not _plain(node, shape):
             yield from self._part(node, path, shape, default)
         elif "${" not in str(node.value) and not accepts(shape.hint, _plain_value(node)):
-            found = "nothing" if node.value == "" else kind_of(node)
+            found = _found_value(node, shape)
             yield f"{place(self._file, node)}{_shown(path)}: expected {readable(shape.hint)}, got {found}"
 
     def _part(self, node: Any, path: str, shape: Shape, default: Any) -> Iterator[str]:
@@ -337,6 +340,23 @@ def _means_class(node: Any, shape: Shape) -> bool:
 def _plain(node: Any, shape: Shape) -> bool:
     """Return whether a scalar is a value of the type as it stands, and no class."""
     return accepts(shape.without_parts, _plain_value(node))
+
+
+def _needs_list(hint: Any, node: Any) -> bool:
+    """Return whether a value names a class where only a list of such can stand."""
+    shape = shape_of(hint)
+    names_class = isinstance(node, yaml.ScalarNode) and node.tag != _NULL and not _names_file(node)
+    return names_class and shape.items is not None and bool(shape.items.parts) and not shape.parts
+
+
+def _found_value(node: Any, shape: Shape) -> str:
+    """Return what stands where a value does not fit, with what is wrong with it where that is not seen at once."""
+    if isinstance(node, yaml.SequenceNode) and shape.items is not None and not shape.items.anything:
+        wrong = [each for each in node.value if not accepts(shape.items.hint, _plain_value(each))]
+        return f"a list with {kind_of(wrong[0])}" if wrong else kind_of(node)
+    if isinstance(node, yaml.ScalarNode) and node.value and accepts(shape.hint, node.value):
+        return f"{node.value}, which YAML does not read as text; put it in quotes"
+    return "nothing" if node.value == "" else kind_of(node)
 
 
 def _plain_value(node: Any) -> Any:

@@ -83,6 +83,15 @@ def check_settings(config: Namespace) -> None:
     for key in _PATHS:
         if config.get(key) == "":
             raise UsageError(f"{key}: expected a path, got ''")
+    if config["trainer"].get("barebones"):
+        raise UsageError(
+            "trainer.barebones: a run has a log, a bar and checkpoints, which Lightning then refuses; leave it out"
+        )
+    if config["trainer"].get("enable_checkpointing") is False:
+        raise UsageError(
+            "trainer.enable_checkpointing: false does not work here; to write no checkpoints, set "
+            "checkpoint.save_top_k to 0 and checkpoint.save_last to false"
+        )
     if config["trainer"]["default_root_dir"] is None:
         raise UsageError("trainer.default_root_dir: expected the folder of all runs, got null; leave it out for 'runs'")
     seed = config["seed_everything"]

@@ -14,6 +14,8 @@ from ocrnet_pl.cli.config_files import config_files, config_tree
 from ocrnet_pl.data.readers import yaml_text
 
 _PLUMBING = re.compile(r"\.?\b(?:init_args|class_path|dict_kwargs)\b")
+_OPTION = re.compile(r"-(?!\d+$|\d*\.\d+$).")
+"""A word that the library takes for an option although it may be a value; it knows negative numbers by their looks."""
 
 
 class Entry(NamedTuple):
@@ -142,7 +144,10 @@ def layers(
                 break
             given.append(words[position])
             position += 1
-        if key in ("--config", "-c") and given:
+        if not equals and given and _OPTION.match(given[0]):
+            missing = f"{key}: write {key}={given[0]}, since the value begins with -"
+            yield Layer("", None, f"{key}: the value is missing" if given[0] in options else missing)
+        elif key in ("--config", "-c") and given:
             yield Layer(given[0], config_tree(given[0]))
         elif (action is not None and isinstance(action, argparse._HelpAction)) or key.startswith("--print_config"):
             continue

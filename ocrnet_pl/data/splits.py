@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.wrappers.mixture import Mixture
@@ -58,4 +59,8 @@ def _difference(first: Taxonomy, second: Taxonomy) -> str:
     position, (one, two) = next(
         (i, pair) for i, pair in enumerate(zip(first.categories, second.categories, strict=True)) if pair[0] != pair[1]
     )
-    return f"category {position} is {one} against {two}"
+    if one.name != two.name:
+        return f"category {position} is {one.name!r} against {two.name!r}"
+    here, there = (asdict(each) for each in (one, two))
+    differing = ", ".join(f"{key} {here[key]} against {there[key]}" for key in here if here[key] != there[key])
+    return f"category {position}, {one.name!r}, has {differing}"

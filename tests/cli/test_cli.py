@@ -288,6 +288,8 @@ def test_print_config_shows_every_part(tiny: Path, capsys: pytest.CaptureFixture
                 (["--model.neck.init_args.widht=3"], ["model.neck", "'widht'", "did you mean 'width'"]),
             )
         ),
+        (["--trainer.barebones=true"], ["trainer.barebones: a run has a log"]),
+        (["--trainer.enable_checkpointing=false"], ["trainer.enable_checkpointing: false does not", "save_top_k to 0"]),
         (["--model.encoder", "TimEncoder"], ["model.encoder", "'TimEncoder'", "did you mean 'TimmEncoder'"]),
     ],
 )
@@ -321,6 +323,7 @@ def test_a_mistake_on_the_command_line_is_one_line(
         ),
         ("trainer:\n  max_epochs: 1\n  max_epochs: 2\n", ["line 3", "'max_epochs' stands twice"]),
         ("trainer: [1\n", ["not valid YAML"]),
+        ("trainer:\n\tmax_epochs: 3\n", ["line 2: this is not valid YAML (a tab indents it; YAML takes spaces only)"]),
         ("trainer:\n  max_epochs: !!python/object/apply:os.system [ls]\n", ["line 2", "there is no type 'os.system'"]),
         ("# nothing yet\n", ["it has no settings"]),
     ],

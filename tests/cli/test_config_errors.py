@@ -81,6 +81,10 @@ def parser() -> Parser:
         ("--model.optimizer=SGD --model.optimizer.lr=fast", "model.optimizer.init_args.lr: expected float"),
         ("--data.train=SyntheticSource --data.train.length=many", "data.train.length: expected int, got 'many'"),
         ("--data.size=[1,2,3]", "data.size: expected int or tuple[int, int], got a list"),
+        ("--data.scales=[nan]", "data.scales: expected list[float], got a list with 'nan'"),
+        ("--auto.budget -5m", "--auto.budget: write --auto.budget=-5m, since the value begins with -"),
+        ("--name -c", "--name: the value is missing"),
+        ("--data.train_transforms RandomFlip", "expected a list; to add to it, write --data.train_transforms+=RandomF"),
         ("--data.on_error=ignore", "data.on_error: expected 'raise' or 'skip', got 'ignore'"),
         ("--data.cache.sizee=1", "data.cache: there is no option 'sizee' of CacheOptions"),
     ],
@@ -113,6 +117,7 @@ def test_a_word_is_compared_with_what_can_be_set(
         ("data:\n  train_transforms+:\n  - class_path: TimmEncoder\n", "line 3: data.train_transforms: there is no"),
         ("data:\n  batch_size: 3.5\n", "line 2: data.batch_size: expected int, got '3.5'"),
         ("model: x.yaml\n", "x.yaml: there is no such config; check the path"),
+        ("name: no\n", "line 1: name: expected str, got no, which YAML does not read as text; put it in quotes"),
         ("output: somewhere\n", "line 1: there is no key 'output'"),
     ],
 )

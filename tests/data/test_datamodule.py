@@ -20,6 +20,7 @@ from ocrnet_pl.data.records import make_sample
 from ocrnet_pl.data.sources.base import Source
 from ocrnet_pl.data.sources.synthetic import SyntheticSource
 from ocrnet_pl.data.sources.wrappers.mixture import Mixture
+from ocrnet_pl.data.splits import check_splits
 from ocrnet_pl.data.transforms import RandomFlip, Transform
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.structures import Batch, Sample, Supervision, Taxonomy
@@ -200,6 +201,26 @@ class Empty(SyntheticSource):
 def test_wrong_options_are_named_at_once(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_module(**options)
+
+
+@pytest.mark.parametrize(
+    ("things", "stuff", "words"),
+    [
+        (["b"], ["c"], "category 1 is 'a' against 'b'"),
+        (["c"], ["a"], "category 0 is 'c' against 'a'"),
+        (["a", "c"], [], "category 0 is 'c' against 'a'"),
+        (["c", "a"], [], "category 0, 'c', has is_thing False against True, .*detection None against 0"),
+    ],
+)
+def test_categories_that_differ_are_named(things: list[str], stuff: list[str], words: str) -> None:
+    class Other(HalfLabelled):
+        taxonomy = property(lambda self: Taxonomy.build(things=things, stuff=stuff))  # type: ignore[assignment]
+
+    class One(HalfLabelled):
+        taxonomy = property(lambda self: Taxonomy.build(things=["a"], stuff=["c"]))  # type: ignore[assignment]
+
+    with pytest.raises(DataError, match=rf"data\.val: its categories differ from those of data\.train: {words};"):
+        check_splits({"train": One(), "val": Other()})
 
 
 def test_missing_sources_are_named() -> None:

@@ -59,6 +59,10 @@ def compose(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or one_line(error)
+        line = "" if mark is None else [*text.split("\n"), ""][mark.line]
+        if "\t" in line[: len(line) - len(line.lstrip())]:
+            # The library's words for it are a riddle.
+            problem = "a tab indents it; YAML takes spaces only"
         raise YamlError(f"this is not valid YAML ({problem})", None if mark is None else mark.line + 1) from error
     if root is not None:
         _check_size(root)
