@@ -33,7 +33,7 @@ from ocrnet_pl.doctor.result import IMAGES_PER_WORKER, Examined, Result
 from ocrnet_pl.drawing.progress import Progress, Work
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.images import read_image
-from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
+from ocrnet_pl.storage.files import complete_folder
 from ocrnet_pl.structures import Sample
 
 
@@ -191,27 +191,18 @@ def write_copy(result: Result, folder: Path, workers: int, console: Console) -> 
     if not result.examined:
         raise DataError("--fix: no split could be opened, so there is nothing to copy")
     check_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(folder.parent)
-    unfinished = unfinished_path(folder)
     names: dict[str, int] = {}
     for entry in result.examined:
         for category in entry.split.source.taxonomy.detection_categories:
             names.setdefault(category.name, len(names) + 1)
     changes: Counter[str] = Counter()
-    try:
-        unfinished.mkdir()
+    with complete_folder(folder) as unfinished:
         with Progress() as progress:
             for entry in result.examined:
                 changes["entries left out that the reader refuses"] += entry.split.refused
                 work = progress.add(f"copying {entry.split.name}", len(entry.split.source))
                 _write_split(entry, unfinished, names, workers, changes, work)
         (unfinished / "data.yaml").write_text(_config(result, folder), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     for what, count in sorted(changes.items()):
         if count:
             console.print(f"  {what}: {count:,}")

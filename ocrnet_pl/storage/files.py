@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSALS = (*_FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _seen: set[Path] = set()
 """Folders that this process has written to."""
 
@@ -55,6 +57,38 @@ def complete_file(path: str | os.PathLike[str], durable: bool = False) -> Iterat
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def complete_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a folder to write to, which is renamed to its final name at the end, unless an error was raised.
+
+    Args:
+        path: The final path, of no folder or an empty one; the folder above it is created if necessary.
+
+    Yields:
+        The path of an empty folder, in the same folder.
+
+    Raises:
+        OSError: The disk refuses it; for one that is full, the error names the final path.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(final.parent)
+    unfinished = unfinished_path(final)
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        if final.exists():
+            final.rmdir()
+        unfinished.rename(final)
+    except OSError as error:
+        # Of a copy, the system names the original.
+        if error.errno in _FULL:
+            error.filename = str(final)
+        raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ def convert_data(run: Run) -> int:
     from ocrnet_pl.data.split_keys import SPLITS
     from ocrnet_pl.drawing.progress import Progress
     from ocrnet_pl.errors import DataError
-    from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
+    from ocrnet_pl.storage.files import complete_folder
 
     data, output = run.config["data"], run.config["output"]
     given = [name for name in SPLITS if data.get(name) is not None]
@@ -42,14 +41,10 @@ def convert_data(run: Run) -> int:
         raise DataError("data: there is no source to convert; set data.train")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError.at(output, "it exists and is not empty", advice="give a new folder")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(output.parent)
-    unfinished = unfinished_path(output)
     skipped: list[tuple[str, str]] = []
     config: dict[str, object] = {"root": str(output.resolve())}
     lines: list[str] = []
-    try:
-        unfinished.mkdir()
+    with complete_folder(output) as unfinished:
         with Progress() as progress:
             for name in given:
                 source = source_recipe(name, data[name]).make()
@@ -62,11 +57,6 @@ def convert_data(run: Run) -> int:
                 lines.append(f"{output / f'instances_{name}.json'}: {written.images} images, {written.boxes} boxes")
         text = yaml.safe_dump({"data": config}, sort_keys=False)
         (unfinished / "data.yaml").write_text(text, encoding="utf-8")
-        if output.exists():
-            output.rmdir()
-        unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     print("\n".join([*lines, f"train on it with --config {output / 'data.yaml'}"]))
     for path, reason in skipped:
         sys.stderr.write(f"skipped: {path}: {reason}\n")

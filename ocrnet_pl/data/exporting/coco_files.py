@@ -70,7 +70,7 @@ def write_coco(source: Source, split: str, folder: Path, *, tolerant: bool, adva
         except DataError as error:
             if not tolerant:
                 raise
-            skipped.append((path, str(error)))
+            skipped.append((path, str(error).removeprefix(f"{path}: ")))
             continue
         height, width = sample.size
         number = len(images) + 1
