@@ -38,6 +38,7 @@ from ocrnet_pl.cli.library_help import describe_options
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import (
     check_classes,
+    check_passes,
     check_precision,
     check_run_folder,
     check_runs_to_start,
@@ -367,6 +368,7 @@ class OCRNetCLI(LightningCLI):
             DataError: There is nothing to predict on.
         """
         check_precision(self.trainer)
+        check_passes(self.model)
         if self.subcommand == "fit":
             keys = {id(self._get(self.config_init, key)): key for key in self._parser("fit").callback_keys}
             check_training(self.trainer, self.model, self.datamodule, self._get(self.config_init, "trainer"), keys)

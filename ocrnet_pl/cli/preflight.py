@@ -219,19 +219,30 @@ def check_runs_to_start(config: Namespace) -> None:
         teacher.read()
 
 
-def check_sizes(task: OCRNetTask, data: JointDataModule) -> None:
-    """Raise an error for images of other sizes than the encoder takes, in training or in passes at several scales.
+def check_passes(task: OCRNetTask) -> None:
+    """Raise an error for passes at several scales of which the encoder does not take one.
 
-    A teacher sees the images of training.
+    Raises:
+        MisconfigurationException: One is of another size than it takes.
+        UsageError: One would have too many pixels.
+    """
+    if task.multiscale is not None:
+        _check_taken(task, task.multiscale.sizes(task.network.input_size))
+
+
+def _check_taken(task: OCRNetTask, sizes: Iterable[tuple[int, int]]) -> None:
+    for size in sizes:
+        if (refusal := task.network.size_refusal(size)) is not None:
+            raise MisconfigurationException(refusal)
+
+
+def check_sizes(task: OCRNetTask, data: JointDataModule) -> None:
+    """Raise an error for images of training of other sizes than the encoder takes; a teacher sees them as well.
 
     Raises:
         MisconfigurationException: One is of another size.
-        UsageError: A pass would have too many pixels.
     """
-    passes = [] if task.multiscale is None else task.multiscale.sizes(task.network.input_size)
-    for size in (*data.training_sizes, *passes):
-        if (refusal := task.network.size_refusal(size)) is not None:
-            raise MisconfigurationException(refusal)
+    _check_taken(task, data.training_sizes)
     if task.teacher is None:
         return
     teacher = task.teacher.load(task.network)

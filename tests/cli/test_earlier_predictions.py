@@ -21,6 +21,7 @@ from ocrnet_pl.cli.earlier_predictions import EarlierPredictions
 from ocrnet_pl.cli.exit_codes import EXIT_SKIPPED
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.errors import UsageError
+from ocrnet_pl.inference import multiscale
 from tests.helpers.processes import run_together
 
 NAMES = ("a.png", "b.png", "sub/c.png", "sub/d.png", "e.png")
@@ -190,11 +191,18 @@ def test_without_images_there_is_no_folder(
     [
         ("--operating_point=best_f1", "the network has no operating points"),
         ("--data.predict_channels=4", "the images have 4 channels, the encoder takes 3"),
+        ("--model.multiscale.scales=[10.0]", "multiscale.scales: at 10 the input is 640 x 640, more than the limit"),
     ],
 )
 def test_what_cannot_be_costs_no_predictions(
-    earlier: bool, option: str, expected: str, run: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+    earlier: bool,
+    option: str,
+    expected: str,
+    run: tuple[list[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(multiscale, "MAX_PIXELS", 640 * 640 - 1)
     words, runs = run
     folder = runs / ("whole" if earlier else "without_points")
     before = files(folder)
