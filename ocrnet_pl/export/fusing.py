@@ -24,8 +24,8 @@ class Fused(NamedTuple):
 
     Attributes:
         rows: The boxes, best first.
-        labels: int64 [B * H * W], the segmentation class of each pixel.
-        owner: int64 [B * H * W], the number of the box that each pixel belongs to, 0 = none.
+        labels: int32 [B * H * W], the segmentation class of each pixel.
+        owner: int32 [B * H * W], the number of the box that each pixel belongs to, 0 = none.
         place: int64 [1 + B * N], by the number of a box, its row in its image plus one; 0 for 0.
         image: int64 [1 + B * N], by the number of a box, its image; any for 0.
         areas: int32 [B, N], the number of pixels of each box.
@@ -40,19 +40,19 @@ class Fused(NamedTuple):
     areas: Value
     shown: Value
 
-    def by_number(self, values: Value) -> Value:
-        """Return values of the boxes, int64 [B, N], in the order of the boxes' numbers, [1 + B * N]; number 0 has 0."""
+    def of_owner(self, values: Value) -> Value:
+        """Return the values of boxes, int64 [B, N], for each pixel's box, int32 [B * H * W]; 0 where it has none."""
         nothing = values.filled(0).part(0, 1, 1)
         table = values.graph.concat(nothing, values, axis=1).reshape(-1)
-        return table.at(self.place + self.image * (self.rows.length + 1))
+        return table.at(self.place + self.image * (self.rows.length + 1)).to(np.int32).at(self.owner)
 
     def instances(self, row: Value | None) -> Value:
-        """Return the row of each pixel's box plus one, int64 [B * H * W], 0 = none.
+        """Return the row of each pixel's box plus one, int32 [B * H * W], 0 = none.
 
         Args:
             row: int64 [B, N], the final row of each box; None if that is the one it has.
         """
-        return (self.place if row is None else self.by_number(row + 1)).at(self.owner)
+        return self.place.to(np.int32).at(self.owner) if row is None else self.of_owner(row + 1)
 
 
 def fuse(
@@ -127,12 +127,11 @@ def fuse(
     by_image = graph.where(rows.valid, fused_scores.reshape(*per_image), NO_SCORE)
     best, order = graph.best(by_image, count)
     # From here on the numbers of boxes begin with 1, in the order of the codes: the last box has the first.
-    number = owner.to(np.int64)
+    number = owner.to(np.int32)
     place = _by_number(places(graph, by_image, count).reshape(-1) + 1)
     # A pixel in an instance takes the instance's class.
-    gain = _by_number(of_class + 1).at(number)
-    free = number.equals(0).to(np.int64)
-    corrected = pixels.labels * free + gain - 1 + free
+    gain = _by_number(of_class).to(np.int32).at(number)
+    corrected = pixels.labels * number.equals(0).to(np.int32) + gain
 
     def ordered(values: Value) -> Value:
         return graph.op("GatherElements", values.reshape(*per_image), order, axis=1)
@@ -171,7 +170,7 @@ def _claims(
 
 def _may_change(listed: BoxPixels, of_class: Value, pixels: ClassMap, kept: Value) -> Value:
     """Return the pairs, bool [R], that do not move a pixel into or out of an unchanged class."""
-    wanted, there = listed.of_row(of_class), pixels.labels.at(listed.pixel)
+    wanted, there = listed.of_row(of_class.to(np.int32)), pixels.labels.at(listed.pixel)
     return there.equals(wanted) | ~(kept.at(there) | kept.at(wanted))
 
 

@@ -103,7 +103,7 @@ def _reach_and_what_smaller_leave(
 ) -> tuple[BoxReach, BoxReach]:
     """Return each box's reach with all pixels of its class, and with those that are in no smaller box of its class."""
     listed = box_pixels(graph, boxes, image, frame)
-    own = pixels.labels.at(listed.pixel).equals(listed.of_row(of_class)).to(np.float32)
+    own = pixels.labels.at(listed.pixel).equals(listed.of_row(of_class.to(np.int32))).to(np.float32)
     # The tightest box of each pixel: the larger the number, the tighter. Boxes of no interest have no pairs.
     tight = listed.of_row(tightness).to(np.float32) + 1.0
     tightest = pixels.most.filled(0.0).scatter(listed.pixel, tight * own, "max")

@@ -67,6 +67,7 @@ _REDUCTIONS = {"max": "amax", "min": "amin", "add": "sum"}
 
 
 def _scatter_elements(values: Tensor, index: Tensor, updates: Tensor, axis: int = 0, reduction: str = "none") -> Tensor:
+    index = index.long()  # torch takes no other here
     if reduction == "none":
         return values.scatter(axis, index, updates)
     return values.scatter_reduce(axis, index, updates, _REDUCTIONS[reduction])

@@ -24,7 +24,7 @@ class ClassMap(NamedTuple):
             few classes, otherwise [B, H, W, S].
         most: float32 [B * H * W], the largest share of each pixel.
         every: float32 [B * H * W], the sum of the pixel's shares.
-        labels: int64 [B * H * W], the class with the largest share.
+        labels: int32 [B * H * W], the class with the largest share.
         classes: S.
     """
 
@@ -107,7 +107,7 @@ def class_map(graph: Graph, logits: Value, stride: int, classes: int, frame: Fra
     else:
         labels = graph.op("ArgMax", share, kind=np.int64, axis=3, keepdims=0)
         most, every = share.largest(-1), share.total(-1)
-    return ClassMap(share, most.reshape(-1), every.reshape(-1), labels.reshape(-1), classes)
+    return ClassMap(share, most.reshape(-1), every.reshape(-1), labels.to(np.int32).reshape(-1), classes)
 
 
 def _over_maps(share: Value, classes: int) -> tuple[Value, Value, Value]:
@@ -118,9 +118,9 @@ def _over_maps(share: Value, classes: int) -> tuple[Value, Value, Value]:
     for index, own in enumerate(maps[1:], 1):
         ahead = own > most
         # What is false is class 0: a choice from two classes of whole numbers takes five times as long.
-        labels = ahead.to(np.int64) if labels is None else share.graph.where(ahead, index, labels)
+        labels = ahead.to(np.int32) if labels is None else share.graph.where(ahead, index, labels)
         most, every = own.at_least(most), every + own
-    return most, every, most.filled(0, np.int64) if labels is None else labels
+    return most, every, most.filled(0, np.int32) if labels is None else labels
 
 
 class BoxPixels(NamedTuple):
