@@ -5,10 +5,8 @@ Nothing here changes its arguments or depends on a display.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,8 @@ from ocrnet_pl.runtime.painting import (
     PAPER,
     Layers,
     draw_boxes,
+    enlarged,
+    enlargement,
     kept_layers,
     load_font,
     shade,
@@ -62,7 +62,7 @@ def panoptic_to_rgb(
         color = shade(category.color, segment.id) if category.is_thing else category.color
         table[segment.id] = torch.tensor(color, dtype=torch.uint8)
     colored = table[_plain(prediction.panoptic).long()].permute(2, 0, 1)
-    factor = _factor(colored.shape[-2:], min_side)
+    factor = enlargement(colored.shape[-2:], min_side)
     colored = colored.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     return _hatch_padding(colored, placement, factor).contiguous()
 
@@ -256,10 +256,6 @@ def _rgb(image: Tensor) -> Tensor:
     return image[:3]
 
 
-def _factor(size: Sequence[int], min_side: int) -> int:
-    return max(1, math.ceil(min_side / max(size)))
-
-
 def _hatch_padding(image: Tensor, placement: Placement | None, factor: int) -> Tensor:
     """Replace what lies outside of the original image by grey stripes."""
     if placement is None:
@@ -278,32 +274,13 @@ def _hatch_padding(image: Tensor, placement: Placement | None, factor: int) -> T
     return torch.where(outside, striped, image)
 
 
-def _enlarge(layers: Layers, factor: int) -> Layers:
-    if factor == 1:
-        return layers
-    pixels = torch.from_numpy(layers.image).permute(2, 0, 1)[None].float()
-    size = [pixels.shape[-2] * factor, pixels.shape[-1] * factor]
-    image = F.interpolate(pixels, size, mode="bicubic")[0].round().clamp(0, 255).to(torch.uint8)
-
-    def repeated(plane: NDArray[Any] | None) -> NDArray[Any] | None:
-        return None if plane is None else plane.repeat(factor, 0).repeat(factor, 1)
-
-    return replace(
-        layers,
-        image=image.permute(1, 2, 0).numpy(),
-        semantic=repeated(layers.semantic),
-        instances=repeated(layers.instances),
-        boxes=layers.boxes * factor,
-    )
-
-
 def _draw(layers: Layers, taxonomy: Taxonomy, min_side: int, placement: Placement | None) -> Tensor:
     size = layers.image.shape[:2]
     for name, plane in (("semantic", layers.semantic), ("instance", layers.instances)):
         if plane is not None and plane.shape != size:
             raise ValueError(f"the {name} map is {list(plane.shape)}, the image {list(size)}")
-    factor = _factor(size, min_side)
-    layers = _enlarge(layers, factor)
+    factor = enlargement(size, min_side)
+    layers = enlarged(layers, factor)
     tints = torch.from_numpy(tinted(layers, taxonomy)).permute(2, 0, 1).contiguous()
     canvas = to_pil_image(_hatch_padding(tints, placement, factor))
     draw_boxes(canvas, layers, taxonomy.detection_categories)

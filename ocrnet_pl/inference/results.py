@@ -5,16 +5,11 @@ These are the methods of :class:`~ocrnet_pl.prediction.Prediction` that draw, wr
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from numbers import Real
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,8 +19,10 @@ from ocrnet_pl.drawing.overlays import draw_prediction
 from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.inference.chosen_rows import with_rows, without_segments
-from ocrnet_pl.runtime.plain_result import check_score, plain_result
-from ocrnet_pl.storage.files import complete_file
+from ocrnet_pl.runtime.cropping import crop_windows
+from ocrnet_pl.runtime.picture_files import picture_format, write_picture
+from ocrnet_pl.runtime.plain_result import check_score, coco_results, plain_result
+from ocrnet_pl.runtime.supervision_detections import supervision_detections
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Taxonomy
 
 
@@ -57,34 +54,16 @@ def plotted(prediction: Prediction, image: Tensor | None, score: float, min_side
 
 def save(prediction: Prediction, path: str | PathLike[str], image: Tensor | None, score: float) -> None:
     """Write the drawn image: see :meth:`Prediction.save`."""
-    suffix = Path(path).suffix.lower()
-    Image.init()
-    kind = Image.registered_extensions().get(suffix)
-    try:
-        # Some formats have a name to write them by, but nothing that does, or no colors.
-        Image.new("RGB", (1, 1)).save(io.BytesIO(), format=kind)
-    except (KeyError, OSError, ValueError) as error:
-        advice = "use .png or .jpg"
-        raise ValueError(f"{path}: no pictures are written with the ending {suffix!r}; {advice}") from error
-    picture = plotted(prediction, image, score, 0)
-    with complete_file(path) as unfinished:
-        picture.save(unfinished, format=kind)
+    picture_format(path)
+    write_picture(plotted(prediction, image, score, 0), path)
 
 
 def cropped(prediction: Prediction, image: Tensor | None, margin: float) -> list[Tensor]:
     """Return each box's part of the image: see :meth:`Prediction.crop`."""
-    if not isinstance(margin, Real) or not (math.isfinite(margin) and margin >= 0):
-        raise ValueError(f"margin: expected a share of the box's sides, at least 0, got {margin!r}")
     whole = _image(prediction, image)
-    height, width = int(whole.shape[-2]), int(whole.shape[-1])
-    parts = []
-    for x1, y1, x2, y2 in prediction.boxes.tolist():
-        more_x, more_y = margin * (x2 - x1), margin * (y2 - y1)
-        left, top = min(math.floor(max(x1 - more_x, 0)), width - 1), min(math.floor(max(y1 - more_y, 0)), height - 1)
-        right, bottom = math.ceil(min(x2 + more_x, width)), math.ceil(min(y2 + more_y, height))
-        # A box without area still has one pixel.
-        parts.append(whole[:, top : max(bottom, top + 1), left : max(right, left + 1)].clone())
-    return parts
+    size = (int(whole.shape[-2]), int(whole.shape[-1]))
+    windows = crop_windows(prediction.boxes.tolist(), size, margin)
+    return [whole[:, rows, columns].clone() for rows, columns in windows]
 
 
 def to_dict(prediction: Prediction, masks: bool) -> dict[str, Any]:
@@ -104,39 +83,19 @@ def to_dict(prediction: Prediction, masks: bool) -> dict[str, Any]:
 
 def to_coco(prediction: Prediction, image_id: int | str | None = None) -> list[dict[str, Any]]:
     """Return the objects in COCO's results format: see :meth:`Prediction.to_coco`."""
-    masks: Sequence[bytes | None] = [None] * len(prediction.scores)
-    if prediction.instances is not None:
-        masks, _ = encode_instances(prediction.instances, len(prediction.scores))
-    results = []
-    rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), masks, strict=True)
-    for (x1, y1, x2, y2), score, label, mask in rows:
-        entry: dict[str, Any] = {
-            "image_id": prediction.image_id if image_id is None else image_id,
-            "category_id": label + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        if mask is not None and prediction.instances is not None:
-            entry["segmentation"] = {"size": list(prediction.instances.shape), "counts": mask.decode("ascii")}
-        results.append(entry)
-    return results
+    found = None
+    if (instances := prediction.instances) is not None:
+        texts, _ = encode_instances(instances, len(prediction.scores))
+        found = [{"size": list(instances.shape), "counts": text.decode("ascii")} for text in texts]
+    return coco_results(prediction, image_id, found)
 
 
 def to_supervision(prediction: Prediction) -> Any:
     """Return the objects as ``supervision.Detections``: see :meth:`Prediction.to_supervision`."""
-    try:
-        from supervision import Detections
-    except ImportError as error:
-        raise ImportError("to_supervision needs the package supervision: pip install 'ocrnet-pl[video]'") from error
-    masks = prediction.masks
-    return Detections(
-        xyxy=prediction.boxes.cpu().numpy(),
-        mask=None if masks is None else masks.cpu().numpy(),
-        confidence=prediction.scores.cpu().numpy(),
-        class_id=prediction.labels.cpu().numpy().astype(int),
-        tracker_id=None if prediction.tracks is None else prediction.tracks.cpu().numpy().astype(int),
-        data={"class_name": np.array(prediction.names, dtype=str)},
-    )
+    found = (prediction.boxes, prediction.scores, prediction.labels)
+    boxes, scores, labels = (each.cpu().numpy() for each in found)
+    masks, tracks = (None if each is None else each.cpu().numpy() for each in (prediction.masks, prediction.tracks))
+    return supervision_detections(boxes, scores, labels, prediction.names, masks, tracks)
 
 
 def _taxonomy(prediction: Prediction) -> Taxonomy:

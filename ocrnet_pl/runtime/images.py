@@ -24,7 +24,7 @@ def as_pixels(
 
     Args:
         image: Path of a file, a Pillow image, or an array uint8 [H, W, C] with the channels of the training images,
-            which are in the order red, green, blue for color.
+            which are in the order red, green, blue for color; an array of grey values may be [H, W].
         channels: C.
         name: Name for messages of an image in memory.
 
@@ -38,8 +38,15 @@ def as_pixels(
     if not isinstance(image, np.ndarray):
         raise DataError(f"{name}: expected a path, a Pillow image or an array, found {type(image).__name__}")
     if image.dtype != np.uint8:
-        advice = "convert values from 0 to 1 with (image * 255).round().astype('uint8')"
+        advice = "scale its values to 0 to 255 and convert it to np.uint8"
+        if image.dtype.kind == "f":
+            advice = "convert values from 0 to 1 with (image * 255).round().astype('uint8')"
         raise DataError(f"{name}: expected uint8 with values from 0 to 255, found {image.dtype}; {advice}")
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim == 3 and image.shape[2] == 1 and channels == 3:
+        # Grey is repeated, as it is for files.
+        image = image.repeat(3, 2)
     if image.ndim != 3 or image.shape[2] != channels or not image.size:
         first = image.ndim == 3 and image.shape[0] == channels
         advice = "; put the channels last with image.transpose(1, 2, 0)" if first else ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,30 @@ def kept_layers(
         for row, label in zip(rows, of_rows, strict=True)
     ]
     return Layers(image, semantic, instances, boxes[kept], of_rows, texts, [False] * len(rows))
+
+
+def enlargement(size: Sequence[int], min_side: int) -> int:
+    """Return the whole factor that makes the longer side of an image of this size at least ``min_side`` pixels."""
+    return max(1, math.ceil(min_side / max(size)))
+
+
+def enlarged(layers: Layers, factor: int) -> Layers:
+    """Return layers whose sides are a whole number of times as long."""
+    if factor == 1:
+        return layers
+    height, width = layers.image.shape[:2]
+    image = Image.fromarray(layers.image).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
+
+    def repeated(plane: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if plane is None else plane.repeat(factor, 0).repeat(factor, 1)
+
+    return replace(
+        layers,
+        image=np.asarray(image),
+        semantic=repeated(layers.semantic),
+        instances=repeated(layers.instances),
+        boxes=layers.boxes * factor,
+    )
 
 
 def class_colors(taxonomy: Taxonomy) -> NDArray[np.uint8]:

@@ -131,6 +131,32 @@ def plain_result(
     }
 
 
+def coco_results(
+    prediction: AnyPrediction, image_id: int | str | None, masks: Sequence[dict[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """Return the objects of a prediction in COCO's results format.
+
+    Args:
+        prediction: The prediction.
+        image_id: Id of the image in the annotations; None for the prediction's own.
+        masks: COCO's run lengths of each object; None to leave them out.
+    """
+    results: list[dict[str, Any]] = [
+        {
+            "image_id": prediction.image_id if image_id is None else image_id,
+            "category_id": label + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        for (x1, y1, x2, y2), score, label in zip(
+            prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True
+        )
+    ]
+    for entry, mask in zip(results, masks or (), strict=masks is not None):
+        entry["segmentation"] = mask
+    return results
+
+
 def short_text(prediction: AnyPrediction) -> str:
     """Return what a prediction is of and holds: the image, its width and height, objects by class, and the maps."""
     parts, labels = [repr(prediction.image_id)], prediction.labels.tolist()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ocrnet_pl.runtime.cropping import crop_windows
 from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.runtime.images import as_pixels
-from ocrnet_pl.runtime.painting import draw_boxes, kept_layers, tinted
-from ocrnet_pl.runtime.plain_result import check_score, plain_result, short_text
+from ocrnet_pl.runtime.painting import draw_boxes, enlarged, enlargement, kept_layers, tinted
+from ocrnet_pl.runtime.picture_files import picture_format, write_picture
+from ocrnet_pl.runtime.plain_result import check_score, coco_results, plain_result, short_text
 from ocrnet_pl.runtime.run_lengths import encoded_instances
+from ocrnet_pl.runtime.supervision_detections import supervision_detections
 from ocrnet_pl.taxonomy import IGNORE_INDEX, Taxonomy
 from ocrnet_pl.taxonomy import Segment as Segment
 
@@ -132,24 +136,57 @@ class Prediction:
             segments=segments,
         )
 
-    def plot(self, image: NDArray[np.uint8] | None = None, score: float = 0.3) -> Image.Image:
+    def plot(self, image: NDArray[np.uint8] | None = None, score: float = 0.3, min_side: int = 0) -> Image.Image:
         """Return the image with tints, outlines, boxes, names and scores, as Pillow's, which a notebook shows.
 
         Args:
             image: uint8 [H, W, C]; None for the image that was predicted on, which is read again if it was a file.
             score: Score below which boxes are not drawn, 0 to 1.
+            min_side: Length in pixels of the longer side up to which a smaller image is enlarged; 0 for none.
 
         Raises:
             DataError: The file cannot be read any more.
             ValueError: The image has another size, it or the categories are not known, or ``score`` is out of range.
         """
         check_score(score)
-        pixels, taxonomy = self._pixels(image), self._known()
+        pixels, taxonomy = self._image(image), self._known()
+        pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]]
         maps = self.semantic, self.instances
         layers = kept_layers(pixels, *maps, self.boxes, self.scores, self.labels, None, score, taxonomy)
+        layers = enlarged(layers, enlargement(pixels.shape[:2], min_side))
         picture = Image.fromarray(tinted(layers, taxonomy))
         draw_boxes(picture, layers, taxonomy.detection_categories)
         return picture
+
+    def save(self, path: str | PathLike[str], image: NDArray[np.uint8] | None = None, score: float = 0.3) -> None:
+        """Write the picture of :meth:`plot` into a file, which appears when it is complete.
+
+        Args:
+            path: Path of the file; its ending, such as ``.png`` or ``.jpg``, decides the format.
+            image: uint8 [H, W, C]; None for the image that was predicted on, which is read again if it was a file.
+            score: Score below which boxes are not drawn, 0 to 1.
+
+        Raises:
+            DataError: The file cannot be read any more.
+            ValueError: No pictures have such an ending, or :meth:`plot` raises it.
+        """
+        picture_format(path)
+        write_picture(self.plot(image, score), path)
+
+    def crop(self, image: NDArray[np.uint8] | None = None, margin: float = 0.0) -> list[NDArray[np.uint8]]:
+        """Return each box's part of the image, uint8 [h, w, C]; pixels that a box covers in part belong to it.
+
+        Args:
+            image: uint8 [H, W, C]; None for the image that was predicted on, which is read again if it was a file.
+            margin: Width of what is added around each box, as a share of its sides, at least 0.
+
+        Raises:
+            DataError: The file cannot be read any more.
+            ValueError: The margin is negative, the image has another size, or is not known.
+        """
+        whole = self._image(image)
+        windows = crop_windows(self.boxes.tolist(), (whole.shape[0], whole.shape[1]), margin)
+        return [whole[rows, columns].copy() for rows, columns in windows]
 
     def to_dict(self, masks: bool = False) -> dict[str, Any]:
         """Return plain numbers, texts, lists and dictionaries, which JSON can hold.
@@ -168,18 +205,37 @@ class Prediction:
         counts = None
         if self.semantic is not None:
             counts = np.bincount(self.semantic.reshape(-1), minlength=IGNORE_INDEX + 1).tolist()
-        of_objects = None
-        if masks and self.instances is not None:
-            of_objects = encoded_instances(self.instances, len(self.scores))
-        return plain_result(self, self._known(), counts, of_objects)
+        return plain_result(self, self._known(), counts, self._run_lengths() if masks else None)
+
+    def to_coco(self, image_id: int | str | None = None) -> list[dict[str, Any]]:
+        """Return the objects in COCO's results format, with run-length masks where there is an instance map.
+
+        ``category_id`` counts the detection classes from 1, as in the files of the predict command.
+
+        Args:
+            image_id: Id of the image in the annotations to compare with; None for the prediction's own.
+        """
+        return coco_results(self, image_id, self._run_lengths())
+
+    def to_supervision(self) -> Any:
+        """Return the objects as ``supervision.Detections``; needs the package ``supervision``.
+
+        Raises:
+            ImportError: It is not installed.
+            ValueError: The categories are not known.
+        """
+        return supervision_detections(self.boxes, self.scores, self.labels, self.names, self.masks)
+
+    def _run_lengths(self) -> list[dict[str, Any]] | None:
+        return None if self.instances is None else encoded_instances(self.instances, len(self.scores))
 
     def _known(self) -> Taxonomy:
         if self.taxonomy is None:
             raise ValueError("prediction: its taxonomy is not known; set prediction.taxonomy to that of the network")
         return self.taxonomy
 
-    def _pixels(self, given: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        """Return the image of the prediction, uint8 [H, W, 3]."""
+    def _image(self, given: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """Return the image of the prediction, uint8 [H, W, C]."""
         image = self.image if given is None else given
         if image is None:
             if not self.path:
@@ -193,7 +249,7 @@ class Prediction:
             raise ValueError(
                 f"image: it is {image.shape[1]} x {image.shape[0]}, the prediction is of one of {expected}"
             )
-        return image[..., :3] if image.shape[2] >= 3 else image[..., [0, 0, 0]]
+        return image
 
 
 def predictions(outputs: Mapping[str, NDArray[Any]], description: Description) -> list[Prediction]:

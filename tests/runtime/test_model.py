@@ -69,6 +69,10 @@ def test_a_path_a_picture_and_an_array_give_the_same(path: Path, tmp_path: Path)
     assert (found.image_id, found.path) == ("picture.png", str(tmp_path / "picture.png"))
     assert [each.image_id for each in model.predict([pixels, pixels])] == [0, 1]
     assert len(model.predict(np.stack([pixels] * 3))) == 3
+    # Grey values stand for all channels.
+    grey = pixels[..., 0]
+    for array in (grey, grey[..., None]):
+        np.testing.assert_array_equal(model(array).semantic, model(np.stack([grey] * 3, 2)).semantic)
     # A photograph that was taken with the camera on its side.
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -80,6 +84,7 @@ def test_a_path_a_picture_and_an_array_give_the_same(path: Path, tmp_path: Path)
     ("image", "text"),
     [
         (np.zeros((4, 4, 3), np.float32), "expected uint8"),
+        (np.zeros((4, 4, 3), np.uint16), r"found uint16; scale its values to 0 to 255 and convert it to np\.uint8"),
         (np.zeros((3, 4, 4), np.uint8), "channels last"),
         (np.zeros((0, 4, 3), np.uint8), r"found \[0, 4, 3\]"),
         (7, "expected a path, a Pillow image or an array, found int"),

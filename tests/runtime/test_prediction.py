@@ -69,7 +69,46 @@ def test_filtered_values_and_pictures_are_those_with_torch(seed: int, classes: o
         kept, plane = getattr(expected, name), getattr(got, name)
         np.testing.assert_array_equal(plane, kept.numpy())
         assert plane.dtype == kept.numpy().dtype
-    np.testing.assert_array_equal(np.asarray(got.plot(score=0.2)), np.asarray(expected.plot(score=0.2)))
+    for how in ({"score": 0.2}, {"score": 0.2, "min_side": 250}):
+        drawn = np.asarray(got.plot(**how))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(drawn, np.asarray(expected.plot(**how)))  # type: ignore[arg-type]
+        assert drawn.shape == ((70, 90, 3) if "min_side" not in how else (210, 270, 3))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_parts_files_and_other_forms_are_those_with_torch(seed: int, tmp_path: Path) -> None:
+    expected, got = drawn_lots(seed), without_torch(drawn_lots(seed))
+    assert got.to_coco() == expected.to_coco() and got.to_coco(image_id=5) == expected.to_coco(image_id=5)
+    assert all("segmentation" in entry for entry in got.to_coco())
+    for margin in (0.0, 0.3):
+        for part, with_torch in zip(got.crop(margin=margin), expected.crop(margin=margin), strict=True):
+            np.testing.assert_array_equal(part, with_torch.permute(1, 2, 0).numpy())
+    for number, found in enumerate((got, expected)):
+        found.save(tmp_path / "new" / f"{number}.png", score=0.2)  # type: ignore[attr-defined]
+    files = [(tmp_path / "new" / f"{number}.png").read_bytes() for number in range(2)]
+    assert files[0] == files[1] and len(list((tmp_path / "new").iterdir())) == 2
+
+
+def test_what_cannot_be_cropped_or_written_is_refused(tmp_path: Path) -> None:
+    found = without_torch(drawn_lots(0))
+    for margin in (-0.1, math.nan, "1"):
+        with pytest.raises(ValueError, match=r"^margin: expected a share of the box's sides, at least 0, got"):
+            found.crop(margin=margin)  # type: ignore[arg-type]
+    for name in ("a.docx", "a", "a.webm"):
+        with pytest.raises(ValueError, match=r"no pictures are written with the ending '.*'; use \.png or \.jpg"):
+            found.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_detections_of_supervision_are_those_with_torch() -> None:
+    pytest.importorskip("supervision", reason="supervision is not installed")
+    expected, got = drawn_lots(0).to_supervision(), without_torch(drawn_lots(0)).to_supervision()
+    assert got == expected and len(got) == 6
+
+
+def test_nothing_becomes_nothing() -> None:
+    empty = without_torch(drawn_lots(0)).filter(score=math.inf)
+    assert empty.to_coco() == [] and empty.crop() == [] and empty.to_dict(masks=True)["objects"] == []
 
 
 def test_its_text_is_that_with_torch() -> None:
