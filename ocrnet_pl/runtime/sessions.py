@@ -21,6 +21,8 @@ OPENVINO = ".xml"
 PROGRAM = ".pt2"
 """The ending of programs of torch.export, which are not opened here: torch may execute what is in them."""
 
+_CHECKPOINT = ".ckpt"
+
 _MOST_THREADS = 4096
 """Number of threads above which a mistake is assumed: each takes memory, whether it has work or not."""
 _KINDS = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(uint8)": "uint8"}
@@ -67,6 +69,10 @@ def open_session(path: str | PathLike[str], threads: int = 0, providers: Sequenc
         raise ModelFileError(
             f"{where}: it is a program of torch.export; run it with torch.export.load({os.path.basename(path)!r})"
             ".module(), or export the checkpoint with --format onnx"
+        )
+    if os.fspath(path).lower().endswith(_CHECKPOINT):
+        raise ModelFileError(
+            f"{where}: it is a checkpoint; `ocrnet export {os.path.basename(path)}` makes a model of it"
         )
     if os.fspath(path).lower().endswith(OPENVINO):
         if providers is not None:

@@ -197,6 +197,12 @@ def test_a_program_of_torch_is_not_opened_without_torch(tmp_path: Path) -> None:
         Model(tmp_path / "best.pt2")
 
 
+def test_a_checkpoint_is_to_be_exported_first(tmp_path: Path) -> None:
+    (tmp_path / "best.ckpt").write_bytes(b"anything")
+    with pytest.raises(ModelFileError, match=r"best\.ckpt': it is a checkpoint; `ocrnet export best\.ckpt` makes"):
+        Model(tmp_path / "best.ckpt")
+
+
 def test_a_file_cannot_name_other_files_to_read(tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(bytes(range(16)))
     model = model_with(DESCRIPTION.metadata())
