@@ -11,6 +11,7 @@ from litserve import LitAPI
 
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.serving.answers import MEDIA_TYPES, answer
+from ocrnet_pl.serving.ending import Ending
 from ocrnet_pl.serving.requests import Asked, read_request
 from ocrnet_pl.serving.served import Loaded, Result, Served
 
@@ -52,7 +53,12 @@ class PredictionAPI(LitAPI):
         max_pixels: Number of pixels above which images are refused before they are decoded.
         max_batch_size: Largest number of requests that are predicted together.
         batch_timeout: Longest time in seconds that a request waits for others.
+
+    Attributes:
+        ending: How the process ends that predicts; None if that is not a process of its own.
     """
+
+    ending: Ending | None = None
 
     def __init__(self, served: Served, max_pixels: int, max_batch_size: int, batch_timeout: float) -> None:
         super().__init__(max_batch_size=max_batch_size, batch_timeout=batch_timeout)
@@ -62,6 +68,8 @@ class PredictionAPI(LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the network onto the device of this process."""
+        if self.ending is not None:
+            self.ending.take_over()
         self.loaded = self.served.load(device)
 
     def decode_request(self, request: Annotated[Asked, Depends(read_request)]) -> Decoded:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from types import FrameType
 
 from litserve import LitServer
 
 from ocrnet_pl.distributed.signals import signals_handled
 from ocrnet_pl.serving.api import PredictionAPI
+from ocrnet_pl.serving.ending import ENDINGS, Ending
 from ocrnet_pl.serving.requests import Reception
 from ocrnet_pl.serving.served import Loaded
 from ocrnet_pl.serving.serving import Serving
@@ -21,6 +25,9 @@ from ocrnet_pl.version import __version__
 
 _BATCH = 16
 """Number of requests that an accelerator predicts together."""
+
+_ANSWERING = "LitServer"
+"""How LitServe's name of the process that answers begins."""
 
 
 def make_server(loaded: Loaded, serving: Serving, accelerator: str, devices: int | list[int] | str) -> LitServer:
@@ -84,17 +91,23 @@ def run_server(server: LitServer, serving: Serving) -> None:
     main = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == main:
+            # Whoever asks twice would break off the end, and the processes that predict would lose what they wait for.
+            for each in ENDINGS:
+                signal.signal(each, signal.SIG_IGN)
+            raise KeyboardInterrupt
+        if not multiprocessing.current_process().name.startswith(_ANSWERING):
+            ending.handle(number, frame)
+            return
         # The process that answers inherits this, and raises what it was sent once more when it is done.
-        if os.getpid() != main:
-            sys.exit(0)
-        # Whoever asks twice would break off the end, and the processes that predict would lose what they wait for.
-        for each in endings:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        ending.mark()
+        sys.exit(0)
 
-    # A terminated server would leave its processes behind; a terminal interrupts all of them at once.
-    endings = (signal.SIGTERM, signal.SIGINT)
-    with signals_handled(stop, *endings):
+    # A terminated server would leave its processes behind.
+    with tempfile.TemporaryDirectory() as folder, signals_handled(stop, *ENDINGS):
+        ending = Ending(Path(folder, "answered"))
+        for api in server.litapi_connector:
+            api.ending = ending
         server.run(
             host=serving.host,
             port=serving.port,

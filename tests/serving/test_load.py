@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from ocrnet_pl.cli.main import main
+from tests.helpers.free_port import free_port
 from tests.helpers.tiny_run import fails
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,13 +33,6 @@ def checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("runs")
     main(["fit", "--config", str(tiny), "--trainer.default_root_dir", str(root), "--trainer.max_epochs", "1"])
     return str(root / "tiny" / "version_0" / "checkpoints" / "last.ckpt")
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module", params=["checkpoint", "exported"])
@@ -144,7 +138,11 @@ def test_no_request_is_lost_under_load(port: int) -> None:
 
 
 @pytest.mark.slow
-def test_requests_that_run_when_the_server_is_terminated_are_answered(served: list[str]) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("all_at_once", [False, True], ids=["the server", "all its processes"])
+def test_requests_that_run_when_the_server_is_ended_are_answered(
+    all_at_once: bool, ending: signal.Signals, served: list[str]
+) -> None:
     file = io.BytesIO()
     Image.effect_noise((700, 500), 90).convert("RGB").save(file, "JPEG")
     with running(served) as (port, process), ThreadPoolExecutor(8) as clients:
@@ -153,7 +151,7 @@ def test_requests_that_run_when_the_server_is_terminated_are_answered(served: li
         ]
         while b"ocrnet_requests_waiting 8.0" not in request(port, "GET", "/metrics")[2]:
             assert not any(each.done() for each in sent)
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, ending) if all_at_once else process.send_signal(ending)
         assert [each.result()[:2] for each in sent] == [(200, "image/png")] * 8
 
 

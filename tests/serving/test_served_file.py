@@ -23,6 +23,7 @@ from ocrnet_pl.serving.served_network import LoadedNetwork, ServedNetwork
 from ocrnet_pl.serving.trying import drawn, predict_file, table
 from tests.helpers.bad_files import huge_png
 from tests.helpers.builders import tiny_network
+from tests.helpers.free_port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ((48, 80), (64, 64), (33, 21), (150, 97), (1, 1), (7, 200))
@@ -163,17 +164,18 @@ sys.meta_path.insert(0, Blocked())
 def test_the_command_line_serves_a_file_without_torch(path: Path) -> None:
     pytest.importorskip("litserve", reason="litserve is not installed")
     pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
+    port = free_port()
     done = without_torch(
         "from ocrnet_pl.serving import server",
         "def run(made, serving): print(serving.port, made.app.state.reception.names, made.lit_api.served.classes)",
         "server.run_server = run",
         "from ocrnet_pl.cli.main import main",
-        f"main(['serve', {str(path)!r}, '--serving.port=8123', '--classes', 'star, disc', '--threads', '1'])",
+        f"main(['serve', {str(path)!r}, '--serving.port={port}', '--classes', 'star, disc', '--threads', '1'])",
     )
     listening, shown = done.stdout.splitlines()
     assert done.returncode == 0 and done.stderr == ""
-    assert listening == "listening on http://127.0.0.1:8123/predict; Ctrl-C stops it"
-    assert shown == "8123 ('sky', 'ground', 'disc', 'square', 'star') ('star', 'disc')"
+    assert listening == f"listening on http://127.0.0.1:{port}/predict; Ctrl-C stops it"
+    assert shown == f"{port} ('sky', 'ground', 'disc', 'square', 'star') ('star', 'disc')"
 
 
 @pytest.mark.parametrize(
