@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,22 +44,28 @@ class Inquiry:
     masks: bool = False
 
     @classmethod
-    def parse(cls, query: Mapping[str, str], accept: str, names: Sequence[str], default_score: float) -> Inquiry:
+    def parse(
+        cls, given: Iterable[tuple[str, str]], accept: str, names: Sequence[str], default_score: float
+    ) -> Inquiry:
         """Read a request's query, which comes before its ``Accept`` header.
 
         Args:
-            query: The parameters ``format``, ``score``, ``classes`` and ``masks``, each optional.
+            given: The parameters ``format``, ``score``, ``classes`` and ``masks``, each optional, with their values.
             accept: The header; empty for none.
             names: Names of the network's classes.
             default_score: The score unless one is given.
 
         Raises:
-            UsageError: A parameter is unknown or has no valid value.
+            UsageError: A parameter is unknown, given twice, or has no valid value.
             NotAcceptable: Neither JSON nor PNG is accepted.
         """
-        for key in query:
+        query: dict[str, str] = {}
+        for key, value in given:
             if key not in _KEYS:
                 raise UsageError(f"{key[:_SHOWN]!r}: there is no such parameter; there are {', '.join(_KEYS)}")
+            if key in query:
+                raise UsageError(f"{key}: it is given twice; leave one out")
+            query[key] = value
         kind = query.get("format") or _accepted(accept)
         if kind not in ("json", "png"):
             raise UsageError(f"format: expected json or png, got {kind[:_SHOWN]!r}")

@@ -60,7 +60,7 @@ async def read_request(request: Request) -> Asked:
         raise HTTPException(413, f"the request is larger than the limit of {reception.max_bytes / 2**20:g} MiB")
     try:
         accept = request.headers.get("accept", "")
-        inquiry = Inquiry.parse(request.query_params, accept, reception.names, reception.score)
+        inquiry = Inquiry.parse(request.query_params.multi_items(), accept, reception.names, reception.score)
     except NotAcceptable as error:
         raise HTTPException(406, str(error)) from None
     except UsageError as error:

@@ -24,7 +24,7 @@ NAMES = ("sky", "disc")
     ],
 )
 def test_the_query_comes_before_the_header(query: dict[str, str], accept: str, expected: Inquiry) -> None:
-    assert Inquiry.parse(query, accept, NAMES, 0.3) == expected
+    assert Inquiry.parse(query.items(), accept, NAMES, 0.3) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,15 @@ def test_the_query_comes_before_the_header(query: dict[str, str], accept: str, e
 )
 def test_a_wrong_parameter_is_named(query: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        Inquiry.parse(query, "", NAMES, 0.3)
+        Inquiry.parse(query.items(), "", NAMES, 0.3)
+
+
+def test_a_parameter_that_is_given_twice_is_named() -> None:
+    with pytest.raises(UsageError, match=r"^score: it is given twice; leave one out$"):
+        Inquiry.parse([("score", "0.5"), ("masks", "true"), ("score", "0.1")], "", NAMES, 0.3)
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/png;q=0", "image/png;q=much"])
 def test_a_client_that_takes_neither_kind_is_told(accept: str) -> None:
     with pytest.raises(NotAcceptable, match=r"^Accept: there are answers in application/json and image/png only$"):
-        Inquiry.parse({}, accept, NAMES, 0.3)
+        Inquiry.parse([], accept, NAMES, 0.3)
