@@ -135,7 +135,10 @@ def accepts(hint: Any, value: Any) -> bool:
         return False
     if value is None:
         # The library takes null for any type.
-        return any(each in (None, type(None), Any, object) for each in _alternatives(hint))
+        named = [
+            each for one in _alternatives(hint) for each in (get_args(one) if get_origin(one) is Literal else [one])
+        ]
+        return shape_of(hint).anything or None in named or type(None) in named
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from ocrnet_pl.cli.command import Run
 from ocrnet_pl.cli.library_errors import cause
 from ocrnet_pl.cli.main import main
+from ocrnet_pl.cli.option_types import accepts
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.running import _one_line
 from ocrnet_pl.cli.subcommands import OWN
@@ -179,6 +180,14 @@ def test_null_is_taken_where_it_means_something(parser: Parser) -> None:
     assert config["trainer"]["callbacks"][0]["init_args"]["logging_interval"] is None
     # What follows it counts.
     assert config["name"] == "mine"
+
+
+def test_null_is_a_value_of_some_types() -> None:
+    kind = TypeVar("kind")
+    for hint in (int | None, Any, object, Literal["a", None], kind, Callable[[int], Any] | None, list[int] | None):
+        assert accepts(hint, None), hint
+    for hint in (int, str, list[int | None], Literal["a"], Callable[[int], Logger], dict[str, Any], Logger):
+        assert not accepts(hint, None), hint
 
 
 def test_what_can_be_set_is_not_blamed(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:

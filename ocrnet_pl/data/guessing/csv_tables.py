@@ -10,7 +10,7 @@ from typing import Any
 
 from ocrnet_pl.data.guessing.folder_look import FolderLook, Found, Guess
 from ocrnet_pl.data.guessing.mask_folders import of_masks, value_names
-from ocrnet_pl.data.readers.tables import TableFile, delimiter_of, json_cell
+from ocrnet_pl.data.readers.tables import ALIASES, TableFile, delimiter_of, json_cell
 from ocrnet_pl.errors import DataError
 
 _EXAMPLES = 40
@@ -41,13 +41,14 @@ def _of_file(look: FolderLook, name: str) -> Guess | None:
         return None
     if {"ImageID", "LabelName", "XMin", "YMax"} <= {*header}:
         return _open_images(look, name, [row[header.index("ImageID")] for row in rows if len(row) == len(header)])
+    if not {*ALIASES["image"]} & {cell.lower() for cell in header}:
+        # It may be of any size.
+        return None
     try:
         table = TableFile(look.path(name))
-        images = table.column("image", required=False)
+        images = table.column("image") or []
         corners = [table.column(key, required=False) for key in ("x1", "y1", "x2", "y2")]
         labels = table.column("label", required=False)
-        if images is None:
-            return None
         if labels is not None and None not in corners:
             return _boxes(look, name, images, labels)
         return _table(look, name, table)

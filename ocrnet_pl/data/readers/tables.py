@@ -16,7 +16,7 @@ from ocrnet_pl.data.readers.values import as_number, is_text, shown
 from ocrnet_pl.errors import DataError
 from ocrnet_pl.storage.ordinary_files import open_file, read_text
 
-_ALIASES = {
+ALIASES = {
     "image": ("image", "filename", "file_name"),
     "x1": ("x1", "xmin"),
     "y1": ("y1", "ymin"),
@@ -27,6 +27,7 @@ _ALIASES = {
     "width": ("width", "image_width"),
     "height": ("height", "image_height"),
 }
+"""The names that columns have, in lower case, by what they hold."""
 
 
 _NUMBERS = 4
@@ -79,7 +80,7 @@ class TableFile:
             DataError: It is missing.
         """
         own = {column.lower(): cells for column, cells in self.columns.items()}
-        for alias in _ALIASES.get(name, (name,)):
+        for alias in ALIASES.get(name, (name,)):
             if alias in own:
                 return own[alias]
         if required:
