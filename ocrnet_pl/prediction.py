@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Prediction:
     """The result for one image, at its original size, on the CPU.
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ocrnet_pl.serving.served_file import ServedFile
     from ocrnet_pl.serving.served_network import ServedNetwork
 
+_LAST_PORT = 65535
+
 
 def add_file_options(parser: ArgumentParser, purpose: str) -> None:
     """Add the options that say which exported file predicts, and how.
@@ -47,6 +49,8 @@ def refuse_taken_port(option: str, host: str, port: int) -> None:
 
     from ocrnet_pl.errors import UsageError
 
+    if port > _LAST_PORT:
+        raise UsageError(f"--{option} {port}: ports end at {_LAST_PORT}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as probe:

@@ -116,7 +116,9 @@ def read_image(
         pixels = read_tiff(path, max_pixels)
     if channels is not None and pixels.shape[2] != channels:
         raise DataError.at(
-            path, f"it has {pixels.shape[2]} channels, not {channels}", advice=f"set `channels: {pixels.shape[2]}`"
+            path,
+            f"it has {pixels.shape[2]} channels, not {channels}",
+            advice=f"give images of {channels}, or train with `channels: {pixels.shape[2]}`",
         )
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 

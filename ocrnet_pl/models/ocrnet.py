@@ -389,7 +389,8 @@ class OCRNet(SavableNetwork):
         for prediction, each in zip(found, inputs, strict=True):
             prediction.image_id, prediction.path, prediction.taxonomy = each.image_id, each.path, self.taxonomy
             prediction.size = (int(each.image.shape[-2]), int(each.image.shape[-1]))
-            prediction.image = None if each.is_file else each.image
+            # A copy: whoever gave the array may reuse it.
+            prediction.image = None if each.is_file else each.image.clone()
         return found
 
 

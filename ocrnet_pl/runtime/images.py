@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
@@ -14,6 +16,8 @@ from ocrnet_pl.errors import DataError, advice_on
 
 MAX_PIXELS = 200_000_000
 """Number of pixels above which images are refused: a broken header must not exhaust the machine's memory."""
+MAX_SIDE = 65_535
+"""Length of a side above which images are refused, that of JPEG: what scales them is as long as they are."""
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
@@ -34,7 +38,8 @@ def as_pixels(
     if isinstance(image, str | PathLike):
         return _read(image, channels)
     if isinstance(image, Image.Image):
-        return _converted(image, channels, name)
+        with _in_one_line(name):
+            return _converted(image, channels, name)
     if not isinstance(image, np.ndarray):
         raise DataError(f"{name}: expected a path, a Pillow image or an array, found {type(image).__name__}")
     if image.dtype != np.uint8:
@@ -51,7 +56,16 @@ def as_pixels(
         first = image.ndim == 3 and image.shape[0] == channels
         advice = "; put the channels last with image.transpose(1, 2, 0)" if first else ""
         raise DataError(f"{name}: expected the shape [H, W, {channels}], found {list(image.shape)}{advice}")
+    _check_sides(image.shape[0], image.shape[1], name)
     return image
+
+
+def _check_sides(height: int, width: int, name: str) -> None:
+    """Raise an error for an image that would take more memory than a machine has."""
+    if width * height > MAX_PIXELS:
+        raise DataError.at(name, f"{width} x {height} pixels are too many")
+    if max(width, height) > MAX_SIDE:
+        raise DataError.at(name, f"it is {width} x {height}, and no side may be longer than {MAX_SIDE} pixels")
 
 
 def _read(path: str | PathLike[str], channels: int) -> NDArray[np.uint8]:
@@ -63,9 +77,15 @@ def _read(path: str | PathLike[str], channels: int) -> NDArray[np.uint8]:
     if os.path.exists(name) and not os.path.isfile(name):
         # A named pipe would be waited for without end.
         raise DataError.at(name, "it is not a file of an image", advice="give one")
+    with _in_one_line(name), Image.open(name, formats=_FORMATS) as image:
+        return _converted(image, channels, name)
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises about an image into a DataError that names it."""
     try:
-        with Image.open(name, formats=_FORMATS) as image:
-            return _converted(image, channels, name)
+        yield
     except FileNotFoundError:
         raise DataError.at(name, "there is no such image") from None
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -82,8 +102,7 @@ def _read(path: str | PathLike[str], channels: int) -> NDArray[np.uint8]:
 def _converted(image: Image.Image, channels: int, name: str) -> NDArray[np.uint8]:
     if not image.width * image.height:
         raise DataError.at(name, f"it is {image.width} x {image.height}, and has no pixels")
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError.at(name, f"{image.width} x {image.height} pixels are too many")
+    _check_sides(image.height, image.width, name)
     turned = ImageOps.exif_transpose(image)
     if turned.mode == "F":
         raise DataError.at(name, "floating-point pixels have no known range", advice="convert it to 8 or 16 bits")

@@ -114,5 +114,6 @@ class Model:
         found = predictions(self._session.run(np.ascontiguousarray(images)), self.description)
         for place, prediction in enumerate(found):
             prediction.image_id, prediction.size = place, (images.shape[1], images.shape[2])
-            prediction.image = images[place]
+            # A copy: whoever gave the array may reuse it.
+            prediction.image = images[place].copy()
         return found

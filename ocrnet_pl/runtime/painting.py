@@ -22,6 +22,8 @@ _CROWDED = 30
 """Number of boxes above which an image has no label texts."""
 _SMALL = 28
 """Boxes whose typical side is shorter than this many drawn pixels have no label texts."""
+_LONGEST = 10_000
+"""Side in pixels to which images may be enlarged."""
 _CROWD_COLOR: RGB = (150, 150, 150)
 
 
@@ -90,7 +92,13 @@ def kept_layers(
 
 
 def enlargement(size: Sequence[int], min_side: int) -> int:
-    """Return the whole factor that makes the longer side of an image of this size at least ``min_side`` pixels."""
+    """Return the whole factor that makes the longer side of an image of this size at least ``min_side`` pixels.
+
+    Raises:
+        ValueError: ``min_side`` is no number of pixels from 0 to 10,000.
+    """
+    if not isinstance(min_side, int) or not 0 <= min_side <= _LONGEST:
+        raise ValueError(f"min_side: expected a number of pixels from 0 to {_LONGEST}, got {min_side!r}")
     return max(1, math.ceil(min_side / max(size)))
 
 
@@ -165,7 +173,9 @@ def tinted(layers: Layers, taxonomy: Taxonomy) -> NDArray[np.uint8]:
         )
         pale = inside + (255 - inside) * np.float32(0.35)
         of_instance = (layers.instances + len(color)).astype(np.int32)
-        of_instance[_outline(layers.instances, max(1, round(max(height, width) / 400)))] += len(inside)
+        # Of a long thin image, not so wide that it would take forever.
+        line = max(1, min(round(max(height, width) / 400), min(height, width) // 16))
+        of_instance[_outline(layers.instances, line)] += len(inside)
         np.copyto(kinds, of_instance, where=layers.instances > 0)
         color = np.concatenate((color, inside, pale))
         alpha = np.concatenate((alpha, np.repeat(np.array([_THING_ALPHA, 0.95], np.float32), len(inside))))

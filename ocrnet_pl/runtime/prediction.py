@@ -23,7 +23,7 @@ from ocrnet_pl.taxonomy import IGNORE_INDEX, Taxonomy
 from ocrnet_pl.taxonomy import Segment as Segment
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Prediction:
     """The result for one image, at its original size, with the fields of ``ocrnet_pl.Prediction``.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ocrnet_pl.errors import ModelFileError, one_line
+from ocrnet_pl.errors import DataError, ModelFileError, one_line
 from ocrnet_pl.runtime.description import KEY
 
 OPENVINO = ".xml"
@@ -22,6 +22,9 @@ PROGRAM = ".pt2"
 """The ending of programs of torch.export, which are not opened here: torch may execute what is in them."""
 
 _CHECKPOINT = ".ckpt"
+_EXACT = 0.98 * 2**24
+"""Number of pixels of all boxes above which OpenVINO's running totals, which are of float32, are wrong."""
+_SMALLER = "scale the image down, predict fewer at a time, or export it with --format onnx"
 
 _MOST_THREADS = 4096
 """Number of threads above which a mistake is assumed: each takes memory, whether it has work or not."""
@@ -161,13 +164,25 @@ def _open_openvino(path: str, threads: int, where: str) -> Session:
     metadata = {KEY: str(model.get_rt_info([KEY]).value)} if model.has_rt_info([KEY]) else {}
 
     one_at_a_time = threading.Lock()
+    request = compiled.create_infer_request()
 
     def run(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         # It refuses a thread that comes while another is served.
         with one_at_a_time:
-            results = compiled([images])
+            try:
+                # The call that waits itself was seen to return the results of the run before where this one fails.
+                request.start_async([images])
+                request.wait()
+            except RuntimeError as error:
+                # Its own text is about its files. Most often the boxes have too many pixels, as below.
+                raise DataError(f"{where}: OpenVINO cannot compute this image; {_SMALLER}") from error
             # Copies: the next run writes into the same memory.
-            return {name: np.array(results[place]) for place, name in enumerate(outputs)}
+            found = {name: np.array(request.get_output_tensor(place).data) for place, name in enumerate(outputs)}
+        if "boxes" in found:
+            sides = np.maximum(found["boxes"][..., 2:] - found["boxes"][..., :2], 0.0)
+            if "semantic" in found and sides.prod(-1, dtype=np.float64).sum() > _EXACT:
+                raise DataError(f"{where}: the boxes have too many pixels for OpenVINO to count; {_SMALLER}")
+        return found
 
     return Session(metadata, inputs, outputs, run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,13 +12,12 @@ from ocrnet_pl.taxonomy import names_in
 
 Kind = Literal["json", "png"]
 """The kinds of answers."""
-_MEDIA: dict[str, Kind] = {
-    "application/json": "json",
-    "application/*": "json",
-    "*/*": "json",
-    "image/png": "png",
-    "image/*": "png",
+_MEDIA: dict[Kind, tuple[str, ...]] = {
+    "json": ("application/json", "application/*", "*/*"),
+    "png": ("image/png", "image/*", "*/*"),
 }
+"""The media types that stand for each kind."""
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?")
 _KEYS = ("format", "score", "classes", "masks")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _SHOWN = 100
@@ -83,30 +83,36 @@ class Inquiry:
 def _score(text: str | None, default: float) -> float:
     if text is None:
         return default
-    try:
-        score = float(text)
-    except ValueError:
-        score = -1.0
+    # Python also takes 0_1, and the digits of all scripts.
+    score = float(text) if _NUMBER.fullmatch(text) else -1.0
     if not 0 <= score <= 1:
         raise UsageError(f"score: expected a number from 0 to 1, got {text[:_SHOWN]!r}")
     return score
 
 
 def _accepted(accept: str) -> Kind:
-    """Return the kind of answer that an ``Accept`` header prefers; of equals, the first."""
-    best: tuple[float, Kind | None] = (0.0, None)
+    """Return the kind of answer that an ``Accept`` header prefers; of equals, the first.
+
+    What names a kind more closely counts: ``application/json;q=0, */*`` is everything but JSON (RFC 9110, 12.5.1).
+    """
+    found: dict[Kind, tuple[int, float]] = {}
     for part in accept.split(","):
         media, *options = (word.strip().lower() for word in part.split(";"))
-        quality = 1.0
-        for option in options:
-            if option.startswith("q="):
-                try:
-                    quality = float(option[2:])
-                except ValueError:
-                    quality = 0.0
-        kind = _MEDIA.get(media)
-        if kind is not None and quality > best[0]:
-            best = (quality, kind)
-    if best[1] is None and accept.strip():
+        quality = next((_quality(each[2:]) for each in options if each.startswith("q=")), 1.0)
+        closeness = 2 - media.count("*")
+        for kind, names in _MEDIA.items():
+            if media in names and closeness > found.get(kind, (-1, 0.0))[0]:
+                found[kind] = closeness, quality
+    if not accept.strip():
+        return "json"
+    kinds = [kind for kind, (_, quality) in found.items() if quality > 0]
+    if not kinds:
         raise NotAcceptable("Accept: there are answers in application/json and image/png only")
-    return best[1] or "json"
+    return max(kinds, key=lambda kind: found[kind][1])
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

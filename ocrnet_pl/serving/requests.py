@@ -94,4 +94,6 @@ async def _from_form(request: Request) -> tuple[bytes, str]:
         raise HTTPException(400, "expected one file in the form, such as that of: curl -F image=@photo.jpg")
     data = await files[0].read()
     await form.close()
-    return data, (files[0].filename or _NAME)[:_NAME_LENGTH]
+    # Some encodings of a form have characters that no answer can hold.
+    name = (files[0].filename or _NAME).encode("utf-8", "replace").decode("utf-8")
+    return data, name[:_NAME_LENGTH]

@@ -15,6 +15,7 @@ from types import FrameType
 from litserve import LitServer
 
 from ocrnet_pl.distributed.signals import signals_handled
+from ocrnet_pl.errors import RunError
 from ocrnet_pl.serving.api import PredictionAPI
 from ocrnet_pl.serving.ending import ENDINGS, Ending
 from ocrnet_pl.serving.requests import Reception
@@ -87,6 +88,9 @@ def run_server(server: LitServer, serving: Serving) -> None:
     Args:
         server: The server.
         serving: The options that it was made with.
+
+    Raises:
+        RunError: One of its processes was killed.
     """
     main = os.getpid()
 
@@ -108,11 +112,18 @@ def run_server(server: LitServer, serving: Serving) -> None:
         ending = Ending(Path(folder, "answered"))
         for api in server.litapi_connector:
             api.ending = ending
-        server.run(
-            host=serving.host,
-            port=serving.port,
-            # One process answers, so that its figures are those of all requests.
-            num_api_servers=1,
-            log_level="warning",
-            generate_client_file=False,
-        )
+        try:
+            server.run(
+                host=serving.host,
+                port=serving.port,
+                # One process answers, so that its figures are those of all requests.
+                num_api_servers=1,
+                log_level="warning",
+                generate_client_file=False,
+            )
+        except (EOFError, ConnectionError) as error:
+            # Raised by what the processes share.
+            raise RunError(
+                "serve: one of its processes was killed, such as for lack of memory; start it again, with a smaller "
+                "--serving.max_megapixels or --serving.max_batch"
+            ) from error

@@ -66,7 +66,8 @@ def verify_checkpoint(path: str | Path) -> None:
         CheckpointError: It may not be read, is not a checkpoint, was cut off, or has changed since it was written.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
+        found = "it is a folder; name the file in it" if Path(path).is_dir() else "no such file"
+        raise FileNotFoundError(f"checkpoint {str(path)!r}: {found}")
     try:
         with zipfile.ZipFile(path) as archive:
             # torch does not compress its files; without this check a small file could fill the memory.

@@ -28,7 +28,7 @@ from ocrnet_pl.inference.probabilities import Beta
 from ocrnet_pl.inference.score_calibration import ScoreCalibration
 from ocrnet_pl.inference.settings import FusionSettings
 from ocrnet_pl.models.ocrnet import OCRNet
-from ocrnet_pl.runtime import Model
+from ocrnet_pl.runtime import Model, sessions
 from ocrnet_pl.runtime.description import Description
 from ocrnet_pl.runtime.prediction import predictions
 from ocrnet_pl.structures import Taxonomy
@@ -303,7 +303,9 @@ def test_a_program_may_hold_the_network_alone(network: OCRNet, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("is_raw", [True, False])
-def test_openvino_gives_the_same(is_raw: bool, network: OCRNet, tmp_path: Path) -> None:
+def test_openvino_gives_the_same(
+    is_raw: bool, network: OCRNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("openvino")
     path = tmp_path / "tiny.xml"
     assert not export_openvino(network, path, images(), is_raw).too_large
@@ -319,6 +321,9 @@ def test_openvino_gives_the_same(is_raw: bool, network: OCRNet, tmp_path: Path) 
     with ThreadPoolExecutor(4) as threads:
         for each in threads.map(model, [pixels] * 20):
             np.testing.assert_array_equal(each.boxes, got.boxes)
+    monkeypatch.setattr(sessions, "_EXACT", 1)
+    with pytest.raises(DataError, match="the boxes have too many pixels for OpenVINO to count; scale the image down"):
+        model(pixels)
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ModelFileError, match="OpenVINO cannot load it"):
         Model(path)

@@ -90,6 +90,8 @@ def test_a_path_a_picture_and_an_array_give_the_same(path: Path, tmp_path: Path)
         (7, "expected a path, a Pillow image or an array, found int"),
         ("absent.png", "absent.png: there is no such image"),
         (__file__, "not an image that can be read"),
+        (np.zeros((1, 70_000, 3), np.uint8), "the image: it is 70000 x 1, and no side may be longer than 65535 pixels"),
+        (Image.new("RGB", (1, 70_000)), "the image: it is 1 x 70000, and no side may be longer than 65535 pixels"),
         ("", "the image: its path is empty"),
         ("https://example.com/a.png", "https://example.com/a.png: addresses are not fetched"),
         (Image.new("RGB", (0, 5)), "the image: it is 0 x 5, and has no pixels"),
@@ -99,6 +101,25 @@ def test_what_is_no_image_is_refused_in_one_line(image: Any, text: str, path: Pa
     with pytest.raises(DataError, match=text) as error:
         Model(path)(image)
     assert "\n" not in str(error.value)
+
+
+def test_a_picture_that_pillow_cannot_decode_is_one_line(path: Path, tmp_path: Path) -> None:
+    Image.effect_noise((90, 90), 50).convert("RGB").save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:3000])
+    closed = Image.open(tmp_path / "cut.png")
+    closed.close()
+    for image in (Image.open(tmp_path / "cut.png"), closed, Image.new("La", (4, 4))):
+        with pytest.raises(DataError, match=r"^the image: ") as error:
+            Model(path)(image)
+        assert "\n" not in str(error.value)
+
+
+def test_a_prediction_keeps_the_image_that_it_is_of(path: Path) -> None:
+    pixels = picture()
+    for found in (Model(path)(pixels), Model(path).predict(pixels[None])[0]):
+        pixels[:] = 0
+        assert found.image is not None and found.image.max() == 250
+        pixels = picture()
 
 
 def test_of_several_images_the_wrong_one_is_named(path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ocrnet_pl import structures
 from ocrnet_pl.imaging.run_lengths import encode_instances
-from ocrnet_pl.runtime import Prediction, Segment
+from ocrnet_pl.runtime import Prediction, Segment, painting
 from ocrnet_pl.runtime.run_lengths import encoded_instances
 from tests.helpers.builders import TAXONOMY
 
@@ -104,6 +104,29 @@ def test_detections_of_supervision_are_those_with_torch() -> None:
     pytest.importorskip("supervision", reason="supervision is not installed")
     expected, got = drawn_lots(0).to_supervision(), without_torch(drawn_lots(0)).to_supervision()
     assert got == expected and len(got) == 6
+
+
+def test_predictions_are_told_apart_without_comparing_their_maps() -> None:
+    for one, other in ((drawn_lots(0), drawn_lots(0)), (without_torch(drawn_lots(0)), without_torch(drawn_lots(0)))):
+        assert one == one and one != other and other in [one, other]
+
+
+@pytest.mark.parametrize("size", [(3, 40_000), (40_000, 3), (30, 8_000), (600, 800)])
+def test_outlines_of_long_thin_images_stay_thin(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else their number of pixels times their length would be the time to draw one."""
+    widths = []
+    monkeypatch.setattr(painting, "_outline", lambda instances, width: widths.append(width) or instances > 0)
+    instances = np.ones(size, np.int32)
+    image = np.zeros((*size, 3), np.uint8)
+    painting.tinted(painting.Layers(image, None, instances, np.zeros((1, 4), np.float32), [0], [""], [False]), TAXONOMY)
+    assert widths == [2 if size == (600, 800) else 1]
+
+
+@pytest.mark.parametrize("min_side", [-5, 10**9, "a", 2.5])
+def test_an_image_is_not_enlarged_to_anything(min_side: Any) -> None:
+    for found in (drawn_lots(0), without_torch(drawn_lots(0))):
+        with pytest.raises(ValueError, match=r"^min_side: expected a number of pixels from 0 to 10000, got "):
+            found.plot(min_side=min_side)
 
 
 def test_nothing_becomes_nothing() -> None:

@@ -136,6 +136,15 @@ def test_a_file_comes_as_the_body_or_in_a_form(client: Any) -> None:
     assert Image.open(io.BytesIO(drawn.content)).size == (80, 48)
 
 
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7"])
+def test_a_name_that_no_answer_can_hold_disturbs_nothing(charset: str, client: Any) -> None:
+    name = {"unicode_escape": b"\\ud800.png", "utf-7": b"+2AA-.png"}[charset]
+    body = b'--xx\r\nContent-Disposition: form-data; name="a"; filename="' + name + b'"\r\n\r\n'
+    headers = {"content-type": f"multipart/form-data; boundary=xx; charset={charset}"}
+    found = client.post("/predict", content=body + image_file() + b"\r\n--xx--\r\n", headers=headers)
+    assert found.status_code == 200 and found.json()["image_id"] == "?.png"
+
+
 def test_whatever_is_wrong_with_a_request_is_said_in_one_line(client: Any) -> None:
     form = {"content-type": "multipart/form-data; boundary=abc"}
     for status, said, options in [

@@ -120,6 +120,8 @@ def test_the_newest_whole_one_stands_in(run: Path, tmp_path: Path) -> None:
     # A mistyped name does not stand for another checkpoint.
     with pytest.raises(FileNotFoundError, match=r"bb\.ckpt"):
         usable_checkpoint(tmp_path / "bb.ckpt")
+    with pytest.raises(FileNotFoundError, match="it is a folder; name the file in it"):
+        verify_checkpoint(tmp_path)
     # Nor does a damaged one that was meant: what lies beside it may be of another run.
     with pytest.raises(CheckpointError, match=r"c\.ckpt"):
         usable_checkpoint(tmp_path / "c.ckpt")

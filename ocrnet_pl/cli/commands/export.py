@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: LightningArgumentParser) -> None:
     """Add the options for the checkpoint, the file, and the images of the check."""
-    from jsonargparse.typing import NonNegativeFloat, PositiveInt
+    from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to export; required.")
     parser.add_argument(
@@ -59,7 +59,7 @@ def add_arguments(parser: LightningArgumentParser) -> None:
     )
     parser.add_argument(
         "--max_loss",
-        type=NonNegativeFloat,
+        type=ClosedUnitInterval,
         default=0.01,
         help="Largest loss of each of box mAP, mIoU and PQ on data.val, 0 to 1, with which a file in fp16 or int8 is "
         "written.",
