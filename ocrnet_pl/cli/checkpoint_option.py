@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from ocrnet_pl.cli.exported_file import with_option
 from ocrnet_pl.cli.initial_weights import refuse_both
 from ocrnet_pl.cli.subcommands import EVALUATING
 from ocrnet_pl.data.split_keys import SPLITS
@@ -102,7 +103,7 @@ def settle_checkpoint(words: list[str], kinds: Mapping[str, Mapping[str, Any]]) 
     if subcommand not in ("fit", *EVALUATING) or {"-h", "--help"} & set(words):
         return Settled(words, None)
     if subcommand in EVALUATING:
-        words = _join_trust(_named(words))
+        words = _join_trust(with_option(words))
     else:
         refuse_both(words)
     asked = resolved(setting(words, _OPTION))
@@ -213,21 +214,6 @@ def _is_whole(words: list[str]) -> bool:
     """Return whether the configs describe a network and data, and not only what to change."""
     sources = [setting(words, f"data.{name}", whole=True) for name in SPLITS]
     return setting(words, "model.encoder", whole=True) is not None and any(source is not None for source in sources)
-
-
-def _named(words: list[str]) -> list[str]:
-    """Give the checkpoint that stands right behind the subcommand its option.
-
-    Raises:
-        UsageError: The option is given as well.
-    """
-    if len(words) < 2 or words[1].startswith("-"):
-        return words
-    if any(word.partition("=")[0] == f"--{_OPTION}" for word in words):
-        raise UsageError(
-            f"{_OPTION}: there is {words[1]!r} behind {words[0]!r}, and --{_OPTION}; leave one of them out"
-        )
-    return [words[0], f"--{_OPTION}", *words[1:]]
 
 
 def _join_trust(words: list[str]) -> list[str]:

@@ -356,7 +356,7 @@ def _found_value(node: Any, shape: Shape) -> str:
         return f"a list with {kind_of(wrong[0])}" if wrong else kind_of(node)
     if isinstance(node, yaml.ScalarNode) and node.value and accepts(shape.hint, node.value):
         return f"{node.value}, which YAML does not read as text; put it in quotes"
-    return "nothing" if node.value == "" else kind_of(node)
+    return "nothing" if node.value == "" and node.tag == _NULL else kind_of(node)
 
 
 def _plain_value(node: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_USAGE
 from ocrnet_pl.cli.system_errors import error_line
-from ocrnet_pl.errors import DEBUG_VARIABLE, UsageError, one_line
+from ocrnet_pl.errors import DEBUG_VARIABLE, RunError, UsageError, one_line
 from ocrnet_pl.storage.exported_files import is_exported
 
 if TYPE_CHECKING:
@@ -21,13 +21,19 @@ _OPTION = "--ckpt_path"
 
 
 def with_option(words: list[str]) -> list[str]:
-    """Return a command line whose second word, if it is no option, became the value of ``--ckpt_path``."""
-    if len(words) > 1 and not words[1].startswith("-"):
-        return [words[0], f"{_OPTION}={words[1]}", *words[2:]]
-    return words
+    """Return a command line whose second word, if it is no option, became the value of ``--ckpt_path``.
+
+    Raises:
+        UsageError: That is given as well.
+    """
+    if len(words) < 2 or words[1].startswith("-"):
+        return words
+    if any(word.partition("=")[0] == _OPTION for word in words):
+        raise UsageError(f"ckpt_path: there is {words[1]!r} behind {words[0]!r}, and {_OPTION}; leave one of them out")
+    return [words[0], f"{_OPTION}={words[1]}", *words[2:]]
 
 
-def names_exported(words: list[str]) -> bool:
+def _names_exported(words: list[str]) -> bool:
     """Return whether the ``--ckpt_path`` of a command line is an exported file."""
     found = None
     for word, following in zip(words, [*words[1:], None], strict=True):
@@ -37,13 +43,22 @@ def names_exported(words: list[str]) -> bool:
     return is_exported(found)
 
 
-def run_exported(command: Command | NetworkCommand, words: list[str]) -> None:
-    """Run a subcommand with an exported file; mistakes end it with one line and a status that is not 0.
+def run_exported(command: Command | NetworkCommand, words: list[str]) -> bool:
+    """Run a subcommand if it names an exported file; mistakes end it with one line and a status that is not 0.
 
     Args:
         command: The subcommand, which takes exported files.
         words: The command line.
+
+    Returns:
+        Whether it names one.
     """
+    try:
+        words = with_option(words)
+    except UsageError as error:
+        _fail(error)
+    if not _names_exported(words):
+        return False
     from jsonargparse import ArgumentParser
 
     assert command.exported is not None
@@ -62,10 +77,11 @@ def run_exported(command: Command | NetworkCommand, words: list[str]) -> None:
             raise UsageError(_of_parser(error, command.name, parser, words)) from error
         config.pop("config", None)
         status = command.exported.run(config)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RunError) as error:
         _fail(error)
     if status:
         sys.exit(status)
+    return True
 
 
 def _of_parser(error: argparse.ArgumentError, name: str, parser: ArgumentParser, words: list[str]) -> str:

@@ -141,13 +141,11 @@ def main(
         return
     own = _own_command(words[0])
     if own is not None and own.exported is not None:
-        from ocrnet_pl.cli.exported_file import names_exported, run_exported, with_option
+        from ocrnet_pl.cli.exported_file import run_exported
 
-        words = with_option(words)
-        if names_exported(words):
-            with interruptible():
-                run_exported(own, words)
-            return
+        with interruptible():
+            if run_exported(own, words):
+                return
     with interruptible(), _current_folder_importable():
         # Lightning takes seconds to import, which the overview has no use for.
         from ocrnet_pl.cli.running import run

@@ -83,7 +83,7 @@ def shape_of(hint: Any, appended: bool = False) -> Shape:
         origin, arguments = get_origin(each), get_args(each)
         if each is Any or each is object or isinstance(each, TypeVar) or each is inspect.Parameter.empty:
             anything = True
-        elif origin is collections.abc.Callable:
+        elif origin is collections.abc.Callable and arguments:
             made = shape_of(arguments[-1]).parts
             given = len(arguments[0]) if isinstance(arguments[0], list) else 1
             parts += [Made(part.kind, given) for part in made]

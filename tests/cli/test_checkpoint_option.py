@@ -65,7 +65,7 @@ def test_without_a_checkpoint_nothing_is_evaluated(
 @pytest.mark.parametrize("subcommand", EVALUATING)
 def test_the_checkpoint_may_stand_behind_the_subcommand(subcommand: str, last: Path) -> None:
     words = ["--trainer.devices=1", "--trust=tests"]
-    assert settled(subcommand, str(last), *words) == settled(subcommand, "--ckpt_path", str(last), *words)
+    assert settled(subcommand, str(last), *words) == settled(subcommand, f"--ckpt_path={last}", *words)
     with pytest.raises(UsageError, match=r"^ckpt_path: there is .*last\.ckpt' behind '.*', and --ckpt_path; leave one"):
         settled(subcommand, str(last), f"--ckpt_path={last}")
 
