@@ -118,7 +118,7 @@ def read_image(
         raise DataError.at(
             path,
             f"it has {pixels.shape[2]} channels, not {channels}",
-            advice=f"give images of {channels}, or train with `channels: {pixels.shape[2]}`",
+            advice=f"set `channels: {pixels.shape[2]}` of the source, or give images of {channels}",
         )
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
