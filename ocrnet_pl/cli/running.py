@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
 import os
@@ -39,6 +38,7 @@ from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.distributed.gather import compute_on_first
 from ocrnet_pl.errors import DEBUG_VARIABLE, CheckpointError, DataError, LossError, RunError, UsageError
 from ocrnet_pl.storage.earlier_settings import words_now
+from ocrnet_pl.storage.files import FULL
 from ocrnet_pl.storage.secrets import hidden
 from ocrnet_pl.tracking.wandb_tracker import MetricsTable, WandbTracker
 from ocrnet_pl.training.sharding import lost_peer
@@ -223,7 +223,7 @@ def disk_full(error: OSError, root: str, resumable: bool) -> OSError | None:
         root: Folder of the runs; empty if what was written may be elsewhere.
         resumable: Whether the run goes on with ``--resume``.
     """
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in FULL:
         return None
     advice = "make room" + (", and go on with --resume" if resumable else "")
     place = error.filename or root

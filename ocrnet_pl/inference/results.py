@@ -20,9 +20,10 @@ from ocrnet_pl.imaging.images import read_image
 from ocrnet_pl.imaging.run_lengths import encode_instances
 from ocrnet_pl.inference.chosen_rows import with_rows, without_segments
 from ocrnet_pl.runtime.cropping import crop_windows
-from ocrnet_pl.runtime.picture_files import picture_format, write_picture
+from ocrnet_pl.runtime.picture_files import picture_format
 from ocrnet_pl.runtime.plain_result import check_score, coco_results, plain_result
 from ocrnet_pl.runtime.supervision_detections import supervision_detections
+from ocrnet_pl.storage.files import complete_file
 from ocrnet_pl.structures import IGNORE_INDEX, Prediction, Taxonomy
 
 
@@ -54,8 +55,11 @@ def plotted(prediction: Prediction, image: Tensor | None, score: float, min_side
 
 def save(prediction: Prediction, path: str | PathLike[str], image: Tensor | None, score: float) -> None:
     """Write the drawn image: see :meth:`Prediction.save`."""
-    picture_format(path)
-    write_picture(plotted(prediction, image, score, 0), path)
+    # Before anything is drawn.
+    kind = picture_format(path)
+    picture = plotted(prediction, image, score, 0)
+    with complete_file(path) as unfinished:
+        picture.save(unfinished, format=kind)
 
 
 def cropped(prediction: Prediction, image: Tensor | None, margin: float) -> list[Tensor]:

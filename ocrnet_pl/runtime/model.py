@@ -96,24 +96,26 @@ class Model:
         if isinstance(images, np.ndarray) and images.ndim == 4:
             for image in images[:1]:
                 as_pixels(image, self.description.channels)
-            return self._batch(images) if len(images) else []
+            return self._batch(images, True) if len(images) else []
         one = isinstance(images, str | bytes | PathLike | Image.Image)
         if one or not isinstance(images, Iterable) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
             raise DataError("the images: expected several; call the model itself for one image")
         return [self._one(image, place, f"image {place}") for place, image in enumerate(images)]
 
     def _one(self, image: OneImage, place: int, name: str = "the image") -> Prediction:
-        (found,) = self._batch(as_pixels(image, self.description.channels, name)[None])
+        is_file = isinstance(image, str | PathLike)
+        (found,) = self._batch(as_pixels(image, self.description.channels, name)[None], not is_file)
         found.image_id = place
         if isinstance(image, str | PathLike):
-            found.path, found.image = os.fspath(image), None
+            found.path = os.fspath(image)
             found.image_id = os.path.basename(found.path)
         return found
 
-    def _batch(self, images: NDArray[np.uint8]) -> list[Prediction]:
+    def _batch(self, images: NDArray[np.uint8], keep: bool) -> list[Prediction]:
+        """Return the predictions for images of one size, with the images if they cannot be read again."""
         found = predictions(self._session.run(np.ascontiguousarray(images)), self.description)
         for place, prediction in enumerate(found):
             prediction.image_id, prediction.size = place, (images.shape[1], images.shape[2])
             # A copy: whoever gave the array may reuse it.
-            prediction.image = images[place].copy()
+            prediction.image = images[place].copy() if keep else None
         return found

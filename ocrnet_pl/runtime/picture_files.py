@@ -29,18 +29,18 @@ def picture_format(path: str | PathLike[str]) -> str:
     return kind
 
 
-def write_picture(picture: Image.Image, path: str | PathLike[str]) -> None:
+def write_picture(picture: Image.Image, path: str | PathLike[str], kind: str) -> None:
     """Write a picture; a file that is there already is replaced when the new one is complete.
 
     Args:
         picture: The picture, in RGB.
-        path: Path of the file; folders above it are made. Its ending decides the format.
+        path: Path of the file; folders above it are made.
+        kind: Its format, from :func:`picture_format`.
 
     Raises:
-        ValueError: No pictures are written with such an ending.
         OSError: The disk refuses it.
     """
-    kind, final = picture_format(path), Path(path)
+    final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     unfinished = final.with_name(f".{os.getpid()}-{threading.get_ident()}.part")
     try:

@@ -170,8 +170,9 @@ class Prediction:
             DataError: The file cannot be read any more.
             ValueError: No pictures have such an ending, or :meth:`plot` raises it.
         """
-        picture_format(path)
-        write_picture(self.plot(image, score), path)
+        # Before anything is drawn.
+        kind = picture_format(path)
+        write_picture(self.plot(image, score), path, kind)
 
     def crop(self, image: NDArray[np.uint8] | None = None, margin: float = 0.0) -> list[NDArray[np.uint8]]:
         """Return each box's part of the image, uint8 [h, w, C]; pixels that a box covers in part belong to it.

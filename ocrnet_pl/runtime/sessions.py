@@ -178,9 +178,9 @@ def _open_openvino(path: str, threads: int, where: str) -> Session:
                 raise DataError(f"{where}: OpenVINO cannot compute this image; {_SMALLER}") from error
             # Copies: the next run writes into the same memory.
             found = {name: np.array(request.get_output_tensor(place).data) for place, name in enumerate(outputs)}
-        if "boxes" in found:
+        if {"boxes", "semantic"} <= found.keys():
             sides = np.maximum(found["boxes"][..., 2:] - found["boxes"][..., :2], 0.0)
-            if "semantic" in found and sides.prod(-1, dtype=np.float64).sum() > _EXACT:
+            if sides.prod(-1, dtype=np.float64).sum() > _EXACT:
                 raise DataError(f"{where}: the boxes have too many pixels for OpenVINO to count; {_SMALLER}")
         return found
 

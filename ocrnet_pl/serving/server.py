@@ -108,19 +108,20 @@ def run_server(server: LitServer, serving: Serving) -> None:
         sys.exit(0)
 
     # A terminated server would leave its processes behind.
-    with tempfile.TemporaryDirectory() as folder, signals_handled(stop, *ENDINGS):
+    with tempfile.TemporaryDirectory() as folder:
         ending = Ending(Path(folder, "answered"))
         for api in server.litapi_connector:
             api.ending = ending
         try:
-            server.run(
-                host=serving.host,
-                port=serving.port,
-                # One process answers, so that its figures are those of all requests.
-                num_api_servers=1,
-                log_level="warning",
-                generate_client_file=False,
-            )
+            with signals_handled(stop, *ENDINGS):
+                server.run(
+                    host=serving.host,
+                    port=serving.port,
+                    # One process answers, so that its figures are those of all requests.
+                    num_api_servers=1,
+                    log_level="warning",
+                    generate_client_file=False,
+                )
         except (EOFError, ConnectionError) as error:
             # Raised by what the processes share.
             raise RunError(

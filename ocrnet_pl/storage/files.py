@@ -14,8 +14,9 @@ from typing import Any
 from ocrnet_pl.distributed.first_process import tell
 from ocrnet_pl.storage.unfinished import remove_abandoned, unfinished_path
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_REFUSALS = (*_FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk that has no room left."""
+_REFUSALS = (*FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 _seen: set[Path] = set()
 """Folders that this process has written to."""
 
@@ -84,7 +85,7 @@ def complete_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         unfinished.rename(final)
     except OSError as error:
         # Of a copy, the system names the original.
-        if error.errno in _FULL:
+        if error.errno in FULL:
             error.filename = str(final)
         raise
     finally:
