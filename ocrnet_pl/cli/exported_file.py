@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ocrnet_pl.cli.exit_codes import EXIT_ERROR, EXIT_USAGE
 from ocrnet_pl.cli.system_errors import error_line
+from ocrnet_pl.cli.written_settings import entries
 from ocrnet_pl.errors import DEBUG_VARIABLE, RunError, UsageError, one_line
 from ocrnet_pl.storage.exported_files import is_exported
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from ocrnet_pl.cli.command import Command, NetworkCommand
 
-_OPTION = "--ckpt_path"
+_KEY = "ckpt_path"
+_OPTION = f"--{_KEY}"
 
 
 def with_option(words: list[str]) -> list[str]:
@@ -34,12 +36,12 @@ def with_option(words: list[str]) -> list[str]:
 
 
 def _names_exported(words: list[str]) -> bool:
-    """Return whether the ``--ckpt_path`` of a command line is an exported file."""
-    found = None
-    for word, following in zip(words, [*words[1:], None], strict=True):
-        name, equals, value = word.partition("=")
-        if name == _OPTION:
-            found = value if equals else following
+    """Return whether the checkpoint of a command line, or of a config that it names, is an exported file."""
+    try:
+        found = next((entry.value for entry in entries(words) if entry.path == _KEY), None)
+    except UsageError:
+        # Whoever reads the configs next tells what is wrong with them.
+        return False
     return is_exported(found)
 
 

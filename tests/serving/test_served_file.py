@@ -211,6 +211,28 @@ def test_mistakes_are_one_line(
     assert stop.value.code == status
 
 
+def test_a_config_may_name_the_file(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ocrnet_pl.cli.main import main
+
+    pytest.importorskip("litserve", reason="litserve is not installed")
+    config = tmp_path / "serve.yaml"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config.write_text(f"ckpt_path: {path}\nserving:\n  port: {port}\n")
+        with pytest.raises(SystemExit) as stop:
+            main(["serve", "--config", str(config)])
+    # It goes on as with a file on the command line, up to the port.
+    assert capsys.readouterr().err.startswith(f"error: --serving.port {port}: nobody can listen there")
+    assert stop.value.code == 2
+    config.write_text(f"ckpt_path: {path}\nservings: 3\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", "--config", str(config)])
+    line = capsys.readouterr().err
+    assert "servings" in line and line.count("\n") == 1 and stop.value.code == 2
+
+
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     from ocrnet_pl.cli.main import main
 
