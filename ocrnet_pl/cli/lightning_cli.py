@@ -22,9 +22,10 @@ from ocrnet_pl.callbacks.progress import use_own_display
 from ocrnet_pl.callbacks.rate_search import RateSearch
 from ocrnet_pl.callbacks.same_checkpoint import SameCheckpoint
 from ocrnet_pl.callbacks.same_choice import SameChoice
-from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, classes_to_keep, continuation, plain_config
+from ocrnet_pl.callbacks.save_config import INIT_OPTIONS, continuation, plain_config
 from ocrnet_pl.callbacks.tracked_checkpoints import TrackedCheckpoints
-from ocrnet_pl.cli.auto import LOOKED_UP_FOR, MEASURED_FOR, AutoChoice, add_auto_option
+from ocrnet_pl.cli.auto_choices import AutoChoice
+from ocrnet_pl.cli.auto_option import LOOKED_UP_FOR, MEASURED_FOR, add_auto_option
 from ocrnet_pl.cli.box_options import add_box_options, chosen_boxes, refuse_without_points
 from ocrnet_pl.cli.checkpoint_option import describe_checkpoint, refuse_code
 from ocrnet_pl.cli.command import NetworkCommand, NetworkRun, Run
@@ -33,11 +34,10 @@ from ocrnet_pl.cli.earlier_predictions import EarlierPredictions, add_earlier_op
 from ocrnet_pl.cli.finders import Finders
 from ocrnet_pl.cli.fit_options import OptionOfFit, unused_options
 from ocrnet_pl.cli.format_option import add_format_option, add_formats
-from ocrnet_pl.cli.initial_weights import StartingWeights, add_init_options, starting_weights
+from ocrnet_pl.cli.initial_weights import add_init_options, starting_weights
 from ocrnet_pl.cli.library_help import describe_options
 from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.preflight import (
-    check_classes,
     check_passes,
     check_precision,
     check_run_folder,
@@ -46,6 +46,7 @@ from ocrnet_pl.cli.preflight import (
     check_training,
 )
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
+from ocrnet_pl.cli.run_classes import RunClasses
 from ocrnet_pl.cli.sections import add_sections, lay_under
 from ocrnet_pl.cli.subcommands import EVALUATING, OF_LIGHTNING, OWN, SUBCOMMANDS, sentence
 from ocrnet_pl.cli.what_to_predict import refuse_film, refuse_runs_inside
@@ -57,7 +58,7 @@ from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.storage.checkpoints import need_entries, read_checkpoint
 from ocrnet_pl.storage.run_folder import held_folder, refuse_taken, release_folder
 from ocrnet_pl.storage.same_checkpoint import expects_others
-from ocrnet_pl.storage.saved_network import saved_size, saved_taxonomy
+from ocrnet_pl.storage.saved_network import saved_size
 from ocrnet_pl.storage.secrets import secrets_in
 from ocrnet_pl.structures import Taxonomy
 from ocrnet_pl.tracking.wandb_tracker import MetricsTable, WandbTracker
@@ -79,16 +80,16 @@ class OCRNetCLI(LightningCLI):
     stored_config: ClassVar[dict[str, Any] | None] = None
     """What the subcommand takes from the config in its checkpoint; the command line is laid over it."""
 
-    _taxonomy: Taxonomy | None = None
-    _kept: Taxonomy | None = None
-    _evaluated: Taxonomy | None = None
-    _starting: StartingWeights | None = None
     _continuation: Continuation | None = None
     _replaced: ReplacedWeights | None = None
     _earlier = EarlierPredictions()
     _chosen = False
     _rate_search: RateSearch | None = None
     _table: MetricsTable
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._classes = RunClasses()
+        super().__init__(*args, **kwargs)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser that takes no abbreviated keys: argparse would take a mistyped key for one."""
@@ -165,7 +166,7 @@ class OCRNetCLI(LightningCLI):
         else:
             for option in INIT_OPTIONS:
                 parser.add_argument(f"--{option}", action=OptionOfFit, default=None, help=argparse.SUPPRESS)
-        parser.link_arguments("data", "model.taxonomy", compute_fn=self._choose_taxonomy, apply_on="instantiate")
+        parser.link_arguments("data", "model.taxonomy", compute_fn=self._choose_classes, apply_on="instantiate")
         parser.link_arguments("data.size", "model.input_size", apply_on="instantiate")
         # When the config is read, so that a checkpoint knows it as well. Encoders without this option get nothing.
         parser.link_arguments("data.size", "model.encoder.init_args.input_size")
@@ -264,11 +265,12 @@ class OCRNetCLI(LightningCLI):
         path = config.get("ckpt_path")
         if self.config["subcommand"] == "fit" and not path:
             file = self._resolved(Namespace(init_from=config["init_from"]))["init_from"]
-            self._starting = starting_weights(file, config["init_map"], config["init_keep"])
+            self._classes.starting = starting_weights(file, config["init_map"], config["init_keep"])
         if config["auto"]:
             self._choose_settings(config, path)
         encoder = config["model"]["encoder"]
-        if path or (encoder and self._starting is not None and self._starting.has_all_of(self._resolved(encoder))):
+        starting = self._classes.starting
+        if path or (encoder and starting is not None and starting.has_all_of(self._resolved(encoder))):
             self._replaced = ReplacedWeights(encoder)
         # Commands that start runs of fit leave the finders to those.
         finders = None if self.config["subcommand"] in _STARTING_RUNS else Finders(config)
@@ -279,7 +281,7 @@ class OCRNetCLI(LightningCLI):
         if self.config["subcommand"] == "fit":
             try:
                 self._continuation = continuation(config, self._parser("fit"), given_settings(Parser.words))
-                self._kept = self._continuation.taxonomy
+                self._classes.kept = self._continuation.taxonomy
             except (CheckpointError, FileNotFoundError):
                 # Other processes would wait for this one: all refuse together, as soon as they can talk.
                 if not expects_others(config["trainer"]["num_nodes"]):
@@ -292,23 +294,19 @@ class OCRNetCLI(LightningCLI):
         if arguments and "input_size" in arguments and "input_size" in content:
             # The one that the weights fit; whether it takes the data's is a question for the network.
             arguments["input_size"] = saved_size(content, f"checkpoint {path!r}")
+        self._classes.read(content, f"checkpoint {path!r}", self.config["subcommand"])
         if self.config["subcommand"] == "predict":
             refuse_without_points(config, content)
-            self._taxonomy = saved_taxonomy(content, f"checkpoint {path!r}")
             config["data"]["root"] = None
             for split in SPLITS:
                 config["data"][split] = None
-        else:
-            self._kept = classes_to_keep(content, f"checkpoint {path!r}")
-            if "taxonomy" in content and self.config["subcommand"] in ("validate", "test"):
-                self._evaluated = saved_taxonomy(content, f"checkpoint {path!r}")
 
     def _search(self, finders: Finders, path: str | None) -> None:
         """Let a run begin with what the finders find, and one that continues with what it began with."""
         if path:
             finders.repeat(path)
         else:
-            self._rate_search = finders.search(self._parser("fit"), self._starting)
+            self._rate_search = finders.search(self._parser("fit"), self._classes.starting)
 
     def _choose_settings(self, config: Namespace, path: str | None) -> None:
         """Choose the settings that ``auto`` stands for, or take those of the run that a checkpoint is of."""
@@ -329,12 +327,13 @@ class OCRNetCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Let the network start from the weights that it was given, and a run that continues know of those it had."""
-        if self._starting is not None:
-            self._starting.put_into(self.model)
+        starting = self._classes.starting
+        if starting is not None:
+            starting.put_into(self.model)
         if self._replaced is None or self.subcommand != "fit":
             return
         self._replaced.put_back()
-        if self._starting is None:
+        if starting is None:
             before = None if self._continuation is None else self._continuation.pretrained
             # Now, since the optimiser may be made before the checkpoint is loaded.
             self.model.network.encoder.pretrained = bool(self._replaced) if before is None else before
@@ -344,14 +343,8 @@ class OCRNetCLI(LightningCLI):
         assert isinstance(self.parser, Parser)
         return self.parser.resolved(config)
 
-    def _choose_taxonomy(self, data: JointDataModule) -> Taxonomy:
-        if self._starting is not None:
-            return self._starting.taxonomy(data)
-        if self._kept is not None:
-            data.widen(self._kept)
-        if self._evaluated is not None:
-            check_classes(data.taxonomy, self._evaluated)
-        return self._taxonomy or data.taxonomy
+    def _choose_classes(self, data: JointDataModule) -> Taxonomy:
+        return self._classes.of(data)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Wait for :meth:`execute`: mistakes in building and in running are told apart."""

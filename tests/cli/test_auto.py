@@ -15,8 +15,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 from ocrnet_pl.callbacks.same_choice import SameChoice
-from ocrnet_pl.cli import auto
-from ocrnet_pl.cli.auto import AutoChoice, seconds_of
+from ocrnet_pl.cli import auto_choices
+from ocrnet_pl.cli.auto_choices import AutoChoice
+from ocrnet_pl.cli.auto_option import seconds_of
 from ocrnet_pl.cli.data_choices import (
     Statistics,
     augmentation,
@@ -126,7 +127,7 @@ def test_a_long_run_pastes_objects_unless_the_transforms_are_given(
     words: tuple[str, ...], pastes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the budget held sixty passes over the images, of which a single step is trained.
-    monkeypatch.setattr(auto, "epochs_within", lambda *_: 60.0)
+    monkeypatch.setattr(auto_choices, "epochs_within", lambda *_: 60.0)
     path = config(tmp_path)
     main(["fit", "--config", str(path), *words])
     saved = yaml.safe_load((tmp_path / "runs/tiny/version_0/config.yaml").read_text())

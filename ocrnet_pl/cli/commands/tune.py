@@ -71,7 +71,7 @@ def tune(run: Run) -> int:
 
     import yaml
 
-    from ocrnet_pl.cli.auto import seconds_of
+    from ocrnet_pl.cli.auto_option import seconds_of
     from ocrnet_pl.cli.finders import Finders
 
     if find_spec("optuna") is None:

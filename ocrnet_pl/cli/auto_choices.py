@@ -1,13 +1,10 @@
-"""The option ``auto``: input size, levels, scales, batch size and length, chosen from the data and a budget."""
+"""What ``auto`` chooses: input size, levels, scales, batch size and length, from the data and a budget."""
 
 from __future__ import annotations
 
-import argparse
 import functools
 import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from ocrnet_pl.cli import data_choices
+from ocrnet_pl.cli.auto_option import seconds_of
 from ocrnet_pl.cli.data_choices import Choice, Statistics
 from ocrnet_pl.cli.image_directions import any_way_up
 from ocrnet_pl.cli.measured_choices import (
@@ -30,24 +28,18 @@ from ocrnet_pl.cli.measured_choices import (
     quiet_trainer,
     step_seconds,
 )
-from ocrnet_pl.cli.parser import Parser
 from ocrnet_pl.cli.replaced_weights import ReplacedWeights
 from ocrnet_pl.cli.source_recipes import source_recipe
 from ocrnet_pl.cli.written_settings import given_settings
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.transforms import Transform
 from ocrnet_pl.distributed.first_process import say
-from ocrnet_pl.errors import CheckpointError, DataError, UsageError
+from ocrnet_pl.errors import CheckpointError, DataError
 from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.models.base import Encoder
 from ocrnet_pl.report.search_space import RATE
 from ocrnet_pl.storage.checkpoints import CONFIG_KEY, config_value, read_checkpoint, usable_checkpoint
 from ocrnet_pl.training.step_memory import StepMemory
-
-MEASURED_FOR = ("fit", "cross-validate", "joint-report")
-"""Subcommands that train: they choose all settings."""
-LOOKED_UP_FOR = ("check", "memory")
-"""Subcommands that look at the data or the network: they choose what needs no measurement."""
 
 _LEVELS = ("model.detection.init_args.min_stride", "model.detection.init_args.max_stride")
 _OPTIMIZER = "model.optimizer"
@@ -66,54 +58,6 @@ _CROPS = {"data.train_transforms", "data.scales"}
 _LENGTHS = {"trainer.max_epochs", "trainer.max_steps"}
 _EVERY = "trainer.check_val_every_n_epoch"
 _INTERVALS = {_EVERY, "trainer.val_check_interval"}
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?\s*")
-
-
-@dataclass
-class Auto:
-    """How settings are chosen from the data.
-
-    Attributes:
-        budget: Time of the run from which the number of steps follows, as a number with its unit s, m, h or d, such
-            as 30m or 8h; null chooses about 6000 steps.
-    """
-
-    budget: str | float | None = None
-
-
-def add_auto_option(parser: LightningArgumentParser) -> None:
-    """Add the option to a parser; for commands that choose nothing, whose config may have it, without a help."""
-    parser.add_argument(
-        "--auto",
-        type=bool | Auto,
-        default=False,
-        help="Whether input size, levels, scales, batch size and length are chosen from the data: true or false, or "
-        "the budget that the run has, such as {budget: 30m}; what is set elsewhere is kept.",
-    )
-    if Parser.words[0] not in (*MEASURED_FOR, *LOOKED_UP_FOR):
-        for action in parser._actions:
-            if {"--auto", "--auto.help"} & set(action.option_strings):
-                action.help = argparse.SUPPRESS
-
-
-def seconds_of(budget: str | float, option: str = "auto.budget") -> float:
-    """Return the seconds of a budget.
-
-    Args:
-        budget: A number with its unit, or a number of seconds.
-        option: Name of the option for error messages.
-
-    Raises:
-        UsageError: It is no duration above 0.
-    """
-    found = _BUDGET.fullmatch(str(budget))
-    seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
-    if seconds <= 0:
-        raise UsageError(
-            f"{option}: expected a duration above 0, such as 90s, 30m or 8h, or a number of seconds, got {budget!r}"
-        )
-    return seconds
 
 
 class AutoChoice:
