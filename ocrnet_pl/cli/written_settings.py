@@ -54,7 +54,7 @@ def place(file: str, node: Any) -> str:
 def entries(words: list[str]) -> list[Entry]:
     """Return what a command line and its config files set; what overrides stands before what it overrides."""
     found = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in reversed(list(zip(words, [*words[1:], ""], strict=True))):
         if word.startswith("--"):
             key, _, value = word[2:].partition("=")
             found.append(Entry("", _PLUMBING.sub("", key), value or following))

@@ -192,6 +192,7 @@ def test_the_command_line_serves_a_file_without_torch(path: Path) -> None:
         ),
         (["serve", "PATH", "--operating_point=best_f1"], 2, "all else is as it was exported"),
         (["serve", "absent.onnx"], 1, "model 'absent.onnx': there is no such file"),
+        (["serve", "--ckpt_path", "a.ckpt", "--ckpt_path", "b.onnx"], 1, "model 'b.onnx': there is no such file"),
         (["serve", "PATH", "--threads", "-1"], 2, "error: threads: expected int >= 0, got '-1'"),
         (["serve", "PATH", "--serving.host", "a.b"], 2, "error: serving.host: expected '127.0.0.1' or '0.0.0.0' or"),
         (["serve", "PATH", "--serving.score=nan"], 2, "error: serving.score: expected float or null, got 'nan'"),
