@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,6 +126,16 @@ def write_openvino(model: onnx.ModelProto, path: Path, check: Check, half: bool 
         # The weights first: the other file is what is opened.
         unfinished.with_suffix(".bin").replace(path.with_suffix(".bin"))
         unfinished.replace(path)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files that an exported network consists of: for OpenVINO there is another one with the weights."""
+    return (path, path.with_suffix(".bin")) if path.suffix == OPENVINO else (path,)
+
+
+def size_of(files: Iterable[Path]) -> int:
+    """Return the bytes of several files together."""
+    return sum(file.stat().st_size for file in files)
 
 
 def _halve_weights(model: Any, operators: Any) -> None:

@@ -18,10 +18,12 @@ from ocrnet_pl.export.files import (
     CheckImage,
     Write,
     compare_file,
+    files_of,
     onnx_model,
     require_check_images,
     require_openvino,
     require_small,
+    size_of,
     write_onnx,
     write_openvino,
 )
@@ -265,11 +267,5 @@ class _Reference:
         files = (self._file, self._path)
         ways = [predictor(self._network, file, self._raw, threads=1) for file in files]
         first, second = in_turn(ways, [each.pixels for each in self._images[:_TIMED]])
-        before, now = (_size(file) for file in files)
+        before, now = (size_of(files_of(file)) for file in files)
         return Reduced(difference, self.before, after, float_layers, layers, (before, now), (first, second))
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a file, and of OpenVINO's weights next to it."""
-    parts = (path, path.with_suffix(".bin")) if path.suffix == OPENVINO else (path,)
-    return sum(part.stat().st_size for part in parts)

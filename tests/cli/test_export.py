@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,11 @@ def test_export_writes_a_file_that_predicts(tiny: Path, tmp_path: Path, capsys: 
     main([*words, "--raw", "true", "--images", str(images), "--output", str(tmp_path / "alone.onnx")])
     assert "panoptic" not in capsys.readouterr().out
     assert (tmp_path / "alone.onnx").stat().st_size > 1000
+    if find_spec("openvino") is not None:
+        main([*words, "--check_images", "1", "--format", "openvino"])
+        files = checkpoint.with_suffix(".xml"), checkpoint.with_suffix(".bin")
+        size = sum(file.stat().st_size for file in files) / 2**20
+        assert f"Exported: {files[0]} and {files[1]} ({size:.1f} MiB)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def export(run: Run) -> int:
 
     from ocrnet_pl.cli.export_images import calibration_images, check_images, measured_samples
     from ocrnet_pl.drawing.figures_table import figures_table
-    from ocrnet_pl.export.files import export_onnx, export_openvino, export_torch
+    from ocrnet_pl.export.files import export_onnx, export_openvino, export_torch, files_of, size_of
     from ocrnet_pl.models.ocrnet import OCRNet
     from ocrnet_pl.storage.files import require_writable
 
@@ -152,7 +152,8 @@ def export(run: Run) -> int:
     if precision == "int8" and reduced is not None:
         kept = reduced.float_layers
         print(f"In float32 besides the last ones, {len(kept)} of {reduced.layers} layers: {', '.join(kept) or 'none'}")
-    print(f"Exported: {output} ({output.stat().st_size / 2**20:.1f} MiB)")
+    files = files_of(output)
+    print(f"Exported: {' and '.join(map(str, files))} ({size_of(files) / 2**20:.1f} MiB)")
     return 0
 
 
