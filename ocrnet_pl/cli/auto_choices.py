@@ -34,11 +34,11 @@ from ocrnet_pl.cli.written_settings import given_settings
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.data.transforms import Transform
 from ocrnet_pl.distributed.first_process import say
-from ocrnet_pl.errors import CheckpointError, DataError
+from ocrnet_pl.errors import DataError
 from ocrnet_pl.imaging.geometry import Size
 from ocrnet_pl.models.base import Encoder
 from ocrnet_pl.report.search_space import RATE
-from ocrnet_pl.storage.checkpoints import CONFIG_KEY, config_value, read_checkpoint, usable_checkpoint
+from ocrnet_pl.storage.checkpoints import config_to_repeat, config_value
 from ocrnet_pl.training.step_memory import StepMemory
 
 _LEVELS = ("model.detection.init_args.min_stride", "model.detection.init_args.max_stride")
@@ -105,12 +105,7 @@ class AutoChoice:
         Raises:
             CheckpointError: The checkpoint cannot be read from here.
         """
-        if "://" in path:
-            raise CheckpointError(
-                f"auto: the choices in {path!r} are not read from an address; give the run's own config.yaml instead"
-            )
-        found, _ = usable_checkpoint(path)
-        stored = read_checkpoint(found, mmap=True).get(CONFIG_KEY)
+        found, stored = config_to_repeat(path, f"auto: the choices in {path!r} are not read from an address")
         for key in _KEYS:
             value = config_value(stored, key)
             if value is not None and _plain(key) not in self.given and self._has(key):

@@ -25,9 +25,8 @@ from ocrnet_pl.cli.initial_weights import StartingWeights
 from ocrnet_pl.cli.measured_choices import quiet_trainer
 from ocrnet_pl.data.datamodule import JointDataModule
 from ocrnet_pl.distributed.first_process import say
-from ocrnet_pl.errors import CheckpointError
 from ocrnet_pl.report.search_space import RATE
-from ocrnet_pl.storage.checkpoints import CONFIG_KEY, config_value, read_checkpoint, usable_checkpoint
+from ocrnet_pl.storage.checkpoints import config_to_repeat, config_value
 from ocrnet_pl.training.optimizers import FACTOR
 from ocrnet_pl.training.starting import init_from
 from ocrnet_pl.training.step_memory import MemoryGuard, advice, by_size, out_of_memory
@@ -72,12 +71,7 @@ class Finders:
         Raises:
             CheckpointError: The checkpoint cannot be read from here.
         """
-        if "://" in path:
-            raise CheckpointError(
-                f"trainer.callbacks: what a finder found is not read from {path!r}; give the run's own config.yaml "
-                "instead"
-            )
-        stored = read_checkpoint(usable_checkpoint(path)[0], mmap=True).get(CONFIG_KEY)
+        _, stored = config_to_repeat(path, f"trainer.callbacks: what a finder found is not read from {path!r}")
         for kind in self._kinds():
             value = config_value(stored, _SETS[kind])
             if value is not None:

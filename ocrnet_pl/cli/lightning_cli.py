@@ -294,12 +294,12 @@ class OCRNetCLI(LightningCLI):
         if arguments and "input_size" in arguments and "input_size" in content:
             # The one that the weights fit; whether it takes the data's is a question for the network.
             arguments["input_size"] = saved_size(content, f"checkpoint {path!r}")
-        self._classes.read(content, f"checkpoint {path!r}", self.config["subcommand"])
         if self.config["subcommand"] == "predict":
             refuse_without_points(config, content)
             config["data"]["root"] = None
             for split in SPLITS:
                 config["data"][split] = None
+        self._classes.read(content, f"checkpoint {path!r}", self.config["subcommand"])
 
     def _search(self, finders: Finders, path: str | None) -> None:
         """Let a run begin with what the finders find, and one that continues with what it began with."""

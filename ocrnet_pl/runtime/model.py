@@ -103,12 +103,9 @@ class Model:
         return [self._one(image, place, f"image {place}") for place, image in enumerate(images)]
 
     def _one(self, image: OneImage, place: int, name: str = "the image") -> Prediction:
-        is_file = isinstance(image, str | PathLike)
-        (found,) = self._batch(as_pixels(image, self.description.channels, name)[None], not is_file)
-        found.image_id = place
-        if isinstance(image, str | PathLike):
-            found.path = os.fspath(image)
-            found.image_id = os.path.basename(found.path)
+        path = os.fspath(image) if isinstance(image, str | PathLike) else ""
+        (found,) = self._batch(as_pixels(image, self.description.channels, name)[None], not path)
+        found.path, found.image_id = path, os.path.basename(path) if path else place
         return found
 
     def _batch(self, images: NDArray[np.uint8], keep: bool) -> list[Prediction]:

@@ -272,6 +272,26 @@ def _is_word(value: Any) -> bool:
     return isinstance(value, str) and len(value) < 60 and value.isprintable()
 
 
+def config_to_repeat(path: str, refusal: str) -> tuple[Path, Any]:
+    """Return the checkpoint that a run continues from, and its config, whose choices the run repeats.
+
+    Args:
+        path: The checkpoint that was asked for.
+        refusal: What to say of an address, which is not read.
+
+    Returns:
+        The path of the checkpoint that stands for it, and its config as it is stored; None if it has none.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is an address, or damaged.
+    """
+    if "://" in path:
+        raise CheckpointError(f"{refusal}; give the run's own config.yaml instead")
+    found, _ = usable_checkpoint(path)
+    return found, read_checkpoint(found, mmap=True).get(CONFIG_KEY)
+
+
 def config_value(config: Any, key: str) -> Any:
     """Return what a nested config has under a dotted key; None where it has nothing."""
     for part in key.split("."):

@@ -16,7 +16,14 @@ from ocrnet_pl import OCRNet
 from ocrnet_pl.callbacks.checkpoint_io import SafeCheckpointIO
 from ocrnet_pl.cli.main import main
 from ocrnet_pl.errors import CheckpointError
-from ocrnet_pl.storage.checkpoints import differences, read_checkpoint, usable_checkpoint, verify_checkpoint, versions
+from ocrnet_pl.storage.checkpoints import (
+    config_to_repeat,
+    differences,
+    read_checkpoint,
+    usable_checkpoint,
+    verify_checkpoint,
+    versions,
+)
 from tests.helpers.tiny_run import TINY, fails
 
 
@@ -100,6 +107,11 @@ def test_a_damaged_last_one_falls_back_to_the_one_before(
     assert "damaged" in message
     assert message.count("\n") == 1
     assert not (tmp_path / "tiny" / "third").exists()
+
+
+def test_choices_are_not_repeated_from_an_address() -> None:
+    with pytest.raises(CheckpointError, match=r"^auto: not from here; give the run's own config\.yaml instead$"):
+        config_to_repeat("s3://bucket/last.ckpt", "auto: not from here")
 
 
 def test_the_newest_whole_one_stands_in(run: Path, tmp_path: Path) -> None:
